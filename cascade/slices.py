@@ -1,0 +1,145 @@
+"""A file → `Slice`, whatever the format; and the square that the graphs see of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from cascade import figshare
+from cascade.contract import SLICE_SIZE, Box
+from cascade.errors import CascadeError
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+SLICE_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
+MIN_SIDE = 16
+MAX_PIXELS = 64_000_000
+"""A slice of 8000 x 8000 pixels: far beyond any MRI matrix, and 256 MB as float32."""
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
+class Slice:
+    """One MRI slice as it was stored.
+
+    pixels      (H, W) float32, raw intensities of any range, finite.
+    spacing_mm  (row, column) distance between pixel centres; None where the file does not tell.
+    """
+
+    pixels: FloatArray
+    spacing_mm: tuple[float, float] | None = None
+
+
+def read_slice(path: Path) -> Slice:
+    """Raises CascadeError, naming the file and the fix, for anything that is not one readable slice."""
+    if path.suffix.lower() == ".mat":
+        labelled = figshare.read_mat(path)
+        return Slice(checked(labelled.pixels, path), labelled.spacing_mm)
+    return Slice(checked(read_grey(path), path))
+
+
+def read_grey(path: Path) -> FloatArray:
+    """(H, W) float32 of a PNG, JPEG, TIFF, BMP or WebP of 8, 16 or 32 bits; colour is reduced to its luma (ITU-R 601-2)."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise CascadeError(
+                    f"{path}: {image.width} x {image.height} pixels is no MRI slice",
+                    fix=f"give slices of at most {MAX_PIXELS:,} pixels",
+                )
+            if getattr(image, "n_frames", 1) > 1:
+                raise CascadeError(f"{path}: holds {image.n_frames} pictures", fix="save one slice a file")
+            grey = image if image.mode[0] in "IF" else image.convert("L")  # I, I;16, F keep their depth
+            return np.asarray(grey).astype(np.float32)
+    except FileNotFoundError:
+        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
+    except PermissionError:
+        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise CascadeError(
+            f"{path}: cannot be read as a picture ({error})",
+            fix="export the slice again as PNG; the file is cut short or not a picture",
+        ) from error
+
+
+def checked(pixels: FloatArray, path: Path) -> FloatArray:
+    """The pixels, once it is sure that a slice can be seen in them."""
+    if min(pixels.shape) < MIN_SIDE:
+        height, width = pixels.shape
+        raise CascadeError(f"{path}: {width} x {height} pixels is too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}")
+    if not np.isfinite(pixels).all():
+        raise CascadeError(f"{path}: holds NaN or infinite pixels", fix="replace them before export")
+    if pixels.min() == pixels.max():
+        raise CascadeError(f"{path}: every pixel has the same value", fix="leave blank slices out")
+    return pixels
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an (height, width) slice lies, aspect ratio kept and centred, in the SLICE_SIZE square that the graphs take.
+
+    The slice is scaled to `scaled_height` x `scaled_width` pixels and its corner put at (top, left) of the square.
+    """
+
+    height: int
+    width: int
+
+    @property
+    def scale(self) -> float:
+        return SLICE_SIZE / max(self.height, self.width)
+
+    @property
+    def scaled_height(self) -> int:
+        return max(1, round(self.height * self.scale))
+
+    @property
+    def scaled_width(self) -> int:
+        return max(1, round(self.width * self.scale))
+
+    @property
+    def top(self) -> int:
+        return (SLICE_SIZE - self.scaled_height) // 2
+
+    @property
+    def left(self) -> int:
+        return (SLICE_SIZE - self.scaled_width) // 2
+
+    def square(self, pixels: FloatArray) -> FloatArray:
+        """(height, width) → (SLICE_SIZE, SLICE_SIZE) float32; what the slice does not cover gets its lowest intensity."""
+        if pixels.shape == (SLICE_SIZE, SLICE_SIZE):
+            return pixels
+        square = np.full((SLICE_SIZE, SLICE_SIZE), pixels.min(), dtype=np.float32)
+        square[self._covered] = resized(pixels, self.scaled_height, self.scaled_width)
+        return square
+
+    def original(self, probability: FloatArray) -> FloatArray:
+        """(SLICE_SIZE, SLICE_SIZE) → (height, width) float32: the way back to the slice's own grid."""
+        if (self.height, self.width) == (SLICE_SIZE, SLICE_SIZE):
+            return probability
+        return resized(np.ascontiguousarray(probability[self._covered]), self.height, self.width)
+
+    def original_box(self, box: Box) -> Box:
+        """A box in pixels of the square → the same box in pixels of the slice, cut at the slice's edges."""
+        across, down = self.width / self.scaled_width, self.height / self.scaled_height
+        return Box(
+            left=min(max((box.left - self.left) * across, 0.0), self.width),
+            top=min(max((box.top - self.top) * down, 0.0), self.height),
+            right=min(max((box.right - self.left) * across, 0.0), self.width),
+            bottom=min(max((box.bottom - self.top) * down, 0.0), self.height),
+        )
+
+    @property
+    def _covered(self) -> tuple[slice, slice]:
+        return (
+            slice(self.top, self.top + self.scaled_height),
+            slice(self.left, self.left + self.scaled_width),
+        )
+
+
+def resized(pixels: FloatArray, height: int, width: int) -> FloatArray:
+    """Bilinear, with an area filter where it shrinks (Pillow's `reducing` resampling, so nothing aliases)."""
+    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.float32)

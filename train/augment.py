@@ -1,0 +1,95 @@
+"""Slice and mask changed together, the ways patients, coils and scanners differ (torchvision transforms v2).
+
+Slices come as Image (1, H, W) float32 in 0 .. 1, masks as Mask (1, H, W) in 0 .. 1.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+
+class RandomQuarterTurn(v2.Transform):
+    """Turns by 0, 90, 180 or 270 degrees: axial, coronal and sagittal views come in no fixed orientation."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"turns": int(torch.randint(4, ()))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return tv_tensors.wrap(torch.rot90(inpt, params["turns"], dims=(-2, -1)), like=inpt)
+
+
+class RandomIntensity(v2.Transform):
+    """Another gamma, gain and offset, and a slow bias field across the slice, as a surface coil leaves it.
+
+    gamma  its logarithm is drawn from -gamma .. gamma.
+    bias   the field's logarithm reaches at most this at the slice's edge.
+    """
+
+    def __init__(self, gamma: float = 0.4, bias: float = 0.3) -> None:
+        super().__init__()
+        self.gamma, self.bias = gamma, bias
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {
+            "gamma": math.exp(self.gamma * (2 * torch.rand(()).item() - 1)),
+            "slope": self.bias * (2 * torch.rand(5) - 1) / 2,
+        }
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        down, across = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in inpt.shape[-2:]), indexing="ij")
+        terms = torch.stack([down, across, down * across, down.square(), across.square()])
+        field = torch.einsum("t,thw->hw", params["slope"], terms).exp()
+        return tv_tensors.wrap(inpt.clamp(min=0) ** params["gamma"] * field, like=inpt)
+
+
+def augmentation() -> v2.Transform:
+    """For both trainings: flips, quarter turns, rotation, scale, shift, shear, intensity, blur and noise."""
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([RandomQuarterTurn()], p=0.3),
+            v2.RandomApply(
+                [
+                    v2.RandomAffine(
+                        degrees=25,
+                        translate=(0.08, 0.08),
+                        scale=(0.8, 1.25),
+                        shear=8,
+                        interpolation=v2.InterpolationMode.BILINEAR,
+                    )
+                ],
+                p=0.9,
+            ),
+            v2.RandomApply([RandomIntensity()], p=0.8),
+            v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=(0.3, 1.2))], p=0.2),
+            v2.RandomApply([v2.GaussianNoise(sigma=0.02, clip=False)], p=0.3),
+        ]
+    )
+
+
+def jitter_mask(mask: torch.Tensor) -> torch.Tensor:
+    """(1, H, W) in 0 .. 1 → the mask as a segmenter might have drawn it: shifted, scaled about the tumor, a bit rotated.
+
+    Every tenth comes back as ones: the whole slice, so that the classifier can also work without a mask.
+    """
+    if torch.rand(()) < 0.1:
+        return torch.ones_like(mask)
+    rows, columns = torch.nonzero(mask[0] >= 0.5, as_tuple=True)
+    if len(rows) == 0:
+        return mask
+    tumor_side = max(int(rows.max() - rows.min()), int(columns.max() - columns.min())) + 1
+    shift = (torch.randn(2) * 0.06 * tumor_side).tolist()
+    return v2.functional.affine(
+        mask,
+        angle=torch.randn(()).item() * 8,
+        translate=shift,
+        scale=math.exp(torch.randn(()).item() * 0.15),
+        shear=[0.0, 0.0],
+        center=[columns.float().mean().item(), rows.float().mean().item()],
+        interpolation=v2.InterpolationMode.BILINEAR,
+    )

@@ -1,0 +1,184 @@
+"""What both trainings share: settings, loaders, the Lightning trainer, and the folder that a run leaves."""
+
+import csv
+import io
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import matplotlib
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from rich.console import Console
+from torch.utils.data import DataLoader, Dataset
+
+from cascade.errors import CascadeError
+from cascade.files import write_atomically
+from cascade.split import Split
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend is chosen first: a server has no screen
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What can be set for a training.
+
+    patience  epochs without a better validation result after which it stops.
+    weights   what the network starts from: `imagenet`, `none` or a file.
+    devices   how many GPUs (or CPU processes); 0 takes all there are.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    patience: int
+    weights: str
+    seed: int = 0
+    devices: int = 0
+    limit_batches: int = 0  # of each epoch, to try things out; 0 takes all
+
+    def one_cycle(self, module: lightning.LightningModule) -> Any:
+        """AdamW under a one-cycle schedule that warms up over the first tenth of all steps."""
+        optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        steps = int(module.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataLoader[Any]:
+    """Workers for all cores but one; with one core the training itself reads."""
+    workers = min(16, (os.cpu_count() or 1) - 1)
+    return DataLoader(
+        data,
+        batch_size=settings.batch_size,
+        shuffle=shuffle,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=shuffle and len(data) > settings.batch_size,  # type: ignore[arg-type]  # ours have a length
+    )
+
+
+def fit(
+    training: lightning.LightningModule,
+    train: DataLoader[Any],
+    validation: DataLoader[Any],
+    settings: FitSettings,
+    *,
+    out: Path,
+    split: Split,
+    monitor: str,
+    resume: bool,
+) -> None:
+    """Runs or resumes a training in the folder `out`, validated by `monitor` (higher is better).
+
+    Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
+    """
+    last = out / "last.ckpt"
+    recorded = {**asdict(settings), "split_sha256": split.sha256}
+    check_folder(out, recorded, resume=resume)
+    write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
+    lightning.seed_everything(settings.seed, workers=True, verbose=False)
+    on_gpu = torch.cuda.is_available()
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=out, filename="best", monitor=monitor, mode="max", save_last=True, enable_version_counter=False
+        ),
+        EarlyStopping(monitor=monitor, mode="max", patience=settings.patience),
+        History(out),
+    ]
+    if sys.stderr.isatty():
+        callbacks.append(RichProgressBar())
+    trainer = lightning.Trainer(
+        max_epochs=settings.epochs,
+        devices=settings.devices or "auto",
+        precision="16-mixed" if on_gpu else "bf16-mixed",
+        gradient_clip_val=1.0,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        limit_train_batches=settings.limit_batches or 1.0,
+        limit_val_batches=settings.limit_batches or 1.0,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(training, train, validation, ckpt_path=last if resume else None, weights_only=True if resume else None)
+
+
+def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
+    """A run is never overwritten, and is resumed only as what it was."""
+    begun = (out / "last.ckpt").exists()
+    if begun and not resume:
+        raise CascadeError(f"{out}: holds a training run", fix="continue it with --resume, or name another folder with --out")
+    if resume and not begun:
+        raise CascadeError(f"{out}: holds no run to resume", fix="start without --resume")
+    if resume and json.loads((out / "settings.json").read_text()) != recorded:
+        raise CascadeError(
+            f"{out}: was begun with other settings or another split (see its settings.json)",
+            fix="resume with the same ones, or start anew with another --out",
+        )
+
+
+class History(Callback):
+    """A row an epoch in metrics.csv, curves.png drawn from it, and a line for a reader without a progress bar.
+
+    A resumed run goes on below the rows of the epochs that its checkpoint has behind it.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.table, self.picture = out / "metrics.csv", out / "curves.png"
+        self.rows: list[dict[str, float]] = []
+        self.began = 0.0
+        self.console = Console(stderr=True)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if self.table.exists() and trainer.current_epoch > 0:
+            with self.table.open(newline="") as lines:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+            self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        measured = {name: round(float(value), 5) for name, value in sorted(trainer.callback_metrics.items())}
+        seconds = round(time.monotonic() - self.began, 1)
+        self.rows.append({"epoch": trainer.current_epoch, **measured, "seconds": seconds})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.rows[-1], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_atomically(self.table, text.getvalue().encode())
+        write_atomically(self.picture, draw_curves(self.rows))
+        self.console.print("  ".join(f"{name} {value:g}" for name, value in self.rows[-1].items()), highlight=False)
+
+
+def draw_curves(rows: list[dict[str, float]]) -> bytes:
+    """PNG: the losses over the epochs on the left, accuracy, F1 and Dice on the right."""
+    figure, (losses, scores) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    for name in rows[-1]:
+        values = [row.get(name, math.nan) for row in rows]
+        if name.endswith("loss"):
+            losses.plot(epochs, values, label=name)
+        elif name not in ("epoch", "seconds"):
+            scores.plot(epochs, values, label=name)
+    losses.set(xlabel="epoch", ylabel="loss", yscale="log")
+    scores.set(xlabel="epoch", ylim=(0, 1))
+    for axes in (losses, scores):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    plt.close(figure)
+    return content.getvalue()

@@ -1,0 +1,119 @@
+"""Slice and mask → what each network sees, as tensor operations.
+
+Exported inside the two graphs, so that training, ONNX Runtime, OpenVINO and TensorRT run one and the same arithmetic.
+Everything here counts pixels or sums over them and stays FP32, also where the networks run in FP16.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cascade.contract import SLICE_SIZE, THRESHOLD
+
+SEGMENTER_SIZE = 256
+"""Height and width at which the U-Net works."""
+
+CROP_SIZE = 128
+"""Height and width of the planes that the ResNet sees."""
+
+MARGIN = 1.3
+"""Side of the crop over the longer side of the tumor: the tissue around a tumor tells its kind too."""
+
+MIN_SIDE = 48.0
+"""Smallest side of the crop in pixels of the slice, so that a speck is not blown up to noise."""
+
+
+def normalise(slices: Tensor) -> Tensor:
+    """(N, 1, H, W) of any range → mean 0, standard deviation 1 over the tissue, cut to -5 .. 5.
+
+    Tissue is what is brighter than the slice's mean: air would otherwise dominate both figures. The result is the
+    same for any gain and offset of the scanner.
+    """
+    dims = (1, 2, 3)
+    tissue = (slices > slices.mean(dims, keepdim=True)).float()
+    count = tissue.sum(dims, keepdim=True).clamp(min=1)
+    mean = (slices * tissue).sum(dims, keepdim=True) / count
+    variance = ((slices - mean).square() * tissue).sum(dims, keepdim=True) / count
+    # A slice of two values has tissue without variance; its own contrast is then the unit.
+    contrast = slices.amax(dims, keepdim=True) - slices.amin(dims, keepdim=True)
+    deviation = torch.maximum(variance.sqrt(), contrast * 1e-3).clamp(min=1e-12)
+    return ((slices - mean) / deviation).clamp(-5, 5)
+
+
+def segmenter_input(slices: Tensor) -> Tensor:
+    """(N, 1, SLICE_SIZE, SLICE_SIZE) → (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE), raw intensities still."""
+    return F.avg_pool2d(slices, SLICE_SIZE // SEGMENTER_SIZE)
+
+
+def crop_box(mask: Tensor) -> Tensor:
+    """(N, 1, SLICE_SIZE, SLICE_SIZE) of 0 and 1 → (N, 4) left, top, right, bottom in pixels; all 0 for an empty mask.
+
+    A square MARGIN times as wide as the mask is long, moved (not cut) into the slice.
+    """
+    columns, rows = mask.amax((1, 2)), mask.amax((1, 3))
+    ahead = torch.arange(SLICE_SIZE, dtype=torch.float32, device=mask.device)
+    behind = SLICE_SIZE - ahead
+    left, top = (SLICE_SIZE - (hit * behind).amax(1) for hit in (columns, rows))
+    right, bottom = ((hit * (ahead + 1)).amax(1) for hit in (columns, rows))
+    side = (torch.maximum(right - left, bottom - top) * MARGIN).clamp(MIN_SIDE, SLICE_SIZE)
+    corner = torch.stack([(left + right - side) / 2, (top + bottom - side) / 2], dim=1)
+    corner = torch.minimum(corner.clamp(min=0), (SLICE_SIZE - side)[:, None])
+    box = torch.cat([corner, corner + side[:, None]], dim=1)
+    return box * (right > 0).float()[:, None]
+
+
+def crop(slices: Tensor, box: Tensor) -> Tensor:
+    """(N, 1, SLICE_SIZE, SLICE_SIZE) and (N, 4) → (N, 1, CROP_SIZE, CROP_SIZE), sampled from the full resolution.
+
+    Bilinear at twice the size and averaged down, so that a large tumor does not alias. An empty box gives one pixel's value.
+    """
+    steps = (torch.arange(2 * CROP_SIZE, dtype=torch.float32, device=slices.device) + 0.5) / (2 * CROP_SIZE)
+    left, top, right, bottom = box[:, :, None].unbind(1)
+    across = left + (right - left) * steps  # (N, 2 * CROP_SIZE), pixels
+    down = top + (bottom - top) * steps
+    grid = torch.stack(
+        [
+            across[:, None, :].expand(-1, 2 * CROP_SIZE, -1),
+            down[:, :, None].expand(-1, -1, 2 * CROP_SIZE),
+        ],
+        dim=3,
+    )
+    grid = grid * (2 / SLICE_SIZE) - 1  # grid_sample's own unit, -1 and 1 being the slice's edges
+    return F.avg_pool2d(F.grid_sample(slices, grid, mode="bilinear", padding_mode="border", align_corners=False), 2)
+
+
+def classifier_planes(slices: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw slices and tumor probability, each (N, 1, SLICE_SIZE, SLICE_SIZE) → planes (N, 3, CROP_SIZE, CROP_SIZE), box (N, 4).
+
+    The planes: the tight crop; the whole slice, since where a tumor sits tells its kind; the mask in the whole slice.
+    """
+    shrink = SLICE_SIZE // CROP_SIZE
+    mask = (probability >= THRESHOLD).float()
+    box = crop_box(mask)
+    slices = normalise(slices)
+    planes = [crop(slices, box), F.avg_pool2d(slices, shrink), F.avg_pool2d(mask, shrink)]
+    return torch.cat(planes, dim=1), box
+
+
+class SegmenterGraph(nn.Module):
+    """The graph that is exported: `slice` → `probability`, both (N, 1, SLICE_SIZE, SLICE_SIZE)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, slice: Tensor) -> Tensor:
+        logits = self.network(normalise(segmenter_input(slice)))
+        return torch.sigmoid(F.interpolate(logits.float(), size=(SLICE_SIZE, SLICE_SIZE), mode="bilinear"))
+
+
+class ClassifierGraph(nn.Module):
+    """The graph that is exported: `slice`, `probability` → `class_probability` (N, 3), `box` (N, 4)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, slice: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
+        planes, box = classifier_planes(slice, probability)
+        return torch.softmax(self.network(planes).float(), dim=1), box

