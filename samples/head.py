@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.interpolate import CubicSpline
 
 Volume = NDArray[np.float32]
 Points = NDArray[np.float32]
@@ -22,14 +23,14 @@ MARGIN_MM = ((14, 14), (10, 14), (95, 8))
 ORIGIN_MM = TEMPLATE_ORIGIN_MM - [before for before, _ in MARGIN_MM]
 
 # T1 template → 8-bit T1c level: grey and white matter nearly alike, fat far above both.
-BRAIN_LEVELS = ([0, 30, 50, 80, 112, 130], [6, 17, 34, 61, 68, 72])
-OTHER_LEVELS = ([0, 15, 40, 80, 120, 180, 254], [1, 5, 20, 58, 112, 178, 215])
+BRAIN_LEVELS = ([0, 30, 50, 80, 112, 130], [6, 17, 35, 64, 72, 76])
+OTHER_LEVELS = ([0, 15, 40, 80, 110, 150, 254], [1, 5, 20, 58, 105, 185, 228])
 
 # Enhancing vessels: centre line in mm, radius in mm, level. Those with x > 0 have a twin at -x.
 MIDLINE_VESSELS = [
-    ([(0, 72, 5), (0, 69, 25), (0, 59, 45), (0, 40, 63), (0, 15, 76)], 1.3, 125),
-    ([(0, 15, 76), (0, -20, 84), (0, -50, 78), (0, -76, 57), (0, -93, 35), (0, -104, 5), (0, -101, -18)], 2.6, 145),
-    ([(0, -34, 6), (0, -42, 21), (0, -55, 9), (0, -80, -13), (0, -101, -18)], 1.5, 125),
+    ([(0, 72, 5), (0, 69, 25), (0, 59, 45), (0, 40, 63), (0, 15, 76)], 1.5, 135),
+    ([(0, 15, 76), (0, -20, 84), (0, -50, 78), (0, -76, 57), (0, -93, 35), (0, -104, 5), (0, -101, -18)], 2.3, 142),
+    ([(0, -34, 6), (0, -42, 21), (0, -55, 9), (0, -80, -13), (0, -101, -18)], 1.2, 125),
     ([(0, 3, -17), (0, 6, -27)], 1.3, 120),
 ]
 PAIRED_VESSELS = [
@@ -98,12 +99,12 @@ def _grid(shape: tuple[int, ...]) -> Points:
 def _add_cheeks(signal: Volume) -> Volume:
     """Round off cheeks, ears and nose where the template's field of view cuts them."""
     padded = np.pad(signal, MARGIN_MM[:2] + ((0, MARGIN_MM[2][1]),))
-    for axis, face, step in ((0, 14, -1), (0, -15, 1), (1, 9, -1), (1, -15, 1)):
+    for axis, face, step in ((0, 14, -1), (0, -15, 1), (1, -15, 1)):
         planes = np.moveaxis(padded, axis, 0)
-        edge = planes[face + (axis == 1 and step < 0)].copy()
+        edge = planes[face].copy()
         bulge = 1.6 * np.sqrt(ndimage.distance_transform_edt(edge > 20))
         for distance in range(1, 10):
-            planes[face + (axis == 1 and step < 0) + step * distance] += edge * np.clip(bulge - distance, 0, 1)
+            planes[face + step * distance] += edge * np.clip(bulge - distance, 0, 1)
     return padded
 
 
@@ -123,7 +124,7 @@ def _add_neck(signal: Volume) -> Volume:
     flesh = np.clip((below - 6) / 6, 0, 1) * np.clip((y - 14) / 5, 0, 1) * np.clip((45 - abs(x)) / 8, 0, 1)
     neck += flesh * np.clip(50 - neck, 0, None) * (1 + 0.3 * smooth_noise(points, random, 9))
     _add_tongue_and_spine(neck, points, random)
-    outline = (x / (103 - 0.35 * below)) ** 2 + ((y + 20) / (98 + np.clip(12 - below, 0, None) - 0.15 * below)) ** 2
+    outline = (x / (103 - 0.35 * below)) ** 2 + ((y + 20) / (98 + np.clip(22 - 2 * below, 0, None) - 0.15 * below)) ** 2
     neck *= np.clip((1 - outline) * 25, 0, 1)
     volume[:, :, :depth] = np.clip(neck, 0, 200)
     return volume
@@ -132,7 +133,9 @@ def _add_neck(signal: Volume) -> Volume:
 def _add_muscles(neck: Volume, points: Points, share: Points, random: np.random.Generator) -> Volume:
     """Muscles running down, parted by thin sheets of fat: the zeros of a random field."""
     along = points * np.array([1, 1, 0.35], np.float32).reshape(3, 1, 1, 1)
-    fat = np.exp(-((smooth_noise(along, random, 26) / 0.16) ** 2)) * np.clip(0.6 + smooth_noise(along, random, 30), 0, 1)
+    fat = np.exp(-((smooth_noise(along, random, 26) / 0.16) ** 2)) * np.clip(
+        0.6 + smooth_noise(along, random, 30), 0, 1
+    )
     muscle = (neck > 25) & (neck < 120)
     streaks = (1 + 0.10 * smooth_noise(along, random, 5)) * (1 + 0.18 * smooth_noise(points, random, 40))
     return neck * (1 + share * (streaks - 1)) + share * muscle * fat * 80
@@ -140,7 +143,9 @@ def _add_muscles(neck: Volume, points: Points, share: Points, random: np.random.
 
 def _add_tongue_and_spine(neck: Volume, points: Points, random: np.random.Generator) -> None:
     x, y, z = points
-    tongue = 0.06 * smooth_noise(points, random, 25) + np.sqrt((x / 25) ** 2 + ((y - 34) / 33) ** 2 + ((z + 103) / 23) ** 2)
+    tongue = 0.06 * smooth_noise(points, random, 25) + np.sqrt(
+        (x / 25) ** 2 + ((y - 34) / 33) ** 2 + ((z + 103) / 23) ** 2
+    )
     fibres = 62 + 9 * smooth_noise(points * np.array([1, 0.4, 1], np.float32).reshape(3, 1, 1, 1), random, 6)
     inside = np.clip((1 - tongue) * 12, 0, 1)
     rim = np.exp(-(((tongue - 1.04) / 0.05) ** 2))  # air and teeth around the tongue
@@ -161,14 +166,15 @@ def _enhance_mucosa(signal: Volume, depth_mm: NDArray[np.float64]) -> None:
 
 
 def _paint_tube(signal: Volume, path: NDArray[np.float64], radius_mm: float, level: float) -> None:
-    """Overwrite a tube along the polyline `path` (N, 3), mm, with a soft edge of 1 mm."""
-    reach = int(np.ceil(radius_mm)) + 1
+    """Overwrite a tube of slightly varying width along a curve through `path` (N, 3), mm, with a soft edge of 1 mm."""
+    reach = int(np.ceil(1.2 * radius_mm)) + 1
     offsets = np.indices([2 * reach + 1] * 3) - reach
-    for start, end in zip(path[:-1], path[1:], strict=True):
-        for fraction in np.linspace(0, 1, int(np.linalg.norm(end - start)) + 2):
-            centre = start + fraction * (end - start) - ORIGIN_MM
-            corner = np.round(centre).astype(int)
-            distance = np.linalg.norm(offsets + (corner - centre)[:, None, None, None], axis=0)
-            weight = np.clip(radius_mm + 0.5 - distance, 0, 1)
-            block = signal[tuple(slice(c - reach, c + reach + 1) for c in corner)]
-            block[:] = np.where(weight > 0, np.maximum(block, level) if level > 50 else level, block) * weight + block * (1 - weight)
+    length_mm = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
+    steps = np.linspace(0, len(path) - 1, int(1.5 * length_mm))
+    for step, centre in zip(steps, CubicSpline(np.arange(len(path)), path)(steps) - ORIGIN_MM, strict=True):
+        corner = np.round(centre).astype(int)
+        distance = np.linalg.norm(offsets + (corner - centre)[:, None, None, None], axis=0)
+        width = radius_mm * (1 + 0.2 * np.sin(3.7 * step))
+        weight = np.clip(width + 0.5 - distance, 0, 1)
+        block = signal[tuple(slice(c - reach, c + reach + 1) for c in corner)]
+        block += weight * (level - block)

@@ -1,6 +1,6 @@
 """Make the simulated T1c slices of this folder, their true masks and expected.json.
 
-    pip install numpy==2.4.6 scipy==1.18.1 pillow==12.3.0 nibabel==5.4.2
+    pip install numpy==2.4.6 scipy==1.17.1 pillow==13.0.0 nibabel==5.4.2
     python samples/simulate.py TEMPLATES
 
 TEMPLATES is the folder with ch2.nii.gz and ch2bet.nii.gz, the Colin27 head of MRIcron (see LICENSE-templates.txt).
@@ -23,6 +23,7 @@ from tumors import Tumor, grow, paint
 
 SAMPLES = Path(__file__).parent
 THICKNESS_MM = 6
+FIELD_OF_VIEW_MM = 0.49 * 512
 # Axes of a view in the template's space: to the right, downwards and through the slice, as radiologists look at it.
 VIEWS = {
     "axial": np.array([[-1, 0, 0], [0, -1, 0], [0, 0, 1]], float),
@@ -33,7 +34,13 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One slice. centre_mm: what lies in the middle of the picture; zoom: the head's size; tilt_deg: nodding, in-plane."""
+    """One slice of the head.
+
+    centre_mm  the point of the template in the middle of the picture
+    zoom       the head's size; 1 is Colin27's
+    tilt_deg   of the slice, about its left-right line and in its own plane
+    noise      standard deviation, in the levels of an 8-bit picture
+    """
 
     view: str
     seed: int
@@ -51,15 +58,15 @@ class Case:
 
 
 CASES = [
-    Case("axial", 11, (0, -18, 34), Tumor("meningioma", (44, 34, 34), 19, 122), 1.0, (-6, 3)),
-    Case("coronal", 12, (0, -22, 0), Tumor("meningioma", (10, -22, 66), 17, 128), 1.08, (4, -2), 2.8),
-    Case("sagittal", 13, (30, -12, 2), Tumor("meningioma", (32, 48, 40), 20, 118), 1.0, (0, 5)),
-    Case("axial", 21, (0, -18, 12), Tumor("glioma", (-33, -38, 14), 18, 112), 0.98, (-8, -4)),
-    Case("coronal", 22, (0, 4, 2), Tumor("glioma", (-32, 6, 28), 17, 105), 1.02, (0, 3), 2.0, 512, 16),
-    Case("sagittal", 23, (29, -10, 0), Tumor("glioma", (29, -34, 36), 17, 108), 1.02, (0, -4), 3.0, 256),
-    Case("axial", 31, (0, -14, -28), Tumor("pituitary tumor", (0, 7, -27), 12, 108), 1.08, (2, 2), 2.5),
+    Case("axial", 11, (0, -18, 34), Tumor("meningioma", (40, 28, 36), 19, 122), 1.06, (-6, 3)),
+    Case("coronal", 12, (0, -22, 0), Tumor("meningioma", (12, -22, 63), 17, 128), 1.08, (4, -2), 2.8),
+    Case("sagittal", 13, (30, -12, 2), Tumor("meningioma", (32, 44, 36), 20, 118), 1.0, (0, 5)),
+    Case("axial", 421, (0, -18, 12), Tumor("glioma", (-33, -38, 14), 18, 112), 0.98, (-8, -4)),
+    Case("coronal", 322, (0, 4, 2), Tumor("glioma", (-32, 6, 28), 17, 105), 1.02, (0, 3), 2.0, 512, 16),
+    Case("sagittal", 423, (29, -10, 0), Tumor("glioma", (29, -34, 36), 17, 108), 1.02, (0, -4), 3.0, 256),
+    Case("axial", 131, (0, -14, -28), Tumor("pituitary tumor", (0, 7, -27), 12, 108), 1.08, (2, 2), 2.5),
     Case("coronal", 32, (0, 4, -4), Tumor("pituitary tumor", (1, 5, -25), 12, 112), 1.1, (0, -1.5), 3.0),
-    Case("sagittal", 33, (1, -8, -6), Tumor("pituitary tumor", (0, 6, -26), 11, 110), 1.08, (0, -3), 3.0),
+    Case("sagittal", 133, (1, -8, -6), Tumor("pituitary tumor", (0, 6, -26), 11, 110), 1.08, (0, -3), 3.0),
     Case("coronal", 41, (0, -14, 2), None, 1.04, (6, 2), 2.4),
 ]
 
@@ -97,19 +104,20 @@ def simulate(case: Case, head: Head) -> tuple[NDArray[np.uint8] | NDArray[np.uin
     source = points
     if case.tumor:
         growth = grow(case.tumor, head, points, random)
-        outside, source = growth.outside, growth.moved_mm
+        outside, source = growth.outside, growth.came_from_mm
     signal = head.sample("signal", source, order=3)
     signal = add_small_vessels(signal, head.sample("depth_mm", source), source, random)
     if case.tumor:
         signal = paint(case.tumor, growth, head, points, signal, random)
     picture = acquire(signal.mean(axis=0), case, random)
-    scale, kind = (1, np.uint8) if case.bits == 8 else (9, np.uint16)
-    return np.clip(np.round(picture * scale), 0, np.iinfo(kind).max).astype(kind), (outside < 0).mean(axis=0) > 0.5
+    scale, kind = (1, np.uint8) if case.bits == 8 else (9, np.uint16)  # 16 bits: about 0 to 2000, as scanners write
+    pixels = np.clip(np.round(picture * scale), 0, np.iinfo(kind).max).astype(kind)
+    return pixels, (outside < 0).mean(axis=0) > 0.5
 
 
 def slab(case: Case) -> Points:
     """Points of the slice (3, layers, pixels, pixels), mm: one layer a millimetre of its thickness."""
-    spacing_mm = 0.49 * 512 / case.pixels
+    spacing_mm = FIELD_OF_VIEW_MM / case.pixels
     across = (np.arange(case.pixels) - (case.pixels - 1) / 2) * spacing_mm
     through = np.arange(THICKNESS_MM) - (THICKNESS_MM - 1) / 2
     layer, row, column = np.meshgrid(through, across, across, indexing="ij")
@@ -123,7 +131,7 @@ def slab(case: Case) -> Points:
 def one_persons_shape(points: Points, random: np.random.Generator) -> Points:
     """Bend the template's space a little, so that no two slices show the same head."""
     stretch = random.uniform(0.96, 1.04, size=3).astype(np.float32)
-    bend = np.stack([2.2 * smooth_noise(points, random, 90) for _ in range(3)])
+    bend = np.stack([1.5 * smooth_noise(points, random, 90) for _ in range(3)])
     bend += np.stack([0.4 * smooth_noise(points, random, 40) for _ in range(3)])
     points = (points.T * stretch).T + bend
     points[0] *= 1 + 0.13 * np.clip((-25 - points[2]) / 50, 0, 1.2)  # Colin's jaw is wide
@@ -144,7 +152,7 @@ def add_small_vessels(signal: Points, depth_mm: Points, points: Points, random: 
 def acquire(picture: Points, case: Case, random: np.random.Generator) -> Points:
     """What the scanner adds: blur, uneven coil sensitivity that ends at the neck, and Rician noise."""
     picture = ndimage.gaussian_filter(picture, 0.8 * case.pixels / 512)
-    row, column = np.indices(picture.shape, np.float32) / case.pixels * 250
+    row, column = np.indices(picture.shape, np.float32) * FIELD_OF_VIEW_MM / case.pixels
     plane = np.stack([row, column, np.zeros_like(row)])
     sensitivity = 1 + 0.09 * smooth_noise(plane, random, 220, waves=6)
     if case.view != "axial":

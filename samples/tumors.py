@@ -23,53 +23,55 @@ class Tumor:
 
 @dataclass(frozen=True, eq=False)
 class Growth:
-    """A tumor evaluated at sampled points: `outside` as above, `moved_mm` (3, ...) where the tissue there came from."""
+    """A tumor at sampled points: `outside` as above, `came_from_mm` (3, ...) where the tissue now there was before."""
 
     outside: Points
-    moved_mm: Points
+    came_from_mm: Points
 
 
 def grow(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Growth:
     """Shape the tumor at `points` (3, ...), mm, and push the brain away from it; bone and scalp stay."""
-    away = points - np.array(tumor.centre_mm, np.float32).reshape(3, *[1] * (points.ndim - 1))
-    depth = head.sample("depth_mm", points)
-    outside = {"meningioma": _meningioma, "glioma": _glioma, "pituitary tumor": _pituitary}[tumor.name](
-        tumor, away, points, depth, random
-    )
-    room = {"meningioma": 0.75, "glioma": 0.35, "pituitary tumor": 0.7}[tumor.name]
-    distance = np.maximum(outside + 1, 0.05)
-    came_from = np.cbrt(np.maximum(distance**3 - room, 0.02)) / distance  # volume is kept, as in a swelling ball
-    share = np.clip(depth / 8, 0, 1) * np.clip((3.5 - distance) / 2, 0, 1)
-    return Growth(outside, points + away * (came_from - 1) * share * (distance > 0.9))
+    outside = SHAPES[tumor.name](tumor, head, points, random)
+    distance = np.maximum(outside + 1, 0.05)  # in radii from the centre
+    swelling = np.cbrt(np.maximum(distance**3 - PUSHED_SHARE[tumor.name], 0.02)) / distance  # as around a swelling ball
+    yielding = np.clip(head.sample("depth_mm", points) / 8, 0, 1) * np.clip((3.5 - distance) / 2, 0, 1)
+    shift = from_centre(tumor, points) * (swelling - 1) * yielding * (distance > 0.9)
+    return Growth(outside, points + shift)
 
 
-def paint(tumor: Tumor, growth: Growth, head: Head, points: Points, signal: Points, random: np.random.Generator) -> Points:
+def paint(
+    tumor: Tumor, growth: Growth, head: Head, points: Points, signal: Points, random: np.random.Generator
+) -> Points:
     """The T1c level at `points` with the tumor and its surroundings drawn over `signal`."""
-    painters = {"meningioma": _paint_meningioma, "glioma": _paint_glioma, "pituitary tumor": _paint_pituitary}
-    return painters[tumor.name](tumor, growth, head, points, signal, random)
+    return PAINTERS[tumor.name](tumor, growth, head, points, signal, random)
 
 
-def _meningioma(tumor, away, points, depth, random) -> Points:
+def from_centre(tumor: Tumor, points: Points) -> Points:
+    return (points.T - np.array(tumor.centre_mm, np.float32)).T
+
+
+def _meningioma(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Points:
     """A lobulated ball cut off where it sits on the dura: the skull's or, near the midline, the falx."""
-    ball = np.linalg.norm(away, axis=0) / tumor.radius_mm - 1
+    ball = np.linalg.norm(from_centre(tumor, points), axis=0) / tumor.radius_mm - 1
     ball += 0.07 * smooth_noise(points, random, 1.3 * tumor.radius_mm)
     falx_mm = np.sign(tumor.centre_mm[0]) * points[0] + 1.5 * smooth_noise(points, random, 30)
-    return np.logaddexp(8 * ball, -8 * np.minimum(depth, falx_mm) / tumor.radius_mm) / 8
+    return np.logaddexp(8 * ball, -8 * np.minimum(head.sample("depth_mm", points), falx_mm) / tumor.radius_mm) / 8
 
 
-def _glioma(tumor, away, points, depth, random) -> Points:
+def _glioma(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Points:
     """A ball with a coarse and a fine ragged border."""
-    ball = np.linalg.norm(away, axis=0) / tumor.radius_mm - 1
+    ball = np.linalg.norm(from_centre(tumor, points), axis=0) / tumor.radius_mm - 1
     ball += 0.20 * smooth_noise(points, random, 1.5 * tumor.radius_mm)
     ball += 0.07 * smooth_noise(points, random, 0.45 * tumor.radius_mm)
-    return np.maximum(ball, (2 - depth) / tumor.radius_mm)
+    return np.maximum(ball, (2 - head.sample("depth_mm", points)) / tumor.radius_mm)
 
 
-def _pituitary(tumor, away, points, depth, random) -> Points:
+def _pituitary(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Points:
     """An hour-glass: one ball in the sella, a wider one above the diaphragm, a waist between them."""
     radius = tumor.radius_mm
-    lower = np.linalg.norm(away + np.array([0, 0, 0.65 * radius], np.float32).reshape(3, *[1] * (away.ndim - 1)), axis=0)
-    upper = np.linalg.norm(away - np.array([0, 0, 0.65 * radius], np.float32).reshape(3, *[1] * (away.ndim - 1)), axis=0)
+    x, y, z = from_centre(tumor, points)
+    lower = np.sqrt(x**2 + y**2 + (z + 0.65 * radius) ** 2)
+    upper = np.sqrt(x**2 + y**2 + (z - 0.65 * radius) ** 2)
     ball = -np.logaddexp(-8 * lower / (0.80 * radius), -8 * upper / (0.92 * radius)) / 8 - 1
     return ball + 0.06 * smooth_noise(points, random, 1.2 * radius)
 
@@ -79,7 +81,9 @@ def _cover(outside: Points, radius_mm: float, edge_mm: float) -> Points:
     return np.clip(0.5 - outside * radius_mm / edge_mm, 0, 1)
 
 
-def _paint_meningioma(tumor, growth, head, points, signal, random) -> Points:
+def _paint_meningioma(
+    tumor: Tumor, growth: Growth, head: Head, points: Points, signal: Points, random: np.random.Generator
+) -> Points:
     depth = head.sample("depth_mm", points)
     distance = growth.outside * tumor.radius_mm
     cleft = np.exp(-(((distance - 1.2) / 1.0) ** 2)) * np.clip(depth / 4, 0, 1)
@@ -91,22 +95,33 @@ def _paint_meningioma(tumor, growth, head, points, signal, random) -> Points:
     return signal * (1 - inside) + level * inside
 
 
-def _paint_glioma(tumor, growth, head, points, signal, random) -> Points:
-    white = head.sample("white", growth.moved_mm)
+def _paint_glioma(
+    tumor: Tumor, growth: Growth, head: Head, points: Points, signal: Points, random: np.random.Generator
+) -> Points:
+    white = head.sample("white", growth.came_from_mm)
     spread = np.clip(1.5 - growth.outside + 0.35 * smooth_noise(points, random, 20), 0, 1)
-    signal = signal * (1 - 0.30 * spread * white)
-    thickness = np.clip(0.36 + 0.20 * smooth_noise(points, random, 12), 0.08, 0.9)
+    signal = signal * (1 - 0.36 * spread * white)
+    thickness = np.clip(0.32 + 0.18 * smooth_noise(points, random, 12), 0.08, 0.9)
     ring_share = np.clip((thickness + growth.outside) / 0.15 + 0.5, 0, 1)  # 1 in the ring, 0 in the necrosis
-    septa = 0.6 * np.exp(-((smooth_noise(points, random, 20) / 0.18) ** 2))
+    septa = 0.4 * np.exp(-((smooth_noise(points, random, 24) / 0.15) ** 2))
     ring_share = np.maximum(ring_share, septa)
-    ring = tumor.level * np.clip(1 + 0.16 * smooth_noise(points, random, 5) + 0.12 * smooth_noise(points, random, 14), 0.5, 1.4)
+    ring = tumor.level * np.clip(
+        1 + 0.16 * smooth_noise(points, random, 5) + 0.12 * smooth_noise(points, random, 14), 0.5, 1.4
+    )
     necrosis = 36 + 5 * smooth_noise(points, random, 7)
     inside = _cover(growth.outside, tumor.radius_mm, 1.8)
     return signal * (1 - inside) + (ring * ring_share + necrosis * (1 - ring_share)) * inside
 
 
-def _paint_pituitary(tumor, growth, head, points, signal, random) -> Points:
+def _paint_pituitary(
+    tumor: Tumor, growth: Growth, head: Head, points: Points, signal: Points, random: np.random.Generator
+) -> Points:
     level = tumor.level * (1 + 0.06 * smooth_noise(points, random, 11) + 0.03 * smooth_noise(points, random, 4))
     level *= np.clip(1 + 0.12 * growth.outside, 0.85, 1)
     inside = _cover(growth.outside, tumor.radius_mm, 1.2)
     return signal * (1 - inside) + level * inside
+
+
+SHAPES = {"meningioma": _meningioma, "glioma": _glioma, "pituitary tumor": _pituitary}
+PAINTERS = {"meningioma": _paint_meningioma, "glioma": _paint_glioma, "pituitary tumor": _paint_pituitary}
+PUSHED_SHARE = {"meningioma": 0.75, "glioma": 0.35, "pituitary tumor": 0.7}  # of its volume; the rest it replaces

@@ -37,7 +37,7 @@ def normalise(slices: Tensor) -> Tensor:
     # A slice of two values has tissue without variance; its own contrast is then the unit.
     contrast = slices.amax(dims, keepdim=True) - slices.amin(dims, keepdim=True)
     deviation = torch.maximum(variance.sqrt(), contrast * 1e-3).clamp(min=1e-12)
-    return ((slices - mean) / deviation).clamp(-5, 5)
+    return ((slices - mean) / deviation).clamp(-5.0, 5.0)
 
 
 def segmenter_input(slices: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def crop_box(mask: Tensor) -> Tensor:
     behind = SLICE_SIZE - ahead
     left, top = (SLICE_SIZE - (hit * behind).amax(1) for hit in (columns, rows))
     right, bottom = ((hit * (ahead + 1)).amax(1) for hit in (columns, rows))
-    side = (torch.maximum(right - left, bottom - top) * MARGIN).clamp(MIN_SIDE, SLICE_SIZE)
+    side = (torch.maximum(right - left, bottom - top) * MARGIN).clamp(MIN_SIDE, float(SLICE_SIZE))
     corner = torch.stack([(left + right - side) / 2, (top + bottom - side) / 2], dim=1)
     corner = torch.minimum(corner.clamp(min=0), (SLICE_SIZE - side)[:, None])
     box = torch.cat([corner, corner + side[:, None]], dim=1)

@@ -1,0 +1,22 @@
+"""ONNX Runtime on the CPU: always there."""
+
+from pathlib import Path
+
+import onnxruntime
+
+from cascade.backends import FloatArray
+from cascade.errors import CascadeError
+
+
+class OnnxRuntimeBackend:
+    """Takes any batch; uses all cores."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise CascadeError(f"{path}: ONNX Runtime cannot load it ({error})", fix="export the model again") from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
