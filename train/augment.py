@@ -73,7 +73,7 @@ def augmentation() -> v2.Transform:
 
 
 def jitter_mask(mask: torch.Tensor) -> torch.Tensor:
-    """(1, H, W) in 0 .. 1 → the mask as a segmenter might have drawn it: shifted, scaled about the tumor, a bit rotated.
+    """(1, H, W) in 0 .. 1 → the mask as a segmenter might draw it: shifted, scaled about the tumor, turned a bit.
 
     Every tenth comes back as ones: the whole slice, so that the classifier can also work without a mask.
     """

@@ -44,7 +44,7 @@ class SliceStore:
 
 
 class SegmenterData(Dataset[tuple[Tensor, Tensor]]):
-    """(slice, mask), each (1, SEGMENTER_SIZE, SEGMENTER_SIZE) float32; the mask holds the tumor's share of each pixel."""
+    """(slice, mask), each (1, SEGMENTER_SIZE, SEGMENTER_SIZE) float32; the mask is the tumor's share of each pixel."""
 
     def __init__(self, store: SliceStore, *, augment: bool) -> None:
         # Pooled in pieces: all at once in float32 would need gigabytes for a moment.
@@ -61,14 +61,14 @@ class SegmenterData(Dataset[tuple[Tensor, Tensor]]):
 
 
 class ClassifierData(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """(slice, probability, label): (1, SLICE_SIZE, SLICE_SIZE) float32 twice, and an index into CLASS_NAMES.
+    """(slice, mask, label): (1, SLICE_SIZE, SLICE_SIZE) float32 twice, and an index into CLASS_NAMES.
 
-    probability  (S, 1, SLICE_SIZE, SLICE_SIZE) float16, what the segmenter makes of each slice. In training half of
-                 the masks are these and half the true ones, jittered; without augmentation all are these.
+    found  (S, 1, SLICE_SIZE, SLICE_SIZE) bool, where the segmenter sees tumor. In training half of the masks are these
+           and half the true ones, jittered, then augmented with the slice; without augmentation all are these.
     """
 
-    def __init__(self, store: SliceStore, probability: Tensor, *, augment: bool) -> None:
-        self.store, self.probability = store, probability
+    def __init__(self, store: SliceStore, found: Tensor, *, augment: bool) -> None:
+        self.store, self.found = store, found
         self.augment: Callable[..., tuple[Tensor, Tensor]] | None = augmentation() if augment else None
 
     def __len__(self) -> int:
@@ -76,14 +76,12 @@ class ClassifierData(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         slices, label = self.store.slices[index].float(), self.store.labels[index]
-        probability = self.probability[index].float()
+        found, true = self.found[index], self.store.masks[index]
         if self.augment is None:
-            return slices, probability, label
-        true_mask = self.store.masks[index].float()
-        found_nothing = bool(probability.max() < 0.5)
-        mask = true_mask if found_nothing or torch.rand(()) < 0.5 else probability
-        slices, mask = _plain(self.augment(tv_tensors.Image(slices), tv_tensors.Mask(jitter_mask(mask))))
-        return slices, mask, label
+            return slices, found.float(), label
+        mask = true if not found.any() or torch.rand(()) < 0.5 else found
+        pair = self.augment(tv_tensors.Image(slices), tv_tensors.Mask(jitter_mask(mask.float())))
+        return *_plain(pair), label
 
 
 def _plain(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

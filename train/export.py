@@ -1,5 +1,6 @@
 """A checkpoint → an ONNX graph that was seen to compute the same, and its entry in models.json."""
 
+import csv
 import importlib.metadata
 import json
 import tempfile
@@ -9,43 +10,96 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import onnxscript.optimizer
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.backends import open_graph
+from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.errors import CascadeError
-from cascade.files import write_atomically
+from cascade.files import sha256_of, write_atomically
+from cascade.graphs import CLASSIFIER, SEGMENTER
+from cascade.split import Split, read_split
+from train.classifier import classifier_network
+from train.dataset import SliceStore
+from train.region import ClassifierGraph, SegmenterGraph
+from train.segmenter import segmenter_network
+from train.weights import load_file, load_fitting
 
 OPSET = 20
 TOLERANCE = 1e-3
-"""Largest difference in any probability between PyTorch in FP32 and the exported graph."""
+"""Largest difference in any probability between PyTorch and the exported graph."""
+
+COMPARED_SLICES = 32
+"""Taken evenly from the validation part."""
 
 SMALLEST_STORED_AS_FP16 = 1024
-"""Values. Smaller tensors (biases, sizes of resizes) stay FP32: they weigh nothing and count pixels."""
+"""Values. Smaller tensors (biases, BatchNorm, sizes of resizes) stay FP32: they weigh nothing."""
+
+DATA = "figshare brain tumor dataset by Jun Cheng, doi 10.6084/m9.figshare.1512427, CC BY 4.0"
+
+
+def export_model(name: str, run: Path, folder: Path, split_file: Path, models: Path) -> dict[str, Any]:
+    """Writes `name`.onnx and its entry in models.json into the folder `models`; returns that entry.
+
+    name    `segmenter` or `classifier`.
+    run     what `train_segmenter` or `train_classifier` left; its best.ckpt is exported.
+    folder  the data set, for the comparison with PyTorch on slices of the validation part.
+
+    Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class.
+    """
+    split = read_split(split_file)
+    settings = _settings(run)
+    if settings["split_sha256"] != split.sha256:
+        raise CascadeError(
+            f"{run}: was trained on another split than {split_file}", fix="give the split it was trained on"
+        )
+    network = segmenter_network() if name == SEGMENTER else classifier_network()
+    load_fitting(network, load_file(run / "best.ckpt"), str(run))
+    round_weights_to_fp16(network)
+    inputs = _real_inputs(name, folder, split)
+    graph = (SegmenterGraph if name == SEGMENTER else ClassifierGraph)(network).eval()
+    outputs = [PROBABILITY] if name == SEGMENTER else [CLASS_PROBABILITY, BOX]
+    content = to_onnx(graph, inputs, outputs).SerializeToString()
+    difference = largest_difference(content, graph, inputs, outputs[0])
+    write_atomically(models / f"{name}.onnx", content)
+    record = {
+        "sha256": sha256_of(models / f"{name}.onnx"),
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": DATA,
+        "slices": {part: len(split.part(part)) for part in ("train", "validation", "test")},
+        "validation": _best_epoch(run),
+        "comparison_with_pytorch": {"slices": COMPARED_SLICES, "max_abs_difference": difference},
+        "settings": settings,
+        "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
+    }
+    table = models / "models.json"
+    entries = json.loads(table.read_text()) if table.exists() else {}
+    write_atomically(table, json.dumps({**entries, name: record}, indent=1).encode() + b"\n")
+    return record
 
 
 def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
     """Any batch size; weights stored as FP16, arithmetic in FP32."""
-    batch = torch.export.Dim("batch", min=1)
     program = torch.onnx.export(
-        graph.eval(),
+        graph,
         args=(),
-        kwargs=inputs,
+        kwargs={name: value[:2] for name, value in inputs.items()},  # a batch of 1 would be taken for a constant
         input_names=list(inputs),
         output_names=outputs,
-        dynamic_shapes={name: {0: batch} for name in inputs},
+        dynamic_shapes={name: {0: torch.export.Dim("batch", min=1)} for name in inputs},
         opset_version=OPSET,
         dynamo=True,
-        external_data=False,
-        optimize=False,  # its rewriting folds BatchNorm into weights that PyTorch never saw; runtimes fold it at loading
+        # Its rewriting folds BatchNorm into weights that PyTorch never saw, and rounding those to FP16 would put
+        # the two more than TOLERANCE apart. Runtimes fold it when they load the graph.
+        optimize=False,
         verbose=False,
     )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    onnxscript.optimizer.optimize_ir(program.model)
+    onnxscript.optimizer.fold_constants(program.model)
+    onnxscript.optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
     store_weights_as_fp16(model)
     onnx.checker.check_model(model, full_check=True)
@@ -53,14 +107,14 @@ def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> 
 
 
 def round_weights_to_fp16(network: nn.Module) -> None:
-    """Makes the network compute with the weights as they will be stored, so that both can be compared to 1e-3."""
+    """Makes PyTorch compute with the weights as they will be stored."""
     for parameter in network.parameters():
         if parameter.numel() >= SMALLEST_STORED_AS_FP16:
             parameter.data = parameter.data.half().float()
 
 
 def store_weights_as_fp16(model: onnx.ModelProto) -> None:
-    """Halves the file: each large FP32 weight becomes FP16 with a cast behind it, which runtimes fold away at loading."""
+    """Halves the file: each large FP32 weight becomes FP16 with a cast behind it, which runtimes fold away."""
     casts = []
     for weight in model.graph.initializer:
         if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < SMALLEST_STORED_AS_FP16:
@@ -70,3 +124,58 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> None:
         casts.append(helper.make_node("Cast", [weight.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
     for cast in reversed(casts):
         model.graph.node.insert(0, cast)
+
+
+def largest_difference(content: bytes, graph: nn.Module, inputs: dict[str, Tensor], output: str) -> float:
+    """Between the graph as ONNX Runtime and as PyTorch in FP32 compute `output`, over all slices.
+
+    Raises CascadeError where it is over TOLERANCE, or where a class differs.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "graph.onnx"
+        path.write_bytes(content)
+        backend = open_graph(path, "onnxruntime")
+        difference, same = 0.0, True
+        for start in range(0, len(inputs[SLICE]), 8):
+            batch = {name: value[start : start + 8] for name, value in inputs.items()}
+            exported = backend.run(**{name: value.numpy() for name, value in batch.items()})[output]
+            with torch.inference_mode():
+                result = graph(**batch)
+            expected = (result[0] if isinstance(result, tuple) else result).numpy()
+            difference = max(difference, float(np.abs(exported - expected).max()))
+            same = same and (exported.ndim > 2 or bool((exported.argmax(1) == expected.argmax(1)).all()))
+    if difference >= TOLERANCE or not same:
+        raise CascadeError(
+            f"the exported graph differs from PyTorch: by {difference:.2g} in a probability, classes equal: {same}",
+            fix=f"export with other versions of torch and onnx; at most {TOLERANCE:g} and equal classes are accepted",
+        )
+    return difference
+
+
+def _real_inputs(name: str, folder: Path, split: Split) -> dict[str, Tensor]:
+    """COMPARED_SLICES slices (fewer where there are fewer), for the classifier with their true masks."""
+    items = split.part("validation")
+    chosen = items[:: max(1, len(items) // COMPARED_SLICES)][:COMPARED_SLICES]
+    store = SliceStore(folder, chosen, "reading slices to compare")
+    inputs = {SLICE: store.slices.float()}
+    if name == CLASSIFIER:
+        inputs[PROBABILITY] = store.masks.float()
+    return inputs
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    try:
+        settings: dict[str, Any] = json.loads((run / "settings.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CascadeError(
+            f"{run}: is not the folder of a training run ({error})", fix="give the --out of a training"
+        ) from error
+    return settings
+
+
+def _best_epoch(run: Path) -> dict[str, float]:
+    """The row of metrics.csv whose weights best.ckpt holds."""
+    with (run / "metrics.csv").open(newline="") as lines:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+    score = "validation_dice" if "validation_dice" in rows[0] else "validation_f1"
+    return max(rows, key=lambda row: row[score])

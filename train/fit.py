@@ -20,10 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.split import Split
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend is chosen first: a server has no screen
+import matplotlib.pyplot as plt
 
 
 @dataclass(frozen=True)
@@ -74,16 +73,18 @@ def fit(
     settings: FitSettings,
     *,
     out: Path,
-    split: Split,
+    inputs: dict[str, str],
     monitor: str,
     resume: bool,
 ) -> None:
     """Runs or resumes a training in the folder `out`, validated by `monitor` (higher is better).
 
+    inputs  hashes of what it trains on; saved with the settings, and a run is resumed only with the same.
+
     Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
     """
     last = out / "last.ckpt"
-    recorded = {**asdict(settings), "split_sha256": split.sha256}
+    recorded = {**asdict(settings), **inputs}
     check_folder(out, recorded, resume=resume)
     write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
@@ -117,7 +118,9 @@ def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
     """A run is never overwritten, and is resumed only as what it was."""
     begun = (out / "last.ckpt").exists()
     if begun and not resume:
-        raise CascadeError(f"{out}: holds a training run", fix="continue it with --resume, or name another folder with --out")
+        raise CascadeError(
+            f"{out}: holds a training run", fix="continue it with --resume, or name another folder with --out"
+        )
     if resume and not begun:
         raise CascadeError(f"{out}: holds no run to resume", fix="start without --resume")
     if resume and json.loads((out / "settings.json").read_text()) != recorded:

@@ -65,7 +65,8 @@ def crop_box(mask: Tensor) -> Tensor:
 def crop(slices: Tensor, box: Tensor) -> Tensor:
     """(N, 1, SLICE_SIZE, SLICE_SIZE) and (N, 4) → (N, 1, CROP_SIZE, CROP_SIZE), sampled from the full resolution.
 
-    Bilinear at twice the size and averaged down, so that a large tumor does not alias. An empty box gives one pixel's value.
+    Bilinear at twice the size and averaged down, so that a large tumor does not alias. An empty box gives one pixel's
+    value.
     """
     steps = (torch.arange(2 * CROP_SIZE, dtype=torch.float32, device=slices.device) + 0.5) / (2 * CROP_SIZE)
     left, top, right, bottom = box[:, :, None].unbind(1)
@@ -83,7 +84,7 @@ def crop(slices: Tensor, box: Tensor) -> Tensor:
 
 
 def classifier_planes(slices: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
-    """Raw slices and tumor probability, each (N, 1, SLICE_SIZE, SLICE_SIZE) → planes (N, 3, CROP_SIZE, CROP_SIZE), box (N, 4).
+    """Slices and probabilities, (N, 1, SLICE_SIZE, SLICE_SIZE) → planes (N, 3, CROP_SIZE, CROP_SIZE) and boxes (N, 4).
 
     The planes: the tight crop; the whole slice, since where a tumor sits tells its kind; the mask in the whole slice.
     """

@@ -16,12 +16,11 @@ from monai.metrics import compute_dice
 from torch import Tensor, nn
 
 from cascade.contract import THRESHOLD
-from cascade.errors import CascadeError
 from cascade.split import read_split
 from train.dataset import SegmenterData, SliceStore
 from train.fit import FitSettings, fit, loader
 from train.region import normalise
-from train.weights import load_file, load_imagenet_lite0
+from train.weights import load_file, load_fitting, load_imagenet_lite0
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,7 @@ def start_weights(network: nn.Module, weights: str) -> None:
     if weights == "imagenet":
         load_imagenet_lite0(network.encoder.model)
     elif weights != "none":
-        try:
-            network.load_state_dict(load_file(Path(weights)))
-        except RuntimeError as error:
-            raise CascadeError(f"{weights}: does not fit the segmenter ({error})", fix="give best.ckpt of a segmenter run") from error
+        load_fitting(network, load_file(Path(weights)), weights)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -83,7 +79,8 @@ class SegmenterTraining(lightning.LightningModule):
 
     def forward(self, slices: Tensor) -> Tensor:
         planes = normalise(slices.float()).contiguous(memory_format=torch.channels_last)
-        return self.network(planes).float()
+        logits: Tensor = self.network(planes)
+        return logits.float()
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         slices, masks = batch
@@ -106,7 +103,10 @@ class SegmenterTraining(lightning.LightningModule):
 
 
 def train_segmenter(folder: Path, split_file: Path, out: Path, settings: SegmenterSettings, *, resume: bool) -> None:
-    """Trains on the split's train part and leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`."""
+    """Trains on the split's train part.
+
+    Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`.
+    """
     split = read_split(split_file)
     training = SegmenterTraining(asdict(settings))
     if not resume:
@@ -118,7 +118,7 @@ def train_segmenter(folder: Path, split_file: Path, out: Path, settings: Segment
         loader(SegmenterData(stores["validation"], augment=False), settings, shuffle=False),
         settings,
         out=out,
-        split=split,
+        inputs={"split_sha256": split.sha256},
         monitor="validation_dice",
         resume=resume,
     )

@@ -1,7 +1,6 @@
 """Where a network starts from: ImageNet, a file, or nothing."""
 
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -41,15 +40,14 @@ def load_imagenet_lite0(encoder: nn.Module) -> None:
 
 
 def imagenet_resnet50() -> dict[str, Tensor]:
-    """torchvision's ImageNet weights for ResNet-50, without the last layer; downloads 98 MB on the first call."""
+    """torchvision's ImageNet weights for ResNet-50, for 1,000 classes; downloads 98 MB on the first call."""
     try:
-        weights: dict[str, Any] = dict(ResNet50_Weights.DEFAULT.get_state_dict(progress=True, check_hash=True))
+        return dict(ResNet50_Weights.DEFAULT.get_state_dict(progress=True, check_hash=True))
     except (URLError, OSError) as error:
         raise CascadeError(
             f"the ImageNet weights of ResNet-50 cannot be downloaded ({error})",
-            fix="train with --weights none, or fetch resnet50-11ad3fa6.pth where there is a network and give --weights FILE",
+            fix="train with --weights none, or bring resnet50-11ad3fa6.pth from elsewhere and give --weights FILE",
         ) from error
-    return {name: value for name, value in weights.items() if not name.startswith("fc.")}
 
 
 def load_file(path: Path) -> dict[str, Tensor]:
@@ -59,7 +57,9 @@ def load_file(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file of weights", fix="check the path") from None
     except Exception as error:  # torch raises what its unpickler raises: anything
-        raise CascadeError(f"{path}: holds no weights that can be loaded safely ({error})", fix="give a state dict") from error
+        raise CascadeError(
+            f"{path}: holds no weights that can be loaded safely ({error})", fix="give a state dict"
+        ) from error
     if "state_dict" in content:
         content = {
             name.removeprefix("network."): value
@@ -67,3 +67,13 @@ def load_file(path: Path) -> dict[str, Tensor]:
             if name.startswith("network.")
         }
     return dict(content)
+
+
+def load_fitting(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+    """Loads all of a network's weights. Raises CascadeError, naming their origin, for those of another network."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CascadeError(
+            f"{origin}: holds another network's weights ({error})", fix="give best.ckpt of such a run"
+        ) from error
