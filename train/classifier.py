@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -94,7 +95,7 @@ def draw_masks(store: SliceStore, segmenter: Graph) -> Tensor:
     return torch.cat(
         [
             torch.from_numpy(backend.run(**{SLICE: piece.float().numpy()})[PROBABILITY] >= THRESHOLD)
-            for piece in track(pieces, "drawing masks")
+            for piece in track(pieces, "drawing masks", console=Console(stderr=True))
         ]
     )
 

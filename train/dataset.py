@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -28,7 +29,7 @@ class SliceStore:
 
     def __init__(self, folder: Path, items: list[SplitSlice], description: str) -> None:
         slices, masks, labels = [], [], []
-        for item in track(items, description):
+        for item in track(items, description, console=Console(stderr=True)):
             found = read_labelled(folder, item)
             letterbox = Letterbox(*found.pixels.shape)
             low, high = found.pixels.min(), found.pixels.max()

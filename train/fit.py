@@ -3,10 +3,12 @@
 import csv
 import io
 import json
+import logging
 import math
 import os
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,7 @@ def fit(
     recorded = {**asdict(settings), **inputs}
     check_folder(out, recorded, resume=resume)
     write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
+    quieten()
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [
@@ -130,6 +133,13 @@ def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
         )
 
 
+def quieten() -> None:
+    """Lets through what a reader can act on: Lightning also advertises, and warns of the folder that we just made."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (r"Checkpoint directory .* exists", r".*treespec, LeafSpec", r".*does not have many workers"):
+        warnings.filterwarnings("ignore", message)
+
+
 class History(Callback):
     """A row an epoch in metrics.csv, curves.png drawn from it, and a line for a reader without a progress bar.
 
@@ -163,7 +173,8 @@ class History(Callback):
         writer.writerows(self.rows)
         write_atomically(self.table, text.getvalue().encode())
         write_atomically(self.picture, draw_curves(self.rows))
-        self.console.print("  ".join(f"{name} {value:g}" for name, value in self.rows[-1].items()), highlight=False)
+        line = "  ".join(f"{name} {value:g}" for name, value in self.rows[-1].items())
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 def draw_curves(rows: list[dict[str, float]]) -> bytes:

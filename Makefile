@@ -1,0 +1,27 @@
+# `make predict`: set-up and the main job. `make test`: set-up, then lint, types and tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: predict test clean
+
+predict: .venv/base
+	$(BIN)/cascade predict samples/ --out results/
+
+test: .venv/all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict cascade build_engines
+	$(BIN)/pytest
+
+.venv/base: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/all: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[train,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv results

@@ -1,0 +1,78 @@
+"""Boxes and crops, with numbers that can be checked by hand."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from train.region import CROP_SIZE, MIN_SIDE, classifier_planes, crop, crop_box, normalise  # noqa: E402
+
+
+def mask_of(left, top, right, bottom):
+    mask = torch.zeros(1, 1, 512, 512)
+    mask[..., top:bottom, left:right] = 1
+    return mask
+
+
+def test_the_box_is_a_square_wider_than_the_tumor_by_the_margin():
+    # 100 x 60 pixels around (250, 230): 1.3 x 100 = 130 on each side
+    assert crop_box(mask_of(200, 200, 300, 260)).tolist() == [[185.0, 165.0, 315.0, 295.0]]
+
+
+def test_a_box_at_the_border_is_moved_into_the_slice_and_keeps_its_size():
+    (left, top, right, bottom) = crop_box(mask_of(412, 0, 512, 100))[0].tolist()
+    assert (left, top, right, bottom) == (382.0, 0.0, 512.0, 130.0)
+
+
+def test_a_mask_over_the_whole_slice_gives_the_whole_slice():
+    assert crop_box(torch.ones(1, 1, 512, 512)).tolist() == [[0.0, 0.0, 512.0, 512.0]]
+
+
+def test_one_pixel_gets_the_smallest_box():
+    (left, top, right, bottom) = crop_box(mask_of(100, 300, 101, 301))[0].tolist()
+    assert right - left == bottom - top == MIN_SIDE
+    assert (left + right) / 2 == 100.5
+    assert (top + bottom) / 2 == 300.5
+
+
+def test_an_empty_mask_gives_no_box_and_leaves_the_rest_of_the_batch_alone():
+    boxes = crop_box(torch.cat([torch.zeros(1, 1, 512, 512), mask_of(200, 200, 300, 300)]))
+    assert boxes[0].tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert boxes[1].tolist() == [185.0, 185.0, 315.0, 315.0]
+
+
+def test_an_empty_mask_still_gives_finite_planes():
+    planes, _ = classifier_planes(torch.rand(1, 1, 512, 512), torch.zeros(1, 1, 512, 512))
+    assert torch.isfinite(planes).all()
+
+
+def test_a_crop_holds_the_intensities_of_its_pixels():
+    ramp = torch.arange(512.0).expand(1, 1, 512, 512)  # column x holds x, so the place between 10 and 11 holds 10.5
+    planes = crop(ramp, torch.tensor([[128.0, 64.0, 256.0, 192.0]]))
+    expected = 128 + torch.arange(CROP_SIZE) * 128 / CROP_SIZE  # a pixel's centre lies half a pixel right of its edge
+    assert torch.allclose(planes[0, 0, 5], expected, atol=1e-3)
+
+
+def test_a_crop_keeps_left_and_right_and_up_and_down():
+    picture = torch.zeros(1, 1, 512, 512)
+    picture[..., 200:210, 290:300] = 1  # the box's upper right corner
+    cropped = crop(picture, torch.tensor([[200.0, 200.0, 300.0, 300.0]]))[0, 0]
+    assert cropped[2:10, -10:-2].min() > 0.99
+    assert cropped.sum() == pytest.approx(100 * (CROP_SIZE / 100) ** 2, rel=0.02)
+
+
+def test_normalising_undoes_any_gain_and_offset():
+    slices = torch.rand(2, 1, 64, 64)
+    assert torch.allclose(normalise(slices), normalise(slices * 4000 - 700), atol=1e-3)
+
+
+def test_normalising_gives_the_tissue_mean_0_and_deviation_1():
+    slices = torch.zeros(1, 1, 4, 4)
+    slices[0, 0, :2] = torch.tensor([[10.0, 12.0, 10.0, 12.0], [10.0, 12.0, 10.0, 12.0]])  # mean of all is 5.5
+    assert normalise(slices)[0, 0, 0].tolist() == [-1.0, 1.0, -1.0, 1.0]
+    assert normalise(slices)[0, 0, 3].tolist() == [-5.0] * 4  # air: 11 below the mean, cut
+
+
+def test_two_values_and_a_blank_slice_normalise_without_nan():
+    two_values = mask_of(0, 0, 100, 100)
+    for slices in (two_values, torch.full((1, 1, 8, 8), 7.0)):
+        assert torch.isfinite(normalise(slices)).all()

