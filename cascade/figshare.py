@@ -10,8 +10,11 @@ Each N.mat holds a struct `cjdata`. MATLAB stores columns first, so h5py sees ev
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,8 +23,11 @@ from numpy.typing import NDArray
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
 
+PUBLISHED_SLICES = 3064
+"""1.mat to 3064.mat, in four zips."""
+
 SPACING_MM = (0.49, 0.49)
-"""In-plane spacing of the 512 x 512 slices, from the data set's own README; that of the few 256 x 256 ones is not told."""
+"""In-plane spacing of the 512 x 512 slices, from the data set's own README, which does not tell that of 256 x 256."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,31 +50,75 @@ class LabelledSlice:
 
 def read_mat(path: Path) -> LabelledSlice:
     """Raises CascadeError, naming the file, where it is missing, broken or laid out otherwise."""
-    try:
-        with h5py.File(path, "r") as file:
-            fields = file["cjdata"]
-            pixels = np.asarray(fields["image"]).T.astype(np.float32)
-            mask = np.asarray(fields["tumorMask"]).T.astype(bool)
-            number = float(np.asarray(fields["label"]).item())
-            patient = "".join(chr(int(code)) for code in np.asarray(fields["PID"]).ravel())
-    except FileNotFoundError:
-        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
-    except KeyError as error:
-        raise CascadeError(
-            f"{path}: has no field cjdata.{{PID,label,image,tumorMask}} ({error})", fix="give figshare's own N.mat files"
-        ) from error
-    except (OSError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CascadeError(
-            f"{path}: cannot be read as a MATLAB v7.3 file ({error})", fix="download or unpack the file again"
-        ) from error
+    with _cjdata(path) as fields:
+        pixels, mask = _numbers(fields, "image").astype(np.float32), _numbers(fields, "tumorMask") > 0
+        number = float(_numbers(fields, "label").item())
+        patient = _patient(_numbers(fields, "PID").ravel())
     if pixels.ndim != 2 or mask.shape != pixels.shape:
         raise CascadeError(
-            f"{path}: image {pixels.shape} and tumorMask {mask.shape} are not one 2-D grid", fix="download the file again"
+            f"{path}: image {pixels.shape} and tumorMask {mask.shape} are not one 2-D grid",
+            fix="download the file again",
         )
     if number not in range(1, len(CLASS_NAMES) + 1):
         raise CascadeError(f"{path}: label {number:g} is not 1, 2 or 3", fix="correct the label or leave the file out")
-    spacing_mm = SPACING_MM if pixels.shape == (512, 512) else None
-    return LabelledSlice(pixels, mask, CLASS_NAMES[int(number) - 1], patient.strip(), spacing_mm)
+    if not (patient and patient.isprintable()):
+        raise CascadeError(
+            f"{path}: has no patient id in PID", fix="store one: without it no split can keep people apart"
+        )
+    return LabelledSlice(pixels, mask, CLASS_NAMES[int(number) - 1], patient, _spacing_mm(pixels))
+
+
+def read_image(path: Path) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
+    """Pixels and spacing of an N.mat of which nothing else need be there; raises CascadeError as `read_mat` does."""
+    with _cjdata(path) as fields:
+        pixels = _numbers(fields, "image").astype(np.float32)
+    if pixels.ndim != 2:
+        raise CascadeError(f"{path}: image {pixels.shape} is not one 2-D slice", fix="save one slice a file")
+    return pixels, _spacing_mm(pixels)
+
+
+@contextmanager
+def _cjdata(path: Path) -> Iterator[h5py.Group]:
+    """The struct of the open file; whatever fails while it is read becomes a CascadeError that names the file."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file["cjdata"]
+    except FileNotFoundError:
+        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
+    except PermissionError:
+        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
+    except KeyError as error:
+        raise CascadeError(
+            f"{path}: has no field cjdata.{{PID,label,image,tumorMask}} ({error})",
+            fix="give figshare's own N.mat files",
+        ) from error
+    except (OSError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+        if path.is_file() and path.open("rb").read(10) == b"MATLAB 5.0":
+            raise CascadeError(
+                f"{path}: is in MATLAB's older format, not v7.3", fix="save it in MATLAB with save(..., '-v7.3')"
+            ) from error
+        raise CascadeError(
+            f"{path}: cannot be read as a MATLAB v7.3 file ({error})", fix="download or unpack the file again"
+        ) from error
+
+
+def _numbers(fields: h5py.Group, name: str) -> NDArray[Any]:
+    """The field as MATLAB shows it, rows first."""
+    field = fields[name]
+    if not isinstance(field, h5py.Dataset) or field.shape is None or field.dtype.kind not in "biuf":
+        raise TypeError(f"{name} is no array of numbers")
+    return np.ascontiguousarray(field[()].T)
+
+
+def _patient(codes: NDArray[Any]) -> str:
+    """MATLAB stores text as 16-bit character codes; one value of another type is an id that was stored as a number."""
+    if codes.size == 1 and codes.dtype.itemsize != 2:
+        return f"{float(codes.item()):.15g}"
+    return "".join(chr(int(code)) for code in codes).strip(" \0")
+
+
+def _spacing_mm(pixels: NDArray[np.float32]) -> tuple[float, float] | None:
+    return SPACING_MM if pixels.shape == (512, 512) else None
 
 
 def person(patient: str) -> str:
@@ -76,5 +126,5 @@ def person(patient: str) -> str:
 
     Nobody documents whether MR040240 and MR040240B are one person; joined, no person can be on two sides of a split.
     """
-    match = re.fullmatch(r"(MR\d+)[A-Z]", patient)
+    match = re.fullmatch(r"(MR\d+)[A-Za-z]", patient)
     return match[1] if match else patient

@@ -14,23 +14,29 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Makes `path`, and its folders, hold `content` or, after a crash at any moment, what it held before.
+
+    durable  False does not wait for the disk: whole or not there if this program dies, maybe not if the power fails.
 
     Raises CascadeError where the disk or the permissions do not allow it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
+                if durable:
+                    os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise CascadeError(f"{path}: cannot be written ({error.strerror})", fix="free space or choose another folder") from error
+        raise CascadeError(
+            f"{path}: cannot be written ({error.strerror})", fix="free space or choose another folder"
+        ) from error

@@ -33,9 +33,13 @@ def find_graph(name: str, folder: Path = SHIPPED) -> Graph:
         record = json.loads(table.read_text())[name]
         sha256 = str(record["sha256"])
     except FileNotFoundError:
-        raise CascadeError(f"{table}: there is no such file", fix="give a folder that `cascade train export` wrote") from None
+        raise CascadeError(
+            f"{table}: there is no such file", fix="give a folder that `cascade train export` wrote"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CascadeError(f"{table}: does not describe the {name} ({error!r})", fix="export the models again") from error
+        raise CascadeError(
+            f"{table}: does not describe the {name} ({error!r})", fix="export the models again"
+        ) from error
     path = folder / f"{name}.onnx"
     if not path.is_file():
         raise CascadeError(f"{path}: there is no such file", fix="export the model, or install the package again")

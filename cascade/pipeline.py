@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cascade.backends import Backend, FloatArray, open_graph
 from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD, Box
+from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from cascade.slices import Letterbox, Slice
 
@@ -52,6 +53,8 @@ class Cascade:
 
     def predict_batch(self, slices: Sequence[Slice]) -> list[Prediction]:
         """What there is in each of the slices, which may differ in size."""
+        if not slices:
+            return []
         letterboxes = [Letterbox(*item.pixels.shape) for item in slices]
         squares = np.stack([box.square(item.pixels) for box, item in zip(letterboxes, slices, strict=True)])[:, None]
         probability = self.segment(squares)
@@ -67,8 +70,16 @@ class Cascade:
         return predictions
 
     def segment(self, squares: FloatArray) -> FloatArray:
-        """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape."""
-        return self._segmenter.run(**{SLICE: squares})[PROBABILITY]
+        """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape.
+
+        Raises CascadeError for NaN, which would otherwise pass for "no tumor".
+        """
+        probability = self._segmenter.run(**{SLICE: squares})[PROBABILITY]
+        if np.isnan(probability).any():
+            raise CascadeError(
+                "the segmenter computed NaN", fix="use the onnxruntime backend, or build the engine again"
+            )
+        return probability
 
     def classify(self, squares: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Slices and masks or probabilities, (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → (N, 3) by class, (N, 4) boxes."""

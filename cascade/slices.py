@@ -1,11 +1,12 @@
 """A file → `Slice`, whatever the format; and the square that the graphs see of it."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from cascade import figshare
 from cascade.contract import SLICE_SIZE, Box
@@ -19,6 +20,13 @@ SLICE_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 MIN_SIDE = 16
 MAX_PIXELS = 64_000_000
 """A slice of 8000 x 8000 pixels: far beyond any MRI matrix, and 256 MB as float32."""
+
+CONTRASTS = (1e-9, 1e15)
+"""Least and greatest contrast, highest less lowest pixel: beyond, the graphs' variance leaves float32."""
+
+
+# Pillow warns, and only from 89 million pixels on, of what MAX_PIXELS refuses anyway.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
@@ -36,44 +44,74 @@ class Slice:
 def read_slice(path: Path) -> Slice:
     """Raises CascadeError, naming the file and the fix, for anything that is not one readable slice."""
     if path.suffix.lower() == ".mat":
-        labelled = figshare.read_mat(path)
-        return Slice(checked(labelled.pixels, path), labelled.spacing_mm)
+        pixels, spacing_mm = figshare.read_image(path)
+        return Slice(checked(pixels, path), spacing_mm)
     return Slice(checked(read_grey(path), path))
 
 
 def read_grey(path: Path) -> FloatArray:
-    """(H, W) float32 of a PNG, JPEG, TIFF, BMP or WebP of 8, 16 or 32 bits; colour is reduced to its luma (ITU-R 601-2)."""
+    """(H, W) float32 of a PNG, JPEG, TIFF, BMP or WebP of 8, 16 or 32 bits, on the pixel grid as stored.
+
+    Colour is reduced to its luma (ITU-R 601-2), and what is transparent shows black.
+    """
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise CascadeError(
-                    f"{path}: {image.width} x {image.height} pixels is no MRI slice",
-                    fix=f"give slices of at most {MAX_PIXELS:,} pixels",
-                )
-            if getattr(image, "n_frames", 1) > 1:
-                raise CascadeError(f"{path}: holds {image.n_frames} pictures", fix="save one slice a file")
-            grey = image if image.mode[0] in "IF" else image.convert("L")  # I, I;16, F keep their depth
-            return np.asarray(grey).astype(np.float32)
+            _check_header(image, path)
+            return np.asarray(_grey(image)).astype(np.float32)
+    except CascadeError:
+        raise
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
     except PermissionError:
         raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except Image.DecompressionBombError:
+        raise CascadeError(
+            f"{path}: is far larger than any MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
+        ) from None
+    except Exception as error:  # on damaged bytes Pillow's decoders also raise IndexError, TypeError, struct.error, ...
         raise CascadeError(
             f"{path}: cannot be read as a picture ({error})",
-            fix="export the slice again as PNG; the file is cut short or not a picture",
+            fix="export the slice again as PNG; the file is cut short, damaged or not a picture",
         ) from error
+
+
+def _check_header(image: ImageFile.ImageFile, path: Path) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise CascadeError(
+            f"{path}: {image.width} x {image.height} pixels is no MRI slice",
+            fix=f"give slices of at most {MAX_PIXELS:,} pixels",
+        )
+    if (pictures := getattr(image, "n_frames", 1)) > 1:
+        raise CascadeError(f"{path}: holds {pictures} pictures", fix="save one slice a file")
+    if image.mode[0] not in "IF" and any(";16" in str(tile[3]) for tile in image.tile):
+        # Pillow would keep the upper 8 bits: of a slice that reaches 2000, seven levels.
+        raise CascadeError(f"{path}: is colour of 16 bits a channel", fix="export the slice as greyscale of 16 bits")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode[0] in "IF":  # I, I;16 and F keep their depth
+        return image
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    return image.convert("L")
 
 
 def checked(pixels: FloatArray, path: Path) -> FloatArray:
     """The pixels, once it is sure that a slice can be seen in them."""
     if min(pixels.shape) < MIN_SIDE:
         height, width = pixels.shape
-        raise CascadeError(f"{path}: {width} x {height} pixels is too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}")
+        raise CascadeError(
+            f"{path}: {width} x {height} pixels is too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}"
+        )
     if not np.isfinite(pixels).all():
         raise CascadeError(f"{path}: holds NaN or infinite pixels", fix="replace them before export")
-    if pixels.min() == pixels.max():
+    low, high = float(pixels.min()), float(pixels.max())
+    if low == high:
         raise CascadeError(f"{path}: every pixel has the same value", fix="leave blank slices out")
+    if not CONTRASTS[0] <= high - low <= CONTRASTS[1]:
+        raise CascadeError(
+            f"{path}: intensities from {low:g} to {high:g} are no MRI signal", fix="replace fill values before export"
+        )
     return pixels
 
 
@@ -108,7 +146,7 @@ class Letterbox:
         return (SLICE_SIZE - self.scaled_width) // 2
 
     def square(self, pixels: FloatArray) -> FloatArray:
-        """(height, width) → (SLICE_SIZE, SLICE_SIZE) float32; what the slice does not cover gets its lowest intensity."""
+        """(height, width) → (SLICE_SIZE, SLICE_SIZE) float32; where the slice does not reach, its lowest intensity."""
         if pixels.shape == (SLICE_SIZE, SLICE_SIZE):
             return pixels
         square = np.full((SLICE_SIZE, SLICE_SIZE), pixels.min(), dtype=np.float32)
@@ -124,11 +162,12 @@ class Letterbox:
     def original_box(self, box: Box) -> Box:
         """A box in pixels of the square → the same box in pixels of the slice, cut at the slice's edges."""
         across, down = self.width / self.scaled_width, self.height / self.scaled_height
+        width, height = float(self.width), float(self.height)
         return Box(
-            left=min(max((box.left - self.left) * across, 0.0), self.width),
-            top=min(max((box.top - self.top) * down, 0.0), self.height),
-            right=min(max((box.right - self.left) * across, 0.0), self.width),
-            bottom=min(max((box.bottom - self.top) * down, 0.0), self.height),
+            left=min(max((box.left - self.left) * across, 0.0), width),
+            top=min(max((box.top - self.top) * down, 0.0), height),
+            right=min(max((box.right - self.left) * across, 0.0), width),
+            bottom=min(max((box.bottom - self.top) * down, 0.0), height),
         )
 
     @property

@@ -22,7 +22,7 @@ from cascade.pipeline import Cascade  # noqa: E402
 from cascade.slices import Slice  # noqa: E402
 from cascade.split import make_split, write_split  # noqa: E402
 from train import export  # noqa: E402
-from train.classifier import ClassifierSettings, train_classifier  # noqa: E402
+from train.classifier import ClassifierSettings, classifier_network, start_weights, train_classifier  # noqa: E402
 from train.segmenter import SegmenterSettings, train_segmenter  # noqa: E402
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
@@ -180,13 +180,9 @@ def test_a_model_is_not_exported_with_a_split_it_was_not_trained_on(data, segmen
         export.export_model("segmenter", segmenter_run, data, tmp_path / "other.json", tmp_path)
 
 
-def test_weights_of_another_network_are_refused_by_name(data, segmenter_run, tmp_path):
-    weights = segmenter_run / "best.ckpt"
-    settings = ClassifierSettings(**{**SETTINGS, "weights": str(weights)})
+def test_weights_of_another_network_are_refused_by_name(segmenter_run):
     with pytest.raises(CascadeError, match=r"best\.ckpt: holds another network's weights"):
-        from train.classifier import classifier_network, start_weights
-
-        start_weights(classifier_network(), settings.weights)
+        start_weights(classifier_network(), str(segmenter_run / "best.ckpt"))
 
 
 def test_imagenet_weights_without_a_network_name_both_ways_out(monkeypatch):

@@ -156,7 +156,7 @@ class History(Callback):
         if self.table.exists() and trainer.current_epoch > 0:
             with self.table.open(newline="") as lines:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
-            self.rows = [row for row in rows if row["epoch"] < trainer.current_epoch]
+            self.rows = [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] < trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.began = time.monotonic()

@@ -15,7 +15,9 @@ class OnnxRuntimeBackend:
         try:
             self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise CascadeError(f"{path}: ONNX Runtime cannot load it ({error})", fix="export the model again") from error
+            raise CascadeError(
+                f"{path}: ONNX Runtime cannot load it ({error})", fix="export the model again"
+            ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:

@@ -1,0 +1,327 @@
+"""The commands of `cascade`: each parses, calls and prints. What they call is imported when they run."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from cascade import __version__
+from cascade.backends import BACKENDS
+from cascade.contract import CLASS_NAMES
+from cascade.errors import CascadeError
+from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
+
+if TYPE_CHECKING:
+    from cascade.split import Split
+
+app = typer.Typer(
+    name="cascade",
+    help="Finds brain tumors in T1-weighted contrast-enhanced MRI slices and names them: meningioma, glioma, pituitary "
+    "tumor. [bold]For research only. Not a medical device: do not use it to diagnose or treat anyone.[/]",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # a bug's traceback is shown as Python tells it
+)
+data = typer.Typer(help="Look at a labelled data set, and split it by patient.", no_args_is_help=True)
+train = typer.Typer(help="Train the two models and export them.", no_args_is_help=True)
+app.add_typer(data, name="data")
+app.add_typer(train, name="train")
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
+Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]
+BackendName = Annotated[str, typer.Option("--backend", help=f"What runs them: {', '.join(BACKENDS)}.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices that go through the models at once.")]
+SplitFile = Annotated[
+    Path, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, show_default=False)]
+TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0, show_default=False)]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Start from `imagenet`, `none` or a file of weights.", show_default="imagenet"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", show_default="0")]
+Devices = Annotated[int | None, typer.Option("--devices", min=0, help="GPUs to use; 0 takes all.", show_default="0")]
+LimitBatches = Annotated[
+    int | None, typer.Option("--limit-batches", min=1, help="Of each epoch, to try things out.", show_default=False)
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What the console script runs: the only place that prints a CascadeError, and exits with 1."""
+    try:
+        app(args=arguments, prog_name="cascade")
+    except CascadeError as error:
+        _stderr().print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cascade {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
+@app.command(no_args_is_help=True)
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Slices, folders of slices, or patterns.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("results"),
+    models: Models = SHIPPED,
+    backend: BackendName = "onnxruntime",
+    batch_size: BatchSize = 8,
+    overlays: Annotated[bool, typer.Option(help="Draw a picture of each slice with what was found.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Outline the tumor in MRI slices and name it. Research only.
+
+    Takes PNG, JPEG, TIFF, BMP, WebP and .mat; looks into folders at any depth.
+    Writes results.csv, results.json, masks/ and overlays/.
+    Exit code: 0 all done, 1 nothing could be done, 2 some slices failed.
+
+    Example: [bold]cascade predict scans/ --out results[/]
+    """
+    from cascade.predict import predict_paths
+    from cascade.predict_screen import failures, progress_bar, run_report
+
+    console = _stderr()
+    with progress_bar(console, quiet=quiet) as progress:
+        task = progress.add_task("Predicting", total=None)
+        run = predict_paths(
+            paths,
+            out,
+            models=models,
+            backend=backend,
+            batch_size=batch_size,
+            overlays=overlays,
+            overwrite=overwrite,
+            begin=lambda count: progress.update(task, total=count),
+            advance=lambda row: progress.advance(task),
+        )
+    console.print(Group(*failures(run)) if quiet else run_report(run, out), soft_wrap=True)
+    raise typer.Exit(run.exit_code)
+
+
+@app.command(no_args_is_help=True)
+def evaluate(
+    folder: Folder,
+    split_file: Annotated[
+        Path | None, typer.Option("--split", help="Split file; one of its parts is evaluated.", show_default=False)
+    ] = None,
+    part: Annotated[str, typer.Option("--part", help="Of the split: train, validation or test.")] = "test",
+    whole: Annotated[bool, typer.Option("--all", help="Evaluate the whole folder instead of a part.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for metrics, table and figures.")] = Path("evaluation"),
+    models: Models = SHIPPED,
+    backend: BackendName = "onnxruntime",
+    batch_size: BatchSize = 8,
+) -> None:
+    """Measure masks and classes against a labelled data set.
+
+    Give --split for slices that the models were not trained on, or --all for data they have never seen.
+
+    Example: [bold]cascade evaluate figshare/ --split figshare/split.json[/]
+    """
+    if whole == (split_file is not None):
+        raise CascadeError("either one part or the whole folder can be evaluated", fix="give --split FILE or --all")
+    from cascade.evaluate import evaluate as run_evaluation
+    from cascade.evaluate import metrics_table
+
+    metrics = run_evaluation(
+        folder, split_file=split_file, part=part, models=models, backend=backend, batch_size=batch_size, out=out
+    )
+    _stderr().print(metrics_table(metrics))
+
+
+@data.command("inspect", no_args_is_help=True)
+def data_inspect(
+    folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
+) -> None:
+    """Count slices by class, patient and size, and name what is broken.
+
+    Exit code: 0 all slices can be used, 2 some cannot.
+
+    Example: [bold]cascade data inspect figshare/[/]
+    """
+    from cascade.inspect import inspect_folder, inspection_table
+
+    inspection = inspect_folder(folder)
+    if as_json:
+        print(json.dumps(asdict(inspection), indent=1))
+    else:
+        _stderr().print(inspection_table(inspection))
+    raise typer.Exit(2 if inspection.broken else 0)
+
+
+@data.command("split", no_args_is_help=True)
+def data_split(
+    folder: Folder,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; never replaced.", show_default="split.json in the folder"),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, another split.")] = 0,
+) -> None:
+    """Decide once which patients train, which tune and which test.
+
+    Example: [bold]cascade data split figshare/[/]
+    """
+    from cascade.split import make_split, write_split
+
+    path = out or folder / "split.json"
+    split, problems = make_split(folder, seed)
+    write_split(split, path, seed)
+    console = _stderr()
+    console.print(_split_table(split, path))
+    console.print(Group(*(Text(f"left out: {problem}", style="red") for problem in problems)), soft_wrap=True)
+
+
+@train.command("segmenter", no_args_is_help=True)
+def train_segmenter(
+    folder: Folder,
+    split_file: SplitFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/segmenter"),
+    resume: Resume = False,
+    epochs: Epochs = None,
+    batch_size: TrainBatchSize = None,
+    learning_rate: LearningRate = None,
+    weights: Weights = None,
+    seed: Seed = None,
+    devices: Devices = None,
+    limit_batches: LimitBatches = None,
+) -> None:
+    """Train the U-Net that outlines the tumor.
+
+    Example: [bold]cascade train segmenter figshare/ --split figshare/split.json[/]
+    """
+    with _train_packages():
+        from train.segmenter import SegmenterSettings
+        from train.segmenter import train_segmenter as run_training
+
+    given = _given(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weights=weights,
+        seed=seed,
+        devices=devices,
+        limit_batches=limit_batches,
+    )
+    run_training(folder, split_file, out, SegmenterSettings(**given), resume=resume)
+
+
+@train.command("classifier", no_args_is_help=True)
+def train_classifier(
+    folder: Folder,
+    split_file: SplitFile,
+    models: Annotated[
+        Path,
+        typer.Option("--models", help="Folder of the segmenter that draws the masks.", show_default="that shipped"),
+    ] = SHIPPED,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/classifier"),
+    resume: Resume = False,
+    epochs: Epochs = None,
+    batch_size: TrainBatchSize = None,
+    learning_rate: LearningRate = None,
+    weights: Weights = None,
+    seed: Seed = None,
+    devices: Devices = None,
+    limit_batches: LimitBatches = None,
+) -> None:
+    """Train the ResNet-50 that names the tumor, on the crops that the exported segmenter finds.
+
+    Example: [bold]cascade train classifier figshare/ --split figshare/split.json --models models[/]
+    """
+    with _train_packages():
+        from train.classifier import ClassifierSettings
+        from train.classifier import train_classifier as run_training
+
+    given = _given(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weights=weights,
+        seed=seed,
+        devices=devices,
+        limit_batches=limit_batches,
+    )
+    run_training(folder, split_file, models, out, ClassifierSettings(**given), resume=resume)
+
+
+@train.command("export", no_args_is_help=True)
+def train_export(
+    name: Annotated[str, typer.Argument(help="segmenter or classifier.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of the training run.", show_default=False)],
+    folder: Folder,
+    split_file: SplitFile,
+    models: Annotated[Path, typer.Option("--models", help="Folder to write the model into.", show_default=False)],
+) -> None:
+    """Turn the best checkpoint of a run into an ONNX graph that was seen to compute the same.
+
+    Example: [bold]cascade train export segmenter runs/segmenter figshare/ --split figshare/split.json --models new[/]
+    """
+    if name not in (SEGMENTER, CLASSIFIER):
+        raise CascadeError(f"there is no model {name!r}", fix=f"give {SEGMENTER} or {CLASSIFIER}")
+    with _train_packages():
+        from train.export import export_model
+
+    _stderr().print(_record_table(export_model(name, run, folder, split_file, models)))
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+@contextmanager
+def _train_packages() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CascadeError(
+            f"training needs the package {error.name}, which is not installed", fix="pip install 'cascade[train]'"
+        ) from error
+
+
+def _split_table(split: "Split", path: Path) -> Table:
+    """Slices of each part and class, and how many patients they are from."""
+    from cascade.split import PARTS
+
+    table = Table("part", title=str(path), title_justify="left")
+    for heading in (*CLASS_NAMES, "slices", "patients"):
+        table.add_column(heading, justify="right")
+    for part in PARTS:
+        slices = split.part(part)
+        labels = Counter(item.label for item in slices)
+        patients = {item.patient for item in slices}
+        table.add_row(part, *(f"{labels[name]:,}" for name in CLASS_NAMES), f"{len(slices):,}", f"{len(patients):,}")
+    return table
+
+
+def _record_table(record: dict[str, Any]) -> Table:
+    table = Table(show_header=False)
+    for name, value in record.items():
+        table.add_row(name, Text(str(value), overflow="fold"))
+    return table

@@ -1,0 +1,146 @@
+"""How good the cascade is on labelled slices: runs it over them and writes metrics.json, slices.csv and figures."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cascade import __version__
+from cascade.dataset import Record, count_slices, read_labelled, scan
+from cascade.errors import CascadeError
+from cascade.evaluation.figures import charts
+from cascade.evaluation.gallery import choose, gallery
+from cascade.evaluation.slices import ScoredSlice, as_csv, score
+from cascade.evaluation.summary import summarise
+from cascade.evaluation.table import metrics_table
+from cascade.figshare import LabelledSlice
+from cascade.files import write_atomically
+from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.pipeline import Cascade
+from cascade.split import PARTS, check_files, read_split
+
+__all__ = ["evaluate", "metrics_table"]
+
+T = TypeVar("T")
+Found = tuple[Record, LabelledSlice] | CascadeError
+"""A slice, opened, or why it cannot be used."""
+
+
+def evaluate(
+    folder: Path, *, split_file: Path | None, part: str, models: Path, backend: str, batch_size: int, out: Path
+) -> dict[str, Any]:
+    """The metrics of a part of a split, or of the whole folder where `split_file` is None; also written into `out`.
+
+    A slice that cannot be used is named under `failed` and the rest evaluated. Raises CascadeError where the split's
+    files are missing or changed, or no slice can be used.
+    """
+    _check_out(out, folder)
+    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
+    found, total, split_sha256 = _slices(folder, split_file, part)
+    cascade = Cascade.open(models, backend)
+    scored, problems = _run(cascade, map(_usable, found), total, batch_size)
+    if not scored:
+        raise CascadeError(
+            f"{folder}: no slice can be used: {problems[0]}", fix="mend the files or name another folder"
+        )
+    metrics = {
+        "format": "cascade evaluation 1",
+        "cascade": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "models": {name: graph.sha256 for name, graph in graphs.items()},
+        "models_trained_on_this_split": split_sha256 is not None
+        and all(graph.record.get("settings", {}).get("split_sha256") == split_sha256 for graph in graphs.values()),
+        "backend": backend,
+        "part": part if split_file else "all",
+        "split_sha256": split_sha256,
+        "failed": {
+            "slices": len(problems),
+            "problems": [problem.removeprefix(f"{folder}{os.sep}") for problem in problems],
+        },
+        **summarise(scored),
+    }
+    files = charts(metrics, scored)
+    files |= {f"{name}_slices.png": gallery(name, some, folder, cascade) for name, some in choose(scored).items()}
+    files["slices.csv"] = as_csv(scored).encode()
+    files["metrics.json"] = json.dumps(metrics, indent=1, allow_nan=False).encode()
+    for name, content in files.items():  # metrics.json last: where it is, the rest is
+        write_atomically(out / name, content)
+    return metrics
+
+
+def _check_out(out: Path, folder: Path) -> None:
+    """Raises CascadeError for a folder that cannot be written, before the models have run for nothing."""
+    if out.resolve() == folder.resolve():
+        raise CascadeError(f"{out}: holds the data set", fix="write into another folder with --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise CascadeError(
+            f"{out}: cannot be written ({error.strerror})", fix="name another folder with --out"
+        ) from error
+
+
+def _slices(folder: Path, split_file: Path | None, part: str) -> tuple[Iterator[Found], int, str | None]:
+    """The slices to evaluate, read one by one; how many; the hash of the split, where there is one."""
+    if split_file is None:
+        return scan(folder), count_slices(folder), None
+    if part not in PARTS:
+        raise CascadeError(f"there is no part {part!r}", fix=f"choose one of {', '.join(PARTS)}")
+    split = read_split(split_file)
+    records = split.part(part)
+    if not records:
+        raise CascadeError(f"{split_file}: its part {part!r} is empty", fix="evaluate another part")
+    check_files(folder, records)
+    return _read(folder, records), len(records), split.sha256
+
+
+def _read(folder: Path, records: Iterable[Record]) -> Iterator[Found]:
+    for record in records:
+        try:
+            yield record, read_labelled(folder, record)
+        except CascadeError as error:
+            yield error
+
+
+def _usable(found: Found) -> Found:
+    """In place of a slice whose true mask is empty, the reason to leave it out: no Dice is defined there."""
+    if isinstance(found, CascadeError) or found[1].mask.any():
+        return found
+    record, labelled = found
+    return CascadeError(
+        f"{record.path}: is labelled {labelled.label} but its mask is empty", fix="mend the mask or leave the slice out"
+    )
+
+
+def _run(cascade: Cascade, found: Iterator[Found], total: int, batch_size: int) -> tuple[list[ScoredSlice], list[str]]:
+    """Every slice scored, and every problem; shows how far it is on stderr."""
+    scored: list[ScoredSlice] = []
+    problems: list[str] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("slices", total=total)
+        for batch in _read_ahead(found, batch_size):
+            usable = [item for item in batch if not isinstance(item, CascadeError)]
+            problems += [item.problem for item in batch if isinstance(item, CascadeError)]
+            if usable:
+                scored += score(cascade, usable)
+            progress.advance(task, len(batch))
+    return scored, problems
+
+
+def _read_ahead(items: Iterator[T], count: int) -> Iterator[Sequence[T]]:
+    """Lists of up to `count` items; a thread reads the next while the caller works on the last."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(lambda: list(islice(items, count)))
+        while batch := coming.result():
+            coming = reader.submit(lambda: list(islice(items, count)))
+            yield batch

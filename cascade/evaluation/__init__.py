@@ -1,0 +1,1 @@
+"""The parts of `cascade.evaluate`: formulas, confidence intervals, summary, table and figures."""

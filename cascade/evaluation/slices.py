@@ -1,0 +1,115 @@
+"""A labelled slice → `ScoredSlice`: what the evaluation keeps of it, and writes as a row of slices.csv."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.contract import CLASS_NAMES, SLICE_SIZE, THRESHOLD
+from cascade.dataset import Record
+from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, chosen, dice, hausdorff95, iou
+from cascade.figshare import LabelledSlice
+from cascade.pipeline import Cascade
+from cascade.slices import FloatArray, Letterbox
+
+CROPS = ("true_mask", "predicted_mask", "whole_slice")
+"""What the classifier is shown as the mask. Their accuracies, side by side, tell which stage errs."""
+
+COLUMN_NAMES = (*CLASS_NAMES, "none")
+"""By class index; `none` is metrics.NONE, a slice in which nothing was found."""
+
+
+@dataclass(frozen=True)
+class ScoredSlice:
+    """How the cascade did on one slice.
+
+    probabilities     under each of CROPS, one a class; all 0 where the mask is empty.
+    true_area         pixels of the slice's own grid; never 0.
+    predicted_area    likewise; 0 for an empty mask.
+    diameter_px       of the circle as large as the true mask, in pixels of a SLICE_SIZE grid, so that slices compare.
+    hausdorff95_mm    None where the mask is empty or the spacing not known.
+    """
+
+    record: Record
+    probabilities: dict[str, tuple[float, ...]]
+    dice: float
+    iou: float
+    hausdorff95_px: float | None
+    hausdorff95_mm: float | None
+    true_area: int
+    predicted_area: int
+    diameter_px: float
+
+    def given(self, crop: str) -> str:
+        """One of COLUMN_NAMES: the class that the cascade gives under one of CROPS."""
+        return COLUMN_NAMES[int(chosen(np.array([self.probabilities[crop]]))[0])]
+
+
+def score(cascade: Cascade, batch: Sequence[tuple[Record, LabelledSlice]]) -> list[ScoredSlice]:
+    """Runs both models over the slices, the classifier under each of CROPS."""
+    letterboxes = [Letterbox(*labelled.pixels.shape) for _, labelled in batch]
+    pairs = [(box, labelled) for box, (_, labelled) in zip(letterboxes, batch, strict=True)]
+    squares = np.stack([box.square(labelled.pixels) for box, labelled in pairs])[:, None]
+    true = np.stack([box.square(labelled.mask.astype(np.float32)) for box, labelled in pairs])[:, None]
+    probability = cascade.segment(squares)
+    masks = [box.original(plane[0]) >= THRESHOLD for box, plane in zip(letterboxes, probability, strict=True)]
+    by_crop = {
+        "true_mask": _classify(cascade, squares, true, np.array([(plane >= THRESHOLD).any() for plane in true])),
+        "predicted_mask": _classify(cascade, squares, probability, np.array([mask.any() for mask in masks])),
+        "whole_slice": _classify(cascade, squares, np.ones_like(squares), np.full(len(batch), True)),
+    }
+    return [
+        _scored(record, labelled, mask, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
+        for index, ((record, labelled), mask) in enumerate(zip(batch, masks, strict=True))
+    ]
+
+
+def _classify(cascade: Cascade, squares: FloatArray, mask: FloatArray, seen: BoolArray) -> DoubleArray:
+    """(N, 3) by class; rows of 0 where `seen`, (N,), is False: as in the pipeline, an empty mask is not classified."""
+    rows = np.zeros((len(squares), NONE))
+    if seen.any():
+        rows[seen] = cascade.classify(squares[seen], mask[seen])[0]
+    return rows
+
+
+def _scored(
+    record: Record, labelled: LabelledSlice, mask: BoolArray, probabilities: dict[str, tuple[float, ...]]
+) -> ScoredSlice:
+    true_area = int(labelled.mask.sum())
+    spacing_mm = labelled.spacing_mm
+    return ScoredSlice(
+        record=record,
+        probabilities=probabilities,
+        dice=dice(labelled.mask, mask),
+        iou=iou(labelled.mask, mask),
+        hausdorff95_px=hausdorff95(labelled.mask, mask),
+        hausdorff95_mm=hausdorff95(labelled.mask, mask, spacing_mm) if spacing_mm else None,
+        true_area=true_area,
+        predicted_area=int(mask.sum()),
+        diameter_px=2 * (true_area / np.pi) ** 0.5 * SLICE_SIZE / max(mask.shape),
+    )
+
+
+def as_csv(scored: Sequence[ScoredSlice]) -> str:
+    """One row a slice; an empty cell where there is no value."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(
+        [
+            *("path", "patient", "label", "predicted", *(f"probability {name}" for name in CLASS_NAMES)),
+            *("dice", "iou", "hausdorff95_px", "hausdorff95_mm", "true_area_px", "predicted_area_px"),
+            *("predicted_with_true_mask", "predicted_with_whole_slice"),
+        ]
+    )
+    for item in scored:
+        stated = item.probabilities["predicted_mask"] if item.predicted_area else ("",) * NONE
+        writer.writerow(
+            [
+                *(item.record.path, item.record.patient, item.record.label, item.given("predicted_mask"), *stated),
+                *(item.dice, item.iou, item.hausdorff95_px, item.hausdorff95_mm, item.true_area, item.predicted_area),
+                *(item.given("true_mask"), item.given("whole_slice")),
+            ]
+        )
+    return lines.getvalue()

@@ -1,0 +1,97 @@
+"""The metrics of an evaluation as tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+ACCURACIES = {
+    "true_mask": "true mask",
+    "predicted_mask": "predicted mask",
+    "whole_slice": "whole slice",
+    "by_patient": "predicted mask, by patient",
+}
+"""The keys below `accuracy` in metrics.json, as a person reads them."""
+
+
+def metrics_table(metrics: dict[str, Any]) -> RenderableType:
+    """What metrics.json says in most detail about, in brief: masks, classes, and which stage errs."""
+    return Group(_masks(metrics), _accuracies(metrics), _classes(metrics), _footnote(metrics))
+
+
+def _masks(metrics: dict[str, Any]) -> Table:
+    dice_columns = ("Dice (95 % CI)", "median", "quartiles", "empty")
+    table = _table("Masks", ("slices", "patients", *dice_columns, "IoU", "HD95 px", "HD95 mm"))
+    sizes = {f"{name} tumors": group for name, group in metrics["by_size"].items()}
+    for name, group in {"all": metrics, **metrics["by_class"], **sizes}.items():
+        dice, iou = group["dice"], group["iou"]
+        distances = (number(group[key]["mean"], digits=1) for key in ("hausdorff95_px", "hausdorff95_mm"))
+        table.add_row(
+            *(name, str(group["slices"]), str(group["patients"]), with_interval(dice["mean"], dice["ci95"])),
+            *(number(dice["median"]), interval(dice["quartiles"]), percent(dice["empty_share"])),
+            *(number(iou["mean"]), *distances),
+        )
+    return table
+
+
+def _accuracies(metrics: dict[str, Any]) -> Table:
+    columns = ("accuracy (95 % CI)", "balanced accuracy", "macro F1", "macro AUC")
+    table = _table("Classes, by the mask that the classifier is shown", columns)
+    for key, shown in ACCURACIES.items():
+        figures = [metrics[name][key] for name in ("accuracy", "balanced_accuracy", "macro_f1")]
+        cells = [with_interval(figure["value"], figure["ci95"]) for figure in figures]
+        table.add_row(shown, *cells, number(metrics["macro_auc"][key]))
+    return table
+
+
+def _classes(metrics: dict[str, Any]) -> Table:
+    matrix = metrics["confusion_matrix"]
+    given = [f"→ {name}" for name in matrix["columns"]]
+    table = _table("Classes with the predicted mask, by slice", ("precision", "recall", "F1", "AUC", *given))
+    for name, row in zip(matrix["rows"], matrix["slices"], strict=True):
+        figures = metrics["by_class"][name]
+        table.add_row(name, *(number(figures[key]) for key in ("precision", "recall", "f1", "auc")), *map(str, row))
+    return table
+
+
+def _footnote(metrics: dict[str, Any]) -> str:
+    right = metrics["right_with"]
+    lines = [
+        f"Wrong only since the predicted mask differs from the true one: {right['true_mask_only']} slices. "
+        f"Wrong with either: {right['neither']}.",
+        f"Expected calibration error: {number(metrics['reliability']['expected_calibration_error'])}. "
+        "CI: bootstrap over patients.",
+    ]
+    if not metrics["models_trained_on_this_split"]:
+        lines.append(
+            "The models were not trained on this split: make sure that none of these patients was among theirs."
+        )
+    if metrics["failed"]["slices"]:
+        lines.append(f"{metrics['failed']['slices']} slices could not be used; metrics.json names them under `failed`.")
+    return "\n".join(lines)
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`-` for a number that is not defined."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def with_interval(value: float | None, bounds: list[float] | None) -> str:
+    return number(value) if bounds is None else f"{number(value)} ({interval(bounds)})"
+
+
+def interval(bounds: Sequence[float | None]) -> str:
+    return "-".join(map(number, bounds))

@@ -1,0 +1,150 @@
+"""What lies in a labelled data set: counts by class, patient and size, and by name all that is amiss."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from cascade.contract import CLASS_NAMES
+from cascade.dataset import Record, count_slices, mat_files, scan
+from cascade.errors import CascadeError
+from cascade.figshare import PUBLISHED_SLICES, LabelledSlice, person
+
+NAMES_SHOWN = 8
+"""The table names this many of a kind and counts the rest."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What can be used, and what cannot.
+
+    slices             that can be used; all counts and ranges are of these.
+    patients, people   ids as stored; and once the MR ids that differ by a trailing letter are joined.
+    by_class           class name → (slices, people).
+    by_patient         patient id → slices.
+    by_size            "height x width" in pixels → slices.
+    intensity_range    lowest and highest pixel of all slices.
+    highest_intensity  of a slice: smallest, median and largest; far apart, the slices are scaled one by one.
+    without_spacing    slices whose size in mm is not known.
+    of_two_classes     person → class names, where they are more than one.
+    empty_masks        slices on whose mask there is no tumor.
+    missing            of 1.mat to 3064.mat, in a folder of such names.
+    broken             what is wrong, naming the file → the fix. Blank slices and missing pictures are here.
+    """
+
+    slices: int
+    patients: int
+    people: int
+    by_class: dict[str, tuple[int, int]]
+    by_patient: dict[str, int]
+    by_size: dict[str, int]
+    intensity_range: tuple[float, float] | None
+    highest_intensity: tuple[float, float, float] | None
+    without_spacing: int
+    of_two_classes: dict[str, list[str]]
+    empty_masks: list[str]
+    missing: list[str]
+    broken: dict[str, str]
+
+
+def inspect_folder(folder: Path) -> Inspection:
+    """Opens every slice, with a progress bar on stderr. Raises CascadeError where the folder holds no data set."""
+    console = Console(stderr=True)
+    found = track(
+        scan(folder), "Opening the slices", count_slices(folder), console=console, disable=not console.is_terminal
+    )
+    return _inspection(found, missing=_missing(mat_files(folder)))
+
+
+def _inspection(found: Iterable[tuple[Record, LabelledSlice] | CascadeError], missing: list[str]) -> Inspection:
+    records: list[Record] = []
+    sizes: Counter[str] = Counter()
+    lows: list[float] = []
+    highs: list[float] = []
+    without_spacing = 0
+    empty_masks: list[str] = []
+    broken: dict[str, str] = {}
+    for item in found:
+        if isinstance(item, CascadeError):
+            broken[item.problem] = item.fix
+            continue
+        record, labelled = item
+        records.append(record)
+        sizes["{} x {}".format(*labelled.pixels.shape)] += 1
+        lows.append(float(labelled.pixels.min()))
+        highs.append(float(labelled.pixels.max()))
+        without_spacing += labelled.spacing_mm is None
+        if not labelled.mask.any():
+            empty_masks.append(record.path)
+    by_patient = Counter(record.patient for record in records)
+    classes_of: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        classes_of[person(record.patient)].add(record.label)
+    slices_of_class = Counter(record.label for record in records)
+    return Inspection(
+        slices=len(records),
+        patients=len(by_patient),
+        people=len(classes_of),
+        by_class={
+            name: (slices_of_class[name], sum(name in own for own in classes_of.values())) for name in CLASS_NAMES
+        },
+        by_patient=dict(by_patient),
+        by_size=dict(sizes.most_common()),
+        intensity_range=(min(lows), max(highs)) if records else None,
+        highest_intensity=(min(highs), median(highs), max(highs)) if records else None,
+        without_spacing=without_spacing,
+        of_two_classes={name: sorted(own) for name, own in sorted(classes_of.items()) if len(own) > 1},
+        empty_masks=empty_masks,
+        missing=missing if all(record.mask == "" for record in records) else [],
+        broken=broken,
+    )
+
+
+def _missing(paths: list[Path]) -> list[str]:
+    """The published slices that are not there; none where the files are not named as the published ones are."""
+    if not paths or not all(path.stem.isdecimal() for path in paths):
+        return []
+    there = {int(path.stem) for path in paths}
+    return [f"{number}.mat" for number in range(1, PUBLISHED_SLICES + 1) if number not in there]
+
+
+def inspection_table(inspection: Inspection) -> Table:
+    """For a person to read; of long lists of names the first few."""
+    table = Table(show_header=False, title="Data set", title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    per_patient = sorted(inspection.by_patient.values())
+    rows = {"slices": f"{inspection.slices:,}", "patient ids": f"{inspection.patients:,}"}
+    rows["people"] = f"{inspection.people:,}, ids such as MR040240 and MR040240B taken for one"
+    if per_patient:
+        rows["slices a patient"] = f"{per_patient[0]} to {per_patient[-1]}, median {median(per_patient):g}"
+    rows |= {name: f"{slices:,} slices of {people:,} people" for name, (slices, people) in inspection.by_class.items()}
+    rows["pixels"] = ", ".join(f"{size}: {count:,}" for size, count in inspection.by_size.items()) or "none"
+    if inspection.intensity_range and inspection.highest_intensity:
+        rows["intensities"] = "{:g} to {:g}".format(*inspection.intensity_range)
+        rows["highest of a slice"] = "{0:g} to {2:g}, median {1:g}".format(*inspection.highest_intensity)
+    rows["pixel spacing"] = (
+        f"not known of {inspection.without_spacing:,} slices" if inspection.without_spacing else "known of every slice"
+    )
+    rows["people of two classes"] = _some(
+        [f"{name}: {' and '.join(own)}" for name, own in inspection.of_two_classes.items()]
+    )
+    rows["empty masks"] = _some(inspection.empty_masks)
+    rows["missing"] = _some(inspection.missing)
+    rows["cannot be used"] = _some(list(inspection.broken), separator="\n")
+    for name, text in rows.items():
+        table.add_row(name, Text(text))  # Text: brackets in a file's name are no markup
+    return table
+
+
+def _some(names: list[str], separator: str = ", ") -> str:
+    if not names:
+        return "none"
+    rest = [f"and {len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
+    return f"{len(names):,}: " + separator.join(names[:NAMES_SHOWN] + rest)

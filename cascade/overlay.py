@@ -1,0 +1,129 @@
+"""A slice and what was found in it → the two pictures of a result: the mask, and an overlay to look at."""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from cascade.contract import CLASS_NAMES, Box
+from cascade.pipeline import Prediction
+from cascade.slices import FloatArray, Slice
+
+WINDOW = (1.0, 99.5)
+"""Percentiles of the slice shown as black and as white."""
+
+SIDE_OF_LINE = 256
+"""Contour and box are a pixel wide for each so many pixels of the slice's longer side."""
+
+GREYS = 240
+BOX_COLOUR = (240, 228, 66)
+CLASS_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115))
+"""By class; with the box's, from the palette that colour-blind people can tell apart (Okabe and Ito 2008)."""
+
+BOX_INDEX, FIRST_CLASS_INDEX = GREYS, GREYS + 1
+PALETTE = bytes(round(255 * grey / (GREYS - 1)) for grey in range(GREYS) for _ in range(3)) + bytes(
+    value for colour in (BOX_COLOUR, *CLASS_COLOURS) for value in colour
+)
+
+NOTE = "research use only"
+
+IndexArray = NDArray[np.uint8]
+
+
+def mask_png(mask: NDArray[np.bool_]) -> bytes:
+    """One channel of 8 bits: 255 on tumor, 0 elsewhere."""
+    return _png(Image.fromarray(mask.astype(np.uint8) * np.uint8(255)), compress_level=1)
+
+
+def overlay_png(slice_: Slice, found: Prediction) -> bytes:
+    """The slice with contour, box, class and probability; pixel (x, y) of the slice is pixel (x, y) of the picture.
+
+    A palette of greys and a few colours: a third of the bytes of RGB. Stored without compression, which would take
+    longer than all the rest here and save a third of the bytes.
+    """
+    picture = windowed(slice_.pixels)
+    width = max(1, round(max(picture.shape) / SIDE_OF_LINE))
+    if found.label is None:
+        caption, colour = "no tumor found", 0
+    else:
+        caption = f"{found.label} {found.probabilities[found.label]:.2f}"
+        colour = FIRST_CLASS_INDEX + CLASS_NAMES.index(found.label)
+        picture[contour(found.mask, width)] = colour
+    if found.box is not None:
+        draw_box(picture, found.box, width)
+    strip = caption_strip(caption, colour, picture.shape[1])
+    canvas = np.zeros((picture.shape[0] + strip.shape[0], strip.shape[1]), dtype=np.uint8)
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    canvas[picture.shape[0] :] = strip
+    image = Image.fromarray(canvas)
+    image.putpalette(PALETTE)
+    return _png(image, compress_level=0)
+
+
+def windowed(pixels: FloatArray) -> IndexArray:
+    """(H, W) of any range → (H, W) palette indices of greys, 0 .. GREYS - 1."""
+    step = max(1, max(pixels.shape) // 128)  # some 16,000 pixels tell the percentiles well enough to look at
+    low, high = (float(value) for value in np.percentile(pixels[::step, ::step], WINDOW))
+    if low >= high:
+        low, high = float(pixels.min()), float(pixels.max())
+    scaled = pixels - np.float32(low)
+    scaled *= np.float32((GREYS - 1) / (high - low))
+    np.clip(scaled, 0, GREYS - 1, out=scaled)
+    return scaled.astype(np.uint8)
+
+
+def contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """(H, W) bool → the pixels of it that are less than `width` steps (up, down, left, right) from its border."""
+    line = np.zeros_like(mask)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inner = np.pad(mask[part], 1)
+    for _ in range(width):
+        shrunk = inner.copy()
+        shrunk[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        inner = shrunk
+    line[part] = mask[part] & ~inner[1:-1, 1:-1]
+    return line
+
+
+def draw_box(picture: IndexArray, box: Box, width: int) -> None:
+    """Draws the box's edge, inwards, into the picture."""
+    left, top, right, bottom = (round(edge) for edge in box)
+    frame = np.ones((max(bottom - top, 1), max(right - left, 1)), dtype=bool)
+    frame[width:-width, width:-width] = False
+    part = picture[top:bottom, left:right]
+    part[frame[: part.shape[0], : part.shape[1]]] = BOX_INDEX
+
+
+@lru_cache(maxsize=64)
+def caption_strip(caption: str, colour: int, width: int) -> IndexArray:
+    """Palette indices, at least `width` across: a square of the class's colour, the caption and the note."""
+    font = _font(max(13, round(width / 34)))
+    margin = round(font.size / 3)
+    height = round(font.size * 1.6)
+    text_left = height if colour else margin
+    note_width = round(font.getlength(NOTE))
+    needed = text_left + round(font.getlength(caption)) + 3 * margin + note_width
+    image = Image.new("L", (max(width, needed), height))
+    draw = ImageDraw.Draw(image)
+    if colour:
+        draw.rectangle((margin, margin, height - margin, height - margin), fill=colour)
+    draw.text((text_left, height / 2), caption, fill=GREYS - 1, font=font, anchor="lm")
+    draw.text((image.width - margin, height / 2), NOTE, fill=GREYS // 2, font=font, anchor="rm")
+    return np.asarray(image)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("Pillow was built without FreeType")
+    return font
+
+
+def _png(image: Image.Image, compress_level: int) -> bytes:
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=compress_level)
+    return content.getvalue()

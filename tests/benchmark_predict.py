@@ -1,0 +1,148 @@
+"""How much of the bare models' speed `cascade predict` keeps, and whether its memory stays flat.
+
+    python tests/benchmark_predict.py                          500 slices; ratio of slices/s, round by round
+    python tests/benchmark_predict.py --memory --count 10000   one run of 3 GB; resident memory at every tenth of it
+
+Both do the same slices in the same batches. The bare models get arrays that lie ready in memory; `cascade predict`
+reads PNG files and writes masks, overlays, results.csv and results.json, its progress bar running. They take turns, so
+that what else the machine does slows both.
+"""
+
+import argparse
+import io
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from cascade.contract import THRESHOLD
+from cascade.graphs import SHIPPED
+from cascade.inputs import Inputs, find_slices
+from cascade.pipeline import Cascade
+from cascade.predict import Run, predict_slices
+from cascade.predict_screen import progress_bar
+from cascade.results import ResultsFolder
+from cascade.slices import Letterbox, read_slice
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+DIFFERENT_SLICES = 100
+"""More are links to these: 10,000 files then take 15 MB instead of 1.5 GB."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=SHIPPED)
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--count", type=int, default=500, help="slices")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="watch the memory of one run instead of the speed")
+    options = parser.parse_args()
+    cascade = Cascade.open(options.models, options.backend)
+    with tempfile.TemporaryDirectory() as folder:
+        make_slices(Path(folder, "slices"), options.count)
+        inputs = find_slices([Path(folder, "slices")])
+        if options.memory:
+            watch_memory(cascade, inputs, Path(folder), options.batch_size)
+        else:
+            compare_speed(cascade, inputs, Path(folder), options.batch_size, options.rounds)
+
+
+def make_slices(folder: Path, count: int) -> None:
+    """PNG files from the samples, each moved a little and with noise of its own."""
+    folder.mkdir()
+    samples = [np.asarray(Image.open(path)) for path in sorted(SAMPLES.glob("*.png"))]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"{number:05}.png"
+        if number >= DIFFERENT_SLICES:
+            os.link(folder / f"{number % DIFFERENT_SLICES:05}.png", path)
+            continue
+        sample = samples[number % len(samples)]
+        moved = np.roll(sample, random.integers(-8, 9, 2), (0, 1)).astype(np.float32)
+        noisy = moved + random.normal(0, 0.005 * moved.max(), moved.shape)
+        Image.fromarray(noisy.clip(0, np.iinfo(sample.dtype).max).astype(sample.dtype)).save(path)
+
+
+def compare_speed(cascade: Cascade, inputs: Inputs, folder: Path, batch_size: int, rounds: int) -> None:
+    batches = load_batches(cascade, inputs, batch_size)
+    run_bare(cascade, batches[:2])
+    predict(cascade, Inputs(inputs.folder, inputs.names[: 2 * batch_size], {}), folder / "warm", batch_size)
+    ratios = []
+    for number in range(rounds):
+        seconds = run_bare(cascade, batches)
+        run = predict(cascade, inputs, folder / f"out{number}", batch_size)
+        ratios.append(seconds / run.seconds)
+        bare, whole = (len(inputs.names) / value for value in (seconds, run.seconds))
+        print(f"round {number + 1}: bare models {bare:.1f} slices/s, predict {whole:.1f} slices/s, {ratios[-1]:.1%}")
+    print(f"{len(inputs.names)} slices, batches of {batch_size}, {os.cpu_count()} cores, {rounds} rounds")
+    print(f"predict keeps {statistics.median(ratios):.1%} (median; {min(ratios):.1%} to {max(ratios):.1%})")
+
+
+def load_batches(cascade: Cascade, inputs: Inputs, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Squares, and which of them go to the classifier: predict does not ask it about the others either."""
+    once = [read_slice(inputs.folder / name).pixels for name in inputs.names[:DIFFERENT_SLICES]]
+    squares = [Letterbox(*pixels.shape).square(pixels) for pixels in once]
+    batches = []
+    for start in range(0, len(inputs.names), batch_size):
+        numbers = range(start, min(start + batch_size, len(inputs.names)))
+        batch = np.stack([squares[number % len(squares)] for number in numbers])[:, None]
+        batches.append((batch, np.flatnonzero(cascade.segment(batch).max(axis=(1, 2, 3)) >= THRESHOLD)))
+    found = sum(len(found) for _, found in batches)
+    print(f"{found} of {len(inputs.names)} slices show a tumor and go through the classifier too")
+    return batches
+
+
+def run_bare(cascade: Cascade, batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    for batch, found in batches:
+        probability = cascade.segment(batch)
+        if len(found) == len(batch):
+            cascade.classify(batch, probability)
+        elif len(found):
+            cascade.classify(batch[found], probability[found])
+    return time.perf_counter() - began
+
+
+def predict(cascade: Cascade, inputs: Inputs, out: Path, batch_size: int) -> Run:
+    """As the command does it, with a progress bar drawn to nowhere."""
+    results = ResultsFolder(out, inputs.folder, overlays=True, models={}, backend="benchmark")
+    with progress_bar(Console(file=io.StringIO(), force_terminal=True), quiet=False) as progress:
+        task = progress.add_task("Predicting", total=len(inputs.names))
+        run = predict_slices(
+            cascade, inputs, results, batch_size=batch_size, advance=lambda row: progress.advance(task)
+        )
+    if run.exit_code != 0:
+        sys.exit(f"{len(run.failed)} slices failed")
+    return run
+
+
+def watch_memory(cascade: Cascade, inputs: Inputs, folder: Path, batch_size: int) -> None:
+    results = ResultsFolder(folder / "out", inputs.folder, overlays=True, models={}, backend="benchmark")
+    step, done = max(1, len(inputs.names) // 10), 0
+
+    def advance(row: object) -> None:
+        nonlocal done
+        done += 1
+        if done % step == 0:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"{done:>6} slices: {resident_mb():.0f} MB resident, {peak:.0f} MB at most so far", flush=True)
+
+    predict_slices(cascade, inputs, results, batch_size=batch_size, advance=advance)
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+if __name__ == "__main__":
+    main()

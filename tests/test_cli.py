@@ -1,0 +1,229 @@
+"""The command line as a user meets it, on two tiny graphs: what is brighter than 200 is tumor, every tumor glioma."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from cascade.cli import main
+from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.files import sha256_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def plane(name):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, SLICE_SIZE, SLICE_SIZE])
+
+
+def save_graph(path, nodes, inputs, outputs, **constants):
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [plane(name) for name in inputs],
+        outputs,
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    bright = [
+        helper.make_node("Greater", [SLICE, "level"], ["bright"]),
+        helper.make_node("Cast", ["bright"], [PROBABILITY], to=TensorProto.FLOAT),
+    ]
+    save_graph(folder / "segmenter.onnx", bright, [SLICE], [plane(PROBABILITY)], level=np.float32(200))
+    fixed = [
+        helper.make_node("ReduceMax", [PROBABILITY, "axes"], ["most"], keepdims=0),
+        helper.make_node("ReduceMin", [SLICE, "axes"], ["least"], keepdims=0),
+        helper.make_node("Add", ["most", "least"], ["sum"]),
+        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "probabilities"], [CLASS_PROBABILITY]),
+        helper.make_node("Add", ["nothing", "edges"], [BOX]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n])
+        for name, n in ((CLASS_PROBABILITY, 3), (BOX, 4))
+    ]
+    save_graph(
+        folder / "classifier.onnx",
+        fixed,
+        [SLICE, PROBABILITY],
+        outputs,
+        axes=np.array([2, 3]),
+        zero=np.float32([[0]]),
+        probabilities=np.float32([[0.02, 0.97, 0.01]]),
+        edges=np.float32([[100, 50, 200, 250]]),
+    )
+    table = {name: {"sha256": sha256_of(folder / f"{name}.onnx")} for name in ("segmenter", "classifier")}
+    (folder / "models.json").write_text(json.dumps(table))
+    return folder
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Three slices, of which one shows no tumor."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name, top in (("a.png", 255), ("b.png", 250), ("c.png", 100)):
+        pixels = np.tile(np.linspace(0, 100, 64), (48, 1))
+        pixels[10:20, 20:30] = top
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / name)
+    return folder
+
+
+def run(*arguments):
+    """The exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+def test_predict_does_a_folder_and_says_so_on_stderr_alone(scans, models, tmp_path, capsys):
+    assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "3 slices in" in printed.err
+    assert "Not a medical device" in printed.err
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [record["class"] for record in content["slices"]] == ["glioma", "glioma", None]
+    assert content["models"]["segmenter"] == sha256_of(models / "segmenter.onnx")
+    assert Image.open(tmp_path / "out" / "masks" / "a.png").size == (64, 48)
+
+
+def test_predict_names_the_files_that_fail_and_exits_with_2(scans, models, tmp_path, capsys):
+    (scans / "broken[red].png").write_text("not a picture")
+    assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 2
+    printed = capsys.readouterr().err
+    assert f"failed: {scans / 'broken[red].png'}: cannot be read as a picture" in printed
+    assert "fix: export the slice again" in printed
+
+
+def test_predict_caps_the_failures_it_prints(scans, models, tmp_path, capsys):
+    for number in range(25):
+        (scans / f"broken{number}.png").write_text("not a picture")
+    assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("failed: ") == 20
+    assert "and 5 more, see results.csv" in printed
+
+
+def test_predict_exits_with_1_when_nothing_can_be_done(scans, models, tmp_path, capsys):
+    assert run("predict", tmp_path / "missing", "--models", models) == 1
+    assert "missing: there is no such file or folder\n  fix: check the path" in capsys.readouterr().err
+    for path in scans.iterdir():
+        path.write_text("not a picture")
+    assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 1
+
+
+def test_predict_does_not_replace_results_unless_told_to(scans, models, tmp_path, capsys):
+    arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
+    assert run(*arguments) == 0
+    assert run(*arguments) == 1
+    assert "replace them with --overwrite" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite") == 0
+
+
+def test_predict_writes_nothing_when_the_models_are_missing(scans, tmp_path, capsys):
+    assert run("predict", scans, "--out", tmp_path / "out", "--models", tmp_path) == 1
+    assert "models.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_quiet_prints_errors_only(scans, models, tmp_path, capsys):
+    assert run("predict", scans, "--out", tmp_path / "one", "--models", models, "--quiet") == 0
+    assert capsys.readouterr().err == ""
+    (scans / "broken.png").write_text("not a picture")
+    assert run("predict", scans, "--out", tmp_path / "two", "--models", models, "--quiet") == 2
+    assert capsys.readouterr().err.startswith("failed: ")
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_predict_in_its_own_process_loads_nothing_of_training_or_evaluation(scans, models, tmp_path):
+    code = (
+        "import sys, cascade.cli\n"
+        "try: cascade.cli.main(sys.argv[1:])\n"
+        "finally: print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = python("-c", code, "predict", scans, "--out", tmp_path / "out", "--models", models)
+    assert done.returncode == 0, done.stderr
+    heavy = {"torch", "tensorrt", "train", "build_engines", "sklearn", "scipy", "matplotlib"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+def test_the_commands_are_there_before_anything_heavy_is_loaded():
+    done = python("-c", "import sys, cascade.cli; print(*sorted({name.split('.')[0] for name in sys.modules}))")
+    assert {"torch", "sklearn", "scipy", "matplotlib", "onnxruntime", "h5py", "PIL"}.isdisjoint(done.stdout.split())
+
+
+def test_python_m_cascade_is_the_command(scans, models, tmp_path):
+    done = python("-m", "cascade", "predict", scans, "--out", tmp_path / "out", "--models", models)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert python("-m", "cascade", "--version").stdout.startswith("cascade ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
+def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, tmp_path):
+    pixels = np.tile(np.linspace(0, 255, 64), (64, 1)).astype(np.uint8)
+    (tmp_path / "scans").mkdir()
+    for number in range(3000):
+        Image.fromarray(pixels).save(tmp_path / "scans" / f"{number}.png", compress_level=0)
+    arguments = ["predict", str(tmp_path / "scans"), "--out", str(tmp_path / "out"), "--models", str(models)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "cascade", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "masks").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    printed = running.communicate(timeout=60)[1]
+    assert running.returncode == 130, printed
+    assert "Interrupted" in printed
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert content["complete"] is False
+    written = {path.name for path in (tmp_path / "out" / "masks").iterdir()}
+    assert {record["slice"] for record in content["slices"]} == written
+    assert len(written) < 3000
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "predict", "evaluate", "data inspect", "data split", "train segmenter", "train classifier", "train export"],
+)
+def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
+    assert run(*command.split(), "--help") == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) <= 50
+    assert "Example: cascade" in printed or "Not a medical device" in printed
+
+
+def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
+    assert run("evaluate", tmp_path) == 1
+    assert "give --split FILE or --all" in capsys.readouterr().err
+    assert run("evaluate", tmp_path, "--all", "--split", tmp_path / "split.json") == 1
+
+
+def test_training_without_its_packages_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "train.segmenter", None)
+    assert run("train", "segmenter", tmp_path, "--split", tmp_path / "split.json") == 1
+    assert "pip install 'cascade[train]'" in capsys.readouterr().err
+
+
+def test_only_known_models_are_exported(tmp_path, capsys):
+    arguments = ("train", "export", "detector", tmp_path, tmp_path, "--split", tmp_path, "--models", tmp_path)
+    assert run(*arguments) == 1
+    assert "give segmenter or classifier" in capsys.readouterr().err

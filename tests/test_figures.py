@@ -1,0 +1,86 @@
+"""The figures of an evaluation: drawn for few slices as for many, and captioned with what a reader may know."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cascade.contract import CLASS_NAMES
+from cascade.dataset import Record
+from cascade.evaluation.figures import charts
+from cascade.evaluation.gallery import choose, show
+from cascade.evaluation.slices import ScoredSlice
+from cascade.evaluation.summary import summarise
+from cascade.figshare import LabelledSlice
+
+
+def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSlice:
+    return ScoredSlice(
+        record=Record(f"patient-{number}/{number}.mat", "", CLASS_NAMES[number % 3], f"patient-{number}"),
+        probabilities=dict.fromkeys(("true_mask", "predicted_mask", "whole_slice"), probabilities),
+        dice=dice,
+        iou=dice / (2 - dice),
+        hausdorff95_px=1.0,
+        hausdorff95_mm=None,
+        true_area=1000,
+        predicted_area=1000,
+        diameter_px=20.0 + number,
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 90])
+def test_every_chart_is_a_picture_whatever_the_number_of_slices(count):
+    slices = [scored(number, dice=number / count) for number in range(count)]
+    for name, picture in charts(summarise(slices), slices).items():
+        with Image.open(io.BytesIO(picture)) as image:
+            assert image.format == "PNG", name
+            assert min(image.size) > 400, name
+
+
+def test_the_charts_can_be_drawn_where_no_slice_was_given_a_class():
+    slices = [scored(number, dice=0.0, probabilities=(0.0, 0.0, 0.0)) for number in range(3)]
+    metrics = summarise(slices)
+    assert metrics["reliability"]["expected_calibration_error"] is None
+    assert len(charts(metrics, slices)) == 4
+
+
+def test_the_best_the_median_and_the_worst_six_are_chosen_by_dice():
+    chosen = choose([scored(number, dice=number / 20) for number in range(20)])
+    assert [round(item.dice * 20) for item in chosen["worst"]] == [0, 1, 2, 3, 4, 5]
+    assert [round(item.dice * 20) for item in chosen["median"]] == [7, 8, 9, 10, 11, 12]
+    assert [round(item.dice * 20) for item in chosen["best"]] == [19, 18, 17, 16, 15, 14]
+
+
+def test_fewer_than_six_slices_are_shown_in_all_three():
+    chosen = choose([scored(number, dice=number / 4) for number in range(4)])
+    assert {name: len(items) for name, items in chosen.items()} == {"best": 4, "median": 4, "worst": 4}
+
+
+def shown(true: np.ndarray, found: np.ndarray):
+    axes = Figure().subplots()
+    pixels = np.arange(true.size, dtype=np.float32).reshape(true.shape)
+    show(axes, scored(4, dice=0.5), LabelledSlice(pixels, true, CLASS_NAMES[1], "patient-4", None), found)
+    return axes
+
+
+def test_the_caption_names_file_dice_and_classes_but_no_patient():
+    axes = shown(np.eye(8, dtype=bool), np.eye(8, dtype=bool))
+    assert axes.get_title() == "4.mat   Dice 0.500\nglioma → meningioma"
+
+
+def test_both_outlines_are_drawn_and_an_empty_mask_has_none():
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:5, 2:5] = True
+    assert len(shown(mask, mask).collections) == 2
+    assert len(shown(mask, np.zeros_like(mask)).collections) == 1
+
+
+def test_the_outline_of_a_mask_at_the_edge_of_the_slice_is_closed():
+    whole = np.ones((8, 6), dtype=bool)
+    (outline,) = shown(whole, np.zeros_like(whole)).collections
+    (path,) = outline.get_paths()
+    assert path.vertices[0].tolist() == path.vertices[-1].tolist()
+    assert path.vertices.min(axis=0).tolist() == [-0.5, -0.5]  # the outer edge of the first pixel
+    assert path.vertices.max(axis=0).tolist() == [5.5, 7.5]

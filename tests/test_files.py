@@ -1,0 +1,82 @@
+"""A file is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from cascade.errors import CascadeError
+from cascade.files import sha256_of, write_atomically
+
+
+def test_what_was_written_is_read_back_and_hashes_as_any_tool_hashes_it(tmp_path):
+    path = tmp_path / "a" / "b" / "mask.png"  # neither folder is there yet
+    write_atomically(path, b"abc")
+    assert path.read_bytes() == b"abc"
+    assert (
+        sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )  # FIPS 180-2, appendix B.1
+    assert sha256_of(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_the_new_content_takes_the_place_of_the_old_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "results.json"
+    write_atomically(path, b"old and longer")
+    write_atomically(path, b"new", durable=False)
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "results.json"
+    write_atomically(path, b"old")
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, no_space)
+    with pytest.raises(CascadeError, match=r"results\.json: cannot be written \(No space left on device") as raised:
+        write_atomically(path, b"new")
+    assert "free space" in raised.value.fix
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_atomically(path, b"old")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_in_the_place_of_the_file_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CascadeError, match="out: cannot be written"):
+        write_atomically(tmp_path / "out", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "out").write_bytes(b"precious")
+    with pytest.raises(CascadeError, match=r"mask\.png: cannot be written"):
+        write_atomically(tmp_path / "out" / "mask.png", b"new")
+    assert (tmp_path / "out").read_bytes() == b"precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    with pytest.raises(CascadeError, match=r"mask\.png: cannot be written \(Permission denied"):
+        write_atomically(Path(locked) / "mask.png", b"new")

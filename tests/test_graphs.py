@@ -1,0 +1,53 @@
+"""A models folder is taken only as models.json vouches for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from cascade.errors import CascadeError
+from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Both graphs, a few bytes each, and their table."""
+    table = {}
+    for name in (SEGMENTER, CLASSIFIER):
+        content = f"the {name}".encode()
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+        table[name] = {"sha256": hashlib.sha256(content).hexdigest(), "data": "made up"}
+    (tmp_path / "models.json").write_text(json.dumps(table))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [SEGMENTER, CLASSIFIER])
+def test_a_graph_comes_with_its_hash_and_record(folder, name):
+    graph = find_graph(name, folder)
+    assert graph.path == folder / f"{name}.onnx"
+    assert graph.sha256 == hashlib.sha256(f"the {name}".encode()).hexdigest()
+    assert graph.record == {"sha256": graph.sha256, "data": "made up"}
+
+
+def test_changed_bytes_are_refused(folder):
+    (folder / "segmenter.onnx").write_bytes(b"the segmentes")
+    with pytest.raises(CascadeError, match=r"segmenter\.onnx: is not the file that models\.json vouches for"):
+        find_graph(SEGMENTER, folder)
+    assert find_graph(CLASSIFIER, folder).path.is_file()
+
+
+def test_a_missing_graph_a_missing_table_and_a_missing_folder_are_named(folder, tmp_path):
+    (folder / "classifier.onnx").unlink()
+    with pytest.raises(CascadeError, match=r"classifier\.onnx: there is no such file"):
+        find_graph(CLASSIFIER, folder)
+    with pytest.raises(CascadeError, match=r"nowhere/models\.json: there is no such file"):
+        find_graph(SEGMENTER, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"segmenter": {}}', '{"segmenter": 3}', '{"segmenter": {"sha256": '])
+def test_a_table_that_does_not_describe_the_graph_is_refused(folder, text):
+    (folder / "models.json").write_text(text)
+    with pytest.raises(CascadeError, match=r"models\.json: does not describe the segmenter"):
+        find_graph(SEGMENTER, folder)

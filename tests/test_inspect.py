@@ -1,0 +1,106 @@
+"""What `cascade data inspect` counts and names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from cascade.errors import CascadeError
+from cascade.inspect import inspect_folder, inspection_table
+
+SLICE = np.arange(600, dtype=np.int16).reshape(20, 30)
+
+
+@pytest.fixture
+def folder(tmp_path, write_mat):
+    """Seven slices: four that are well, an empty mask, a blank one and a broken one."""
+    write_mat(tmp_path / "1.mat", SLICE, label=1, patient="100360")
+    write_mat(tmp_path / "2.mat", SLICE - 50, label=1, patient="100360")
+    write_mat(tmp_path / "3.mat", SLICE, label=2, patient="MR040240")
+    write_mat(tmp_path / "5.mat", np.tile(SLICE * 2, (2, 1)), label=2, patient="MR040240B")
+    write_mat(tmp_path / "6.mat", SLICE, np.zeros((20, 30), np.uint8), label=3, patient="100360")
+    write_mat(tmp_path / "8.mat", np.zeros((20, 30)))
+    (tmp_path / "9.mat").write_bytes(b"cut short")
+    return tmp_path
+
+
+def test_it_counts_by_class_patient_and_size(folder):
+    found = inspect_folder(folder)
+    assert (found.slices, found.patients, found.people) == (5, 3, 2)
+    assert found.by_class == {"meningioma": (2, 1), "glioma": (2, 1), "pituitary tumor": (1, 1)}
+    assert found.by_patient == {"100360": 3, "MR040240": 1, "MR040240B": 1}
+    assert found.by_size == {"20 x 30": 4, "40 x 30": 1}
+    assert found.without_spacing == 5
+
+
+def test_it_tells_the_range_of_all_pixels_and_how_far_slices_differ(folder):
+    found = inspect_folder(folder)
+    assert found.intensity_range == (-50, 1198)
+    assert found.highest_intensity == (549, 599, 1198)
+
+
+def test_it_names_what_is_empty_missing_broken_or_odd(folder):
+    found = inspect_folder(folder)
+    assert found.empty_masks == ["6.mat"]
+    assert found.missing[:4] == ["4.mat", "7.mat", "10.mat", "11.mat"]  # 8 and 9 are there, if of no use
+    assert found.missing[-1] == "3064.mat"
+    assert len(found.missing) == 3064 - 7
+    blank, broken = found.broken
+    assert blank == f"{folder / '8.mat'}: every pixel has the same value"
+    assert broken.startswith(f"{folder / '9.mat'}: cannot be read")
+    assert found.broken[blank] == "leave blank slices out"
+    assert found.of_two_classes == {"100360": ["meningioma", "pituitary tumor"]}
+
+
+def test_a_table_and_its_json_say_the_same(folder, capsys):
+    found = inspect_folder(folder)
+    Console(width=400).print(inspection_table(found))
+    text = capsys.readouterr().out
+    for words in ("2 slices of 1 people", "20 x 30: 4, 40 x 30: 1", "-50 to 1198", "1: 6.mat", "3,057: 4.mat, 7.mat"):
+        assert words in text
+    assert "9.mat: cannot be read" in text
+    assert json.loads(json.dumps(dataclasses.asdict(found)))["by_class"]["glioma"] == [2, 1]
+
+
+def test_names_with_brackets_are_shown_as_they_are(tmp_path, write_mat, capsys):
+    (tmp_path / "[red]a.mat").write_bytes(b"cut short")
+    Console(width=400).print(inspection_table(inspect_folder(tmp_path)))
+    assert "[red]a.mat" in capsys.readouterr().out
+
+
+def test_files_of_other_names_miss_no_numbers(tmp_path, write_mat):
+    write_mat(tmp_path / "anna_1.mat")
+    assert inspect_folder(tmp_path).missing == []
+
+
+def test_pictures_with_a_table_are_inspected_too(tmp_path):
+    Image.fromarray(SLICE.astype(np.uint16)).save(tmp_path / "a.png")
+    Image.new("L", (30, 20), 1).save(tmp_path / "a_mask.png")
+    lines = ["path,mask,label,patient", "a.png,a_mask.png,glioma,p1", "b.png,b_mask.png,glioma,p2"]
+    (tmp_path / "slices.csv").write_text("\n".join(lines))
+    found = inspect_folder(tmp_path)
+    assert (found.slices, found.by_class["glioma"], found.missing) == (1, (1, 1), [])
+    assert list(found.broken) == [f"{tmp_path / 'b.png'}: there is no such file"]
+
+
+def test_a_folder_of_broken_files_only_is_still_told(tmp_path):
+    (tmp_path / "1.mat").touch()
+    found = inspect_folder(tmp_path)
+    assert (found.slices, found.intensity_range, found.highest_intensity) == (0, None, None)
+    assert len(found.broken) == 1
+    assert inspection_table(found).row_count > 5
+
+
+def test_progress_keeps_off_stdout_and_off_a_stderr_that_is_no_terminal(folder, capsys):
+    inspect_folder(folder)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_folder_without_a_data_set_is_refused(tmp_path):
+    with pytest.raises(CascadeError, match=r"holds no N\.mat and no CSV"):
+        inspect_folder(tmp_path)

@@ -1,0 +1,101 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.contract import CLASS_NAMES, Box
+from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, contour, mask_png, overlay_png, windowed
+from cascade.pipeline import Prediction
+from cascade.slices import Slice
+
+GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
+RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))
+
+
+def opened(content):
+    return Image.open(io.BytesIO(content))
+
+
+def glioma_in_ramp():
+    mask = np.zeros(RAMP.shape, dtype=bool)
+    mask[20:30, 40:60] = True
+    return Prediction(mask, Box(35.0, 15.0, 65.0, 35.0), GLIOMA)
+
+
+def test_a_mask_is_one_channel_of_0_and_255():
+    mask = np.zeros((3, 5), dtype=bool)
+    mask[1, 2] = True
+    image = opened(mask_png(mask))
+    assert (image.mode, image.size) == ("L", (5, 3))
+    assert np.array_equal(np.asarray(image), 255 * mask)
+
+
+def test_a_pixel_of_the_slice_is_the_same_pixel_of_the_overlay():
+    rgb = np.asarray(opened(overlay_png(Slice(RAMP), glioma_in_ramp())).convert("RGB"))
+    assert tuple(rgb[20, 40]) == CLASS_COLOURS[1]  # a corner of the mask
+    assert tuple(rgb[15, 35]) == tuple(rgb[34, 64]) == BOX_COLOUR  # two corners of the box: right and bottom are edges
+    assert tuple(rgb[25, 50]) == tuple(rgb[50, 50])  # inside the contour the slice is seen
+    assert rgb[50, 10].max() < 60
+    assert rgb[50, 90].min() > 200
+
+
+def test_the_caption_lies_below_the_slice_and_is_never_cut():
+    with_tumor = opened(overlay_png(Slice(RAMP), glioma_in_ramp()))
+    without = opened(overlay_png(Slice(RAMP), Prediction(np.zeros(RAMP.shape, dtype=bool), None)))
+    assert with_tumor.height > 60
+    assert with_tumor.width > 100  # wider than the slice: class, probability and note need it
+    assert not np.array_equal(np.asarray(with_tumor)[60:, :100], np.asarray(without)[60:, :100])
+
+
+def test_an_overlay_without_a_tumor_has_no_colours():
+    overlay = opened(overlay_png(Slice(RAMP), Prediction(np.zeros(RAMP.shape, dtype=bool), None)))
+    rgb = np.asarray(overlay.convert("RGB"))
+    assert np.array_equal(rgb[..., 0], rgb[..., 1])
+    assert np.array_equal(rgb[..., 0], rgb[..., 2])
+
+
+def test_a_few_extreme_pixels_do_not_darken_the_slice():
+    spiked = RAMP.copy()
+    spiked[0, 0] = 1e6
+    assert np.abs(windowed(spiked).astype(int) - windowed(RAMP).astype(int))[1:].max() <= 3
+
+
+def test_a_slice_dark_but_for_a_few_pixels_is_shown_from_its_lowest_to_its_highest():
+    dark = np.zeros((100, 100), dtype=np.float32)
+    dark[3, 7] = 5
+    assert windowed(dark).max() == 239
+
+
+def test_a_contour_is_the_inner_border_and_closed_at_the_edge_of_the_slice():
+    mask = np.zeros((5, 6), dtype=bool)
+    mask[0:4, 1:5] = True
+    expected = np.array(
+        [
+            [0, 1, 1, 1, 1, 0],
+            [0, 1, 0, 0, 1, 0],
+            [0, 1, 0, 0, 1, 0],
+            [0, 1, 1, 1, 1, 0],
+            [0, 0, 0, 0, 0, 0],
+        ]
+    )
+    assert np.array_equal(contour(mask, 1), expected)
+    assert np.array_equal(contour(mask, 2), mask)
+
+
+@pytest.mark.parametrize("box", [Box(0, 0, 100, 60), Box(99.6, 59.7, 100, 60), Box(50, 20, 51, 21), Box(3, 3, 3, 3)])
+def test_any_box_inside_the_slice_can_be_drawn(box):
+    found = glioma_in_ramp()
+    overlay_png(Slice(RAMP), Prediction(found.mask, box, GLIOMA))
+
+
+def test_lines_grow_with_the_slice_so_that_they_stay_visible():
+    large = np.tile(np.linspace(0, 1, 1024, dtype=np.float32), (1024, 1))
+    mask = np.zeros(large.shape, dtype=bool)
+    mask[400:600, 400:600] = True
+    rgb = np.asarray(
+        opened(overlay_png(Slice(large), Prediction(mask, Box(300, 300, 700, 700), GLIOMA))).convert("RGB")
+    )
+    assert [tuple(rgb[500, column]) == CLASS_COLOURS[1] for column in range(399, 406)] == [False] + 4 * [True] + 2 * [
+        False
+    ]

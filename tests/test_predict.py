@@ -1,0 +1,276 @@
+import json
+import signal
+import threading
+import weakref
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import cascade.predict
+from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
+from cascade.errors import CascadeError
+from cascade.inputs import find_slices
+from cascade.pipeline import Cascade
+from cascade.predict import predict_slices
+from cascade.results import ResultsFolder
+from cascade.slices import Slice
+
+
+class BrightIsTumor:
+    """A segmenter that takes every pixel above 200 for tumor."""
+
+    def run(self, slice):
+        return {PROBABILITY: (slice > 200).astype(np.float32)}
+
+
+class AlwaysGlioma:
+    """A classifier that looks at columns 100 to 200 and rows 50 to 250 of the square."""
+
+    def run(self, slice, probability):
+        rows = len(slice)
+        return {
+            CLASS_PROBABILITY: np.tile(np.float32([0.25, 0.5, 0.25]), (rows, 1)),
+            BOX: np.tile(np.float32([100, 50, 200, 250]), (rows, 1)),
+        }
+
+
+CASCADE = Cascade(BrightIsTumor(), AlwaysGlioma())
+
+
+def tumor(height=64, width=64, top=255):
+    """A ramp of 0 .. 100 with a square of 10 x 10 pixels at `top`."""
+    pixels = np.tile(np.linspace(0, 100, width), (height, 1))
+    pixels[10:20, 20:30] = top
+    return pixels
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def save_mat(path, pixels):
+    with h5py.File(path, "w") as file:
+        file["cjdata/image"] = pixels.T.astype(np.int16)
+        file["cjdata/tumorMask"] = np.zeros(pixels.T.shape, dtype=np.uint8)
+        file["cjdata/label"] = np.array([[1.0]])
+        file["cjdata/PID"] = np.array([[ord("7")]], dtype=np.uint16)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    return folder
+
+
+def run_on(scans, cascade_=CASCADE, batch_size=4, overlays=True, **options):
+    inputs = find_slices([scans])
+    folder = ResultsFolder(scans.parent / "out", inputs.folder, overlays, {"segmenter": "5", "classifier": "c"}, "stub")
+    return predict_slices(cascade_, inputs, folder, batch_size=batch_size, **options), folder
+
+
+def mask_of(folder, name):
+    return np.asarray(Image.open(folder.mask(name)))
+
+
+def test_every_kind_of_picture_gets_a_mask_on_its_own_grid(scans):
+    eight_bits = tumor(48, 96).astype(np.uint8)
+    save(scans / "grey.png", eight_bits)
+    save(scans / "deep.png", tumor(96, 48, top=4000).astype(np.uint16))
+    save(scans / "colour.png", np.stack([eight_bits] * 3, axis=2))
+    save(scans / "a.bmp", eight_bits)
+    save(scans / "a.tif", eight_bits)
+    save(scans / "a.webp", eight_bits, lossless=True)
+    save(scans / "a.jpg", eight_bits, quality=95)
+    save_mat(scans / "1.mat", tumor(512, 512))
+    run, folder = run_on(scans)
+    assert [row.status for row in run.rows] == 8 * ["tumor"]
+    for name in ("grey.png", "colour.png", "a.bmp", "a.tif", "a.webp", "a.jpg"):
+        mask = mask_of(folder, name)
+        assert mask.shape == (48, 96)
+        assert mask[15, 25] == 255
+        assert mask[30, 60] == 0
+    assert mask_of(folder, "deep.png").shape == (96, 48)
+    assert mask_of(folder, "1.mat").shape == (512, 512)
+
+
+def test_a_row_holds_class_box_area_and_where_spacing_is_known_square_millimetres(scans):
+    save_mat(scans / "1.mat", tumor(512, 512))
+    save(scans / "2.png", tumor(256, 256).astype(np.uint8))
+    rows = {row.name: row for row in run_on(scans)[0].rows}
+    assert rows["1.mat"].label == "glioma"
+    assert rows["1.mat"].probabilities == (0.25, 0.5, 0.25)
+    assert rows["1.mat"].box == (100, 50, 200, 250)
+    assert rows["1.mat"].mask_pixels == 100
+    assert rows["1.mat"].mask_mm2 == pytest.approx(100 * 0.49 * 0.49)
+    assert rows["1.mat"].latency_ms > 0
+    assert rows["2.png"].box == (50, 25, 100, 125)
+    assert rows["2.png"].mask_mm2 is None
+
+
+def test_a_slice_without_bright_pixels_has_an_empty_mask_and_no_class(scans):
+    save(scans / "a.png", tumor(top=0).astype(np.uint8))
+    run, folder = run_on(scans)
+    (row,) = run.rows
+    assert (row.status, row.label, row.box, row.mask_pixels) == ("no_tumor", None, None, 0)
+    assert mask_of(folder, "a.png").max() == 0
+    assert run.exit_code == 0
+
+
+def test_broken_files_are_named_and_the_rest_is_done(scans):
+    for number in range(6):
+        save(scans / f"{number}.png", tumor().astype(np.uint8))
+    (scans / "2.png").write_bytes((scans / "2.png").read_bytes()[:80])
+    (scans / "note.jpg").write_text("not a picture")
+    run, folder = run_on(scans)
+    assert run.exit_code == 2
+    assert [row.name for row in run.failed] == ["2.png", "note.jpg"]
+    assert all(row.problem.startswith(str(scans / row.name)) and row.fix for row in run.failed)
+    assert sorted(path.name for path in (folder.out / "masks").iterdir()) == [
+        "0.png",
+        "1.png",
+        "3.png",
+        "4.png",
+        "5.png",
+    ]
+    statuses = [record["status"] for record in json.loads(folder.json.read_text())["slices"]]
+    assert statuses == ["tumor", "tumor", "error", "tumor", "tumor", "tumor", "error"]
+
+
+def test_when_every_file_is_broken_nothing_could_be_done(scans):
+    (scans / "a.png").write_text("not a picture")
+    assert run_on(scans)[0].exit_code == 1
+
+
+def test_an_input_that_is_missing_is_a_failure_beside_the_ones_that_are_there(scans):
+    save(scans / "a.png", tumor().astype(np.uint8))
+    inputs = find_slices([scans, scans / "missing.png"])
+    folder = ResultsFolder(scans.parent / "out", inputs.folder, True, {}, "stub")
+    run = predict_slices(CASCADE, inputs, folder, batch_size=4)
+    assert run.exit_code == 2
+    assert json.loads(folder.json.read_text())["slices"][0]["slice"] == str(scans / "missing.png")
+
+
+def test_files_of_one_stem_and_of_two_folders_keep_their_results_apart(scans):
+    for name in ("a.png", "a.bmp", "b/a.png", "c/a.png"):
+        save(scans / name, tumor().astype(np.uint8))
+    folder = run_on(scans)[1]
+    for kind in ("masks", "overlays"):
+        below = folder.out / kind
+        names = sorted(path.relative_to(below).as_posix() for path in below.rglob("*") if path.is_file())
+        assert names == ["a.bmp.png", "a.png", "b/a.png", "c/a.png"]
+
+
+def test_without_overlays_none_is_written(scans):
+    save(scans / "a.png", tumor().astype(np.uint8))
+    folder = run_on(scans, overlays=False)[1]
+    assert not (folder.out / "overlays").exists()
+    assert json.loads(folder.json.read_text())["slices"][0]["overlay"] is None
+
+
+def test_a_picture_that_cannot_be_written_fails_its_slice_alone(scans):
+    save(scans / "a.png", tumor().astype(np.uint8))
+    save(scans / "b.png", tumor().astype(np.uint8))
+    (scans.parent / "out" / "masks" / "a.png").mkdir(parents=True)
+    run, _ = run_on(scans)
+    assert [row.name for row in run.failed] == ["a.png"]
+    assert "cannot be written" in run.failed[0].problem
+
+
+class SomethingHappensInThirdBatch(BrightIsTumor):
+    def __init__(self, happens):
+        self.happens, self.batches = happens, 0
+
+    def run(self, slice):
+        self.batches += 1
+        if self.batches == 3:
+            self.happens()
+        return super().run(slice)
+
+
+def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_what_was_done(scans):
+    for number in range(20):
+        save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+    press = SomethingHappensInThirdBatch(lambda: signal.raise_signal(signal.SIGINT))
+    run, folder = run_on(scans, Cascade(press, AlwaysGlioma()))
+    content = json.loads(folder.json.read_text())
+    assert run.exit_code == 130
+    assert content["complete"] is False
+    assert [record["slice"] for record in content["slices"]] == [f"{number:02}.png" for number in range(12)]
+    assert all((folder.out / record["mask"]).exists() for record in content["slices"])
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once_and_keeps_what_was_done(scans):
+    for number in range(20):
+        save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+    press = SomethingHappensInThirdBatch(lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
+    with pytest.raises(KeyboardInterrupt):
+        run_on(scans, Cascade(press, AlwaysGlioma()))
+    assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
+
+
+def test_a_bug_keeps_its_traceback_and_what_was_done(scans):
+    for number in range(20):
+        save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+    with pytest.raises(ZeroDivisionError):
+        run_on(scans, Cascade(SomethingHappensInThirdBatch(lambda: 1 / 0), AlwaysGlioma()))
+    assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
+
+
+def test_what_a_killed_run_did_is_on_disk(scans, monkeypatch):
+    monkeypatch.setattr(cascade.predict, "SECONDS_BETWEEN_SAVES", 0.0)
+    saved = []
+    for number in range(12):
+        save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+
+    class LooksAtResults(BrightIsTumor):
+        def run(self, slice):
+            path = scans.parent / "out" / "results.json"
+            saved.append(len(json.loads(path.read_text())["slices"]) if path.exists() else None)
+            return super().run(slice)
+
+    run_on(scans, Cascade(LooksAtResults(), AlwaysGlioma()))
+    assert saved == [None, 0, 4]  # as the third batch starts, the first is on disk and the second being written
+
+
+def test_progress_is_told_once_a_slice(scans):
+    for number in range(9):
+        save(scans / f"{number}.png", tumor().astype(np.uint8))
+    told = []
+    run_on(scans, advance=lambda row: told.append(row.name))
+    assert sorted(told) == [f"{number}.png" for number in range(9)]
+
+
+def test_of_300_slices_at_most_four_batches_are_in_memory(scans, monkeypatch):
+    lock, alive, peak = threading.Lock(), set(), 0
+
+    def read(path):
+        nonlocal peak
+        found = Slice(tumor(32, 32).astype(np.float32))
+        with lock:
+            alive.add(id(found))
+            peak = max(peak, len(alive))
+        weakref.finalize(found, alive.discard, id(found))
+        return found
+
+    monkeypatch.setattr(cascade.predict, "read_slice", read)
+    for number in range(300):
+        (scans / f"{number}.png").touch()
+    run, _ = run_on(scans, batch_size=4)
+    assert len(run.rows) == 300
+    assert not run.failed
+    assert peak <= 16
+
+
+def test_a_slice_that_fails_in_the_models_is_not_taken_for_a_bad_file(scans):
+    save(scans / "a.png", tumor().astype(np.uint8))
+
+    class ComputesNaN:
+        def run(self, slice):
+            return {PROBABILITY: np.full_like(slice, np.nan)}
+
+    with pytest.raises(CascadeError, match="NaN"):
+        run_on(scans, Cascade(ComputesNaN(), AlwaysGlioma()))

@@ -1,0 +1,248 @@
+"""Pictures of every kind become one float32 slice, and a slice of any shape the graphs' square and back."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.contract import SLICE_SIZE, Box
+from cascade.errors import CascadeError
+from cascade.slices import MIN_SIDE, Letterbox, checked, read_grey, read_slice
+
+RAMP = np.arange(400, dtype=np.float32).reshape(20, 20)  # 0 .. 399
+BYTES = (RAMP // 2).astype(np.uint8)  # 0 .. 199
+
+
+def png(path, width, height, bits, colour, rows):
+    """A PNG of a kind that Pillow does not write: `rows` are bytes, each row's first the filter 0."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.webp", "a.PNG"])
+def test_8_bit_grey_keeps_its_values(tmp_path, name):
+    Image.fromarray(BYTES).save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
+    found = read_slice(tmp_path / name)
+    assert found.pixels.dtype == np.float32
+    assert found.pixels.tolist() == BYTES.tolist()
+    assert found.spacing_mm is None
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_16_bit_grey_keeps_its_full_range(tmp_path, name):
+    Image.fromarray((RAMP * 164).astype(np.uint16)).save(tmp_path / name)  # up to 65,436
+    assert read_grey(tmp_path / name).tolist() == (RAMP * 164).tolist()
+
+
+def test_big_endian_16_bit_tiff_is_read_in_its_own_byte_order(tmp_path):
+    pixels = (RAMP * 100).astype(">u2").tobytes()
+    tags = [(256, 20), (257, 20), (258, 16), (259, 1), (262, 1), (273, 122), (277, 1), (278, 20), (279, len(pixels))]
+    directory = b"".join(struct.pack(">HHI", tag, 4, 1) + struct.pack(">I", value) for tag, value in tags)
+    header = b"MM\x00*" + struct.pack(">I", 8) + struct.pack(">H", len(tags)) + directory + bytes(4)
+    assert len(header) == 122
+    (tmp_path / "a.tif").write_bytes(header + pixels)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.mode == "I;16B"
+    assert read_grey(tmp_path / "a.tif").tolist() == (RAMP * 100).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_tiff_of_floats_and_of_signed_numbers_keeps_negative_values(tmp_path, kind):
+    Image.fromarray((RAMP - 200).astype(kind)).save(tmp_path / "a.tif")
+    assert read_grey(tmp_path / "a.tif").tolist() == (RAMP - 200).tolist()
+
+
+def test_1_bit_and_palette_show_what_a_viewer_shows(tmp_path):
+    Image.fromarray(RAMP >= 200).save(tmp_path / "bit.png")
+    assert read_grey(tmp_path / "bit.png").tolist() == (255.0 * (RAMP >= 200)).tolist()
+    picture = Image.frombytes("P", (20, 20), (RAMP >= 200).tobytes())
+    picture.putpalette([10, 10, 10, 90, 90, 90])
+    picture.save(tmp_path / "palette.png")
+    assert np.unique(read_grey(tmp_path / "palette.png")).tolist() == [10, 90]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "RGBA", "LA"])
+def test_grey_stored_as_colour_keeps_its_values(tmp_path, mode):
+    Image.fromarray(BYTES).convert(mode).save(tmp_path / "a.tif")
+    assert read_grey(tmp_path / "a.tif").tolist() == BYTES.tolist()
+
+
+def test_colour_becomes_its_luma(tmp_path):
+    Image.new("RGB", (20, 20), (200, 100, 50)).save(tmp_path / "a.png")
+    assert np.unique(read_grey(tmp_path / "a.png")).tolist() == [124]  # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_shows_black_whatever_colour_hides_there(tmp_path, mode):
+    """A mask drawn on a transparent layer once came back as tumor all over: its hidden pixels were white."""
+    white, alpha = Image.new("L", (20, 20), 255), Image.fromarray(255 * (RAMP >= 200).astype(np.uint8))
+    Image.merge(mode, [white] * (len(mode) - 1) + [alpha]).save(tmp_path / "a.png")
+    assert read_grey(tmp_path / "a.png").tolist() == (255.0 * (RAMP >= 200)).tolist()
+
+
+@pytest.mark.parametrize("colour", [2, 4, 6])  # RGB, grey with alpha, RGB with alpha
+def test_16_bit_colour_is_refused_since_pillow_would_keep_8_bits_of_it(tmp_path, colour):
+    """A slice of 0 to 1,995 once came back as 0 to 7."""
+    channels = {2: 3, 4: 2, 6: 4}[colour]
+    rows = b"".join(b"\0" + np.repeat(row * 5, channels).astype(">u2").tobytes() for row in RAMP)
+    with pytest.raises(CascadeError, match=r"a\.png: is colour of 16 bits") as raised:
+        read_grey(png(tmp_path / "a.png", 20, 20, 16, colour, rows))
+    assert "greyscale of 16 bits" in raised.value.fix
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp"])
+def test_several_pictures_in_one_file_are_refused(tmp_path, name):
+    others = [Image.fromarray(255 - BYTES), Image.fromarray(BYTES)]
+    Image.fromarray(BYTES).save(tmp_path / name, save_all=True, append_images=others)
+    with pytest.raises(CascadeError, match=rf"{name}: holds 3 pictures"):
+        read_grey(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore")  # pytest undoes the filter that the module sets
+@pytest.mark.parametrize("side", [8001, 9_500, 100_000])  # our limit; where Pillow warns; where Pillow raises
+def test_a_picture_far_larger_than_a_slice_is_refused_unopened(tmp_path, side):
+    path = png(tmp_path / "a.png", side, side, 8, 0, b"")
+    with pytest.raises(CascadeError, match="MRI slice") as raised:
+        read_grey(path)
+    assert "64,000,000 pixels" in raised.value.fix
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged TIFF tags
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp", "a.gif"])
+def test_a_damaged_picture_is_an_error_that_names_it_or_a_picture_but_never_a_crash(tmp_path, name):
+    """On such bytes Pillow's decoders raise IndexError, TypeError and struct.error besides OSError."""
+    Image.fromarray(BYTES).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for trial in range(100):
+        damaged = bytearray(whole)
+        if trial % 2:
+            del damaged[random.integers(len(whole)) :]
+        else:
+            for place in random.integers(min(len(whole), 300), size=4):
+                damaged[place] = random.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            read_grey(tmp_path / name)
+        except CascadeError as error:
+            refused += error.problem.startswith(f"{tmp_path / name}: ")
+    assert refused >= 30
+
+
+def test_what_is_no_picture_is_refused_by_name(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("empty.png", "text.png", "folder.png"):
+        with pytest.raises(CascadeError, match=f"{name}: cannot be read as a picture"):
+            read_grey(tmp_path / name)
+    with pytest.raises(CascadeError, match=r"nowhere\.png: there is no such file"):
+        read_grey(tmp_path / "nowhere.png")
+
+
+def test_a_mat_file_is_read_by_its_suffix_and_needs_no_label(tmp_path, write_mat):
+    path = write_mat(tmp_path / "7.MAT", label=9)
+    assert read_slice(path).pixels[0].tolist() == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "problem"),
+    [
+        (np.zeros((20, 20)), "every pixel has the same value"),
+        (RAMP[: MIN_SIDE - 1], "20 x 15 pixels is too small"),
+        (np.where(RAMP == 7, np.nan, RAMP), "holds NaN or infinite pixels"),
+        (np.where(RAMP == 7, np.inf, RAMP), "holds NaN or infinite pixels"),
+        (np.where(RAMP == 7, -3.4e38, RAMP), "are no MRI signal"),
+        (RAMP * 1e-20, "are no MRI signal"),
+    ],
+)
+def test_pixels_in_which_nothing_can_be_seen_are_refused(tmp_path, pixels, problem):
+    with pytest.raises(CascadeError, match=f"a.png: .*{problem}"):
+        checked(pixels.astype(np.float32), tmp_path / "a.png")
+
+
+def test_any_gain_and_offset_a_scanner_may_have_is_taken(tmp_path):
+    for pixels in (RAMP * 1e-6, RAMP * 1e9, RAMP - 1e4, RAMP[:MIN_SIDE]):
+        assert checked(pixels.astype(np.float32), tmp_path / "a.png").shape == pixels.shape
+
+
+def test_a_slice_of_the_graphs_own_size_is_handed_on_untouched():
+    letterbox = Letterbox(SLICE_SIZE, SLICE_SIZE)
+    pixels = np.zeros((SLICE_SIZE, SLICE_SIZE), np.float32)
+    assert letterbox.square(pixels) is pixels
+    assert letterbox.original(pixels) is pixels
+    assert letterbox.original_box(Box(1, 2, 3, 4)) == Box(1, 2, 3, 4)
+
+
+def test_a_slice_of_256_x_256_is_doubled():
+    letterbox = Letterbox(256, 256)
+    pixels = np.full((256, 256), 7, np.float32)
+    pixels[64:128, 32:64] = 9
+    square = letterbox.square(pixels)
+    assert square.shape == (512, 512)
+    assert square[130:254, 66:126].tolist() == np.full((124, 60), 9).tolist()
+    assert square[:126].max() == square[258:].max() == 7
+    assert letterbox.original_box(Box(64, 128, 128, 256)) == Box(32, 64, 64, 128)
+
+
+def test_a_wide_slice_is_centred_on_its_lowest_intensity():
+    pixels = np.full((256, 1024), 50, np.float32)
+    pixels[0, 0] = 5
+    square = Letterbox(256, 1024).square(pixels)  # halved to 128 x 512, between rows 192 and 320
+    assert square[:192].tolist() == np.full((192, 512), 5).tolist()
+    assert square[320:].tolist() == np.full((192, 512), 5).tolist()
+    assert square[194:320].tolist() == np.full((126, 512), 50).tolist()
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(512, 512), (256, 256), (320, 240), (240, 320), (1000, 700), (511, 513), (16, 16), (64, 2000)]
+)
+def test_a_mask_goes_to_the_square_and_back_within_a_pixel(height, width):
+    mask = np.zeros((height, width), np.float32)
+    mask[height // 4 : height // 2, width // 4 : width // 2] = 1
+    letterbox = Letterbox(height, width)
+    back = letterbox.original(letterbox.square(mask)) >= 0.5
+    assert back.shape == (height, width)
+    rows, columns = np.nonzero(back)
+    step = max(1, max(height, width) // SLICE_SIZE + 1)  # pixels of the slice under one of the square
+    assert abs(rows.min() - height // 4) <= step
+    assert abs(rows.max() + 1 - height // 2) <= step
+    assert abs(columns.min() - width // 4) <= step
+    assert abs(columns.max() + 1 - width // 2) <= step
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (256, 256), (320, 240), (1000, 700), (20, 2000), (2000, 20)])
+def test_a_box_around_all_of_the_square_is_all_of_the_slice(height, width):
+    assert Letterbox(height, width).original_box(Box(0, 0, 512, 512)) == Box(0, 0, width, height)
+
+
+def test_a_box_is_cut_at_the_slices_edges_and_stays_floats():
+    found = Letterbox(256, 512).original_box(Box(-5, 100, 600, 256))  # the slice lies between rows 128 and 384
+    assert found == Box(0, 0, 512, 128)
+    assert {type(edge) for edge in found} == {float}
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 2000), (2000, 20), (16, 20_000), (1, 1), (1, 4000)])
+def test_extreme_shapes_fit_and_come_back_in_their_own_shape(height, width):
+    letterbox = Letterbox(height, width)
+    pixels = np.arange(height * width, dtype=np.float32).reshape(height, width)
+    square = letterbox.square(pixels)
+    assert square.shape == (512, 512)
+    assert pixels.min() <= square.min() <= square.max() <= pixels.max()
+    assert letterbox.original(np.ones((512, 512), np.float32)).tolist() == np.ones((height, width)).tolist()
+
+
+def test_shrinking_averages_instead_of_skipping_pixels():
+    stripes = np.tile(np.float32([0, 100]), (2048, 1024))  # every other column; skipping would give one flat value
+    square = Letterbox(2048, 2048).square(stripes)
+    assert np.abs(square[:, 8:-8] - 50).max() < 1

@@ -1,0 +1,285 @@
+"""No person on two sides, every class in its share, written once and never changed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cascade.contract import CLASS_NAMES
+from cascade.dataset import Record
+from cascade.errors import CascadeError
+from cascade.figshare import person
+from cascade.split import (
+    PARTS,
+    SplitSlice,
+    assign_parts,
+    check_files,
+    check_leakage,
+    make_split,
+    read_split,
+    write_split,
+)
+
+
+def records_of(*people):
+    """(patient, label, slices) each → the records of their slices."""
+    return [
+        Record(f"{patient}_{number}.mat", "", label, patient)
+        for patient, label, count in people
+        for number in range(count)
+    ]
+
+
+def parts_by_patient(records, seed=0):
+    return {record.patient: part for record, part in zip(records, assign_parts(records, seed), strict=True)}
+
+
+@pytest.fixture
+def folder(tmp_path, write_mat):
+    """Six people of two slices for each class, 36 slices."""
+    for number in range(36):
+        pixels = np.arange(600, dtype=np.int16).reshape(20, 30) + number
+        write_mat(
+            tmp_path / "data" / f"{number + 1}.mat", pixels, label=number % 3 + 1, patient=f"p{number // 6}{number % 3}"
+        )
+    return tmp_path / "data"
+
+
+def slice_of(patient, part, path="1.mat", sha256=""):
+    return SplitSlice(path, "", "glioma", patient, part, sha256 or path)
+
+
+def test_each_class_is_shared_out_70_15_15_by_its_slices():
+    records = records_of(
+        *((f"{label}{number}", label, 5 + number % 20) for label in CLASS_NAMES for number in range(60))
+    )
+    counts = Counter(zip((record.label for record in records), assign_parts(records, seed=3), strict=True))
+    for label in CLASS_NAMES:
+        total = sum(counts[label, part] for part in PARTS)
+        assert counts[label, "train"] / total == pytest.approx(0.70, abs=0.04)
+        assert counts[label, "validation"] / total == pytest.approx(0.15, abs=0.03)
+        assert counts[label, "test"] / total == pytest.approx(0.15, abs=0.03)
+
+
+def test_the_same_people_and_seed_give_the_same_parts_for_ever():
+    """Published figures name the seed: what it gives must never depend on a library's version."""
+    records = records_of(*((f"10{number}", "glioma", 2) for number in range(8)))
+    assert parts_by_patient(records) == {
+        "100": "test",
+        "101": "train",
+        "102": "train",
+        "103": "train",
+        "104": "validation",
+        "105": "validation",
+        "106": "test",
+        "107": "train",
+    }
+    assert parts_by_patient(records[::-1]) == parts_by_patient(records)  # nor on the order of the files
+    assert parts_by_patient(records, seed=1) != parts_by_patient(records)
+
+
+def test_ids_that_differ_by_a_trailing_letter_are_on_one_side():
+    records = records_of(
+        *((f"MR{number:06}{letter}", "glioma", 3) for number in range(40) for letter in ("", "B", "C"))
+    )
+    parts = parts_by_patient(records)
+    assert set(parts.values()) == set(PARTS)
+    for number in range(40):
+        assert len({parts[f"MR{number:06}{letter}"] for letter in ("", "B", "C")}) == 1
+
+
+def test_a_patient_with_slices_of_two_classes_is_on_one_side():
+    records = records_of(
+        *((f"p{number}", label, 2) for number in range(30) for label in ("meningioma", "glioma")),
+        *((f"q{number}", "glioma", 2) for number in range(30)),
+    )
+    assigned = assign_parts(records, seed=0)
+    assert len(set(zip((record.patient for record in records), assigned, strict=True))) == 60
+    shares = Counter(part for record, part in zip(records, assigned, strict=True) if record.label == "glioma")
+    assert shares["test"] / 120 == pytest.approx(0.15, abs=0.03)
+
+
+def test_few_people_train_first_then_test_then_validate():
+    """The only person of a class once went to the test part, and nothing trained."""
+    one = records_of(("a", "glioma", 5))
+    two = records_of(("a", "glioma", 5), ("b", "glioma", 5))
+    three = records_of(("a", "glioma", 5), ("b", "glioma", 5), ("c", "glioma", 5))
+    assert set(assign_parts(one, seed=0)) == {"train"}
+    assert set(assign_parts(two, seed=0)) == {"train", "test"}
+    assert set(assign_parts(three, seed=0)) == {"train", "test", "validation"}
+    assert assign_parts([], seed=0) == []
+
+
+def test_a_class_may_be_missing():
+    records = records_of(*((f"p{number}", "pituitary tumor", 4) for number in range(20)))
+    assert Counter(assign_parts(records, seed=0)) == {"train": 56, "validation": 12, "test": 12}
+
+
+def test_a_split_lists_every_slice_with_its_hash_and_reads_back_equal(folder, tmp_path):
+    split, problems = make_split(folder, seed=0)
+    write_split(split, tmp_path / "split.json", seed=0)
+    again = read_split(tmp_path / "split.json")
+    assert problems == []
+    assert again == split
+    assert [item.path for item in split.slices] == [f"{number}.mat" for number in range(1, 37)]
+    assert sum(len(split.part(name)) for name in PARTS) == 36
+    content = json.loads((tmp_path / "split.json").read_text())
+    assert (content["seed"], content["sha256"]) == (0, split.sha256)
+    assert len({item["sha256"] for item in content["slices"]}) == 36
+    check_files(folder, split.slices)
+
+
+def test_a_bad_slice_is_left_out_by_name_and_the_rest_split(folder):
+    (folder / "5.mat").write_bytes(b"cut short")
+    split, problems = make_split(folder, seed=0)
+    assert len(split.slices) == 35
+    assert "5.mat: cannot be read" in problems[0].problem
+
+
+def test_a_copy_of_a_slice_is_left_out_whatever_patient_it_is_given(tmp_path):
+    """Unpacked twice, slices would count twice; under another patient's name one could train and test."""
+    random = np.random.default_rng(0)
+    lines = []
+    for number in range(6):
+        Image.fromarray(random.integers(255, size=(20, 20), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        Image.new("L", (20, 20), 1).save(tmp_path / f"{number}_mask.png")
+        lines.append(f"{number}.png,{number}_mask.png,glioma,p{number}")
+    (tmp_path / "6.png").write_bytes((tmp_path / "0.png").read_bytes())
+    lines.append("6.png,0_mask.png,glioma,p6")
+    (tmp_path / "slices.csv").write_text("\n".join(["path,mask,label,patient", *lines]))
+    split, problems = make_split(tmp_path, seed=0)
+    assert [item.path for item in split.slices] == [f"{number}.png" for number in range(6)]
+    assert [error.problem for error in problems] == [f"{tmp_path / '6.png'}: is a copy of 0.png, patient p0"]
+
+
+def test_a_changed_mask_is_noticed_too(tmp_path):
+    lines = ["path,mask,label,patient"]
+    for number in range(3):
+        Image.fromarray((np.arange(400).reshape(20, 20) + number).astype(np.uint16)).save(tmp_path / f"{number}.png")
+        Image.new("L", (20, 20), 1).save(tmp_path / f"{number}_mask.png")
+        lines.append(f"{number}.png,{number}_mask.png,glioma,p{number}")
+    (tmp_path / "slices.csv").write_text("\n".join(lines))
+    split, _ = make_split(tmp_path, seed=0)
+    check_files(tmp_path, split.slices)
+    Image.new("L", (20, 20), 0).save(tmp_path / "1_mask.png")
+    with pytest.raises(CascadeError, match=r"1_mask\.png: is not the file the split was made of"):
+        check_files(tmp_path, split.slices)
+
+
+def test_too_few_people_to_fill_every_part_are_refused(tmp_path, write_mat):
+    write_mat(tmp_path / "1.mat", patient="a")
+    write_mat(tmp_path / "2.mat", np.arange(400).reshape(20, 20), patient="b")
+    with pytest.raises(CascadeError, match="of its 2 people none is left for validation"):
+        make_split(tmp_path, seed=0)
+
+
+def test_a_folder_in_which_nothing_can_be_read_is_refused(tmp_path):
+    (tmp_path / "1.mat").touch()
+    with pytest.raises(CascadeError, match="no slice of it can be read"):
+        make_split(tmp_path, seed=0)
+
+
+def test_a_split_is_never_written_over(folder, tmp_path):
+    split, _ = make_split(folder, seed=0)
+    path = tmp_path / "split.json"
+    write_split(split, path, seed=0)
+    before = path.read_bytes()
+    with pytest.raises(CascadeError, match=r"split\.json: exists, and a split is written once"):
+        write_split(split, path, seed=0)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("label", "glioma!"), ("sha256", "0" * 64), ("path", "../1.mat"), ("path", 5), ("mask", "a.png")],
+)
+def test_an_edited_split_is_refused(folder, tmp_path, field, value):
+    path = tmp_path / "split.json"
+    write_split(make_split(folder, seed=0)[0], path, seed=0)
+    content = json.loads(path.read_text())
+    content["slices"][0][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(CascadeError, match=r"split\.json: was changed after it was written"):
+        read_split(path)
+
+
+def test_a_slice_taken_out_of_a_split_is_noticed(folder, tmp_path):
+    path = tmp_path / "split.json"
+    write_split(make_split(folder, seed=0)[0], path, seed=0)
+    content = json.loads(path.read_text())
+    del content["slices"][7]
+    path.write_text(json.dumps(content))
+    with pytest.raises(CascadeError, match="was changed"):
+        read_split(path)
+
+
+def test_a_split_file_with_a_patient_on_two_sides_is_refused(folder, tmp_path):
+    split, _ = make_split(folder, seed=0)
+    patient = split.part("train")[0].patient
+    own = [index for index, item in enumerate(split.slices) if item.patient == patient]
+    path = tmp_path / "split.json"
+    write_split(split, path, seed=0)
+    content = json.loads(path.read_text())
+    content["slices"][own[-1]]["part"] = "test"
+    path.write_text(json.dumps(content))
+    with pytest.raises(CascadeError, match=f"patient {patient} is in train and in test"):
+        read_split(path)
+
+
+@pytest.mark.parametrize("other", ["MR040240", "MR040240B", "MR040240C"])
+def test_leakage_is_refused_also_between_ids_that_differ_by_a_letter(other):
+    assert person(other) == "MR040240"
+    with pytest.raises(CascadeError, match=f"patient {other} is in train and in test"):
+        check_leakage([slice_of("MR040240", "train"), slice_of(other, "test", "2.mat")])
+    check_leakage(
+        [slice_of("MR040240", "train"), slice_of(other, "train", "2.mat"), slice_of("MR040241", "test", "3.mat")]
+    )
+
+
+def test_one_slice_under_two_names_on_two_sides_is_leakage():
+    with pytest.raises(CascadeError, match=r"2\.mat of patient b is in test, a copy of it in train"):
+        check_leakage([slice_of("a", "train", "1.mat", "same"), slice_of("b", "test", "2.mat", "same")])
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(CascadeError, match="part 'holdout' is unknown"):
+        check_leakage([slice_of("a", "holdout")])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"slices": 3}', '{"slices": ["a"], "sha256": ""}', '{"slices": [{"path": "a"}]}']
+)
+def test_what_is_no_split_file_is_refused_by_name(tmp_path, text):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(CascadeError, match=r"split\.json: is not a split file"):
+        read_split(tmp_path / "split.json")
+
+
+def test_a_missing_split_is_never_made_up(folder, tmp_path):
+    with pytest.raises(CascadeError, match=r"split\.json: there is no such split file") as raised:
+        read_split(tmp_path / "split.json")
+    assert raised.value.fix == "write one with `cascade data split DIR`"
+    assert not (tmp_path / "split.json").exists()
+
+
+def test_a_split_written_before_masks_had_hashes_still_reads(tmp_path):
+    """Its hash is of the file's own text, not of what today's version would write."""
+    path = tmp_path / "split.json"
+    slices = [{"path": "1.mat", "mask": "", "label": "glioma", "patient": "a", "part": "train", "sha256": "00"}]
+    sha256 = "e75498e831adfb8954f7c8902ba6d8acde51eb28aa7ce76824d559f276afeef9"
+    path.write_text(json.dumps({"slices": slices, "sha256": sha256}))
+    assert read_split(path).slices == (SplitSlice("1.mat", "", "glioma", "a", "train", "00"),)
+
+
+def test_a_missing_and_a_changed_file_of_the_data_set_are_named(folder):
+    split, _ = make_split(folder, seed=0)
+    (folder / "3.mat").write_bytes((folder / "4.mat").read_bytes())
+    with pytest.raises(CascadeError, match=r"3\.mat: is not the file the split was made of"):
+        check_files(folder, split.slices)
+    with pytest.raises(CascadeError, match=r"nowhere\.mat: is in the split but not in the folder"):
+        check_files(folder, [replace(split.slices[0], path="nowhere.mat")])
