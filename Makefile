@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: predict test clean
 
 predict: .venv/base
-	$(BIN)/cascade predict samples/ --out results/
+	$(BIN)/cascade predict samples/ --out results/ --overwrite
 
 test: .venv/all
 	$(BIN)/ruff check .

@@ -98,7 +98,7 @@ def _grid(shape: tuple[int, ...]) -> Points:
 
 def _add_cheeks(signal: Volume) -> Volume:
     """Round off cheeks, ears and nose where the template's field of view cuts them."""
-    padded = np.pad(signal, MARGIN_MM[:2] + ((0, MARGIN_MM[2][1]),))
+    padded = np.pad(signal, (*MARGIN_MM[:2], (0, MARGIN_MM[2][1])))
     for axis, face, step in ((0, 14, -1), (0, -15, 1), (1, -15, 1)):
         planes = np.moveaxis(padded, axis, 0)
         edge = planes[face].copy()

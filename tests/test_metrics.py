@@ -1,4 +1,4 @@
-"""The formulas of cascade.evaluation.metrics and cascade.evaluation.bootstrap against numbers worked out by hand, MONAI and torchmetrics."""
+"""The formulas and the bootstrap against numbers worked out by hand, MONAI and torchmetrics."""
 
 import numpy as np
 import pytest
