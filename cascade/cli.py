@@ -3,22 +3,22 @@
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from cascade import __version__
+from cascade import __version__, cli_train
 from cascade.backends import BACKENDS
+from cascade.cli_train import Folder
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
+from cascade.graphs import SHIPPED
 
 if TYPE_CHECKING:
     from cascade.split import Split
@@ -33,30 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug's traceback is shown as Python tells it
 )
 data = typer.Typer(help="Look at a labelled data set, and split it by patient.", no_args_is_help=True)
-train = typer.Typer(help="Train the two models and export them.", no_args_is_help=True)
 app.add_typer(data, name="data")
-app.add_typer(train, name="train")
+app.add_typer(cli_train.app, name="train")
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
 Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]
 BackendName = Annotated[str, typer.Option("--backend", help=f"What runs them: {', '.join(BACKENDS)}.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices that go through the models at once.")]
-SplitFile = Annotated[
-    Path, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, show_default=False)]
-TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0, show_default=False)]
-Weights = Annotated[
-    str | None,
-    typer.Option("--weights", help="Start from `imagenet`, `none` or a file of weights.", show_default="imagenet"),
-]
-Seed = Annotated[int | None, typer.Option("--seed", show_default="0")]
-Devices = Annotated[int | None, typer.Option("--devices", min=0, help="GPUs to use; 0 takes all.", show_default="0")]
-LimitBatches = Annotated[
-    int | None, typer.Option("--limit-batches", min=1, help="Of each epoch, to try things out.", show_default=False)
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -195,114 +177,8 @@ def data_split(
     console.print(Group(*(Text(f"left out: {problem}", style="red") for problem in problems)), soft_wrap=True)
 
 
-@train.command("segmenter", no_args_is_help=True)
-def train_segmenter(
-    folder: Folder,
-    split_file: SplitFile,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/segmenter"),
-    resume: Resume = False,
-    epochs: Epochs = None,
-    batch_size: TrainBatchSize = None,
-    learning_rate: LearningRate = None,
-    weights: Weights = None,
-    seed: Seed = None,
-    devices: Devices = None,
-    limit_batches: LimitBatches = None,
-) -> None:
-    """Train the U-Net that outlines the tumor.
-
-    Example: [bold]cascade train segmenter figshare/ --split figshare/split.json[/]
-    """
-    with _train_packages():
-        from train.segmenter import SegmenterSettings
-        from train.segmenter import train_segmenter as run_training
-
-    given = _given(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weights=weights,
-        seed=seed,
-        devices=devices,
-        limit_batches=limit_batches,
-    )
-    run_training(folder, split_file, out, SegmenterSettings(**given), resume=resume)
-
-
-@train.command("classifier", no_args_is_help=True)
-def train_classifier(
-    folder: Folder,
-    split_file: SplitFile,
-    models: Annotated[
-        Path,
-        typer.Option("--models", help="Folder of the segmenter that draws the masks.", show_default="that shipped"),
-    ] = SHIPPED,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/classifier"),
-    resume: Resume = False,
-    epochs: Epochs = None,
-    batch_size: TrainBatchSize = None,
-    learning_rate: LearningRate = None,
-    weights: Weights = None,
-    seed: Seed = None,
-    devices: Devices = None,
-    limit_batches: LimitBatches = None,
-) -> None:
-    """Train the ResNet-50 that names the tumor, on the crops that the exported segmenter finds.
-
-    Example: [bold]cascade train classifier figshare/ --split figshare/split.json --models models[/]
-    """
-    with _train_packages():
-        from train.classifier import ClassifierSettings
-        from train.classifier import train_classifier as run_training
-
-    given = _given(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weights=weights,
-        seed=seed,
-        devices=devices,
-        limit_batches=limit_batches,
-    )
-    run_training(folder, split_file, models, out, ClassifierSettings(**given), resume=resume)
-
-
-@train.command("export", no_args_is_help=True)
-def train_export(
-    name: Annotated[str, typer.Argument(help="segmenter or classifier.", show_default=False)],
-    run: Annotated[Path, typer.Argument(help="Folder of the training run.", show_default=False)],
-    folder: Folder,
-    split_file: SplitFile,
-    models: Annotated[Path, typer.Option("--models", help="Folder to write the model into.", show_default=False)],
-) -> None:
-    """Turn the best checkpoint of a run into an ONNX graph that was seen to compute the same.
-
-    Example: [bold]cascade train export segmenter runs/segmenter figshare/ --split figshare/split.json --models new[/]
-    """
-    if name not in (SEGMENTER, CLASSIFIER):
-        raise CascadeError(f"there is no model {name!r}", fix=f"give {SEGMENTER} or {CLASSIFIER}")
-    with _train_packages():
-        from train.export import export_model
-
-    _stderr().print(_record_table(export_model(name, run, folder, split_file, models)))
-
-
 def _stderr() -> Console:
     return Console(stderr=True, highlight=False)
-
-
-def _given(**settings: Any) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
-
-
-@contextmanager
-def _train_packages() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise CascadeError(
-            f"training needs the package {error.name}, which is not installed", fix="pip install 'cascade[train]'"
-        ) from error
 
 
 def _split_table(split: "Split", path: Path) -> Table:
@@ -317,11 +193,4 @@ def _split_table(split: "Split", path: Path) -> Table:
         labels = Counter(item.label for item in slices)
         patients = {item.patient for item in slices}
         table.add_row(part, *(f"{labels[name]:,}" for name in CLASS_NAMES), f"{len(slices):,}", f"{len(patients):,}")
-    return table
-
-
-def _record_table(record: dict[str, Any]) -> Table:
-    table = Table(show_header=False)
-    for name, value in record.items():
-        table.add_row(name, Text(str(value), overflow="fold"))
     return table

@@ -1,0 +1,147 @@
+"""The commands `cascade train ...`; torch and all of train/ are imported when one of them runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cascade.errors import CascadeError
+from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
+
+app = typer.Typer(help="Train the two models and export them.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
+SplitFile = Annotated[
+    Path, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, show_default=False)]
+TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0, show_default=False)]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Start from `imagenet`, `none` or a file of weights.", show_default="imagenet"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", show_default="0")]
+Devices = Annotated[int | None, typer.Option("--devices", min=0, help="GPUs to use; 0 takes all.", show_default="0")]
+LimitBatches = Annotated[
+    int | None, typer.Option("--limit-batches", min=1, help="Of each epoch, to try things out.", show_default=False)
+]
+
+
+@app.command("segmenter", no_args_is_help=True)
+def train_segmenter(
+    folder: Folder,
+    split_file: SplitFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/segmenter"),
+    resume: Resume = False,
+    epochs: Epochs = None,
+    batch_size: TrainBatchSize = None,
+    learning_rate: LearningRate = None,
+    weights: Weights = None,
+    seed: Seed = None,
+    devices: Devices = None,
+    limit_batches: LimitBatches = None,
+) -> None:
+    """Train the U-Net that outlines the tumor.
+
+    Example: [bold]cascade train segmenter figshare/ --split figshare/split.json[/]
+    """
+    with _train_packages():
+        from train.segmenter import SegmenterSettings
+        from train.segmenter import train_segmenter as run_training
+
+    given = _given(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weights=weights,
+        seed=seed,
+        devices=devices,
+        limit_batches=limit_batches,
+    )
+    run_training(folder, split_file, out, SegmenterSettings(**given), resume=resume)
+
+
+@app.command("classifier", no_args_is_help=True)
+def train_classifier(
+    folder: Folder,
+    split_file: SplitFile,
+    models: Annotated[
+        Path,
+        typer.Option("--models", help="Folder of the segmenter that draws the masks.", show_default="that shipped"),
+    ] = SHIPPED,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/classifier"),
+    resume: Resume = False,
+    epochs: Epochs = None,
+    batch_size: TrainBatchSize = None,
+    learning_rate: LearningRate = None,
+    weights: Weights = None,
+    seed: Seed = None,
+    devices: Devices = None,
+    limit_batches: LimitBatches = None,
+) -> None:
+    """Train the ResNet-50 that names the tumor, on the crops that the exported segmenter finds.
+
+    Example: [bold]cascade train classifier figshare/ --split figshare/split.json --models models[/]
+    """
+    with _train_packages():
+        from train.classifier import ClassifierSettings
+        from train.classifier import train_classifier as run_training
+
+    given = _given(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weights=weights,
+        seed=seed,
+        devices=devices,
+        limit_batches=limit_batches,
+    )
+    run_training(folder, split_file, models, out, ClassifierSettings(**given), resume=resume)
+
+
+@app.command("export", no_args_is_help=True)
+def train_export(
+    name: Annotated[str, typer.Argument(help="segmenter or classifier.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of the training run.", show_default=False)],
+    folder: Folder,
+    split_file: SplitFile,
+    models: Annotated[Path, typer.Option("--models", help="Folder to write the model into.", show_default=False)],
+) -> None:
+    """Turn the best checkpoint of a run into an ONNX graph that was seen to compute the same.
+
+    Example: [bold]cascade train export segmenter runs/segmenter figshare/ --split figshare/split.json --models new[/]
+    """
+    if name not in (SEGMENTER, CLASSIFIER):
+        raise CascadeError(f"there is no model {name!r}", fix=f"give {SEGMENTER} or {CLASSIFIER}")
+    with _train_packages():
+        from train.export import export_model
+
+    Console(stderr=True, highlight=False).print(_record_table(export_model(name, run, folder, split_file, models)))
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+@contextmanager
+def _train_packages() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CascadeError(
+            f"training needs the package {error.name}, which is not installed", fix="pip install 'cascade[train]'"
+        ) from error
+
+
+def _record_table(record: dict[str, Any]) -> Table:
+    table = Table(show_header=False)
+    for name, value in record.items():
+        table.add_row(name, Text(str(value), overflow="fold"))
+    return table

@@ -1,0 +1,46 @@
+"""The models that come with the package, on the simulated samples: they are what they were when they were shipped."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.pipeline import Cascade
+from cascade.slices import read_slice
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+EXPECTED = json.loads((SAMPLES / "expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def found():
+    """File name → Prediction, of every sample."""
+    names = list(EXPECTED)
+    return dict(zip(names, Cascade.open().predict_batch([read_slice(SAMPLES / name) for name in names]), strict=True))
+
+
+def test_the_shipped_models_were_made_of_each_other_and_of_one_split():
+    segmenter, classifier = find_graph(SEGMENTER), find_graph(CLASSIFIER)
+    assert classifier.record["settings"]["segmenter_sha256"] == segmenter.sha256
+    assert classifier.record["settings"]["split_sha256"] == segmenter.record["settings"]["split_sha256"]
+
+
+def test_the_shipped_models_are_small():
+    assert sum(find_graph(name).path.stat().st_size for name in (SEGMENTER, CLASSIFIER)) < 60e6
+
+
+def test_the_shipped_segmenter_outlines_the_simulated_tumors(found):
+    masks = np.load(SAMPLES / "masks.npz")
+    dice = {}
+    for name, expected in EXPECTED.items():
+        if expected["class"] is not None:
+            mask, true = found[name].mask, masks[Path(name).stem]
+            dice[name] = 2 * (mask & true).sum() / (mask.sum() + true.sum())
+    assert min(dice.values()) > 0.7, dice
+
+
+def test_the_shipped_classifier_names_most_simulated_tumors(found):
+    right = [name for name, expected in EXPECTED.items() if expected["class"] and found[name].label == expected["class"]]
+    assert len(right) >= 7, right
