@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -12,6 +13,8 @@ from rich.text import Text
 
 from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Train the two models and export them.", no_args_is_help=True)
 
@@ -36,6 +39,7 @@ LimitBatches = Annotated[
 
 @app.command("segmenter", no_args_is_help=True)
 def train_segmenter(
+    context: typer.Context,
     folder: Folder,
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/segmenter"),
@@ -56,20 +60,12 @@ def train_segmenter(
         from train.segmenter import SegmenterSettings
         from train.segmenter import train_segmenter as run_training
 
-    given = _given(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weights=weights,
-        seed=seed,
-        devices=devices,
-        limit_batches=limit_batches,
-    )
-    run_training(folder, split_file, out, SegmenterSettings(**given), resume=resume)
+    run_training(folder, split_file, out, _settings(SegmenterSettings, context), resume=resume)
 
 
 @app.command("classifier", no_args_is_help=True)
 def train_classifier(
+    context: typer.Context,
     folder: Folder,
     split_file: SplitFile,
     models: Annotated[
@@ -94,16 +90,7 @@ def train_classifier(
         from train.classifier import ClassifierSettings
         from train.classifier import train_classifier as run_training
 
-    given = _given(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weights=weights,
-        seed=seed,
-        devices=devices,
-        limit_batches=limit_batches,
-    )
-    run_training(folder, split_file, models, out, ClassifierSettings(**given), resume=resume)
+    run_training(folder, split_file, models, out, _settings(ClassifierSettings, context), resume=resume)
 
 
 @app.command("export", no_args_is_help=True)
@@ -126,8 +113,10 @@ def train_export(
     Console(stderr=True, highlight=False).print(_record_table(export_model(name, run, folder, split_file, models)))
 
 
-def _given(**settings: Any) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
+def _settings(kind: type[T], context: typer.Context) -> T:
+    """The settings with what was given on the command line under their names; the rest as they are by default."""
+    given = {field.name: context.params.get(field.name) for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager
