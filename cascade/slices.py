@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from cascade import figshare
 from cascade.contract import SLICE_SIZE, Box
+from cascade.deep_colour import read_deep_colour
 from cascade.errors import CascadeError
 
 FloatArray = NDArray[np.float32]
@@ -57,6 +59,8 @@ def read_grey(path: Path) -> FloatArray:
     try:
         with Image.open(path) as image:
             _check_header(image, path)
+            if _is_deep_colour(image):
+                return read_deep_colour(path)
             return np.asarray(_grey(image)).astype(np.float32)
     except CascadeError:
         raise
@@ -83,9 +87,11 @@ def _check_header(image: ImageFile.ImageFile, path: Path) -> None:
         )
     if (pictures := getattr(image, "n_frames", 1)) > 1:
         raise CascadeError(f"{path}: holds {pictures} pictures", fix="save one slice a file")
-    if image.mode[0] not in "IF" and any(";16" in str(tile[3]) for tile in image.tile):
-        # Pillow would keep the upper 8 bits: of a slice that reaches 2000, seven levels.
-        raise CascadeError(f"{path}: is colour of 16 bits a channel", fix="export the slice as greyscale of 16 bits")
+
+
+def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
+    bits = image.tag_v2.get(BITSPERSAMPLE, ()) if isinstance(image, TiffImageFile) else ()
+    return bits[1:2] == (16,) or (image.mode[0] not in "IF" and any(";16" in str(tile[3]) for tile in image.tile))
 
 
 def _grey(image: Image.Image) -> Image.Image:

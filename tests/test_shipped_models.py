@@ -42,5 +42,7 @@ def test_the_shipped_segmenter_outlines_the_simulated_tumors(found):
 
 
 def test_the_shipped_classifier_names_most_simulated_tumors(found):
-    right = [name for name, expected in EXPECTED.items() if expected["class"] and found[name].label == expected["class"]]
+    right = [
+        name for name, expected in EXPECTED.items() if expected["class"] and found[name].label == expected["class"]
+    ]
     assert len(right) >= 7, right

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cascade.contract import SLICE_SIZE, Box
@@ -90,13 +91,21 @@ def test_what_is_transparent_shows_black_whatever_colour_hides_there(tmp_path, m
 
 
 @pytest.mark.parametrize("colour", [2, 4, 6])  # RGB, grey with alpha, RGB with alpha
-def test_16_bit_colour_is_refused_since_pillow_would_keep_8_bits_of_it(tmp_path, colour):
-    """A slice of 0 to 1,995 once came back as 0 to 7."""
+def test_16_bit_colour_keeps_its_depth(tmp_path, colour):
+    """A slice of 0 to 1,995 once came back as 0 to 7: Pillow keeps the upper 8 bits."""
     channels = {2: 3, 4: 2, 6: 4}[colour]
     rows = b"".join(b"\0" + np.repeat(row * 5, channels).astype(">u2").tobytes() for row in RAMP)
-    with pytest.raises(CascadeError, match=r"a\.png: is colour of 16 bits") as raised:
-        read_grey(png(tmp_path / "a.png", 20, 20, 16, colour, rows))
-    assert "greyscale of 16 bits" in raised.value.fix
+    found = read_grey(png(tmp_path / "a.png", 20, 20, 16, colour, rows))
+    opaque = 1 if colour == 2 else RAMP * 5 / 65_535  # the last channel holds the ramp too
+    assert np.allclose(found, RAMP * 5 * opaque, rtol=1e-5)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_16_bit_colour_tiff_becomes_its_luma_in_full_depth(tmp_path, planar):
+    channels = np.stack([np.full((20, 24), value, dtype=np.uint16) for value in (2000, 1000, 500)], axis=-1)
+    stored = channels if planar == "contig" else np.moveaxis(channels, -1, 0)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planar)
+    assert np.allclose(read_grey(tmp_path / "a.tif"), 1242)  # 0.299 * 2000 + 0.587 * 1000 + 0.114 * 500
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp"])
