@@ -34,9 +34,6 @@ TOLERANCE = 1e-3
 COMPARED_SLICES = 32
 """Taken evenly from the validation part."""
 
-SMALLEST_STORED_AS_FP16 = 1024
-"""Values. Smaller tensors (biases, BatchNorm, sizes of resizes) stay FP32: they weigh nothing."""
-
 DATA = "figshare brain tumor dataset by Jun Cheng, doi 10.6084/m9.figshare.1512427, CC BY 4.0"
 
 
@@ -107,17 +104,20 @@ def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> 
 
 
 def round_weights_to_fp16(network: nn.Module) -> None:
-    """Makes PyTorch compute with the weights as they will be stored."""
+    """Makes PyTorch compute with the weights of convolutions and linear layers as they will be stored.
+
+    What has one dimension (biases, BatchNorm's four) stays FP32: it weighs nothing, and variances may underflow.
+    """
     for parameter in network.parameters():
-        if parameter.numel() >= SMALLEST_STORED_AS_FP16:
+        if parameter.ndim > 1:
             parameter.data = parameter.data.half().float()
 
 
 def store_weights_as_fp16(model: onnx.ModelProto) -> None:
-    """Halves the file: each large FP32 weight becomes FP16 with a cast behind it, which runtimes fold away."""
+    """Halves the file: each FP32 weight becomes FP16 with a cast behind it, which runtimes fold away."""
     casts = []
     for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < SMALLEST_STORED_AS_FP16:
+        if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
             continue
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}_fp16"))
