@@ -5,9 +5,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
-from torchvision import tv_tensors  # noqa: E402
+from torchvision import tv_tensors
 
-from train.augment import RandomIntensity, RandomQuarterTurn, augmentation, jitter_mask  # noqa: E402
+from train.augment import RandomIntensity, RandomQuarterTurn, augmentation, jitter_mask
 
 
 def test_slice_and_mask_stay_on_top_of_each_other():

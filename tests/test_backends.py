@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from cascade.backends import BACKENDS, open_graph
 from cascade.errors import CascadeError
-
-onnx = pytest.importorskip("onnx", reason="writes the graphs that these tests run; it comes with the extra `train`")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.region import CROP_SIZE, MIN_SIDE, classifier_planes, crop, crop_box, normalise  # noqa: E402
+from train.region import CROP_SIZE, MIN_SIDE, classifier_planes, crop, crop_box, normalise
 
 
 def mask_of(left, top, right, bottom):

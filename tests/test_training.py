@@ -15,15 +15,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-from cascade.contract import CLASS_NAMES  # noqa: E402
-from cascade.errors import CascadeError  # noqa: E402
-from cascade.graphs import find_graph  # noqa: E402
-from cascade.pipeline import Cascade  # noqa: E402
-from cascade.slices import Slice  # noqa: E402
-from cascade.split import make_split, write_split  # noqa: E402
-from train import export  # noqa: E402
-from train.classifier import ClassifierSettings, classifier_network, start_weights, train_classifier  # noqa: E402
-from train.segmenter import SegmenterSettings, train_segmenter  # noqa: E402
+from cascade.contract import CLASS_NAMES
+from cascade.errors import CascadeError
+from cascade.graphs import find_graph
+from cascade.pipeline import Cascade
+from cascade.slices import Slice
+from cascade.split import make_split, write_split
+from train import export
+from train.classifier import ClassifierSettings, classifier_network, start_weights, train_classifier
+from train.segmenter import SegmenterSettings, train_segmenter
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
 
