@@ -56,9 +56,9 @@ def augmentation() -> v2.Transform:
             v2.RandomApply(
                 [
                     v2.RandomAffine(
-                        degrees=25,
+                        degrees=30,
                         translate=(0.08, 0.08),
-                        scale=(0.8, 1.25),
+                        scale=(0.7, 1.4),
                         shear=8,
                         interpolation=v2.InterpolationMode.BILINEAR,
                     )

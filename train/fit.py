@@ -16,7 +16,13 @@ from typing import Any
 import lightning
 import matplotlib
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichProgressBar,
+)
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,9 +37,10 @@ import matplotlib.pyplot as plt
 class FitSettings:
     """What can be set for a training.
 
-    patience  epochs without a better validation result after which it stops.
-    weights   what the network starts from: `imagenet`, `none` or a file.
-    devices   how many GPUs (or CPU processes); 0 takes all there are.
+    patience   epochs without a better validation result after which it stops.
+    weights    what the network starts from: `imagenet`, `none` or a file.
+    ema_decay  of the weights' exponential moving average, a step; the average is what is validated and exported.
+    devices    how many GPUs (or CPU processes); 0 takes all there are.
     """
 
     epochs: int
@@ -42,6 +49,7 @@ class FitSettings:
     weight_decay: float
     patience: int
     weights: str
+    ema_decay: float = 0.995
     seed: int = 0
     devices: int = 0
     limit_batches: int = 0  # of each epoch, to try things out; 0 takes all
@@ -93,6 +101,7 @@ def fit(
     lightning.seed_everything(settings.seed, workers=True, verbose=False)
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [
+        EMAWeightAveraging(decay=settings.ema_decay),
         ModelCheckpoint(
             dirpath=out, filename="best", monitor=monitor, mode="max", save_last=True, enable_version_counter=False
         ),

@@ -23,6 +23,10 @@ from train.region import normalise
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
 
+STOCHASTIC_DEPTH = 0.1
+"""Share of the steps in which the encoder's last residual block is left out, less for those before it (Huang 2016)."""
+
+
 @dataclass(frozen=True)
 class SegmenterSettings(FitSettings):
     """learning_rate is the peak of a one-cycle schedule (Smith and Topin 2019), batch_size counts slices."""
@@ -38,7 +42,12 @@ class SegmenterSettings(FitSettings):
 def segmenter_network() -> nn.Module:
     """(N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) normalised → logits of the same shape; 3.8 M parameters."""
     network: nn.Module = smp.Unet(
-        "tu-efficientnet_lite0", encoder_weights=None, in_channels=1, classes=1, decoder_channels=(128, 64, 48, 32, 16)
+        "tu-efficientnet_lite0",
+        encoder_weights=None,
+        in_channels=1,
+        classes=1,
+        decoder_channels=(128, 64, 48, 32, 16),
+        drop_path_rate=STOCHASTIC_DEPTH,
     )
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
