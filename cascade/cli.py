@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade import __version__, cli_train
-from cascade.backends import BACKENDS
+from cascade.backends import AUTO, BACKENDS
 from cascade.cli_train import Folder
 from cascade.contract import CLASS_NAMES
+from cascade.engines import ENGINES
 from cascade.errors import CascadeError
 from cascade.graphs import SHIPPED
 
@@ -37,7 +38,10 @@ app.add_typer(data, name="data")
 app.add_typer(cli_train.app, name="train")
 
 Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]
-BackendName = Annotated[str, typer.Option("--backend", help=f"What runs them: {', '.join(BACKENDS)}.")]
+BackendName = Annotated[
+    str, typer.Option("--backend", help=f"What runs them: {', '.join(BACKENDS)}, or auto for the fastest that can.")
+]
+Engines = Annotated[Path, typer.Option("--engines", help="Folder of the engines that `cascade build` made.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices that go through the models at once.")]
 
 
@@ -69,7 +73,8 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(help="Slices, folders of slices, or patterns.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("results"),
     models: Models = SHIPPED,
-    backend: BackendName = "onnxruntime",
+    backend: BackendName = AUTO,
+    engines: Engines = ENGINES,
     batch_size: BatchSize = 8,
     overlays: Annotated[bool, typer.Option(help="Draw a picture of each slice with what was found.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out.")] = False,
@@ -84,7 +89,7 @@ def predict(
     Example: [bold]cascade predict scans/ --out results[/]
     """
     from cascade.predict import predict_paths
-    from cascade.predict_screen import failures, progress_bar, run_report
+    from cascade.predict_screen import backend_line, failures, progress_bar, run_report
 
     console = _stderr()
     with progress_bar(console, quiet=quiet) as progress:
@@ -94,9 +99,11 @@ def predict(
             out,
             models=models,
             backend=backend,
+            engines=engines,
             batch_size=batch_size,
             overlays=overlays,
             overwrite=overwrite,
+            opened=lambda choice: None if quiet else progress.console.print(backend_line(choice), soft_wrap=True),
             begin=lambda count: progress.update(task, total=count),
             advance=lambda row: progress.advance(task),
         )
@@ -114,7 +121,8 @@ def evaluate(
     whole: Annotated[bool, typer.Option("--all", help="Evaluate the whole folder instead of a part.")] = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics, table and figures.")] = Path("evaluation"),
     models: Models = SHIPPED,
-    backend: BackendName = "onnxruntime",
+    backend: BackendName = AUTO,
+    engines: Engines = ENGINES,
     batch_size: BatchSize = 8,
 ) -> None:
     """Measure masks and classes against a labelled data set.
@@ -129,7 +137,14 @@ def evaluate(
     from cascade.evaluate import metrics_table
 
     metrics = run_evaluation(
-        folder, split_file=split_file, part=part, models=models, backend=backend, batch_size=batch_size, out=out
+        folder,
+        split_file=split_file,
+        part=part,
+        models=models,
+        backend=backend,
+        engines=engines,
+        batch_size=batch_size,
+        out=out,
     )
     _stderr().print(metrics_table(metrics))
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cascade import __version__
+from cascade.backends import open_backend
 from cascade.dataset import Record, count_slices, read_labelled, scan
 from cascade.errors import CascadeError
 from cascade.evaluation.figures import charts
@@ -35,7 +36,15 @@ Found = tuple[Record, LabelledSlice] | CascadeError
 
 
 def evaluate(
-    folder: Path, *, split_file: Path | None, part: str, models: Path, backend: str, batch_size: int, out: Path
+    folder: Path,
+    *,
+    split_file: Path | None,
+    part: str,
+    models: Path,
+    backend: str,
+    engines: Path,
+    batch_size: int,
+    out: Path,
 ) -> dict[str, Any]:
     """The metrics of a part of a split, or of the whole folder where `split_file` is None; also written into `out`.
 
@@ -45,7 +54,8 @@ def evaluate(
     _check_out(out, folder)
     graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
     found, total, split_sha256 = _slices(folder, split_file, part)
-    cascade = Cascade.open(models, backend)
+    loaded = open_backend(backend, models, engines).backend
+    cascade = Cascade(loaded)
     scored, problems = _run(cascade, map(_usable, found), total, batch_size)
     if not scored:
         raise CascadeError(
@@ -58,7 +68,7 @@ def evaluate(
         "models": {name: graph.sha256 for name, graph in graphs.items()},
         "models_trained_on_this_split": split_sha256 is not None
         and all(graph.record.get("settings", {}).get("split_sha256") == split_sha256 for graph in graphs.values()),
-        "backend": backend,
+        "backend": loaded.description,
         "part": part if split_file else "all",
         "split_sha256": split_sha256,
         "failed": {

@@ -1,16 +1,17 @@
 """START HERE: `Cascade.predict` takes a slice through both models and returns a `Prediction`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.backends import Backend, FloatArray, open_graph
-from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD, Box
+from cascade.backends import AUTO, Backend, FloatArray, Outputs, open_backend
+from cascade.contract import CLASS_NAMES, THRESHOLD, Box
+from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.graphs import SHIPPED
 from cascade.slices import Letterbox, Slice
 
 
@@ -21,11 +22,13 @@ class Prediction:
     mask           (H, W) bool, True on tumor, on the pixel grid of the input slice.
     box            where the classifier looked, pixels; None when the mask is empty.
     probabilities  one a class name, summing to 1; empty when the mask is empty.
+    latency_ms     the models' time for the slice's batch, divided by the batch's length.
     """
 
     mask: NDArray[np.bool_]
-    box: Box | None
+    box: Box | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
+    latency_ms: float = 0.0
 
     @property
     def label(self) -> str | None:
@@ -34,18 +37,18 @@ class Prediction:
 
 
 class Cascade:
-    """Both graphs, loaded. The classifier is asked only about slices in which the segmenter found something."""
+    """Both graphs, loaded into one backend."""
 
-    def __init__(self, segmenter: Backend, classifier: Backend) -> None:
-        self._segmenter, self._classifier = segmenter, classifier
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     @classmethod
-    def open(cls, models: Path = SHIPPED, backend: str = "onnxruntime") -> "Cascade":
-        """Loads the graphs of a models folder, the shipped ones by default.
+    def open(cls, models: Path = SHIPPED, backend: str = AUTO, engines: Path = ENGINES) -> "Cascade":
+        """Loads the graphs of a models folder, the shipped ones by default, into the fastest backend that can run.
 
         Raises CascadeError for a folder whose files models.json does not vouch for, or a backend that cannot run here.
         """
-        return cls(*(open_graph(find_graph(name, models).path, backend) for name in (SEGMENTER, CLASSIFIER)))
+        return cls(open_backend(backend, models, engines).backend)
 
     def predict(self, slice_: Slice) -> Prediction:
         """What there is in one slice."""
@@ -53,35 +56,46 @@ class Cascade:
 
     def predict_batch(self, slices: Sequence[Slice]) -> list[Prediction]:
         """What there is in each of the slices, which may differ in size."""
+        return self.begin(slices)()
+
+    def begin(self, slices: Sequence[Slice]) -> Callable[[], list[Prediction]]:
+        """`predict_batch` in two halves: a GPU works while the caller prepares the next batch, then asks for this one.
+
+        Begin at most one more before asking.
+        """
         if not slices:
-            return []
+            return list
         letterboxes = [Letterbox(*item.pixels.shape) for item in slices]
         squares = np.stack([box.square(item.pixels) for box, item in zip(letterboxes, slices, strict=True)])[:, None]
-        probability = self.segment(squares)
-        masks = [box.original(plane[0]) >= THRESHOLD for box, plane in zip(letterboxes, probability, strict=True)]
-        found = [index for index, mask in enumerate(masks) if mask.any()]
-        predictions = [Prediction(mask, box=None) for mask in masks]
-        if found:
-            class_probability, boxes = self.classify(squares[found], probability[found])
-            for index, row, box in zip(found, class_probability.tolist(), boxes.tolist(), strict=True):
-                predictions[index] = Prediction(
-                    masks[index], letterboxes[index].original_box(Box(*box)), dict(zip(CLASS_NAMES, row, strict=True))
-                )
-        return predictions
+        wait = self._backend.begin(squares)
+        return lambda: _predictions(letterboxes, wait())
 
     def segment(self, squares: FloatArray) -> FloatArray:
-        """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape.
-
-        Raises CascadeError for NaN, which would otherwise pass for "no tumor".
-        """
-        probability = self._segmenter.run(**{SLICE: squares})[PROBABILITY]
-        if np.isnan(probability).any():
-            raise CascadeError(
-                "the segmenter computed NaN", fix="use the onnxruntime backend, or build the engine again"
-            )
-        return probability
+        """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape."""
+        return _without_nan(self._backend.segment(squares))
 
     def classify(self, squares: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Slices and masks or probabilities, (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → (N, 3) by class, (N, 4) boxes."""
-        outputs = self._classifier.run(**{SLICE: squares, PROBABILITY: probability})
-        return outputs[CLASS_PROBABILITY], outputs[BOX]
+        return self._backend.classify(squares, probability)
+
+
+def _predictions(letterboxes: list[Letterbox], outputs: Outputs) -> list[Prediction]:
+    probability = _without_nan(outputs.probability)
+    latency_ms = sum(outputs.stages_ms.values()) / len(letterboxes)
+    predictions = []
+    for index, letterbox in enumerate(letterboxes):
+        mask = letterbox.original(probability[index, 0]) >= THRESHOLD
+        if mask.any():
+            box = letterbox.original_box(Box(*outputs.box[index].tolist()))
+            probabilities = dict(zip(CLASS_NAMES, outputs.class_probability[index].tolist(), strict=True))
+            predictions.append(Prediction(mask, box, probabilities, latency_ms))
+        else:
+            predictions.append(Prediction(mask, latency_ms=latency_ms))
+    return predictions
+
+
+def _without_nan(probability: FloatArray) -> FloatArray:
+    """Raises CascadeError for NaN, which would otherwise pass for "no tumor"."""
+    if np.isnan(probability).any():
+        raise CascadeError("the segmenter computed NaN", fix="use the onnxruntime backend, or build the engine again")
+    return probability

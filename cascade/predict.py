@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cascade.backends import Choice, open_backend
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
@@ -55,6 +56,9 @@ class Run:
         return 1 if len(self.failed) == len(self.rows) else 2
 
 
+Opened = Callable[[Choice], object]
+"""Called once with what runs the models, when they are loaded."""
+
 Begin = Callable[[int], object]
 """Called once with the number of slices."""
 
@@ -68,9 +72,11 @@ def predict_paths(
     *,
     models: Path,
     backend: str,
+    engines: Path,
     batch_size: int,
     overlays: bool,
     overwrite: bool,
+    opened: Opened = lambda choice: None,
     begin: Begin = lambda count: None,
     advance: Advance = lambda row: None,
 ) -> Run:
@@ -80,17 +86,18 @@ def predict_paths(
     """
     inputs = find_slices(paths, written_folders(out))
     hashes = {name: find_graph(name, models).sha256 for name in (SEGMENTER, CLASSIFIER)}
-    cascade = Cascade.open(models, backend)
-    folder = ResultsFolder(out, inputs.folder, overlays, hashes, backend)
+    choice = open_backend(backend, models, engines)
+    opened(choice)
+    folder = ResultsFolder(out, inputs.folder, overlays, hashes, choice.backend.description)
     claim(folder, overwrite=overwrite)
     begin(len(inputs.names))
-    return predict_slices(cascade, inputs, folder, batch_size=batch_size, advance=advance)
+    return predict_slices(Cascade(choice.backend), inputs, folder, batch_size=batch_size, advance=advance)
 
 
 def predict_slices(
     cascade: Cascade, inputs: Inputs, folder: ResultsFolder, *, batch_size: int, advance: Advance = lambda row: None
 ) -> Run:
-    """Four batches are in memory at most: two read ahead, one in the models, one being written.
+    """Five batches are in memory at most: two read ahead, two in the models, one being written.
 
     A slice that cannot be read or written becomes a row that says why. However the run ends, its rows are saved.
     """
@@ -98,29 +105,37 @@ def predict_slices(
     rows: dict[str, SliceResult] = {}
     began = saved = time.monotonic()
     complete = False
+    writing: list[Future[SliceResult]] = []
 
     def finish(row: SliceResult) -> None:
         rows[row.name] = row
         advance(row)
 
+    def write(found: list[tuple[str, Slice, Prediction]]) -> None:
+        """Hands a batch to the writers when they are through with the one before."""
+        nonlocal writing
+        for future in writing:
+            finish(future.result())
+        writing = [writers.submit(_write, folder, *item) for item in found]
+
     with _ctrl_c() as pressed, ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
         try:
-            writing: list[Future[SliceResult]] = []
+            under_way: Callable[[], list[tuple[str, Slice, Prediction]]] = list
             for batch in _read_ahead(readers, inputs, batch_size):
                 if pressed.is_set():
                     break
                 for name, found in batch:
                     if isinstance(found, CascadeError):
                         finish(SliceResult.failed(name, found))
-                done = _predict(cascade, [(name, found) for name, found in batch if isinstance(found, Slice)])
-                for future in writing:
-                    finish(future.result())
-                writing = [writers.submit(_write, folder, *item) for item in done]
+                begun = _begin(cascade, [(name, found) for name, found in batch if isinstance(found, Slice)])
+                write(under_way())
+                under_way = begun
                 if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                     folder.save([*problems, *rows.values()], complete=False)
                     saved = time.monotonic()
-            for future in writing:
-                finish(future.result())
+            if not pressed.is_set():
+                write(under_way())
+            write([])
             complete = len(rows) == len(inputs.names)
         finally:
             readers.shutdown(cancel_futures=True)
@@ -169,17 +184,13 @@ def _read(path: Path) -> Slice | CascadeError:
         return error
 
 
-def _predict(cascade: Cascade, batch: list[tuple[str, Slice]]) -> list[tuple[str, Slice, Prediction, float]]:
-    """Adds to each slice what was found and the models' time for it in milliseconds."""
-    if not batch:
-        return []
-    began = time.perf_counter()
-    found = cascade.predict_batch([slice_ for _, slice_ in batch])
-    latency_ms = 1000 * (time.perf_counter() - began) / len(batch)
-    return [(name, slice_, prediction, latency_ms) for (name, slice_), prediction in zip(batch, found, strict=True)]
+def _begin(cascade: Cascade, batch: list[tuple[str, Slice]]) -> Callable[[], list[tuple[str, Slice, Prediction]]]:
+    """Starts the models; what is returned waits for them and adds to each slice what was found."""
+    wait = cascade.begin([slice_ for _, slice_ in batch])
+    return lambda: [(name, slice_, found) for (name, slice_), found in zip(batch, wait(), strict=True)]
 
 
-def _write(folder: ResultsFolder, name: str, slice_: Slice, found: Prediction, latency_ms: float) -> SliceResult:
+def _write(folder: ResultsFolder, name: str, slice_: Slice, found: Prediction) -> SliceResult:
     """Writes the pictures, then returns the row that says they are there."""
     try:
         write_atomically(folder.mask(name), mask_png(found.mask), durable=False)
@@ -195,5 +206,5 @@ def _write(folder: ResultsFolder, name: str, slice_: Slice, found: Prediction, l
         box=Box(*(round(edge, 2) for edge in found.box)) if found.box else None,
         mask_pixels=area,
         mask_mm2=round(area * slice_.spacing_mm[0] * slice_.spacing_mm[1], 2) if slice_.spacing_mm else None,
-        latency_ms=round(latency_ms, 2),
+        latency_ms=round(found.latency_ms, 2),
     )

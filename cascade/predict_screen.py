@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from cascade.backends import Choice
 from cascade.contract import CLASS_NAMES
 from cascade.predict import Run
 from cascade.results import NOTE
@@ -36,6 +37,12 @@ def progress_bar(console: Console, *, quiet: bool) -> Progress:
         disable=quiet or not console.is_terminal,
         refresh_per_second=4,  # each takes a few milliseconds from the models
     )
+
+
+def backend_line(choice: Choice) -> Text:
+    """What runs the models and, where it was chosen, why not something faster."""
+    reasons = "".join(f"\n  not {name}: {reason}" for name, reason in choice.passed_over.items())
+    return Text(f"Running on {choice.backend.description}.").append(reasons, style="dim")
 
 
 def run_report(run: Run, out: Path) -> RenderableType:

@@ -1,12 +1,18 @@
-"""A backend runs any graph: here one that adds two arrays, of any batch."""
+"""Graphs are run by name, and a backend is chosen: the graphs here add two arrays, of any batch."""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 import onnx
 import pytest
 
-from cascade.backends import BACKENDS, open_graph
+from cascade import backends
+from cascade.backends import BACKENDS, open_backend
+from cascade.backends.host import HostBackend
+from cascade.backends.onnxruntime import OnnxRuntimeGraph
+from cascade.contract import Box
 from cascade.errors import CascadeError
 
 
@@ -25,24 +31,95 @@ def adding_graph(tmp_path):
     return path
 
 
+def openvino_graph(path):
+    openvino = pytest.importorskip("openvino")
+    from cascade.backends.openvino import OpenVinoGraph
+
+    return OpenVinoGraph(openvino.Core(), path, "f32")
+
+
+@pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_onnxruntime_takes_named_arrays_and_gives_named_arrays(adding_graph, batch):
+def test_a_graph_takes_named_arrays_and_gives_named_arrays(adding_graph, load, batch):
     a = np.arange(2 * batch, dtype=np.float32).reshape(batch, 2)
-    found = open_graph(adding_graph, "onnxruntime").run(b=10 * a, a=a)
+    found = load(adding_graph).run(b=10 * a, a=a)
     assert set(found) == {"total", "twice"}
     assert found["total"].tolist() == (11 * a).tolist()
     assert found["twice"].tolist() == (2 * a).tolist()
     assert found["total"].dtype == np.float32
 
 
-def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
+def test_what_one_run_gave_stays_when_the_next_runs(adding_graph, load):
+    """Runtimes like to hand out memory that they use again."""
+    graph, ones = load(adding_graph), np.ones((1, 2), np.float32)
+    first = graph.run(a=ones, b=ones)
+    graph.run(a=5 * ones, b=5 * ones)
+    assert first["total"].tolist() == [[2.0, 2.0]]
+
+
+@pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
+def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     for path in (tmp_path / "broken.onnx", tmp_path / "nowhere.onnx"):
-        with pytest.raises(CascadeError, match=f"{path.name}: ONNX Runtime cannot load it"):
-            open_graph(path, "onnxruntime")
+        with pytest.raises(CascadeError, match=rf"{path.name}: (ONNX Runtime|OpenVINO) cannot load it"):
+            load(path)
 
 
-def test_an_unknown_backend_names_those_there_are(adding_graph):
+def test_only_slices_with_a_tumor_are_classified_and_the_others_get_zeros(constant_segmenter, constant_classifier):
+    class TumorInThird(constant_segmenter):
+        def run(self, **inputs):
+            outputs = super().run(**inputs)
+            outputs["probability"][:2] = 0.4
+            return outputs
+
+    classifier = constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4))
+    outputs = HostBackend(TumorInThird(0.9), classifier).begin(np.zeros((3, 1, 512, 512), np.float32))()
+    assert classifier.slices_seen == 1
+    assert outputs.class_probability.tolist() == [[0, 0, 0], [0, 0, 0], np.float32([0.2, 0.7, 0.1]).tolist()]
+    assert outputs.box.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 2, 3, 4]]
+    assert set(outputs.stages_ms) == {"segmenter", "classifier"}
+
+
+def test_an_unknown_backend_names_those_there_are():
     with pytest.raises(CascadeError, match="there is no backend 'abacus'") as raised:
-        open_graph(adding_graph, "abacus")
-    assert all(name in raised.value.fix for name in BACKENDS)
+        open_backend("abacus")
+    assert all(name in raised.value.fix for name in (*BACKENDS, "auto"))
+
+
+@pytest.fixture
+def only_onnxruntime(monkeypatch):
+    """As if nothing else were installed."""
+    for module in ("tensorrt", "tensorrt_rtx", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+
+def test_auto_ends_at_onnxruntime_and_says_why_at_nothing_faster(only_onnxruntime):
+    choice = open_backend("auto")
+    assert choice.name == "onnxruntime"
+    assert choice.backend.description.startswith("ONNX Runtime")
+    assert list(choice.passed_over) == ["tensorrt", "tensorrt-rtx", "openvino"]
+    assert all("is not installed" in reason for reason in choice.passed_over.values())
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx", "openvino"])
+def test_a_named_backend_that_cannot_run_is_an_error_with_the_fix(only_onnxruntime, name):
+    with pytest.raises(CascadeError, match="is not installed") as raised:
+        open_backend(name)
+    assert f"cascade[{name}]" in raised.value.fix
+
+
+def test_auto_takes_the_first_that_can_run(monkeypatch):
+    tried = []
+
+    def only_openvino_runs(name, segmenter, classifier, engines, **options):
+        tried.append(name)
+        if name != "openvino":
+            raise CascadeError(f"no {name} here", fix="none")
+        return "a backend"
+
+    monkeypatch.setattr(backends, "_open", only_openvino_runs)
+    choice = open_backend("auto")
+    assert (choice.name, choice.backend) == ("openvino", "a backend")
+    assert tried == ["tensorrt", "tensorrt-rtx", "openvino"]
+    assert choice.passed_over == {"tensorrt": "no tensorrt here", "tensorrt-rtx": "no tensorrt-rtx here"}

@@ -16,11 +16,12 @@ from PIL import Image
 from rich.console import Console
 
 import cascade.evaluate
+from cascade.backends import Choice
+from cascade.backends.host import HostBackend
 from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY
 from cascade.errors import CascadeError
 from cascade.evaluate import evaluate, metrics_table
 from cascade.files import sha256_of
-from cascade.pipeline import Cascade
 from cascade.split import make_split, write_split
 
 MENINGIOMA, GLIOMA, PITUITARY = range(3)
@@ -71,7 +72,8 @@ def models(tmp_path, monkeypatch):
         (folder / f"{name}.onnx").write_text(name)
     hashes = {name: {"sha256": sha256_of(folder / f"{name}.onnx")} for name in ("segmenter", "classifier")}
     (folder / "models.json").write_text(json.dumps(hashes))
-    monkeypatch.setattr(Cascade, "open", lambda models, backend: Cascade(StubSegmenter(), StubClassifier()))
+    stub = Choice("onnxruntime", HostBackend(StubSegmenter(), StubClassifier(), "stub"))
+    monkeypatch.setattr(cascade.evaluate, "open_backend", lambda backend, models, engines: stub)
     return folder
 
 
@@ -98,6 +100,7 @@ def run(folder, models, tmp_path, monkeypatch):
             "split_file": None,
             "part": "test",
             "backend": "onnxruntime",
+            "engines": tmp_path / "engines",
             "batch_size": 4,
             "out": tmp_path / "out",
         }
@@ -215,7 +218,7 @@ def test_metrics_json_holds_what_is_promised_and_what_is_returned(run, models, t
         low, high = metrics["accuracy"][name]["ci95"]
         assert 0 <= low <= metrics["accuracy"][name]["value"] <= high <= 1
     assert metrics["models"]["segmenter"] == sha256_of(models / "segmenter.onnx")
-    assert (metrics["part"], metrics["split_sha256"], metrics["backend"]) == ("all", None, "onnxruntime")
+    assert (metrics["part"], metrics["split_sha256"], metrics["backend"]) == ("all", None, "stub")
 
 
 def test_the_figures_are_there(run, tmp_path):

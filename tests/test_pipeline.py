@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from cascade.backends.host import HostBackend
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.pipeline import Cascade
@@ -19,7 +20,7 @@ def slice_of(height, width):
 
 
 def test_an_empty_mask_means_no_tumor_and_no_class(constant_segmenter, forbidden):
-    found = Cascade(segmenter=constant_segmenter(0.0), classifier=forbidden).predict(slice_of(512, 512))
+    found = Cascade(HostBackend(segmenter=constant_segmenter(0.0), classifier=forbidden)).predict(slice_of(512, 512))
     assert not found.mask.any()
     assert found.box is None
     assert found.probabilities == {}
@@ -29,10 +30,9 @@ def test_an_empty_mask_means_no_tumor_and_no_class(constant_segmenter, forbidden
 def test_a_probability_just_below_the_threshold_is_no_tumor_and_one_at_it_is(
     constant_segmenter, constant_classifier, forbidden
 ):
-    below = Cascade(constant_segmenter(0.4999), forbidden).predict(slice_of(512, 512))
-    at = Cascade(constant_segmenter(0.5), constant_classifier((1, 0, 0), Box(0, 0, 512, 512))).predict(
-        slice_of(512, 512)
-    )
+    below = Cascade(HostBackend(constant_segmenter(0.4999), forbidden)).predict(slice_of(512, 512))
+    classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
+    at = Cascade(HostBackend(constant_segmenter(0.5), classifier)).predict(slice_of(512, 512))
     assert not below.mask.any()
     assert at.mask.all()
 
@@ -40,7 +40,7 @@ def test_a_probability_just_below_the_threshold_is_no_tumor_and_one_at_it_is(
 def test_mask_and_box_come_back_on_the_slices_own_grid(constant_segmenter, constant_classifier):
     segmenter = constant_segmenter(1.0, Box(left=100, top=200, right=140, bottom=260))
     classifier = constant_classifier((0.2, 0.7, 0.1), Box(left=90, top=190, right=170, bottom=270))
-    found = Cascade(segmenter, classifier).predict(slice_of(256, 256))  # half the square's size
+    found = Cascade(HostBackend(segmenter, classifier)).predict(slice_of(256, 256))  # half the square's size
     rows, columns = np.nonzero(found.mask)
     assert found.mask.shape == (256, 256)
     assert found.mask.dtype == bool
@@ -55,7 +55,8 @@ def test_mask_and_box_come_back_on_the_slices_own_grid(constant_segmenter, const
 def test_any_shape_gets_a_mask_of_its_own_shape_and_a_box_inside_it(
     constant_segmenter, constant_classifier, height, width
 ):
-    cascade = Cascade(constant_segmenter(1.0), constant_classifier((0, 0, 1), Box(0, 0, 512, 512)))
+    classifier = constant_classifier((0, 0, 1), Box(0, 0, 512, 512))
+    cascade = Cascade(HostBackend(constant_segmenter(1.0), classifier))
     found = cascade.predict(slice_of(height, width))
     assert found.mask.shape == (height, width)
     assert found.mask.all()
@@ -79,7 +80,7 @@ def test_slices_of_mixed_sizes_keep_their_order_and_only_those_with_a_tumor_are_
         slice_of(16, 16),
         slice_of(40, 60),
     ]  # up to 599, 262,143, 255 and 2,399
-    found = Cascade(TumorInBrightSlices(), classifier).predict_batch(slices)
+    found = Cascade(HostBackend(TumorInBrightSlices(), classifier)).predict_batch(slices)
     assert [item.label for item in found] == [None, "meningioma", None, "meningioma"]
     assert [item.mask.shape for item in found] == [(20, 30), (512, 512), (16, 16), (40, 60)]
     assert [item.box for item in found] == [None, Box(0, 0, 512, 512), None, Box(0, 0, 60, 40)]
@@ -87,19 +88,19 @@ def test_slices_of_mixed_sizes_keep_their_order_and_only_those_with_a_tumor_are_
 
 
 def test_an_empty_batch_gives_an_empty_list(forbidden):
-    assert Cascade(forbidden, forbidden).predict_batch([]) == []
+    assert Cascade(HostBackend(forbidden, forbidden)).predict_batch([]) == []
 
 
 def test_nan_from_a_segmenter_is_an_error_and_not_no_tumor(constant_segmenter, forbidden):
     """NaN >= 0.5 is False: an engine that overflows in FP16 would find every slice healthy."""
     with pytest.raises(CascadeError, match="the segmenter computed NaN"):
-        Cascade(constant_segmenter(float("nan")), forbidden).predict(slice_of(64, 64))
+        Cascade(HostBackend(constant_segmenter(float("nan")), forbidden)).predict(slice_of(64, 64))
 
 
 def test_models_that_cannot_be_loaded_are_refused_before_any_slice_is_read(tmp_path):
-    (tmp_path / "segmenter.onnx").write_bytes(b"no graph")
-    (tmp_path / "models.json").write_text(
-        json.dumps({"segmenter": {"sha256": hashlib.sha256(b"no graph").hexdigest()}})
-    )
+    record = {"sha256": hashlib.sha256(b"no graph").hexdigest()}
+    for name in ("segmenter", "classifier"):
+        (tmp_path / f"{name}.onnx").write_bytes(b"no graph")
+    (tmp_path / "models.json").write_text(json.dumps({"segmenter": record, "classifier": record}))
     with pytest.raises(CascadeError, match=r"segmenter\.onnx: ONNX Runtime cannot load it"):
-        Cascade.open(tmp_path)
+        Cascade.open(tmp_path, "onnxruntime")

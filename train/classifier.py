@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchvision.models import resnet50
 
-from cascade.backends import open_graph
+from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import CLASS_NAMES, PROBABILITY, SLICE, THRESHOLD
 from cascade.graphs import SEGMENTER, Graph, find_graph
 from cascade.split import read_split
@@ -90,11 +90,11 @@ class ClassifierTraining(lightning.LightningModule):
 
 def draw_masks(store: SliceStore, segmenter: Graph) -> Tensor:
     """(S, 1, SLICE_SIZE, SLICE_SIZE) bool: where the exported segmenter sees tumor in each slice of the store."""
-    backend = open_graph(segmenter.path, "onnxruntime")
+    loaded = OnnxRuntimeGraph(segmenter.path)
     pieces = store.slices.split(8)
     return torch.cat(
         [
-            torch.from_numpy(backend.run(**{SLICE: piece.float().numpy()})[PROBABILITY] >= THRESHOLD)
+            torch.from_numpy(loaded.run(**{SLICE: piece.float().numpy()})[PROBABILITY] >= THRESHOLD)
             for piece in track(pieces, "drawing masks", console=Console(stderr=True))
         ]
     )

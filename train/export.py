@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from cascade.backends import open_graph
+from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
@@ -134,11 +134,11 @@ def largest_difference(content: bytes, graph: nn.Module, inputs: dict[str, Tenso
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "graph.onnx"
         path.write_bytes(content)
-        backend = open_graph(path, "onnxruntime")
+        loaded = OnnxRuntimeGraph(path)
         difference, same = 0.0, True
         for start in range(0, len(inputs[SLICE]), 8):
             batch = {name: value[start : start + 8] for name, value in inputs.items()}
-            exported = backend.run(**{name: value.numpy() for name, value in batch.items()})[output]
+            exported = loaded.run(**{name: value.numpy() for name, value in batch.items()})[output]
             with torch.inference_mode():
                 result = graph(**batch)
             expected = (result[0] if isinstance(result, tuple) else result).numpy()

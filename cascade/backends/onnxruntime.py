@@ -5,10 +5,21 @@ from pathlib import Path
 import onnxruntime
 
 from cascade.backends import FloatArray
+from cascade.backends.host import HostBackend
 from cascade.errors import CascadeError
+from cascade.graphs import Graph
 
 
-class OnnxRuntimeBackend:
+def open_onnxruntime(segmenter: Graph, classifier: Graph) -> HostBackend:
+    """Raises CascadeError for a graph that cannot be loaded."""
+    return HostBackend(
+        OnnxRuntimeGraph(segmenter.path),
+        OnnxRuntimeGraph(classifier.path),
+        f"ONNX Runtime {onnxruntime.__version__}, CPU, FP32",
+    )
+
+
+class OnnxRuntimeGraph:
     """Takes any batch; uses all cores."""
 
     def __init__(self, path: Path) -> None:

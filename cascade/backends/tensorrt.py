@@ -1,0 +1,203 @@
+"""TensorRT on the GPU, both flavours; all that touches the GPU's memory, streams and clock is in this file.
+
+The two engines run one after the other on one stream, and the probability map goes from one to the other without
+leaving the GPU. Two sets of buffers take turns, so that one batch is uploaded and another downloaded while the engines
+work on a third.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import cycle, pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cascade.backends import FloatArray, Outputs, Pending
+from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.engines import Engine, Gpu, build_command, find_engine, why_unfit
+from cascade.errors import CascadeError
+from cascade.graphs import CLASSIFIER, SEGMENTER, Graph
+
+SHAPES = {
+    SLICE: (1, SLICE_SIZE, SLICE_SIZE),
+    PROBABILITY: (1, SLICE_SIZE, SLICE_SIZE),
+    CLASS_PROBABILITY: (len(CLASS_NAMES),),
+    BOX: (4,),
+}
+"""Of one slice, by the name of the graphs' input or output."""
+
+Arrived = tuple[dict[str, FloatArray], dict[str, float]]
+"""What came down from the GPU: arrays by name, and milliseconds by stage."""
+
+
+def open_tensorrt(flavor: str, segmenter: Graph, classifier: Graph, engines: Path) -> "TensorRtBackend":
+    """Loads the engines that `cascade build --flavor FLAVOR` made of these two graphs.
+
+    Raises CascadeError where TensorRT, pycuda or a GPU is missing, and where an engine is missing, was changed or is
+    for another graph, TensorRT version or GPU.
+    """
+    trt = _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade[{flavor}]'")
+    graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
+    files = {name: find_engine(name, engines, flavor, graph) for name, graph in graphs.items()}
+    cuda = _import(
+        "pycuda.driver", "pycuda is not installed", f"install the CUDA toolkit, then pip install 'cascade[{flavor}]'"
+    )
+    try:
+        cuda.init()
+        device = cuda.Device(0)
+    except cuda.Error as error:
+        raise CascadeError(
+            f"there is no NVIDIA GPU that CUDA can use ({error})", fix="use --backend onnxruntime or openvino"
+        ) from error
+    gpu = Gpu(device.name(), "{}.{}".format(*device.compute_capability()))
+    for engine in files.values():
+        recipe = engine.sidecar.recipe
+        if reason := why_unfit(recipe, trt.__version__, gpu):
+            fix = build_command(flavor, engines, segmenter.path.parent, recipe, gpu)
+            raise CascadeError(f"{engine.path}: {reason}", fix=fix)
+    return TensorRtBackend(trt, cuda, device, files)
+
+
+def _import(module: str, problem: str, fix: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise CascadeError(f"{problem} ({error})", fix=fix) from error
+
+
+class TensorRtBackend:
+    """Both engines on one GPU; to be used from one thread at a time.
+
+    A batch beyond the engines' largest goes through in pieces, one below their smallest is filled up.
+    """
+
+    def __init__(self, trt: ModuleType, cuda: ModuleType, device: Any, engines: dict[str, Engine]) -> None:
+        self._cuda = cuda
+        self._context = device.retain_primary_context()
+        self.description = f"{trt.__name__} {trt.__version__} on {device.name()}, FP16"
+        with self._active():
+            self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive its engines
+            loaded = {name: self._load(engine) for name, engine in engines.items()}
+            self._executions = {name: engine.create_execution_context() for name, engine in loaded.items()}
+            self._tensors = {
+                name: [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+                for name, engine in loaded.items()
+            }
+            profiles = [engine.get_tensor_profile_shape(SLICE, 0) for engine in loaded.values()]
+            self._smallest = max(int(smallest[0]) for smallest, _, _ in profiles)
+            self._largest = min(int(largest[0]) for _, _, largest in profiles)
+            self._uploads, self._runs, self._downloads = (cuda.Stream() for _ in range(3))
+            self._buffers = cycle([Buffers(cuda, self._largest), Buffers(cuda, self._largest)])
+
+    def begin(self, slices: FloatArray) -> Pending:
+        wait = self._begin({SLICE: slices}, (SEGMENTER, CLASSIFIER), (PROBABILITY, CLASS_PROBABILITY, BOX))
+
+        def outputs() -> Outputs:
+            arrays, stages_ms = wait()
+            return Outputs(arrays[PROBABILITY], arrays[CLASS_PROBABILITY], arrays[BOX], stages_ms)
+
+        return outputs
+
+    def segment(self, slices: FloatArray) -> FloatArray:
+        return self._begin({SLICE: slices}, (SEGMENTER,), (PROBABILITY,))()[0][PROBABILITY]
+
+    def classify(self, slices: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
+        inputs = {SLICE: slices, PROBABILITY: probability}
+        arrays, _ = self._begin(inputs, (CLASSIFIER,), (CLASS_PROBABILITY, BOX))()
+        return arrays[CLASS_PROBABILITY], arrays[BOX]
+
+    def _begin(
+        self, inputs: dict[str, FloatArray], graphs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> Callable[[], Arrived]:
+        """Starts `graphs` on as many pieces as it takes; where both sets of buffers are full, the older is emptied."""
+        with self._active():
+            pieces = [
+                self._enqueue(
+                    {name: array[start : start + self._largest] for name, array in inputs.items()}, graphs, outputs
+                )
+                for start in range(0, len(inputs[SLICE]), self._largest)
+            ]
+        return lambda: joined([wait() for wait in pieces])
+
+    def _enqueue(
+        self, inputs: dict[str, FloatArray], graphs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> Callable[[], Arrived]:
+        """Upload, graphs and download of one piece, each stream waiting for the one before; returns at once."""
+        buffers = next(self._buffers)
+        buffers.empty()
+        given = len(inputs[SLICE])
+        count = max(given, self._smallest)  # rows beyond `given` are computed from what lies there and never read
+        clock = [self._cuda.Event() for _ in range(len(graphs) + 3)]
+        clock[0].record(self._uploads)
+        for name, array in inputs.items():
+            buffers.host[name][:given] = array
+            self._cuda.memcpy_htod_async(buffers.device[name], buffers.host[name][:given], self._uploads)
+        clock[1].record(self._uploads)
+        self._runs.wait_for_event(clock[1])
+        for number, graph in enumerate(graphs):
+            self._execute(graph, buffers, count)
+            clock[number + 2].record(self._runs)
+        self._downloads.wait_for_event(clock[-2])
+        for name in outputs:
+            self._cuda.memcpy_dtoh_async(buffers.host[name][:given], buffers.device[name], self._downloads)
+        clock[-1].record(self._downloads)
+
+        @cache  # asked for by the caller, and by whoever needs the buffers next
+        def wait() -> Arrived:
+            with self._active():
+                clock[-1].synchronize()
+                stages = zip(("upload", *graphs, "download"), pairwise(clock), strict=True)
+                stages_ms = {stage: float(end.time_since(start)) for stage, (start, end) in stages}
+            return {name: buffers.host[name][:given].copy() for name in outputs}, stages_ms
+
+        buffers.empty = wait
+        return wait
+
+    def _execute(self, graph: str, buffers: "Buffers", count: int) -> None:
+        execution = self._executions[graph]
+        for name in self._tensors[graph]:
+            execution.set_tensor_address(name, int(buffers.device[name]))
+            if name in (SLICE, PROBABILITY) and not (graph == SEGMENTER and name == PROBABILITY):
+                execution.set_input_shape(name, (count, *SHAPES[name]))
+        if not execution.execute_async_v3(self._runs.handle):
+            raise RuntimeError(f"TensorRT could not run the {graph} on {count} slices")
+
+    def _load(self, engine: Engine) -> Any:
+        loaded = self._runtime.deserialize_cuda_engine(engine.path.read_bytes())
+        if loaded is None:
+            raise CascadeError(f"{engine.path}: TensorRT cannot load it", fix="build it again: cascade build --force")
+        return loaded
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        """pycuda acts on the calling thread's current context."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
+
+
+class Buffers:
+    """One batch's memory, allocated once, for each name of SHAPES: page-locked on the host, and on the device.
+
+    empty  brings the batch that is in them to safety; to be called before the next goes in.
+    """
+
+    def __init__(self, cuda: ModuleType, largest: int) -> None:
+        shapes = {name: (largest, *shape) for name, shape in SHAPES.items()}
+        self.host = {name: cuda.pagelocked_empty(shape, np.float32) for name, shape in shapes.items()}
+        self.device = {name: cuda.mem_alloc(array.nbytes) for name, array in self.host.items()}
+        self.empty: Callable[[], object] = lambda: None
+
+
+def joined(pieces: list[Arrived]) -> Arrived:
+    """One batch of its pieces: arrays end to end, times added up."""
+    if len(pieces) == 1:
+        return pieces[0]
+    arrays = {name: np.concatenate([found[name] for found, _ in pieces]) for name in pieces[0][0]}
+    return arrays, {stage: sum(stages_ms[stage] for _, stages_ms in pieces) for stage in pieces[0][1]}
