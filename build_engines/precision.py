@@ -52,7 +52,7 @@ def engine_layers(tensorrt: Any, engine: Any) -> list[Layer]:
             item.get("LayerType", "unknown"),
             *([_type_in(tensor) for tensor in item.get(side, [])] for side in ("Inputs", "Outputs")),
         )
-        for item in report["Layers"]
+        for item in report.get("Layers", [])
         # Without detail a kernel is a name only, and what is inside a "foreign node" is told by nobody.
         if isinstance(item, dict) and "ForeignNode" not in item["Name"]
     ]
@@ -62,10 +62,13 @@ def prove_network(layers: Iterable[Layer]) -> None:
     """Raises CascadeError where a layer with weights is not FP16, or a sum, grid or softmax not FP32."""
     weighted, wrong = 0, []
     for layer in layers:
-        expected = "fp16" if layer.type in FP16_TYPES else "fp32" if layer.type in FP32_TYPES else None
-        weighted += expected == "fp16"
-        if expected and {*layer.inputs, *layer.outputs} & {"fp16", "fp32", "bf16"} != {expected}:
-            wrong.append(f"{layer.type} {layer.name} is not {expected}")
+        types = {*layer.inputs, *layer.outputs}
+        if layer.type in FP16_TYPES:
+            weighted += 1
+            if types != {"fp16"}:
+                wrong.append(f"{layer.type} {layer.name} is not fp16")
+        elif layer.type in FP32_TYPES and types & {"fp16", "bf16"}:  # reduced shapes are integers
+            wrong.append(f"{layer.type} {layer.name} is not fp32")
     _refuse(wrong if weighted else ["it has no layer with weights"])
 
 
