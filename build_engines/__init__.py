@@ -1,1 +1,1 @@
-"""Turns the exported graphs into FP16 TensorRT engines. Empty until the engine builder is written."""
+"""Turns the exported graphs into FP16 TensorRT engines; build.py is where to start."""

@@ -93,6 +93,12 @@ class ForbiddenBackend:
         pytest.fail("this backend must not be run")
 
 
+@pytest.fixture(scope="session")
+def tensorrt():
+    """The module of TensorRT-RTX, which builds engines on machines without a GPU."""
+    return pytest.importorskip("tensorrt_rtx", reason="pip install 'cascade[build]'")
+
+
 @pytest.fixture
 def constant_segmenter() -> type[ConstantSegmenter]:
     return ConstantSegmenter

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from cascade.backends.tensorrt import TensorRtBackend, open_tensorrt
+from cascade.backends.tensorrt import OneEngine, TensorRtBackend, open_tensorrt
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 
@@ -154,6 +154,14 @@ def tensorrt(smallest, largest):
 
 
 class Pycuda:
+    @staticmethod
+    def init(): ...
+
+    @staticmethod
+    def Device(number):
+        context = SimpleNamespace(push=lambda: None, pop=lambda: None)
+        return SimpleNamespace(name=lambda: "a GPU of NumPy", retain_primary_context=lambda: context)
+
     Stream, Event, mem_alloc = Stream, Event, Memory
     memcpy_htod_async, memcpy_dtoh_async = staticmethod(memcpy_htod_async), staticmethod(memcpy_dtoh_async)
 
@@ -163,21 +171,14 @@ class Pycuda:
 
 
 @pytest.fixture
-def open_backend(tmp_path):
+def open_backend():
     """open_backend(smallest, largest, eager) → the backend; `eager` are numbers of upload, engines, download."""
 
-    def open_backend(smallest=1, largest=4, eager=()):
+    def open_backend(smallest=1, largest=4, eager=(), graphs=tuple(INPUTS_AND_OUTPUTS)):
         Memory.at.clear()
         Stream.created.clear()
         Stream.eager = eager
-        files = {}
-        for name in INPUTS_AND_OUTPUTS:
-            (tmp_path / name).write_text(name)
-            files[name] = SimpleNamespace(path=tmp_path / name)
-        context = SimpleNamespace(push=lambda: None, pop=lambda: None)
-        device = SimpleNamespace(name=lambda: "a GPU of NumPy", retain_primary_context=lambda: context)
-        backend = TensorRtBackend(tensorrt(smallest, largest), Pycuda, device, files)
-        return backend
+        return TensorRtBackend(tensorrt(smallest, largest), Pycuda, {name: name.encode() for name in graphs})
 
     return open_backend
 
@@ -239,6 +240,13 @@ def test_each_graph_runs_alone_with_what_it_is_given(open_backend):
     by_class, boxes = backend.classify(slices_of(2, 4, 6), slices_of(10, 20, 30))
     assert by_class.tolist() == [[2, 10, 1], [4, 20, 1], [6, 30, 1]]
     assert boxes.tolist() == [[1, 2, 3, 4]] * 3
+
+
+def test_one_engine_runs_from_host_to_host_for_the_accuracy_gate(open_backend):
+    backend = open_backend(graphs=("classifier",))
+    found = OneEngine("classifier", backend).run(slice=slices_of(2, 4), probability=slices_of(10, 20))
+    assert found["class_probability"].tolist() == [[2, 10, 1], [4, 20, 1]]
+    assert found["box"].tolist() == [[1, 2, 3, 4]] * 2
 
 
 def test_memory_is_allocated_once(open_backend):

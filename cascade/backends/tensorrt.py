@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from cascade.backends import FloatArray, Outputs, Pending
+from cascade.backends import FloatArray, LoadedGraph, Outputs, Pending
 from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
-from cascade.engines import Engine, Gpu, build_command, find_engine, why_unfit
+from cascade.engines import build_command, find_engine, why_unfit
 from cascade.errors import CascadeError
+from cascade.gpu import find_gpu
 from cascade.graphs import CLASSIFIER, SEGMENTER, Graph
 
 SHAPES = {
@@ -40,26 +41,37 @@ def open_tensorrt(flavor: str, segmenter: Graph, classifier: Graph, engines: Pat
     Raises CascadeError where TensorRT, pycuda or a GPU is missing, and where an engine is missing, was changed or is
     for another graph, TensorRT version or GPU.
     """
-    trt = _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade[{flavor}]'")
+    trt = _tensorrt(flavor)
     graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
     files = {name: find_engine(name, engines, flavor, graph) for name, graph in graphs.items()}
-    cuda = _import(
-        "pycuda.driver", "pycuda is not installed", f"install the CUDA toolkit, then pip install 'cascade[{flavor}]'"
-    )
-    try:
-        cuda.init()
-        device = cuda.Device(0)
-    except cuda.Error as error:
+    gpu = find_gpu()
+    if gpu is None:
         raise CascadeError(
-            f"there is no NVIDIA GPU that CUDA can use ({error})", fix="use --backend onnxruntime or openvino"
-        ) from error
-    gpu = Gpu(device.name(), "{}.{}".format(*device.compute_capability()))
+            "there is no NVIDIA GPU that the driver can use", fix="use --backend onnxruntime or --backend openvino"
+        )
     for engine in files.values():
         recipe = engine.sidecar.recipe
         if reason := why_unfit(recipe, trt.__version__, gpu):
             fix = build_command(flavor, engines, segmenter.path.parent, recipe, gpu)
             raise CascadeError(f"{engine.path}: {reason}", fix=fix)
-    return TensorRtBackend(trt, cuda, device, files)
+    return TensorRtBackend(trt, _pycuda(flavor), {name: engine.path.read_bytes() for name, engine in files.items()})
+
+
+def engine_opener(flavor: str) -> Callable[[str, bytes], LoadedGraph] | None:
+    """What runs one engine just built, from host to host: its name and bytes → the graph. None without a GPU."""
+    if find_gpu() is None:
+        return None
+    trt, cuda = _tensorrt(flavor), _pycuda(flavor)
+    return lambda name, plan: OneEngine(name, TensorRtBackend(trt, cuda, {name: plan}))
+
+
+def _tensorrt(flavor: str) -> ModuleType:
+    return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade[{flavor}]'")
+
+
+def _pycuda(flavor: str) -> ModuleType:
+    fix = f"install the CUDA toolkit with its headers, then pip install 'cascade[{flavor}]'"
+    return _import("pycuda.driver", "pycuda is not installed", fix)
 
 
 def _import(module: str, problem: str, fix: str) -> ModuleType:
@@ -70,18 +82,24 @@ def _import(module: str, problem: str, fix: str) -> ModuleType:
 
 
 class TensorRtBackend:
-    """Both engines on one GPU; to be used from one thread at a time.
+    """Both engines on the first GPU; to be used from one thread at a time.
 
     A batch beyond the engines' largest goes through in pieces, one below their smallest is filled up.
     """
 
-    def __init__(self, trt: ModuleType, cuda: ModuleType, device: Any, engines: dict[str, Engine]) -> None:
+    def __init__(self, trt: ModuleType, cuda: ModuleType, plans: dict[str, bytes]) -> None:
+        """plans  each engine's bytes by the name of its graph.
+
+        Raises CascadeError for bytes that TensorRT does not take for an engine of its own.
+        """
+        cuda.init()
+        device = cuda.Device(0)
         self._cuda = cuda
         self._context = device.retain_primary_context()
         self.description = f"{trt.__name__} {trt.__version__} on {device.name()}, FP16"
         with self._active():
             self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive its engines
-            loaded = {name: self._load(engine) for name, engine in engines.items()}
+            loaded = {name: self._load(name, plan) for name, plan in plans.items()}
             self._executions = {name: engine.create_execution_context() for name, engine in loaded.items()}
             self._tensors = {
                 name: [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
@@ -94,7 +112,7 @@ class TensorRtBackend:
             self._buffers = cycle([Buffers(cuda, self._largest), Buffers(cuda, self._largest)])
 
     def begin(self, slices: FloatArray) -> Pending:
-        wait = self._begin({SLICE: slices}, (SEGMENTER, CLASSIFIER), (PROBABILITY, CLASS_PROBABILITY, BOX))
+        wait = self.begin_graphs({SLICE: slices}, (SEGMENTER, CLASSIFIER), (PROBABILITY, CLASS_PROBABILITY, BOX))
 
         def outputs() -> Outputs:
             arrays, stages_ms = wait()
@@ -103,14 +121,14 @@ class TensorRtBackend:
         return outputs
 
     def segment(self, slices: FloatArray) -> FloatArray:
-        return self._begin({SLICE: slices}, (SEGMENTER,), (PROBABILITY,))()[0][PROBABILITY]
+        return self.begin_graphs({SLICE: slices}, (SEGMENTER,), (PROBABILITY,))()[0][PROBABILITY]
 
     def classify(self, slices: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
         inputs = {SLICE: slices, PROBABILITY: probability}
-        arrays, _ = self._begin(inputs, (CLASSIFIER,), (CLASS_PROBABILITY, BOX))()
+        arrays, _ = self.begin_graphs(inputs, (CLASSIFIER,), (CLASS_PROBABILITY, BOX))()
         return arrays[CLASS_PROBABILITY], arrays[BOX]
 
-    def _begin(
+    def begin_graphs(
         self, inputs: dict[str, FloatArray], graphs: tuple[str, ...], outputs: tuple[str, ...]
     ) -> Callable[[], Arrived]:
         """Starts `graphs` on as many pieces as it takes; where both sets of buffers are full, the older is emptied."""
@@ -166,11 +184,13 @@ class TensorRtBackend:
         if not execution.execute_async_v3(self._runs.handle):
             raise RuntimeError(f"TensorRT could not run the {graph} on {count} slices")
 
-    def _load(self, engine: Engine) -> Any:
-        loaded = self._runtime.deserialize_cuda_engine(engine.path.read_bytes())
-        if loaded is None:
-            raise CascadeError(f"{engine.path}: TensorRT cannot load it", fix="build it again: cascade build --force")
-        return loaded
+    def _load(self, name: str, plan: bytes) -> Any:
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise CascadeError(
+                f"TensorRT cannot load the {name}'s engine", fix="build the engines again: cascade build --force"
+            )
+        return engine
 
     @contextmanager
     def _active(self) -> Iterator[None]:
@@ -180,6 +200,17 @@ class TensorRtBackend:
             yield
         finally:
             self._context.pop()
+
+
+class OneEngine:
+    """One graph's engine as a LoadedGraph, for the accuracy gate of the engine builder."""
+
+    def __init__(self, name: str, backend: TensorRtBackend) -> None:
+        self._name, self._backend = name, backend
+        self._outputs = (PROBABILITY,) if name == SEGMENTER else (CLASS_PROBABILITY, BOX)
+
+    def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
+        return self._backend.begin_graphs(inputs, (self._name,), self._outputs)()[0]
 
 
 class Buffers:

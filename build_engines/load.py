@@ -1,0 +1,61 @@
+"""A graph's file → an ONNX model, once it is sure that it takes and gives what the cascade's graphs do."""
+
+from collections.abc import Iterable
+
+import onnx
+
+from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.errors import CascadeError
+from cascade.graphs import CLASSIFIER, SEGMENTER, Graph
+
+PLANE = (1, SLICE_SIZE, SLICE_SIZE)
+
+INPUTS: dict[str, dict[str, tuple[int, ...]]] = {
+    SEGMENTER: {SLICE: PLANE},
+    CLASSIFIER: {SLICE: PLANE, PROBABILITY: PLANE},
+}
+OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {
+    SEGMENTER: {PROBABILITY: PLANE},
+    CLASSIFIER: {CLASS_PROBABILITY: (len(CLASS_NAMES),), BOX: (4,)},
+}
+"""By graph, then by name: the shape behind the batch. Everything is float32, and the batch of any size."""
+
+
+Tensors = dict[str, tuple[str | int, ...]]
+"""By name: the type, then the sizes."""
+
+
+def load_graph(name: str, graph: Graph) -> onnx.ModelProto:
+    """Raises CascadeError for a file that is no ONNX graph or not one of ours."""
+    fix = "give models that `cascade train export` of this version wrote"
+    try:
+        model = onnx.load(graph.path)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # protobuf's, ONNX's checker's and its shape inference's errors share no base class
+        raise CascadeError(f"{graph.path}: is no valid ONNX graph ({error})", fix=fix) from error
+    for verb, found, expected in (
+        ("takes", _tensors(model.graph.input), _batched(INPUTS[name])),
+        ("gives", _tensors(model.graph.output), _batched(OUTPUTS[name])),
+    ):
+        if found != expected:
+            raise CascadeError(
+                f"{graph.path}: {verb} {_told(found)}, where the {name} {verb} {_told(expected)}", fix=fix
+            )
+    return model
+
+
+def _batched(shapes: dict[str, tuple[int, ...]]) -> Tensors:
+    return {name: ("float32", "any", *shape) for name, shape in shapes.items()}
+
+
+def _tensors(values: Iterable[onnx.ValueInfoProto]) -> Tensors:
+    found: Tensors = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        found[value.name] = (dtype, *(size.dim_value or "any" for size in tensor.shape.dim))
+    return found
+
+
+def _told(tensors: Tensors) -> str:
+    return ", ".join(f"{name} ({' x '.join(map(str, sizes))}) {dtype}" for name, (dtype, *sizes) in tensors.items())

@@ -1,0 +1,84 @@
+"""What engines are built with and for: a TensorRT that is installed here, and GPUs."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cascade.engines import FLAVORS, Gpu
+from cascade.errors import CascadeError
+from cascade.gpu import find_gpu
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "build"}
+"""Of this package, by flavor: what has to be installed to build."""
+
+ARCHS = ("sm86", "sm89", "sm120")
+"""GeForce RTX 30, 40 and 50 and their professional sisters."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """module  tensorrt or tensorrt_rtx.  gpu  the one here, None without.  capabilities  to build for, as in "8.6"."""
+
+    flavor: str
+    module: Any
+    gpu: Gpu | None
+    capabilities: list[str]
+
+    @property
+    def version(self) -> str:
+        return str(self.module.__version__)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the GPU that is here can run the engines."""
+        return self.gpu is not None and self.gpu.compute_capability in self.capabilities
+
+
+def find_target(flavor: str, archs: Sequence[str] = ()) -> Target:
+    """The GPU that is here for `tensorrt`, `archs` (as in "sm86"; ARCHS where there are none) for `tensorrt-rtx`.
+
+    Raises CascadeError where it is not installed, there is no GPU to build on, or an architecture is unknown.
+    """
+    if flavor not in FLAVORS:
+        raise CascadeError(f"there is no flavor {flavor!r}", fix=f"give --flavor {' or '.join(FLAVORS)}")
+    if flavor == "tensorrt" and archs:
+        raise CascadeError(
+            "tensorrt builds for the GPU that is here, whatever its architecture",
+            fix="leave --arch out, or give --flavor tensorrt-rtx",
+        )
+    module, gpu = import_tensorrt(flavor), find_gpu()
+    if flavor == "tensorrt-rtx":
+        return Target(flavor, module, gpu, compute_capabilities(module, archs or ARCHS))
+    if gpu is None:
+        raise CascadeError(
+            "tensorrt builds an engine on the GPU that it is for, and there is none here",
+            fix="run this where the GPU and NVIDIA's driver are, or build ahead of time with --flavor tensorrt-rtx",
+        )
+    return Target(flavor, module, gpu, [gpu.compute_capability])
+
+
+def import_tensorrt(flavor: str) -> Any:
+    """The module of a flavor. Raises CascadeError where it is not installed or its libraries do not load."""
+    fix = f"pip install 'cascade[{EXTRAS[flavor]}]'"
+    try:
+        return importlib.import_module(MODULES[flavor])
+    except ModuleNotFoundError as error:
+        raise CascadeError(
+            f"{flavor} engines need the package {error.name}, which is not installed", fix=fix
+        ) from error
+    except (ImportError, OSError) as error:
+        raise CascadeError(f"{flavor}: its libraries cannot be loaded ({error})", fix=fix) from error
+
+
+def compute_capabilities(module: Any, archs: Sequence[str]) -> list[str]:
+    """["sm86"] → ["8.6"], sorted. Raises CascadeError for one that this TensorRT-RTX does not know."""
+    members = [name for name in module.ComputeCapability.__members__ if name.startswith("SM")]
+    known = {name.lower(): f"{name[2:-1]}.{name[-1]}" for name in members}
+    for arch in archs:
+        if arch not in known:
+            raise CascadeError(
+                f"tensorrt-rtx cannot build for the architecture {arch!r}", fix=f"give --arch some of {','.join(known)}"
+            )
+    return sorted({known[arch] for arch in archs}, key=float)

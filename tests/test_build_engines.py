@@ -1,0 +1,257 @@
+"""`cascade build` on two tiny graphs: real engines with TensorRT-RTX, which needs no GPU, and all that can be wrong."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_models
+from tiny_models import write_models
+
+import build_engines.build
+import build_engines.target
+from build_engines.build import Order, build_all
+from cascade.backends.onnxruntime import OnnxRuntimeGraph
+from cascade.cli import main
+from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE
+from cascade.engines import Batches, EngineTensor, Gpu, engine_path, find_engine, read_sidecar, sidecar_path
+from cascade.errors import CascadeError
+from cascade.files import sha256_of
+from cascade.graphs import find_graph
+
+RTX = "tensorrt-rtx"
+ROOT = Path(__file__).parents[1]
+A6000 = Gpu("NVIDIA RTX A6000", "8.6")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def built(tensorrt, models, tmp_path_factory):
+    """Folder of both engines."""
+    folder = tmp_path_factory.mktemp("engines")
+    build_all(Order(models, folder, RTX))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(build_engines.target, "find_gpu", lambda: None)
+
+
+def order(models, out, **changes):
+    return replace(Order(models, out, RTX), **changes)
+
+
+def test_both_engines_come_with_a_sidecar_that_vouches_for_them(built, models, tensorrt):
+    for name in ("segmenter", "classifier"):
+        sidecar = find_engine(name, built, RTX, find_graph(name, models)).sidecar
+        assert sidecar.recipe.tensorrt_version == tensorrt.__version__
+        assert sidecar.recipe.compute_capabilities == ["8.6", "8.9", "12.0"]
+        assert sidecar.recipe.gpu is None
+
+
+def test_the_sidecar_tells_the_shapes_an_engine_takes_and_gives(built):
+    sidecar = read_sidecar(sidecar_path("classifier", built, RTX))
+    plane_ = [1, SLICE_SIZE, SLICE_SIZE]
+    assert sidecar.inputs == [
+        EngineTensor(name, "float32", [1, *plane_], [8, *plane_], [64, *plane_]) for name in (SLICE, PROBABILITY)
+    ]
+    assert [(item.name, item.dtype, item.max) for item in sidecar.outputs] == [
+        ("class_probability", "float32", [64, 3]),
+        ("box", "float32", [64, 4]),
+    ]
+
+
+def test_the_sidecar_tells_the_precision_of_every_layer(built):
+    sidecar = read_sidecar(sidecar_path("segmenter", built, RTX))
+    assert sidecar.layers_of == "network"
+    assert sidecar.precision["CONVOLUTION fp16"] == 2
+    assert sidecar.precision["REDUCE fp32"] == 2
+    assert not {key for key in sidecar.precision if key in ("CONVOLUTION fp32", "REDUCE fp16")}
+    assert sum(sidecar.precision.values()) == len(sidecar.layers)
+
+
+def test_where_no_engine_can_run_the_fp16_graph_goes_through_the_gate_and_the_sidecar_says_so(built):
+    verified = read_sidecar(sidecar_path("segmenter", built, RTX)).verified
+    assert verified.ran == "FP16 graph on the CPU"
+    assert verified.source == "12 slices drawn by code"
+    assert verified.results["min_dice"] >= verified.limits["min_dice"]
+
+
+def test_what_is_there_unchanged_is_not_built_again(built, models):
+    before = {path: path.stat().st_mtime_ns for path in built.iterdir()}
+    assert [outcome.built for outcome in build_all(order(models, built))] == [False, False]
+    assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == before
+
+
+@pytest.fixture
+def engines(built, tmp_path):
+    """A copy of the built engines that a test may harm."""
+    for path in built.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"archs": ("sm86",)}, {"batches": Batches(1, 2, 4)}, {"force": True}],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_option_builds_again(engines, models, change):
+    assert [outcome.built for outcome in build_all(order(models, engines, **change))] == [True, True]
+
+
+def test_only_the_graph_that_changed_is_built_again(engines, models, tmp_path_factory):
+    graph = tiny_models.segmenter()
+    graph.graph.initializer[-2].raw_data = np.float32([-0.25]).tobytes()  # the bias of the last layer
+    changed = write_models(tmp_path_factory.mktemp("changed"), segmenter=graph)
+    assert [outcome.built for outcome in build_all(order(changed, engines))] == [True, False]
+
+
+def test_another_version_of_tensorrt_builds_again(engines, models, tensorrt, monkeypatch):
+    monkeypatch.setattr(tensorrt, "__version__", "99.0")
+    assert all(outcome.built for outcome in build_all(order(models, engines)))
+
+
+def test_an_engine_that_was_cut_short_is_built_again(engines, models):
+    os.truncate(engine_path("classifier", engines, RTX), 100)
+    assert [outcome.built for outcome in build_all(order(models, engines))] == [False, True]
+    find_engine("classifier", engines, RTX, find_graph("classifier", models))
+
+
+def test_slices_that_were_not_checked_yet_are_checked(engines, models):
+    checked = order(models, engines, check=[ROOT / "samples" / "axial_meningioma_1.png"])
+    assert [outcome.built for outcome in build_all(checked)] == [True, True]
+    assert [outcome.built for outcome in build_all(checked)] == [False, False]
+    assert read_sidecar(sidecar_path("segmenter", engines, RTX)).verified.source == "1 of 1 slices given by --check"
+
+
+def test_no_space_left_is_an_error_and_a_half_written_pair_is_no_engine(engines, models, monkeypatch):
+    """The disk is full once the first engine is there, before its sidecar is."""
+    calls, fsync = [], os.fsync
+
+    def fills_up(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    with pytest.raises(CascadeError, match=r"segmenter\.tensorrt-rtx\.json: cannot be written \(No space left"):
+        build_all(order(models, engines, batches=Batches(1, 2, 4)))
+    with pytest.raises(CascadeError, match="is not the file that its sidecar vouches for"):
+        find_engine("segmenter", engines, RTX, find_graph("segmenter", models))
+    assert not list(engines.glob(".writing-*"))
+    find_engine("classifier", engines, RTX, find_graph("classifier", models))  # as it was
+
+
+def test_an_engine_that_can_run_here_goes_through_the_gate_itself(engines, models, monkeypatch, tensorrt):
+    """The GPU is made up, and ONNX Runtime stands in for what runs the engine."""
+    kernel = {"Name": "k", "Metadata": "[ONNX Layer: Conv_conv]\x1e[ONNX Layer: Conv_logits]", "LayerType": "kgen"}
+    tensors = {"Inputs": [{"DataType": "Half"}], "Outputs": [{"DataType": "Half"}]}
+    gemm = {**kernel, **tensors, "Metadata": "[ONNX Layer: Gemm_logits]"}
+    report = json.dumps({"Layers": [{**kernel, **tensors}, gemm]})
+    engine = SimpleNamespace(
+        create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda kind: report)
+    )
+    monkeypatch.setattr(build_engines.target, "find_gpu", lambda: A6000)
+    monkeypatch.setattr(build_engines.build, "load_engine", lambda module, plan: engine)
+
+    def open_engine(name, plan):
+        return OnnxRuntimeGraph(models / f"{name}.onnx")
+
+    assert [outcome.built for outcome in build_all(order(models, engines), open_engine=open_engine)] == [True, True]
+    sidecar = read_sidecar(sidecar_path("segmenter", engines, RTX))
+    assert (sidecar.verified.ran, sidecar.layers_of, sidecar.precision) == ("engine", "engine", {"kgen fp16": 2})
+    assert [outcome.built for outcome in build_all(order(models, engines), open_engine=open_engine)] == [False, False]
+
+
+def test_an_engine_for_other_gpus_than_the_one_here_is_not_run(tmp_path, models, monkeypatch, tensorrt, forbidden):
+    monkeypatch.setattr(build_engines.target, "find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
+    outcomes = build_all(order(models, tmp_path), open_engine=lambda name, plan: forbidden)
+    assert {outcome.engine.sidecar.verified.ran for outcome in outcomes} == {"FP16 graph on the CPU"}
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache:DeprecationWarning")
+def test_tensorrt_builds_for_one_gpu_and_keeps_what_it_measured(tmp_path, models, monkeypatch, tensorrt):
+    """TensorRT-RTX, whose API is the same, stands in for TensorRT, and the GPU is made up."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    monkeypatch.setattr(build_engines.target, "find_gpu", lambda: A6000)
+    engine = SimpleNamespace(
+        create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda kind: '{"Layers": ["kernel"]}')
+    )
+    monkeypatch.setattr(build_engines.build, "load_engine", lambda module, plan: engine)
+    here = order(models, tmp_path, flavor="tensorrt")
+    assert [outcome.built for outcome in build_all(here)] == [True, True]
+    sidecar = read_sidecar(sidecar_path("segmenter", tmp_path, "tensorrt"))
+    assert (sidecar.recipe.gpu, sidecar.recipe.compute_capabilities) == (A6000.name, ["8.6"])
+    assert sidecar.layers_of == "network"  # since the engine told nothing
+    assert (tmp_path / f"tensorrt-{tensorrt.__version__}.timing").is_file()
+    assert [outcome.built for outcome in build_all(here)] == [False, False]
+    monkeypatch.setattr(build_engines.target, "find_gpu", lambda: Gpu("NVIDIA GeForce RTX 3090", "8.6"))
+    assert [outcome.built for outcome in build_all(here)] == [True, True]
+
+
+def test_an_engine_that_fails_the_gate_is_not_written(tmp_path, models, monkeypatch, tensorrt, constant_segmenter):
+
+    def load(path):
+        return OnnxRuntimeGraph(path) if path.parent == models else constant_segmenter(0.9)  # the reference stays
+
+    monkeypatch.setattr(build_engines.build, "OnnxRuntimeGraph", load)
+    with pytest.raises(CascadeError, match="the segmenter in FP16 does not do what its ONNX graph does"):
+        build_all(order(models, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_models_json_does_not_vouch_for_is_refused(tmp_path, tensorrt):
+    models = write_models(tmp_path / "models")
+    os.truncate(models / "classifier.onnx", 500)
+    with pytest.raises(CascadeError, match=r"classifier\.onnx: is not the file that models\.json vouches for"):
+        build_all(order(models, tmp_path / "engines"))
+
+
+@pytest.mark.parametrize("batches", [Batches(8, 4, 64), Batches(1, 65, 64), Batches(0, 1, 1)])
+def test_batch_sizes_that_contradict_each_other_are_refused(tmp_path, models, batches):
+    with pytest.raises(CascadeError, match="contradict each other") as error:
+        build_all(order(models, tmp_path, batches=batches))
+    assert error.value.fix == "give 1 <= --min-batch <= --opt-batch <= --max-batch"
+
+
+def test_the_command_builds_prints_a_table_and_can_be_repeated(tensorrt, models, tmp_path, capsys):
+    words_ = ["build", "--models", str(models), "--out", str(tmp_path), "--arch", "SM86, sm89", "--max-batch", "16"]
+    for expected in ("segmenter", "unchanged"):
+        with pytest.raises(SystemExit, match="0"):
+            main(words_)
+        assert expected in capsys.readouterr().err
+    recipe = read_sidecar(sidecar_path("segmenter", tmp_path, RTX)).recipe
+    assert (recipe.compute_capabilities, recipe.batches) == (["8.6", "8.9"], Batches(1, 8, 16))
+
+
+def test_the_command_prints_an_error_and_exits_with_1(models, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        main(["build", "--models", str(models), "--out", str(tmp_path), "--min-batch", "9"])
+    assert "contradict each other" in capsys.readouterr().err
+
+
+def test_building_loads_no_torch(tensorrt, models, tmp_path):
+    code = (
+        f"import sys; from cascade.cli import main; main({['build', '--models', str(models), '--out', str(tmp_path)]})"
+    )
+    checked = f"try:\n {code}\nexcept SystemExit: print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", checked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False"]
+
+
+def test_the_hash_in_the_sidecar_is_that_of_the_engine(built):
+    sidecar = read_sidecar(sidecar_path("segmenter", built, RTX))
+    assert sidecar.engine_sha256 == sha256_of(engine_path("segmenter", built, RTX))

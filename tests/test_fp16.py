@@ -1,0 +1,221 @@
+"""The conversion to FP16: the network is FP16, pixel arithmetic is not, and both graphs compute the same."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+from tiny_models import classifier, model, node, plane, segmenter, vector
+
+from build_engines.check_slices import drawn_check_slices
+from build_engines.fold import fold_batch_normalization, fold_constants
+from build_engines.fp16 import WEIGHTED, element_types, prove_fp16, to_fp16
+from build_engines.gate import LIMITS, find_reference, pass_gate
+from cascade.backends.onnxruntime import OnnxRuntimeGraph
+from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.engines import Batches
+from cascade.errors import CascadeError
+from cascade.graphs import SHIPPED, find_graph
+
+HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
+
+
+def run(graph, **inputs):
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return dict(zip([item.name for item in session.get_outputs()], session.run(None, inputs), strict=True))
+
+
+def two_layers(*between, **constants):
+    """Conv, the nodes given from `a` to `b`, Conv, on a slice; both layers multiply by 1."""
+    nodes = [node("Conv", [SLICE, "one"], "a"), *between, node("Conv", ["b", "one"], PROBABILITY)]
+    return model(nodes, [plane(SLICE)], [plane(PROBABILITY)], one=np.ones((1, 1, 1, 1), np.float32), **constants)
+
+
+def types_by_kind(graph):
+    types = element_types(graph)
+    return {(item.op_type, types[item.output[0]]) for item in graph.graph.node}
+
+
+def test_layers_with_weights_and_what_lies_between_them_are_fp16_and_all_else_is_fp32():
+    kinds = types_by_kind(to_fp16(segmenter()))
+    assert {kind for kind, type_ in kinds if type_ == HALF} == {"Cast", "Conv", "Relu"}
+    pixel_arithmetic = {"AveragePool", "ReduceMean", "ReduceSum", "Sub", "Mul", "Sqrt", "Div", "Resize", "Sigmoid"}
+    assert {kind for kind, type_ in kinds if type_ == FLOAT} == {"Cast", *pixel_arithmetic}
+
+
+def test_a_mean_inside_the_network_is_fp32_with_a_cast_on_either_side():
+    nodes = list(to_fp16(classifier()).graph.node)
+    makers = {name: item for item in nodes for name in item.output}
+    mean = next(item for item in nodes if item.op_type == "ReduceMean")
+    assert makers[mean.input[0]].op_type == "Cast"
+    (reader,) = [item for item in nodes if mean.output[0] in item.input]
+    assert reader.op_type == "Cast"
+
+
+def test_one_cast_serves_all_that_read_a_tensor():
+    graph = to_fp16(two_layers(node("Add", ["a", "a"], "sum"), node("Add", ["sum", "a"], "b")))
+    assert Counter(item.op_type for item in graph.graph.node)["Cast"] == 2  # one in, one out
+
+
+def test_a_comparison_ends_the_network_so_that_a_box_between_two_networks_is_fp32():
+    graph = two_layers(
+        node("Greater", ["a", "zero"], "is_tumor"),
+        node("Cast", ["is_tumor"], "mask", to=FLOAT),
+        node("Add", ["mask", "mask"], "b"),
+        zero=np.float32(0),
+    )
+    assert ("Add", FLOAT) in types_by_kind(to_fp16(graph))
+
+
+def test_the_scales_of_a_resize_stay_fp32():
+    graph = to_fp16(two_layers(node("Resize", ["a", "", "same"], "b"), same=np.float32([1, 1, 1, 1])))
+    (resize,) = [item for item in graph.graph.node if item.op_type == "Resize"]
+    types = element_types(graph)
+    assert (types[resize.input[0]], types[resize.input[2]]) == (HALF, FLOAT)
+
+
+def test_batch_normalization_is_multiplied_into_the_layer_before_it():
+    """2 x + 1, then 3 (y - 5) / sqrt(8 + 1) + 4, which is 2 x + 0."""
+    nodes = [
+        node("Conv", [SLICE, "weight", "bias"], "conv"),
+        node("BatchNormalization", ["conv", "scale", "shift", "mean", "variance"], PROBABILITY, epsilon=1.0),
+    ]
+    constants = {"bias": [1], "scale": [3], "shift": [4], "mean": [5], "variance": [8]}
+    graph = model(
+        nodes,
+        [plane(SLICE)],
+        [plane(PROBABILITY)],
+        weight=np.full((1, 1, 1, 1), 2, np.float32),
+        **{name: np.float32(value) for name, value in constants.items()},
+    ).graph
+    fold_batch_normalization(graph)
+    assert [item.op_type for item in graph.node] == ["Conv"]
+    assert [numpy_helper.to_array(item).item() for item in graph.initializer] == [2, 0]
+
+
+def test_weights_stored_as_fp16_come_out_unchanged():
+    graph = segmenter().graph
+    fold_constants(graph)
+    assert "Cast" not in {item.op_type for item in graph.node}
+    (first,) = [item for item in graph.initializer if item.name == "first"]
+    assert numpy_helper.to_array(first).tolist() == np.ones((4, 1, 1, 1)).tolist()
+
+
+def test_intensities_whose_sum_is_far_beyond_fp16_are_normalised_as_before():
+    slices = np.full((2, 1, SLICE_SIZE, SLICE_SIZE), 1000, np.float32)
+    slices[0, :, 100:200, 100:300] = 60000
+    slices[1, :, 10:20, 10:20] = 1e9
+    before, after = (run(graph, **{SLICE: slices})[PROBABILITY] for graph in (segmenter(), to_fp16(segmenter())))
+    assert (before >= 0.5).sum((1, 2, 3)).tolist() == [102 * 202, 12 * 12]  # interpolation adds a pixel all around
+    assert np.abs(after - before).max() < 0.002
+
+
+def test_the_box_comes_out_to_the_pixel():
+    mask = np.zeros((1, 1, SLICE_SIZE, SLICE_SIZE), np.float32)
+    mask[:, :, 37:491, 3:509] = 1
+    found = run(to_fp16(classifier()), **{SLICE: mask, PROBABILITY: mask})
+    assert found[BOX].tolist() == [[3, 37, 509, 491]]
+    assert found[CLASS_PROBABILITY].sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_an_fp32_graph_does_not_pass_for_fp16():
+    with pytest.raises(CascadeError, match="Conv_conv is not FP16"):
+        prove_fp16(segmenter())
+
+
+def test_a_graph_without_weights_is_refused():
+    with pytest.raises(CascadeError, match="no layer has weights"):
+        to_fp16(model([node("Sigmoid", [SLICE], PROBABILITY)], [plane(SLICE)], [plane(PROBABILITY)]))
+
+
+def test_a_sigmoid_in_fp16_is_found():
+    nodes = [
+        node("Cast", [SLICE], "half", to=HALF),
+        node("Conv", ["half", "one"], "conv"),
+        node("Sigmoid", ["conv"], "squashed"),
+        node("Cast", ["squashed"], PROBABILITY, to=FLOAT),
+    ]
+    graph = model(nodes, [plane(SLICE)], [plane(PROBABILITY)], one=np.ones((1, 1, 1, 1), np.float16))
+    with pytest.raises(CascadeError, match="Sigmoid_squashed is not FP32"):
+        prove_fp16(graph)
+
+
+def test_a_box_that_was_ever_fp16_is_found():
+    nodes = [
+        node("Gemm", ["edges", "one"], "moved"),
+        node("Cast", ["moved"], "cast", to=FLOAT),
+        node("Add", ["cast", "cast"], BOX),
+    ]
+    graph = model(nodes, [], [box_output()], edges=np.ones((1, 4), np.float16), one=np.ones((4, 4), np.float16))
+    with pytest.raises(CascadeError, match="box was rounded to FP16"):
+        prove_fp16(graph)
+
+
+def box_output():
+    return onnx.helper.make_tensor_value_info(BOX, FLOAT, [1, 4])
+
+
+def test_an_output_in_fp16_is_found():
+    nodes = [node("Cast", [SLICE], "half", to=HALF), node("Conv", ["half", "one"], PROBABILITY)]
+    output = onnx.helper.make_tensor_value_info(PROBABILITY, HALF, ["batch", 1, SLICE_SIZE, SLICE_SIZE])
+    with pytest.raises(CascadeError, match="probability is not FP32"):
+        prove_fp16(model(nodes, [plane(SLICE)], [output], one=np.ones((1, 1, 1, 1), np.float16)))
+
+
+def test_a_weight_beyond_fp16_is_an_error_that_names_it():
+    graph = two_layers(node("Mul", ["a", "large"], "b"), large=np.float32(70000))
+    with pytest.raises(CascadeError, match="large holds 70000, more than FP16 can"):
+        to_fp16(graph)
+
+
+def test_the_graph_that_was_given_is_left_as_it_is():
+    graph = classifier()
+    before = graph.SerializeToString()
+    to_fp16(graph)
+    assert graph.SerializeToString() == before
+
+
+def test_a_layer_that_ends_a_graph_gives_fp32():
+    nodes = [node("ReduceMean", [SLICE, "axes"], "mean", keepdims=0), node("Gemm", ["mean", "row"], CLASS_PROBABILITY)]
+    graph = model(
+        nodes, [plane(SLICE)], [vector(CLASS_PROBABILITY, 3)], axes=np.array([2, 3]), row=np.float32([[1, 2, 4]])
+    )
+    slices = np.ones((2, 1, SLICE_SIZE, SLICE_SIZE), np.float32)
+    assert run(to_fp16(graph), **{SLICE: slices})[CLASS_PROBABILITY].tolist() == [[1, 2, 4], [1, 2, 4]]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return find_reference(drawn_check_slices(), *(OnnxRuntimeGraph(path(name)) for name in LIMITS))
+
+
+def path(name: str) -> Path:
+    return find_graph(name, SHIPPED).path
+
+
+@pytest.mark.parametrize(("name", "weighted"), [("segmenter", 59), ("classifier", 54)])
+def test_the_shipped_models_compute_the_same_in_fp16(name, weighted, reference, tmp_path):
+    graph = to_fp16(onnx.load(path(name)))
+    assert sum(item.op_type in WEIGHTED for item in graph.graph.node) == weighted
+    assert "BatchNormalization" not in {item.op_type for item in graph.graph.node}
+    onnx.save(graph, tmp_path / "fp16.onnx")
+    verified = pass_gate(name, OnnxRuntimeGraph(tmp_path / "fp16.onnx"), "graph", reference, Batches())
+    assert verified.slices == 12
+
+
+def test_a_grid_from_fp16_is_found():
+    graph = to_fp16(onnx.load(path("classifier")))
+    (sample,) = [item for item in graph.graph.node if item.op_type == "GridSample"]
+    casts = [
+        node("Cast", [sample.input[1]], "rough_half", to=HALF),
+        node("Cast", ["rough_half"], "rough", to=FLOAT),
+    ]
+    at = list(graph.graph.node).index(sample)
+    sample.input[1] = "rough"
+    for item in reversed(casts):
+        graph.graph.node.insert(at, item)
+    with pytest.raises(CascadeError, match="samples what was rounded to FP16"):
+        prove_fp16(graph)

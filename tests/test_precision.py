@@ -1,0 +1,83 @@
+"""The precision of engines is read from what TensorRT says of them, and FP32 under an FP16 name is refused."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from build_engines.precision import count_by_type, engine_layers, prove_engine, prove_network
+from cascade.engines import Layer
+from cascade.errors import CascadeError
+
+CONVOLUTION = Layer("conv", "CONVOLUTION", ["fp16"], ["fp16"])
+TENSORRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))
+
+
+def engine_that_tells(*layers):
+    """An ICudaEngine as far as its inspector goes."""
+    report = json.dumps({"Layers": layers})
+    return SimpleNamespace(
+        create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda format_: report)
+    )
+
+
+def test_a_network_of_fp16_layers_and_fp32_sums_is_what_it_should_be():
+    prove_network(
+        [CONVOLUTION, Layer("sum", "REDUCE", ["fp32"], ["fp32"]), Layer("size", "SHAPE", ["fp16"], ["int64"])]
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "problem"),
+    [
+        ([Layer("conv", "CONVOLUTION", ["fp32"], ["fp32"])], "CONVOLUTION conv is not fp16"),
+        ([Layer("conv", "CONVOLUTION", ["fp16"], ["fp32"])], "CONVOLUTION conv is not fp16"),
+        ([CONVOLUTION, Layer("last", "MATRIX_MULTIPLY", ["bf16"], ["bf16"])], "MATRIX_MULTIPLY last is not fp16"),
+        ([CONVOLUTION, Layer("sum", "REDUCE", ["fp16"], ["fp16"])], "REDUCE sum is not fp32"),
+        ([CONVOLUTION, Layer("crop", "GRID_SAMPLE", ["fp32", "fp16"], ["fp32"])], "GRID_SAMPLE crop is not fp32"),
+        ([], "no layer with weights"),
+    ],
+)
+def test_any_other_network_is_refused(layers, problem):
+    with pytest.raises(CascadeError, match=problem):
+        prove_network(layers)
+
+
+def test_the_inspector_of_tensorrt_10_is_understood():
+    fp16 = {"Name": "x", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}
+    fp32 = {"Name": "y", "Format/Datatype": "Row major linear FP32"}
+    kernel = {"Name": "conv + relu", "LayerType": "CaskConvolution", "Inputs": [fp32], "Outputs": [fp16]}
+    layers = engine_layers(TENSORRT, engine_that_tells(kernel, "a kernel without detail"))
+    assert layers == [Layer("conv + relu", "CaskConvolution", ["fp32"], ["fp16"])]
+    assert prove_engine(layers, ["conv"])
+
+
+def test_the_inspector_of_tensorrt_11_is_understood():
+    metadata = "[ONNX Layer: conv]\x1e[ONNX Layer: relu]"
+    kernel = {
+        "Name": "__myl_1",
+        "LayerType": "kgen",
+        "Inputs": [{"DataType": "Half"}],
+        "Outputs": [{"DataType": "Half"}],
+        "Metadata": metadata,
+    }
+    layers = engine_layers(TENSORRT, engine_that_tells(kernel))
+    assert layers == [Layer(metadata, "kgen", ["fp16"], ["fp16"])]
+    assert prove_engine(layers, ["conv"])
+
+
+def test_a_kernel_that_runs_a_layer_with_weights_in_fp32_is_refused():
+    kernel = Layer("conv + relu", "CaskConvolution", ["fp32"], ["fp32"])
+    with pytest.raises(CascadeError, match=r"CaskConvolution conv \+ relu is not fp16"):
+        prove_engine([kernel], ["conv"])
+
+
+def test_an_engine_that_tells_nothing_of_its_layers_proves_nothing():
+    opaque = {"Name": "{ForeignNode[conv...softmax]}", "LayerType": "Myelin", "Inputs": [], "Outputs": []}
+    layers = engine_layers(TENSORRT, engine_that_tells(opaque, "conv"))
+    assert not prove_engine([*layers, Layer("sum", "kgen", ["fp32"], ["fp32"])], ["conv"])
+
+
+def test_layers_are_counted_by_type_and_precision():
+    layers = [CONVOLUTION, CONVOLUTION, Layer("sum", "REDUCE", ["fp32"], ["fp32"])]
+    assert count_by_type(layers) == {"CONVOLUTION fp16": 2, "REDUCE fp32": 1}
