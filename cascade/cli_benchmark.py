@@ -52,7 +52,7 @@ def benchmark(
     from cascade.benchmark import steps
     from cascade.benchmarking.screen import progress_bar, report_tables
 
-    names, sizes = [name.strip() for name in backends.split(",") if name.strip()], _sizes(batch_sizes)
+    names, sizes = [name.strip() for name in backends.split(",") if name.strip()], batch_size_list(batch_sizes)
     console = Console(stderr=True, highlight=False)
     with progress_bar(console) as progress:
         task = progress.add_task("", total=steps(len(names), len(sizes), rounds))
@@ -72,7 +72,8 @@ def benchmark(
     console.print(report_tables(report, comparison, out))
 
 
-def _sizes(text: str) -> list[int]:
+def batch_size_list(text: str) -> list[int]:
+    """`1,8` → [1, 8]."""
     try:
         return [int(size) for size in text.split(",")]
     except ValueError:

@@ -62,14 +62,13 @@ class Worker:
         self._process.start()
         theirs.close()
         try:
-            self.loaded: Loaded = self._answer(Loaded)
+            self.loaded = self._answer(Loaded)
         except BaseException:
             self.close()
             raise
 
     def measure(self, request: Request) -> Measurement:
-        self._connection.send(request)
-        return self._answer(Measurement)
+        return self._answer(Measurement, request)
 
     def close(self) -> None:
         self._connection.close()
@@ -78,10 +77,12 @@ class Worker:
             self._process.kill()
             self._process.join()
 
-    def _answer(self, kind: type[T]) -> T:
+    def _answer(self, kind: type[T], request: Request | None = None) -> T:
         try:
+            if request:
+                self._connection.send(request)
             answer = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             self._process.join(timeout=10)
             raise CascadeError(
                 f"the process that ran {self.name} died with exit code {self._process.exitcode}",
@@ -111,8 +112,8 @@ def serve(connection: Connection, name: str, models: Path, engines: Path, slices
         while True:
             request = connection.recv()
             connection.send(measure(backend, slices, request))
-    except (EOFError, BrokenPipeError):
-        return
+    except (EOFError, ConnectionError):
+        return  # nobody asks any more
     except CascadeError as error:
         connection.send(Refusal(error.problem, error.fix))
     except Exception as error:  # a runtime that loads here and then fails to run raises whatever it likes
