@@ -220,7 +220,7 @@ def test_without_slices_simulated_ones_are_made_and_it_is_said(monkeypatch):
 
 def test_a_process_that_dies_becomes_an_error_that_names_the_backend(scans, models, tmp_path):
     with slices_to_run([scans]) as (inputs, _):
-        worker = Worker("onnxruntime", models, tmp_path, inputs)
+        worker = Worker("onnxruntime", models, tmp_path, inputs, tmp_path)
     (process,) = multiprocessing.active_children()
     process.kill()
     with pytest.raises(CascadeError, match="the process that ran onnxruntime died with exit code -9"):

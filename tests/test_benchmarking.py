@@ -92,12 +92,12 @@ def scans(tmp_path):
 
 @pytest.mark.parametrize(("probability", "classified"), [(0.9, 8), (0.1, 0)])
 def test_a_measurement_has_a_value_a_batch_and_only_the_stages_there_are(
-    scans, constant_segmenter, constant_classifier, probability, classified
+    scans, tmp_path, constant_segmenter, constant_classifier, probability, classified
 ):
     backend = HostBackend(
         constant_segmenter(probability, Box(10, 70, 50, 90)), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4))
     )
-    found = measure(backend, scans, Request(batch_size=4, batches=2, warm_up=1))
+    found = measure(backend, scans, Request(batch_size=4, batches=2, warm_up=1), tmp_path)
     assert set(found.stages_ms) == {"read", "segmenter", "classifier", "write"}
     assert all(len(values) == 2 for values in (*found.stages_ms.values(), found.models_ms, found.total_ms))
     assert found.classified == classified
@@ -106,13 +106,16 @@ def test_a_measurement_has_a_value_a_batch_and_only_the_stages_there_are(
     assert found.models_slices_per_second > 0
     assert found.end_to_end_slices_per_second > 0
     assert found.peak_host_mb > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["scans"]
 
 
-def test_a_slice_that_cannot_be_read_ends_the_measurement_with_its_name(scans, constant_segmenter, constant_classifier):
+def test_a_slice_that_cannot_be_read_ends_the_measurement_with_its_name(
+    scans, tmp_path, constant_segmenter, constant_classifier
+):
     (scans.folder / "b.png").write_bytes(b"no picture")
     backend = HostBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
     with pytest.raises(CascadeError, match=r"b\.png: cannot be read"):
-        measure(backend, scans, Request(batch_size=1, batches=3))
+        measure(backend, scans, Request(batch_size=1, batches=3), tmp_path)
 
 
 def test_a_report_joins_the_rounds_by_hand_checkable_numbers():

@@ -1,7 +1,6 @@
 """One backend, one batch size, one round: what it takes, in this process."""
 
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -54,7 +53,8 @@ class Measurement:
                 brought to their square, and masks back.
     classified  slices of all timed batches that went through the classifier too.
     models_slices_per_second      arrays in memory → arrays in memory, the next batch begun before the last is awaited.
-    end_to_end_slices_per_second  files → results, as `cascade predict` does it: reading, models and writing overlap.
+    end_to_end_slices_per_second  files → results in the temporary folder, reading, models and writing overlapping as in
+                                  `cascade predict`.
     peak_host_mb                  most memory that the process ever had, in MiB.
     """
 
@@ -67,12 +67,14 @@ class Measurement:
     peak_host_mb: float
 
 
-def measure(backend: Backend, slices: Inputs, request: Request) -> Measurement:
+def measure(backend: Backend, slices: Inputs, request: Request, scratch: Path) -> Measurement:
     """`slices` are at least one; where the request needs more, they come round again.
+
+    scratch  folder for links and results, which are removed again.
 
     Raises CascadeError where a slice cannot be read or a result not be written.
     """
-    with tempfile.TemporaryDirectory(prefix="cascade-benchmark-") as temporary:
+    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
         timed = _stage_by_stage(backend, slices, request, Path(temporary, "stages"))
         arrays = [_squares(slices, start, request.batch_size) for start in (0, request.batch_size)]
         _run_models(backend, arrays, request.warm_up)
@@ -172,7 +174,6 @@ def _end_to_end(backend: Backend, slices: Inputs, request: Request, folder: Path
     run = predict_slices(Cascade(backend), Inputs(links, names, {}), results, batch_size=request.batch_size)
     if run.failed:
         raise CascadeError(run.failed[0].problem, fix=run.failed[0].fix)
-    shutil.rmtree(results.out)
     return len(run.rows) / run.seconds
 
 

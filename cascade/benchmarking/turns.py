@@ -1,5 +1,6 @@
 """Backends are loaded one by one, then take turns: each in its own process, each in every round."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -49,13 +50,14 @@ def start_backends(
 
     One after the other, and each warmed up before the next is loaded, so that memory is told apart.
     """
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cascade-benchmark-")))
     started: dict[str, Started] = {}
     unavailable: dict[str, Refusal] = {}
     for name in names:
         step(f"loading {name}")
         before_mb = gpu_memory_in_use_mb() if name in GPU_BACKENDS else None
         try:
-            worker = Worker(name, models, engines, slices)
+            worker = Worker(name, models, engines, slices, scratch)
             stack.callback(worker.close)
             peaks = {size: worker.measure(Request(size, max(warm_up, 1), 0)).peak_host_mb for size in batch_sizes}
         except CascadeError as error:

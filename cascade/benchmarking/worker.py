@@ -17,6 +17,8 @@ from cascade.slices import read_slice
 
 T = TypeVar("T")
 
+SECONDS_TO_END = 2.0
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -52,12 +54,15 @@ class Measurer(Protocol):
 class Worker:
     """The process of one backend; it sleeps while others have their turn."""
 
-    def __init__(self, name: str, models: Path, engines: Path, slices: Inputs) -> None:
-        """Raises CascadeError where the backend cannot run here."""
+    def __init__(self, name: str, models: Path, engines: Path, slices: Inputs, scratch: Path) -> None:
+        """Where the process is killed, it leaves files in the folder `scratch`.
+
+        Raises CascadeError where the backend cannot run here.
+        """
         self.name = name
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        arguments = (theirs, name, models, engines, slices, time.monotonic())
+        arguments = (theirs, name, models, engines, slices, scratch, time.monotonic())
         self._process = context.Process(target=serve, args=arguments, daemon=True, name=f"benchmark {name}")
         self._process.start()
         theirs.close()
@@ -72,8 +77,8 @@ class Worker:
 
     def close(self) -> None:
         self._connection.close()
-        self._process.join(timeout=10)
-        if self._process.is_alive():
+        self._process.join(timeout=SECONDS_TO_END)
+        if self._process.is_alive():  # in the middle of a measurement that nobody waits for any more
             self._process.kill()
             self._process.join()
 
@@ -95,7 +100,9 @@ class Worker:
         return answer
 
 
-def serve(connection: Connection, name: str, models: Path, engines: Path, slices: Inputs, started: float) -> None:
+def serve(
+    connection: Connection, name: str, models: Path, engines: Path, slices: Inputs, scratch: Path, started: float
+) -> None:
     """The process: loads the backend, then answers requests until nobody asks any more.
 
     started  when it was asked for; time.monotonic() is one clock for all processes of a machine.
@@ -111,7 +118,7 @@ def serve(connection: Connection, name: str, models: Path, engines: Path, slices
         connection.send(Loaded(backend.description, *times_ms))
         while True:
             request = connection.recv()
-            connection.send(measure(backend, slices, request))
+            connection.send(measure(backend, slices, request, scratch))
     except (EOFError, ConnectionError):
         return  # nobody asks any more
     except CascadeError as error:
