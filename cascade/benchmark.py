@@ -25,7 +25,7 @@ from cascade.benchmarking.report import (
     save_report,
 )
 from cascade.benchmarking.simulated import DIFFERENT, SEED, simulate_slices
-from cascade.benchmarking.turns import Started, Step, Turns, start_backends, take_turns
+from cascade.benchmarking.turns import Started, Step, Turns, slices_a_round, start_backends, take_turns
 from cascade.benchmarking.work import Work, count_work
 from cascade.benchmarking.worker import Refusal
 from cascade.contract import SLICE_SIZE
@@ -33,6 +33,7 @@ from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, Graph, find_graph
 from cascade.inputs import Inputs, find_slices
+from cascade.slices import read_slice
 
 DEFAULT_BASELINE = "onnxruntime"
 
@@ -49,24 +50,28 @@ def benchmark(
     baseline: str | None,
     out: Path,
     earlier: Path | None = None,
-    step: Step = lambda what: None,
+    step: Step = lambda what, done: None,
 ) -> tuple[Report, Comparison | None]:
     """`cascade benchmark`: writes benchmark.json and benchmark.png to `out`.
 
     paths     slices; simulated ones where there are none.
     baseline  None takes DEFAULT_BASELINE where it runs, else the first that does.
     earlier   a benchmark.json to compare with.
+    out       also the disk that results are written to while the way from files to results is timed.
 
     Raises CascadeError for what cannot be measured, before anything is; and where no backend can run.
     """
     check_request(backends, batch_sizes, rounds, warm_up, baseline)
-    sizes = tuple(sorted(set(batch_sizes)))
+    names, sizes = tuple(dict.fromkeys(backends)), tuple(sorted(set(batch_sizes)))
     graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
     then = read_report(earlier) if earlier else None
+    if then:
+        compare_reports(then, then)  # better refused now than after minutes
     machine = this_machine()
     with ExitStack() as stack:
-        slices, source = stack.enter_context(slices_to_run(paths))
-        started, unavailable = start_backends(backends, models, engines, slices, sizes, warm_up, stack, step)
+        slices, source = stack.enter_context(slices_to_run(paths, max(slices_a_round(size) for size in sizes)))
+        scratch = stack.enter_context(_scratch(out))
+        started, unavailable = start_backends(names, models, engines, slices, sizes, warm_up, scratch, stack, step)
         settings = Settings(sizes, rounds, warm_up, chosen_baseline(baseline, started, unavailable))
         absent: dict[str, Refusal] = {}
         limits = _gpu_limits(started, absent)
@@ -93,11 +98,6 @@ def benchmark(
     return report, comparison
 
 
-def steps(backends: int, batch_sizes: int, rounds: int) -> int:
-    """How often `step` is called where all backends run: each is loaded and then has its turns."""
-    return backends * (1 + rounds * batch_sizes)
-
-
 def check_request(
     backends: Sequence[str], batch_sizes: Sequence[int], rounds: int, warm_up: int, baseline: str | None
 ) -> None:
@@ -118,13 +118,19 @@ def check_request(
 
 
 @contextmanager
-def slices_to_run(paths: Sequence[Path]) -> Iterator[tuple[Inputs, str]]:
-    """The slices, and where they are from. Raises CascadeError where one of the paths cannot be used."""
+def slices_to_run(paths: Sequence[Path], most: int) -> Iterator[tuple[Inputs, str]]:
+    """At most so many slices, and where they are from.
+
+    Raises CascadeError where one of the paths cannot be used, or one of the slices not be read.
+    """
     if paths:
         inputs = find_slices(paths)
         for error in inputs.problems.values():
             raise error
-        yield inputs, f"{len(inputs.names)} slices of {inputs.folder}"
+        names = inputs.names[:most]
+        for name in names:
+            read_slice(inputs.folder / name)
+        yield Inputs(inputs.folder, names, {}), f"{len(names)} slices of {inputs.folder}"
         return
     with tempfile.TemporaryDirectory(prefix="cascade-benchmark-") as folder:
         simulate_slices(Path(folder))
@@ -132,6 +138,18 @@ def slices_to_run(paths: Sequence[Path]) -> Iterator[tuple[Inputs, str]]:
             find_slices([Path(folder)]),
             f"{DIFFERENT} slices of {SLICE_SIZE} x {SLICE_SIZE}, simulated by code, seed {SEED}",
         )
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder below `out`, removed in the end. Raises CascadeError where none can be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=out, prefix=".measuring-")
+    except OSError as error:
+        raise CascadeError(f"{out}: cannot be written to ({error.strerror})", fix="name another --out") from error
+    with folder as name:
+        yield Path(name).resolve()
 
 
 def chosen_baseline(asked: str | None, started: Mapping[str, object], unavailable: Mapping[str, Refusal]) -> str:

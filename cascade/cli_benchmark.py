@@ -49,13 +49,12 @@ def benchmark(
     Example: [bold]cascade benchmark --batch-sizes 1,8 --out benchmark[/]
     """
     from cascade.benchmark import benchmark as run_benchmark
-    from cascade.benchmark import steps
     from cascade.benchmarking.screen import progress_bar, report_tables
 
     names, sizes = [name.strip() for name in backends.split(",") if name.strip()], batch_size_list(batch_sizes)
     console = Console(stderr=True, highlight=False)
     with progress_bar(console) as progress:
-        task = progress.add_task("", total=steps(len(names), len(sizes), rounds))
+        task = progress.add_task("", total=1)
         report, comparison = run_benchmark(
             paths or [],
             models=models,
@@ -67,7 +66,7 @@ def benchmark(
             baseline=baseline,
             out=out,
             earlier=compare,
-            step=lambda what: progress.update(task, advance=1, description=what),
+            step=lambda what, done: progress.update(task, completed=done, description=what),
         )
     console.print(report_tables(report, comparison, out))
 

@@ -31,7 +31,7 @@ from cascade.benchmark import check_request, slices_to_run
 from cascade.benchmarking.machine import this_machine
 from cascade.benchmarking.measure import Measurement, Request, peak_host_mb
 from cascade.benchmarking.report import Settings, batches_report
-from cascade.benchmarking.turns import start_backends, take_turns
+from cascade.benchmarking.turns import slices_a_round, start_backends, take_turns
 from cascade.benchmarking.worker import Measurer
 from cascade.cli_benchmark import batch_size_list
 from cascade.contract import PROBABILITY, SLICE, THRESHOLD
@@ -65,19 +65,20 @@ def main() -> None:
     check_request(names, sizes, options.rounds, options.warm_up, baseline=None)
     networks = load_networks(options.models, options.segmenter_run, options.classifier_run)
     with ExitStack() as stack:
-        slices, source = stack.enter_context(slices_to_run(options.paths))
+        slices, source = stack.enter_context(slices_to_run(options.paths, max(slices_a_round(size) for size in sizes)))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         script = PlainScript(*networks, slices)
         print(f"{source}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
         print(f"probabilities differ from ONNX Runtime's by {script.difference(options.models):.1g} at most")
         started, unavailable = start_backends(
-            names, options.models, options.engines, slices, sizes, options.warm_up, stack
+            names, options.models, options.engines, slices, sizes, options.warm_up, scratch, stack
         )
         for name, refusal in unavailable.items():
             print(f"{name} cannot run: {refusal.problem}")
         workers: dict[str, Measurer] = {PYTORCH: script}
         workers |= {name: WithoutOverlays(item.worker) for name, item in started.items()}
         settings = Settings(tuple(sizes), options.rounds, options.warm_up, PYTORCH)
-        turns = take_turns(workers, settings, step=lambda what: print(what, flush=True))
+        turns = take_turns(workers, settings, step=lambda what, done: print(what, flush=True))
     descriptions = {name: item.loaded.description for name, item in started.items()}
     figures = []
     for size in sizes:

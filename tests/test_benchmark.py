@@ -73,6 +73,14 @@ def scans(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_rounds():
+    """Of 4 batches each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cascade.benchmarking.turns.SLICES_A_ROUND", 4)
+        yield
+
+
 @pytest.fixture(scope="module")
 def done(scans, models, tmp_path_factory):
     """What one round printed, and the folder it wrote to; no engine was ever built there."""
@@ -141,6 +149,10 @@ def test_the_picture_is_one_and_the_tables_say_where_it_is(done):
     assert "2 slices of " in done[0]
 
 
+def test_nothing_else_is_left_in_the_folder(done):
+    assert sorted(path.name for path in done[1].iterdir()) == ["benchmark.json", "benchmark.png"]
+
+
 def test_compare_shows_the_ratios_and_warns_of_another_machine(done, scans, models, tmp_path, capsys):
     earlier = json.loads((done[1] / "benchmark.json").read_text())
     earlier["machine"]["cpu"] = "Abacus 1"
@@ -172,9 +184,15 @@ def test_compare_shows_the_ratios_and_warns_of_another_machine(done, scans, mode
         (["--models", "nowhere"], "there is no such file"),
         (["--compare", "nowhere.json"], "there is no such file"),
         (["nowhere.png"], "there is no such file or folder"),
+        (["broken.png"], "broken.png: cannot be read as a picture"),
+        (["--compare", "incomplete.json"], "the earlier benchmark lacks a part"),
+        (["--out", "broken.png/out"], "broken.png/out: cannot be written to"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_measured(models, tmp_path, capsys, monkeypatch, options, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "incomplete.json").write_text('{"schema": "cascade benchmark 1"}')
     monkeypatch.setattr("cascade.benchmarking.turns.Worker", lambda *arguments: pytest.fail("it began to measure"))
     with pytest.raises(SystemExit) as stopped:
         main(["benchmark", "--models", str(models), "--out", str(tmp_path / "out"), *options])
@@ -208,9 +226,15 @@ def test_a_request_of_the_defaults_is_fine():
     check_request(BACKENDS, (1, 8, 32), rounds=5, warm_up=2, baseline=None)
 
 
+def test_no_more_slices_are_taken_than_a_round_needs(scans):
+    with slices_to_run([scans], most=1) as (inputs, source):
+        assert inputs.names == ["0.png"]
+        assert source == f"1 slices of {scans}"
+
+
 def test_without_slices_simulated_ones_are_made_and_it_is_said(monkeypatch):
     monkeypatch.setattr("cascade.benchmarking.simulated.DIFFERENT", 2)
-    with slices_to_run([]) as (inputs, source):
+    with slices_to_run([], most=9) as (inputs, source):
         assert inputs.names == ["00000.png", "00001.png"]
         with Image.open(inputs.folder / "00000.png") as image:
             assert image.size == (512, 512)
@@ -219,7 +243,7 @@ def test_without_slices_simulated_ones_are_made_and_it_is_said(monkeypatch):
 
 
 def test_a_process_that_dies_becomes_an_error_that_names_the_backend(scans, models, tmp_path):
-    with slices_to_run([scans]) as (inputs, _):
+    with slices_to_run([scans], most=9) as (inputs, _):
         worker = Worker("onnxruntime", models, tmp_path, inputs, tmp_path)
     (process,) = multiprocessing.active_children()
     process.kill()

@@ -53,7 +53,7 @@ class Measurement:
                 brought to their square, and masks back.
     classified  slices of all timed batches that went through the classifier too.
     models_slices_per_second      arrays in memory → arrays in memory, the next batch begun before the last is awaited.
-    end_to_end_slices_per_second  files → results in the temporary folder, reading, models and writing overlapping as in
+    end_to_end_slices_per_second  files → results below --out, reading, models and writing overlapping as in
                                   `cascade predict`.
     peak_host_mb                  most memory that the process ever had, in MiB.
     """

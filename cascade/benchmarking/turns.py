@@ -1,9 +1,9 @@
 """Backends are loaded one by one, then take turns: each in its own process, each in every round."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from cascade.benchmarking.machine import gpu_memory_in_use_mb
@@ -13,14 +13,17 @@ from cascade.benchmarking.worker import Loaded, Measurer, Refusal, Worker
 from cascade.errors import CascadeError
 from cascade.inputs import Inputs
 
+UNDER_WAY = 5
+"""Batches that `cascade predict` has in memory at most: so many show the memory it takes."""
+
 SLICES_A_ROUND, BATCHES_A_ROUND = 64, 4
 """Of each backend and batch size, at least: so few, for many short rounds even out what a few long ones do not."""
 
 Turns = dict[str, dict[int, list[Measurement]]]
 """By backend and batch size, a measurement a round."""
 
-Step = Callable[[str], object]
-"""Called with what comes next; `steps` tells how often."""
+Step = Callable[[str, float], object]
+"""Called with what comes next, and the share of all turns that is done, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +46,24 @@ def start_backends(
     slices: Inputs,
     batch_sizes: Sequence[int],
     warm_up: int,
+    scratch: Path,
     stack: ExitStack,
-    step: Step = lambda what: None,
+    step: Step = lambda what, done: None,
 ) -> tuple[dict[str, Started], dict[str, Refusal]]:
     """Those that run, and why the others do not. The workers end with the `stack`.
 
     One after the other, and each warmed up before the next is loaded, so that memory is told apart.
     """
-    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cascade-benchmark-")))
     started: dict[str, Started] = {}
     unavailable: dict[str, Refusal] = {}
     for name in names:
-        step(f"loading {name}")
+        step(f"loading {name}", 0)
         before_mb = gpu_memory_in_use_mb() if name in GPU_BACKENDS else None
         try:
             worker = Worker(name, models, engines, slices, scratch)
             stack.callback(worker.close)
-            peaks = {size: worker.measure(Request(size, max(warm_up, 1), 0)).peak_host_mb for size in batch_sizes}
+            batches = max(warm_up, UNDER_WAY)
+            peaks = {size: worker.measure(Request(size, batches, 0)).peak_host_mb for size in batch_sizes}
         except CascadeError as error:
             unavailable[name] = Refusal(error.problem, error.fix)
             continue
@@ -77,15 +81,19 @@ def take_turns(
     workers: Mapping[str, Measurer],
     settings: Settings,
     before_round: Callable[[], object] = lambda: None,
-    step: Step = lambda what: None,
+    step: Step = lambda what, done: None,
 ) -> Turns:
     """Round after round, size after size, every backend once: A B C A B C, so that none has the machine's best hour."""
     turns: Turns = {name: {size: [] for size in settings.batch_sizes} for name in workers}
-    for number in range(settings.rounds):
-        before_round()
-        for size in settings.batch_sizes:
-            request = Request(size, max(BATCHES_A_ROUND, SLICES_A_ROUND // size), settings.warm_up)
-            for name, worker in workers.items():
-                step(f"round {number + 1} of {settings.rounds}, batch {size}, {name}")
-                turns[name][size].append(worker.measure(request))
+    order = list(product(range(1, settings.rounds + 1), settings.batch_sizes, workers))
+    for done, (number, size, name) in enumerate(order):
+        if done % (len(order) // settings.rounds) == 0:
+            before_round()
+        step(f"round {number} of {settings.rounds}, batch {size}, {name}", done / len(order))
+        turns[name][size].append(workers[name].measure(Request(size, slices_a_round(size) // size, settings.warm_up)))
     return turns
+
+
+def slices_a_round(batch_size: int) -> int:
+    """Whole batches."""
+    return batch_size * max(BATCHES_A_ROUND, SLICES_A_ROUND // batch_size)

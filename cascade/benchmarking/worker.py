@@ -37,7 +37,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a process cannot do what it was asked to; `fix` is empty where it is a bug."""
+    """Why something cannot be done, as a CascadeError says it."""
 
     problem: str
     fix: str
