@@ -86,11 +86,11 @@ def _measure() -> Limit:
 
 def _seconds(runtime: ctypes.CDLL, start: "partial[int]") -> float:
     """Of one of REPEATS, after one untimed; the queue is filled at once, so the calls themselves cost nothing."""
-    _check(start(), str(start.func))
+    _check(start(), start.func.__name__)
     _check(runtime.cudaDeviceSynchronize(), "cudaDeviceSynchronize")
     began = time.perf_counter()
     for _ in range(REPEATS):
-        _check(start(), str(start.func))
+        _check(start(), start.func.__name__)
     _check(runtime.cudaDeviceSynchronize(), "cudaDeviceSynchronize")
     return (time.perf_counter() - began) / REPEATS
 

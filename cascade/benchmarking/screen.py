@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -59,64 +60,58 @@ def _machine(machine: Machine) -> Text:
     return text
 
 
-def _backends(report: Report) -> Table:
-    table = _table("Backends: cold start in a fresh process, files perhaps in the system's cache")
-    for heading in ("backend", "runs on"):
-        table.add_column(heading)
-    for heading in ("start ms", "of it load", "first slice ms", "peak host MiB", "GPU MiB"):
-        table.add_column(heading, justify="right")
+def _backends(report: Report) -> RenderableType:
+    headings = ("start ms", "of it load", "first slice ms", "peak host MiB", "GPU MiB")
+    table = _table(("backend", "runs on"), headings)
     for name, item in report.backends.items():
         loaded = item.loaded
         times = (f"{value:,.0f}" for value in (loaded.start_ms, loaded.load_ms, loaded.first_slice_ms))
         gpu = "-" if item.device_memory_mb is None else f"{item.device_memory_mb:,.0f}"
         table.add_row(name, loaded.description, *times, f"{item.batches[-1].peak_host_mb:,.0f}", gpu)
-    for name, refusal in report.unavailable.items():
-        table.add_row(name, Text(f"cannot run: {refusal.problem}\nfix: {refusal.fix}", "yellow"), *5 * ("-",))
-    return table
+    refusals = [
+        Text(f"{name} cannot run: {refusal.problem}\n  fix: {refusal.fix}", "yellow")
+        for name, refusal in report.unavailable.items()
+    ]
+    title = "Backends, each started once in a fresh process, its files perhaps in the system's cache"
+    return _titled(title, table, *refusals)
 
 
-def _speed(report: Report) -> Table:
-    baseline = report.settings.baseline
-    table = _table("Speed: models from memory to memory, end to end from files to results as `cascade predict`")
-    table.add_column("batch", justify="right")
-    table.add_column("backend")
-    for heading in ("models ms\np50", "\np95", "\np99", "models\nslices/s", "end to end\nslices/s"):
-        table.add_column(heading, justify="right")
-    for heading in ("models", "end to end"):
-        table.add_column(f"{heading} over\n{baseline}", justify="right")
+def _speed(report: Report) -> RenderableType:
+    headings = ("models\np50 ms", "\np95 ms", "\np99 ms", "\nslices/s", "\nratio", "end to end\nslices/s", "\nratio")
+    table = _table(("\nbatch", "\nbackend"), headings)
     for place, size in enumerate(report.settings.batch_sizes):
         for name, backend in report.backends.items():
             item = backend.batches[place]
             times = (f"{value:.1f}" for value in (item.models_ms.p50, item.models_ms.p95, item.models_ms.p99))
-            speeds = (f"{item.models.median:.1f}", f"{item.end_to_end.median:.1f}")
-            ratios = (_ratio(item.models_ratio), _ratio(item.end_to_end_ratio))
-            table.add_row(str(size), name, *times, *speeds, *ratios)
+            models = (f"{item.models.median:.1f}", _ratio(item.models_ratio))
+            end_to_end = (f"{item.end_to_end.median:.1f}", _ratio(item.end_to_end_ratio))
+            table.add_row(str(size), name, *times, *models, *end_to_end)
         table.add_section()
-    rounds = report.settings.rounds
-    table.caption = (
-        f"{rounds} {'round' if rounds == 1 else 'rounds'} in turns; ratios round by round: median (least to greatest)"
+    rounds = "1 round" if report.settings.rounds == 1 else f"{report.settings.rounds} rounds"
+    return _titled(
+        "Speed: models from memory to memory, end to end from files to results as `cascade predict`",
+        table,
+        f"{rounds} in turns; ratio: times as fast as {report.settings.baseline} in the same round, "
+        "median (least to greatest)",
     )
-    return table
 
 
-def _stages(report: Report) -> Table:
-    table = _table("Latency by stage in ms a batch, stages one after the other")
-    table.add_column("batch", justify="right")
-    table.add_column("backend")
-    for heading in ("", *STAGES, "all", "batches"):
-        table.add_column(heading, justify="right")
+def _stages(report: Report) -> RenderableType:
+    table = _table(("batch", "backend", ""), (*STAGES, "all"))
     for place, size in enumerate(report.settings.batch_sizes):
         for name, backend in report.backends.items():
             item = backend.batches[place]
             columns = [*(item.stages_ms[stage] for stage in STAGES), item.total_ms]
             for rank in ("p50", "p95", "p99"):
                 cells = ["-" if value is None else f"{getattr(value, rank):.1f}" for value in columns]
-                first = rank == "p50"
-                samples = str(item.total_ms.samples)
-                table.add_row(str(size) if first else "", name if first else "", rank, *cells, samples if first else "")
+                labels = (f"{size} ({item.total_ms.samples})", name) if rank == "p50" else ("", "")
+                table.add_row(*labels, rank, *cells)
         table.add_section()
-    table.caption = "-: the backend has no such stage. Of fewer than 100 batches, p99 is next to the slowest."
-    return table
+    return _titled(
+        "Latency by stage in ms a batch, stages one after the other",
+        table,
+        "In brackets: batches timed. -: the backend has no such stage. Of fewer than 100, p99 is next to the slowest.",
+    )
 
 
 def _floor(report: Report) -> RenderableType:
@@ -131,14 +126,9 @@ def _floor(report: Report) -> RenderableType:
         for name, item in report.work.items()
     ]
     lines += [f"absent, {name}: {item.problem}\n  fix: {item.fix}" for name, item in report.absent.items()]
-    text = Text("\n".join(lines))
     if not report.work:
-        return text
-    table = _table("GFLOP/s, and percent of the limit above")
-    table.add_column("batch", justify="right")
-    table.add_column("backend")
-    for heading in (SEGMENTER, CLASSIFIER, "both models", "classified"):
-        table.add_column(heading, justify="right")
+        return Text("\n".join(lines))
+    table = _table(("batch", "backend"), (SEGMENTER, CLASSIFIER, "both models", "classified"))
     for place, size in enumerate(report.settings.batch_sizes):
         for name, backend in report.backends.items():
             item = backend.batches[place]
@@ -148,24 +138,38 @@ def _floor(report: Report) -> RenderableType:
             ]
             table.add_row(str(size), name, *cells, f"{item.classified_share:.0%}")
         table.add_section()
-    table.caption = "A backend that computes in fewer bits than the limit was measured in may pass 100 %."
-    return Group(text, table)
+    return _titled(
+        "GFLOP/s, and percent of the limit of the backend's device",
+        table,
+        "A backend that computes in fewer bits than the limit was measured in may pass 100 %.",
+        "\n".join(lines),
+    )
 
 
 def _comparison(comparison: Comparison) -> RenderableType:
-    table = _table(f"Against {comparison.then}: slices/s now over then, above 1 is faster")
-    table.add_column("batch", justify="right")
-    table.add_column("backend")
-    for heading in ("models", "end to end"):
-        table.add_column(heading, justify="right")
+    table = _table(("batch", "backend"), ("models", "end to end"))
     for change in comparison.changes:
         table.add_row(str(change.batch_size), change.backend, f"{change.models:.2f}", f"{change.end_to_end:.2f}")
-    lines = [Text(f"warning: {warning}", "yellow") for warning in comparison.warnings]
-    return Group(table, *lines, *(Text(item) for item in comparison.missing))
+    return _titled(
+        f"Against {comparison.then}: slices/s now over then, above 1 is faster",
+        table,
+        *(Text(f"warning: {warning}", "yellow") for warning in comparison.warnings),
+        *comparison.missing,
+    )
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", caption_justify="left")
+def _table(labels: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in labels:
+        table.add_column(heading, no_wrap=heading.strip() == "backend")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _titled(title: str, table: Table, *notes: str | Text) -> Group:
+    """The table's own title and caption would be broken to its width."""
+    return Group(Text(f"\n{title}", "bold"), table, *(Text(note) if isinstance(note, str) else note for note in notes))
 
 
 def _ratio(value: Spread) -> str:
