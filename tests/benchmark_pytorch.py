@@ -138,12 +138,12 @@ class PlainScript:
         """As the backends are measured, without stages."""
         batches = self._batches(request.batch_size)
         arrays = [torch.from_numpy(squares([read_slice(path).pixels for path in next(batches)])) for _ in range(2)]
-        models_ms, classified = [], 0
+        models_ms, classified = [], []
         for array in islice(cycle(arrays), request.warm_up + request.batches):
             began = time.perf_counter()
-            classified = len(self.run(array)[1])
+            classified.append(len(self.run(array)[1]))
             models_ms.append(1000 * (time.perf_counter() - began))
-        models_ms = models_ms[request.warm_up :]
+        models_ms, classified = models_ms[request.warm_up :], classified[request.warm_up :]
         total_ms = []
         with tempfile.TemporaryDirectory() as out:
             for batch in islice(batches, request.batches):
@@ -154,7 +154,7 @@ class PlainScript:
             {},
             models_ms,
             total_ms,
-            classified * request.batches,
+            sum(classified),
             1000 * request.slices / sum(models_ms),
             1000 * request.slices / sum(total_ms),
             peak_host_mb(),
