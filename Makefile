@@ -20,7 +20,7 @@ test: .venv/all
 
 .venv/all: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[train,build,dev]'
+	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[train,build,openvino,dev]'
 	touch $@
 
 clean:

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from cascade import __version__, cli_build, cli_train
+from cascade import __version__, cli_benchmark, cli_build, cli_train
 from cascade.backends import AUTO, BACKENDS
 from cascade.cli_train import Folder
 from cascade.contract import CLASS_NAMES
@@ -37,6 +37,7 @@ data = typer.Typer(help="Look at a labelled data set, and split it by patient.",
 app.add_typer(data, name="data")
 app.add_typer(cli_train.app, name="train")
 app.command("build")(cli_build.build)
+app.command("benchmark")(cli_benchmark.benchmark)
 
 Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]
 BackendName = Annotated[

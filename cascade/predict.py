@@ -116,7 +116,7 @@ def predict_slices(
         nonlocal writing
         for future in writing:
             finish(future.result())
-        writing = [writers.submit(_write, folder, *item) for item in found]
+        writing = [writers.submit(write_pictures, folder, *item) for item in found]
 
     with _ctrl_c() as pressed, ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
         try:
@@ -190,7 +190,7 @@ def _begin(cascade: Cascade, batch: list[tuple[str, Slice]]) -> Callable[[], lis
     return lambda: [(name, slice_, found) for (name, slice_), found in zip(batch, wait(), strict=True)]
 
 
-def _write(folder: ResultsFolder, name: str, slice_: Slice, found: Prediction) -> SliceResult:
+def write_pictures(folder: ResultsFolder, name: str, slice_: Slice, found: Prediction) -> SliceResult:
     """Writes the pictures, then returns the row that says they are there."""
     try:
         write_atomically(folder.mask(name), mask_png(found.mask), durable=False)

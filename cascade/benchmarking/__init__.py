@@ -1,0 +1,1 @@
+"""What `cascade benchmark` measures and how it shows it; `cascade.benchmark` puts it together."""
