@@ -1,8 +1,9 @@
 # `make predict`: set-up and the main job. `make test`: set-up, then lint, types and tests.
+# `make gpu-check`: on a machine with an NVIDIA GPU, what installs there, the GPU tests, engines and benchmark.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: predict test clean
+.PHONY: predict test gpu-check clean
 
 predict: .venv/base
 	$(BIN)/cascade predict samples/ --out results/ --overwrite
@@ -12,6 +13,9 @@ test: .venv/all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict cascade build_engines
 	$(BIN)/pytest
+
+gpu-check: .venv/all
+	$(BIN)/python tests/gpu_check.py
 
 .venv/base: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,4 +28,4 @@ test: .venv/all
 	touch $@
 
 clean:
-	rm -rf .venv results
+	rm -rf .venv results gpu-check

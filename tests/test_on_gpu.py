@@ -1,4 +1,4 @@
-"""What only a GPU can show: engines are built here and have to find what ONNX Runtime finds. `make gpu-check` runs it."""
+"""What only a GPU can show: engines are built on it and have to find what ONNX Runtime finds."""
 
 from __future__ import annotations
 
@@ -114,16 +114,10 @@ def test_ten_thousand_batches_take_no_more_memory_than_one_hundred(backend, squa
     assert before - free_bytes() < 1_000_000
 
 
-PREDICT = "import sys; from cascade.cli import main; main(sys.argv[1:])"
-
-
 def test_two_processes_share_the_gpu(engines, tmp_path):
     flavor, folder = engines
-    commands = [
-        [sys.executable, "-c", PREDICT, "predict", str(SAMPLES), "--out", str(tmp_path / name)]
-        + ["--backend", flavor, "--engines", str(folder)]
-        for name in ("one", "two")
-    ]
+    command = [sys.executable, "-m", "cascade", "predict", str(SAMPLES), "--backend", flavor, "--engines", str(folder)]
+    commands = [[*command, "--out", str(tmp_path / name)] for name in ("one", "two")]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     for process in running:
         _, messages = process.communicate(timeout=300)
