@@ -22,7 +22,6 @@ from train.fit import FitSettings, fit, loader
 from train.region import normalise
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
-
 STOCHASTIC_DEPTH = 0.1
 """Share of the steps in which the encoder's last residual block is left out, less for those before it (Huang 2016)."""
 
