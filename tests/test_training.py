@@ -89,6 +89,14 @@ def test_a_run_is_never_overwritten(data, segmenter_run):
         train_segmenter(data, data / "split.json", segmenter_run, SegmenterSettings(**SETTINGS), resume=False)
 
 
+def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(data, tmp_path):
+    """Lightning's save_last saves only when the best is saved: epochs without progress were lost."""
+    still = SegmenterSettings(**{**SETTINGS, "epochs": 3, "learning_rate": 0.0})
+    train_segmenter(data, data / "split.json", tmp_path, still, resume=False)
+    best, last = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last"))
+    assert (best, last) == (0, 2)
+
+
 def test_a_run_is_not_resumed_as_another_one(data, segmenter_run):
     other = SegmenterSettings(**{**SETTINGS, "batch_size": 3})
     with pytest.raises(CascadeError, match="other settings"):

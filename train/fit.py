@@ -102,9 +102,9 @@ def fit(
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [
         EMAWeightAveraging(decay=settings.ema_decay),
-        ModelCheckpoint(
-            dirpath=out, filename="best", monitor=monitor, mode="max", save_last=True, enable_version_counter=False
-        ),
+        ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False),
+        # The other's `save_last` would save after better epochs only.
+        ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False),
         EarlyStopping(monitor=monitor, mode="max", patience=settings.patience),
         History(out),
     ]
