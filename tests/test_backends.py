@@ -66,6 +66,36 @@ def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
             load(path)
 
 
+def test_openvino_keeps_what_comes_before_the_network_in_fp32(tmp_path):
+    """BF16 has 8 bits of mantissa: there 1000.5 would become 1000, and the convolution would be given 0."""
+    openvino = pytest.importorskip("openvino")
+    from cascade.backends.openvino import OpenVinoGraph
+
+    a, same, half = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 1, 2, 2])
+        for name in ("a", "same", "half")
+    )
+    nodes = [
+        onnx.helper.make_node("Identity", ["a"], ["same"]),
+        onnx.helper.make_node("Add", ["a", "offset"], ["far"]),
+        onnx.helper.make_node("AveragePool", ["far"], ["pooled"], kernel_shape=[1, 1]),
+        onnx.helper.make_node("Sub", ["pooled", "offset"], ["planes"]),
+        onnx.helper.make_node("Conv", ["planes", "weight"], ["half"]),
+    ]
+    constants = [
+        onnx.numpy_helper.from_array(np.float32([1000]), "offset"),
+        onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 0.5, np.float32), "weight"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "there and back", [a], [half, same], constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "graph.onnx")
+    slices = np.float32([[[[0.5, 1.5], [2.5, 3.5]]]])
+    found = OpenVinoGraph(openvino.Core(), tmp_path / "graph.onnx", "bf16").run(a=slices)
+    assert list(found) == ["half", "same"]
+    assert found["half"].tolist() == (slices / 2).tolist()
+    assert found["same"].tolist() == slices.tolist()
+
+
 def test_only_slices_with_a_tumor_are_classified_and_the_others_get_zeros(constant_segmenter, constant_classifier):
     class TumorInThird(constant_segmenter):
         def run(self, **inputs):

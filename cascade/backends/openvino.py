@@ -35,17 +35,52 @@ def open_openvino(segmenter: Graph, classifier: Graph, *, only_low_precision: bo
 class OpenVinoGraph:
     """Takes any batch; uses all cores.
 
-    precision  `f32` or `bf16`, of the convolutions; what counts pixels stays FP32 by OpenVINO's own choice.
+    precision  `f32` or `bf16`, of the network. What comes before its first convolution counts pixels and stays FP32.
     """
 
     def __init__(self, core: Any, path: Path, precision: str) -> None:
-        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         try:
-            self._compiled = core.compile_model(core.read_model(path), "CPU", settings)
+            model = core.read_model(path)
+            self._outputs = [output.any_name for output in model.outputs]
+            stages = {"f32": model} if precision == "f32" else cut_before_network(model)
+            self._stages = [
+                core.compile_model(stage, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"})
+                for hint, stage in stages.items()
+            ]
         except RuntimeError as error:
             raise CascadeError(f"{path}: OpenVINO cannot load it ({error})", fix="export the model again") from error
-        self._outputs = [output.any_name for output in self._compiled.outputs]
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
-        found = self._compiled(inputs, share_inputs=True)
-        return {name: found[name] for name in self._outputs}
+        tensors = inputs
+        for stage in self._stages:
+            found = stage({each.any_name: tensors[each.any_name] for each in stage.inputs}, share_inputs=True)
+            tensors = tensors | {each.any_name: found[each] for each in stage.outputs}
+        return {name: tensors[name] for name in self._outputs}
+
+
+def cut_before_network(model: Any) -> dict[str, Any]:
+    """A model → what leads to its first convolution, for FP32, and the rest, for BF16.
+
+    In BF16 OpenVINO would also do the sums over pixels, less exactly and 8 times slower (2026.4, 4.3 against 0.5 ms of
+    the classifier's 7.7 a slice). The rest takes the model's own inputs as well, since shapes are derived from them.
+    """
+    import openvino
+    from openvino import opset13
+
+    convolution = next(each for each in model.get_ordered_ops() if each.get_type_name() == "Convolution")
+    planes = convolution.input_value(0)
+    behind = {convolution.get_friendly_name()}
+    for each in model.get_ordered_ops():
+        if any(source.get_node().get_friendly_name() in behind for source in each.input_values()):
+            behind.add(each.get_friendly_name())
+    before = [each for each in model.get_results() if each.get_friendly_name() not in behind]
+    after = [each for each in model.get_results() if each.get_friendly_name() in behind]
+
+    entry = opset13.parameter(planes.get_partial_shape(), planes.get_element_type())
+    entry.output(0).set_names({planes.any_name})
+    convolution.input(0).replace_source_output(entry.output(0))
+    inputs = model.get_parameters()
+    return {
+        "f32": openvino.Model([*before, opset13.result(planes)], inputs),
+        "bf16": openvino.Model(after, [*inputs, entry]),
+    }
