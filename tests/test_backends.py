@@ -31,14 +31,18 @@ def adding_graph(tmp_path):
     return path
 
 
-def openvino_graph(path):
+def openvino_graph(path, precision="f32"):
     openvino = pytest.importorskip("openvino")
     from cascade.backends.openvino import OpenVinoGraph
 
-    return OpenVinoGraph(openvino.Core(), path, "f32")
+    return OpenVinoGraph(openvino.Core(), path, precision)
 
 
-@pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
+def openvino_bf16_graph(path):
+    return openvino_graph(path, "bf16")
+
+
+@pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph, openvino_bf16_graph])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_graph_takes_named_arrays_and_gives_named_arrays(adding_graph, load, batch):
     a = np.arange(2 * batch, dtype=np.float32).reshape(batch, 2)
@@ -68,9 +72,6 @@ def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
 
 def test_openvino_keeps_what_comes_before_the_network_in_fp32(tmp_path):
     """BF16 has 8 bits of mantissa: there 1000.5 would become 1000, and the convolution would be given 0."""
-    openvino = pytest.importorskip("openvino")
-    from cascade.backends.openvino import OpenVinoGraph
-
     a, same, half = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 1, 2, 2])
         for name in ("a", "same", "half")
@@ -90,7 +91,7 @@ def test_openvino_keeps_what_comes_before_the_network_in_fp32(tmp_path):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "graph.onnx")
     slices = np.float32([[[[0.5, 1.5], [2.5, 3.5]]]])
-    found = OpenVinoGraph(openvino.Core(), tmp_path / "graph.onnx", "bf16").run(a=slices)
+    found = openvino_bf16_graph(tmp_path / "graph.onnx").run(a=slices)
     assert list(found) == ["half", "same"]
     assert found["half"].tolist() == (slices / 2).tolist()
     assert found["same"].tolist() == slices.tolist()

@@ -67,7 +67,9 @@ def cut_before_network(model: Any) -> dict[str, Any]:
     import openvino
     from openvino import opset13
 
-    convolution = next(each for each in model.get_ordered_ops() if each.get_type_name() == "Convolution")
+    convolution = next((each for each in model.get_ordered_ops() if each.get_type_name() == "Convolution"), None)
+    if convolution is None:
+        return {"bf16": model}
     planes = convolution.input_value(0)
     behind = {convolution.get_friendly_name()}
     for each in model.get_ordered_ops():
