@@ -61,8 +61,8 @@ def _machine(machine: Machine) -> Text:
 
 
 def _backends(report: Report) -> RenderableType:
-    headings = ("start ms", "of it load", "first slice ms", "peak host MiB", "GPU MiB")
-    table = _table(("backend", "runs on"), headings)
+    headings = ("start\nms", "of it\nload", "first\nslice ms", "peak host\nMiB", "GPU\nMiB")
+    table = _table(("\nbackend", "\nruns on"), headings)
     for name, item in report.backends.items():
         loaded = item.loaded
         times = (f"{value:,.0f}" for value in (loaded.start_ms, loaded.load_ms, loaded.first_slice_ms))
@@ -77,15 +77,14 @@ def _backends(report: Report) -> RenderableType:
 
 
 def _speed(report: Report) -> RenderableType:
-    headings = ("models\np50 ms", "\np95 ms", "\np99 ms", "\nslices/s", "\nratio", "end to end\nslices/s", "\nratio")
+    headings = ("models\np50 ms", "slices\nper s", "\nratio", "slices\nper s", "end to end\nratio")
     table = _table(("\nbatch", "\nbackend"), headings)
     for place, size in enumerate(report.settings.batch_sizes):
         for name, backend in report.backends.items():
             item = backend.batches[place]
-            times = (f"{value:.1f}" for value in (item.models_ms.p50, item.models_ms.p95, item.models_ms.p99))
-            models = (f"{item.models.median:.1f}", _ratio(item.models_ratio))
+            models = (f"{item.models_ms.p50:.1f}", f"{item.models.median:.1f}", _ratio(item.models_ratio))
             end_to_end = (f"{item.end_to_end.median:.1f}", _ratio(item.end_to_end_ratio))
-            table.add_row(str(size), name, *times, *models, *end_to_end)
+            table.add_row(str(size), name, *models, *end_to_end)
         table.add_section()
     rounds = "1 round" if report.settings.rounds == 1 else f"{report.settings.rounds} rounds"
     return _titled(
@@ -97,11 +96,16 @@ def _speed(report: Report) -> RenderableType:
 
 
 def _stages(report: Report) -> RenderableType:
-    table = _table(("batch", "backend", ""), (*STAGES, "all"))
+    there = [
+        stage
+        for stage in STAGES
+        if any(batch.stages_ms[stage] for backend in report.backends.values() for batch in backend.batches)
+    ]
+    table = _table(("batch", "backend", ""), (*there, "all"))
     for place, size in enumerate(report.settings.batch_sizes):
         for name, backend in report.backends.items():
             item = backend.batches[place]
-            columns = [*(item.stages_ms[stage] for stage in STAGES), item.total_ms]
+            columns = [*(item.stages_ms[stage] for stage in there), item.total_ms]
             for rank in ("p50", "p95", "p99"):
                 cells = ["-" if value is None else f"{getattr(value, rank):.1f}" for value in columns]
                 labels = (f"{size} ({item.total_ms.samples})", name) if rank == "p50" else ("", "")
@@ -159,7 +163,7 @@ def _comparison(comparison: Comparison) -> RenderableType:
 
 
 def _table(labels: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in labels:
         table.add_column(heading, no_wrap=heading.strip() == "backend")
     for heading in numbers:
@@ -173,7 +177,7 @@ def _titled(title: str, table: Table, *notes: str | Text) -> Group:
 
 
 def _ratio(value: Spread) -> str:
-    return f"{value.median:.2f} ({value.least:.2f} to {value.greatest:.2f})"
+    return f"{value.median:.2f} ({value.least:.2f}-{value.greatest:.2f})"
 
 
 def _share(gflops: float | None, percent: float | None) -> str:
