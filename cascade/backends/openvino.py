@@ -44,7 +44,11 @@ class OpenVinoGraph:
             self._outputs = [output.any_name for output in model.outputs]
             stages = {"f32": model} if precision == "f32" else cut_before_network(model)
             self._stages = [
-                core.compile_model(stage, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"})
+                (
+                    [each.any_name for each in stage.inputs],
+                    core.compile_model(stage, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}),
+                    [each.any_name for each in stage.outputs],  # compiling may add names
+                )
                 for hint, stage in stages.items()
             ]
         except RuntimeError as error:
@@ -52,9 +56,9 @@ class OpenVinoGraph:
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
         tensors = inputs
-        for stage in self._stages:
-            found = stage({each.any_name: tensors[each.any_name] for each in stage.inputs}, share_inputs=True)
-            tensors = tensors | {each.any_name: found[each] for each in stage.outputs}
+        for taken, compiled, given in self._stages:
+            found = compiled([tensors[name] for name in taken], share_inputs=True)
+            tensors = tensors | {name: found[place] for place, name in enumerate(given)}
         return {name: tensors[name] for name in self._outputs}
 
 
