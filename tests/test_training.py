@@ -181,6 +181,11 @@ def test_a_graph_that_differs_from_pytorch_is_not_saved(data, segmenter_run, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_exported_model_tells_no_paths_of_the_machine_it_was_made_on(models):
+    for graph in models.glob("*.onnx"):
+        assert b"region.py" not in graph.read_bytes()
+
+
 def test_a_model_is_not_exported_with_a_split_it_was_not_trained_on(data, segmenter_run, tmp_path):
     split, _ = make_split(data, seed=1)
     write_split(split, tmp_path / "other.json", seed=1)

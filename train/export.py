@@ -99,6 +99,8 @@ def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> 
     onnxscript.optimizer.remove_unused_nodes(program.model)
     model = program.model_proto
     store_weights_as_fp16(model)
+    for node in model.graph.node:
+        del node.metadata_props[:]  # the exporter's stack traces, with this machine's paths
     onnx.checker.check_model(model, full_check=True)
     return model
 
