@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.region import CROP_SIZE, MIN_SIDE, classifier_planes, crop, crop_box, normalise
+from train.region import CROP_SIZE, MIN_SIDE, classifier_planes, crop, crop_box, enlarge, normalise
 
 
 def mask_of(left, top, right, bottom):
@@ -77,3 +77,9 @@ def test_two_values_and_a_blank_slice_normalise_without_nan():
     two_values = mask_of(0, 0, 100, 100)
     for slices in (two_values, torch.full((1, 1, 8, 8), 7.0)):
         assert torch.isfinite(normalise(slices)).all()
+
+
+def test_enlarging_is_bilinear_up_to_the_border():
+    planes = torch.randn(2, 1, 5, 7)
+    expected = torch.nn.functional.interpolate(planes, scale_factor=2, mode="bilinear")
+    assert torch.allclose(enlarge(planes), expected, atol=1e-6)

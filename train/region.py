@@ -45,6 +45,18 @@ def segmenter_input(slices: Tensor) -> Tensor:
     return F.avg_pool2d(slices, SLICE_SIZE // SEGMENTER_SIZE)
 
 
+def enlarge(planes: Tensor) -> Tensor:
+    """(N, 1, H, W) → (N, 1, 2 H, 2 W), bilinear as F.interpolate does it, pixel centres half a pixel in.
+
+    Written as a convolution to the four pixels that each one becomes: OpenVINO is 5 times as fast with it as with an
+    interpolation, ONNX Runtime as fast.
+    """
+    before, after = [0.25, 0.75, 0.0], [0.0, 0.75, 0.25]
+    taps = torch.tensor([before, after], dtype=planes.dtype, device=planes.device)
+    kernels = (taps[:, None, :, None] * taps[None, :, None, :]).reshape(4, 1, 3, 3)
+    return F.pixel_shuffle(F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernels), 2)
+
+
 def crop_box(mask: Tensor) -> Tensor:
     """(N, 1, SLICE_SIZE, SLICE_SIZE) of 0 and 1 → (N, 4) left, top, right, bottom in pixels; all 0 for an empty mask.
 
@@ -104,8 +116,8 @@ class SegmenterGraph(nn.Module):
         self.network = network
 
     def forward(self, slice: Tensor) -> Tensor:
-        logits = self.network(normalise(segmenter_input(slice)))
-        return torch.sigmoid(F.interpolate(logits.float(), size=(SLICE_SIZE, SLICE_SIZE), mode="bilinear"))
+        logits: Tensor = self.network(normalise(segmenter_input(slice)))
+        return torch.sigmoid(enlarge(logits.float()))
 
 
 class ClassifierGraph(nn.Module):
