@@ -14,8 +14,8 @@ test: .venv/all
 	$(BIN)/mypy --strict cascade build_engines
 	$(BIN)/pytest
 
-gpu-check: .venv/all
-	$(BIN)/python tests/gpu_check.py
+gpu-check:
+	PYTHONPATH=. $(PYTHON) tests/gpu_check.py
 
 .venv/base: pyproject.toml
 	$(PYTHON) -m venv .venv

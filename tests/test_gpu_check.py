@@ -1,0 +1,75 @@
+"""`make gpu-check` on a made-up machine: its commands are not run, only what came of them is told."""
+
+import json
+
+import gpu_check
+import pytest
+
+from cascade.engines import Gpu
+
+H100 = Gpu("NVIDIA H100", "9.0")
+CASE = '<testsuite><testcase name="parity">{}</testcase></testsuite>'
+SKIPPED = '<skipped message="pycuda is not installed"/>'
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    """check(case, codes) → exit code and JSON; `codes` are those of commands that hold the word."""
+
+    def check(case, codes=(), gpu=H100):
+        def run(command):
+            for word in command:
+                if word.startswith("--junitxml="):
+                    (tmp_path / "out" / "tests.xml").write_text(case)
+            code = next((code for word, code in dict(codes).items() if word in command), 0)
+            return {"exit_code": code, "seconds": 0.1, "output": "said"}
+
+        monkeypatch.setattr(gpu_check, "OUT", tmp_path / "out")
+        monkeypatch.setattr(gpu_check, "run", run)
+        monkeypatch.setattr(gpu_check, "find_gpu", lambda: gpu)
+        return gpu_check.main(), json.loads((tmp_path / "out" / "gpu-check.json").read_text())
+
+    return check
+
+
+def test_all_that_was_done_is_told(check):
+    code, report = check(CASE.format(""))
+    assert code == 0
+    assert report["gpu"] == {"name": "NVIDIA H100", "compute_capability": "9.0"}
+    assert report["tests"]["cases"] == {"parity": "passed"}
+    assert {"install", "install pycuda", "build tensorrt", "build tensorrt-rtx", "benchmark"} <= set(report)
+
+
+@pytest.mark.parametrize(
+    ("case", "codes", "gpu"),
+    [
+        (CASE.format(SKIPPED), {}, H100),
+        (CASE.format(""), {"build": 1}, H100),
+        (CASE.format(""), {"benchmark": 1}, H100),
+        (CASE.format(""), {}, None),
+    ],
+    ids=["no test ran", "no engine", "no benchmark", "no GPU"],
+)
+def test_it_fails_where_the_gpu_was_not_seen_to_work(check, case, codes, gpu):
+    assert check(case, codes, gpu)[0] == 1
+
+
+def test_a_report_cut_short_ends_nothing(check):
+    code, report = check("<testsuite><testca")
+    assert code == 1
+    assert "ParseError" in report["tests"]["output"]
+    assert report["benchmark"]["exit_code"] == 0
+
+
+def test_what_an_earlier_run_left_is_not_told_again(check, tmp_path):
+    engines = tmp_path / "out" / "engines"
+    engines.mkdir(parents=True)
+    (engines / "segmenter.tensorrt.json").write_text("{}")
+    assert check(CASE.format(""))[1]["build tensorrt"]["sidecars"] == {}
+
+
+def test_a_command_that_hangs_is_ended_and_what_it_said_is_kept(monkeypatch):
+    monkeypatch.setattr(gpu_check, "SECONDS", 0.5)
+    found = gpu_check.run(["sh", "-c", "echo begun; sleep 60"])
+    assert found["exit_code"] is None
+    assert found["output"] == "begun\n"
