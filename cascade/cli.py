@@ -40,10 +40,10 @@ app.command("build")(cli_build.build)
 app.command("benchmark")(cli_benchmark.benchmark)
 
 Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]
-BackendName = Annotated[
-    str, typer.Option("--backend", help=f"What runs them: {', '.join(BACKENDS)}, or auto for the fastest that can.")
+BackendName = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}, or auto: the fastest that runs.")]
+Engines = Annotated[
+    Path, typer.Option("--engines", help="Folder of engines.", show_default="where `cascade build` puts them")
 ]
-Engines = Annotated[Path, typer.Option("--engines", help="Folder of the engines that `cascade build` made.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices that go through the models at once.")]
 
 

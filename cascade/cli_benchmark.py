@@ -21,7 +21,7 @@ def benchmark(
         Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")
     ] = SHIPPED,
     engines: Annotated[
-        Path, typer.Option("--engines", help="Folder of the engines that `cascade build` made.")
+        Path, typer.Option("--engines", help="Folder of engines.", show_default="where `cascade build` puts them")
     ] = ENGINES,
     backends: Annotated[
         str, typer.Option("--backends", help="Separated by commas. Those that cannot run here are listed with why.")

@@ -18,7 +18,9 @@ def build(
     models: Annotated[
         Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")
     ] = SHIPPED,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the engines.")] = ENGINES,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the engines.", show_default="where `predict` looks")
+    ] = ENGINES,
     arch: Annotated[
         str, typer.Option("--arch", help="GPUs to build for, tensorrt-rtx only.", show_default="sm86,sm89,sm120")
     ] = "",

@@ -1,24 +1,27 @@
 """Engines on disk: each a file that TensorRT runs and a sidecar of JSON that vouches for it. Needs no TensorRT.
 
 An engine is executable code, made for one TensorRT version and for certain GPUs, and a wrong one fails only when it is
-loaded, if then: nothing may load one that `find_engine` did not return and that `why_unfit` does not pass.
+loaded, if then: nothing may load one that `find_engine` did not return and that `why_unfit` does not pass. The sidecar
+tells a damaged or a wrong engine, not one from strangers, who would forge both: hence a folder of the user's own, and
+none where the slices lie.
 """
 
+import hashlib
 import json
+import os
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from cascade.errors import CascadeError
-from cascade.files import sha256_of
 from cascade.graphs import SHIPPED, Graph
 
 FLAVORS = ("tensorrt", "tensorrt-rtx")
 FORMAT = 1
 """Of the sidecar; one of another format is no sidecar."""
 
-ENGINES = Path("engines")
+ENGINES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cascade" / "engines"
 """The folder that engines are written to and looked for in."""
 
 
@@ -125,10 +128,11 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Engine:
-    """`path` holds the bytes that the sidecar's hash names."""
+    """plan  the bytes that the sidecar's hash names, read from `path`."""
 
     path: Path
     sidecar: Sidecar
+    plan: bytes = field(repr=False)
 
 
 def engine_path(name: str, folder: Path, flavor: str) -> Path:
@@ -166,16 +170,17 @@ def find_engine(name: str, folder: Path, flavor: str, graph: Graph) -> Engine:
         raise CascadeError(error.problem, fix=fix) from error
     fix = build_command(flavor, folder, graph.path.parent, sidecar.recipe)
     recipe = sidecar.recipe
+    plan = path.read_bytes() if path.is_file() else None
     if (recipe.name, recipe.flavor) != (name, flavor):
         problem = f"{path}: its sidecar is that of the {recipe.name} for {recipe.flavor}"
-    elif not path.is_file():
+    elif plan is None:
         problem = f"{path}: there is no such file"
-    elif sha256_of(path) != sidecar.engine_sha256:
+    elif hashlib.sha256(plan).hexdigest() != sidecar.engine_sha256:
         problem = f"{path}: is not the file that its sidecar vouches for; it was cut short, changed or half written"
     elif recipe.onnx_sha256 != graph.sha256:
         problem = f"{path}: was built from another {name} than {graph.path}"
     else:
-        return Engine(path, sidecar)
+        return Engine(path, sidecar, plan)
     raise CascadeError(problem, fix=fix)
 
 
@@ -198,7 +203,9 @@ def build_command(
     flavor: str, folder: Path, models: Path = SHIPPED, recipe: Recipe | None = None, gpu: Gpu | None = None
 ) -> str:
     """The command that builds both engines into the folder: with the options of the `recipe`, but for this `gpu`."""
-    words = ["cascade", "build", "--flavor", flavor, "--out", str(folder)]
+    words = ["cascade", "build", "--flavor", flavor]
+    if folder != ENGINES:
+        words += ["--out", str(folder)]
     if models != SHIPPED:
         words += ["--models", str(models)]
     capabilities = [gpu.compute_capability] if gpu else recipe.compute_capabilities if recipe else []

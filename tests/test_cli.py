@@ -202,7 +202,18 @@ def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, t
 
 @pytest.mark.parametrize(
     "command",
-    ["", "predict", "evaluate", "data inspect", "data split", "train segmenter", "train classifier", "train export"],
+    [
+        "",
+        "predict",
+        "evaluate",
+        "build",
+        "benchmark",
+        "data inspect",
+        "data split",
+        "train segmenter",
+        "train classifier",
+        "train export",
+    ],
 )
 def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
     assert run(*command.split(), "--help") == 0
