@@ -183,7 +183,7 @@ def _write(sidecar: Sidecar, plan: bytes, folder: Path) -> Engine:
     name, flavor = sidecar.recipe.name, sidecar.recipe.flavor
     write_atomically(engine_path(name, folder, flavor), plan)
     write_atomically(sidecar_path(name, folder, flavor), sidecar.to_json())
-    return Engine(engine_path(name, folder, flavor), sidecar)
+    return Engine(engine_path(name, folder, flavor), sidecar, plan)
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:

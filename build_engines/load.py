@@ -4,22 +4,12 @@ from collections.abc import Iterable
 
 import onnx
 
-from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE
 from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, Graph
 
-PLANE = (1, SLICE_SIZE, SLICE_SIZE)
-
-INPUTS: dict[str, dict[str, tuple[int, ...]]] = {
-    SEGMENTER: {SLICE: PLANE},
-    CLASSIFIER: {SLICE: PLANE, PROBABILITY: PLANE},
-}
-OUTPUTS: dict[str, dict[str, tuple[int, ...]]] = {
-    SEGMENTER: {PROBABILITY: PLANE},
-    CLASSIFIER: {CLASS_PROBABILITY: (len(CLASS_NAMES),), BOX: (4,)},
-}
-"""By graph, then by name: the shape behind the batch. Everything is float32, and the batch of any size."""
-
+INPUTS = {SEGMENTER: (SLICE,), CLASSIFIER: (SLICE, PROBABILITY)}
+OUTPUTS = {SEGMENTER: (PROBABILITY,), CLASSIFIER: (CLASS_PROBABILITY, BOX)}
 
 Tensors = dict[str, tuple[str | int, ...]]
 """By name: the type, then the sizes."""
@@ -44,8 +34,8 @@ def load_graph(name: str, graph: Graph) -> onnx.ModelProto:
     return model
 
 
-def _batched(shapes: dict[str, tuple[int, ...]]) -> Tensors:
-    return {name: ("float32", "any", *shape) for name, shape in shapes.items()}
+def _batched(names: Iterable[str]) -> Tensors:
+    return {name: ("float32", "any", *SHAPES[name]) for name in names}
 
 
 def _tensors(values: Iterable[onnx.ValueInfoProto]) -> Tensors:

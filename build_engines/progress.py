@@ -36,7 +36,7 @@ class Phases:
     def share(self) -> float:
         """Never falls: phases that run side by side would make it jump."""
         share, width = 0.0, 1.0
-        for done, steps in self._running.values():
+        for done, steps in list(self._running.values()):  # TensorRT calls from several threads
             share += width * min(done, steps) / steps
             width /= steps
         self._shown = max(self._shown, min(share, 1.0))

@@ -1,15 +1,14 @@
 """What engines are built with and for: a TensorRT that is installed here, and GPUs."""
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cascade.backends.tensorrt import import_tensorrt
 from cascade.engines import FLAVORS, Gpu
 from cascade.errors import CascadeError
 from cascade.gpu import find_gpu
 
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "build"}
 """Of this package, by flavor: what has to be installed to build."""
 
@@ -48,7 +47,7 @@ def find_target(flavor: str, archs: Sequence[str] = ()) -> Target:
             "tensorrt builds for the GPU that is here, whatever its architecture",
             fix="leave --arch out, or give --flavor tensorrt-rtx",
         )
-    module, gpu = import_tensorrt(flavor), find_gpu()
+    module, gpu = import_tensorrt(flavor, EXTRAS[flavor]), find_gpu()
     if flavor == "tensorrt-rtx":
         return Target(flavor, module, gpu, compute_capabilities(module, archs or ARCHS))
     if gpu is None:
@@ -57,19 +56,6 @@ def find_target(flavor: str, archs: Sequence[str] = ()) -> Target:
             fix="run this where the GPU and NVIDIA's driver are, or build ahead of time with --flavor tensorrt-rtx",
         )
     return Target(flavor, module, gpu, [gpu.compute_capability])
-
-
-def import_tensorrt(flavor: str) -> Any:
-    """The module of a flavor. Raises CascadeError where it is not installed or its libraries do not load."""
-    fix = f"pip install 'cascade[{EXTRAS[flavor]}]'"
-    try:
-        return importlib.import_module(MODULES[flavor])
-    except ModuleNotFoundError as error:
-        raise CascadeError(
-            f"{flavor} engines need the package {error.name}, which is not installed", fix=fix
-        ) from error
-    except (ImportError, OSError) as error:
-        raise CascadeError(f"{flavor}: its libraries cannot be loaded ({error})", fix=fix) from error
 
 
 def compute_capabilities(module: Any, archs: Sequence[str]) -> list[str]:

@@ -14,7 +14,6 @@ from cascade.benchmarking.limit import CpuLimit, Limit
 from cascade.benchmarking.machine import this_machine
 from cascade.benchmarking.plot import latency_plot
 from cascade.benchmarking.report import (
-    GPU_BACKENDS,
     BackendReport,
     Report,
     Settings,
@@ -178,7 +177,7 @@ def _reports(
 
 def _gpu_limits(started: Mapping[str, object], absent: dict[str, Refusal]) -> dict[str, Limit]:
     """Measured where a backend uses the GPU; why not, goes to `absent`."""
-    if not any(name in GPU_BACKENDS for name in started):
+    if not any(device_of(name) == "gpu" for name in started):
         return {}
     try:
         return {"gpu": gpu_limit()}

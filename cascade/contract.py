@@ -17,6 +17,14 @@ PROBABILITY = "probability"  # (N, 1, H, W), of a pixel being tumor
 CLASS_PROBABILITY = "class_probability"  # (N, 3), rows sum to 1
 BOX = "box"  # (N, 4), where the classifier looked; all 0 when no pixel reaches THRESHOLD
 
+SHAPES = {
+    SLICE: (1, SLICE_SIZE, SLICE_SIZE),
+    PROBABILITY: (1, SLICE_SIZE, SLICE_SIZE),
+    CLASS_PROBABILITY: (len(CLASS_NAMES),),
+    BOX: (4,),
+}
+"""Of one slice, behind the batch."""
+
 
 class Box(NamedTuple):
     """A rectangle in pixels, edges between pixels: it covers columns left <= x < right and rows top <= y < bottom."""

@@ -1,6 +1,6 @@
 """The TensorRT backend on a GPU made of NumPy, whose streams run as early or as late as a real one's might.
 
-What only a GPU can show is in test_gpu.py.
+What only a GPU can show is in test_on_gpu.py.
 """
 
 from __future__ import annotations
@@ -17,15 +17,42 @@ from cascade.backends.tensorrt import OneEngine, TensorRtBackend, open_tensorrt
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 
+INPUTS = {"segmenter": [SLICE], "classifier": [SLICE, PROBABILITY]}
 INPUTS_AND_OUTPUTS = {"segmenter": [SLICE, PROBABILITY], "classifier": [SLICE, PROBABILITY, CLASS_PROBABILITY, BOX]}
+
+
+class Context:
+    """pycuda works for whoever has pushed the context; at the end all must have popped it."""
+
+    depth = 0
+
+    @classmethod
+    def push(cls):
+        cls.depth += 1
+
+    @classmethod
+    def pop(cls):
+        cls.depth -= 1
+
+    @classmethod
+    def check(cls):
+        assert cls.depth > 0, "no context is current"
+
+
+class CudaError(Exception):
+    """pycuda.driver.Error."""
 
 
 class Memory:
     """On the device: found by its address, as the engines do."""
 
     at: ClassVar[dict[int, Memory]] = {}
+    room = 2**40
 
     def __init__(self, nbytes):
+        Context.check()
+        if nbytes > Memory.room:
+            raise CudaError("cuMemAlloc failed: out of memory")
         self.floats = np.full(nbytes // 4, np.nan, np.float32)
         self.address = 1000 + len(Memory.at)
         Memory.at[self.address] = self
@@ -85,27 +112,33 @@ class Event:
 
 
 def memcpy_htod_async(memory, array, stream):
+    Context.check()
     stream.add(lambda: memory.floats.__setitem__(slice(array.size), array.ravel()))
 
 
 def memcpy_dtoh_async(array, memory, stream):
+    Context.check()
     stream.add(lambda: array.__setitem__(..., memory.floats[: array.size].reshape(array.shape)))
 
 
 class Execution:
     """probability = slice / 2; class_probability = (sum of the slice, sum of the probability, 1); box = 1, 2, 3, 4."""
 
-    def __init__(self, name):
+    def __init__(self, name, smallest, largest):
         self.name, self.addresses, self.counts, self.counts_seen = name, {}, {}, []
+        self.smallest, self.largest = smallest, largest
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
+        return name in INPUTS_AND_OUTPUTS[self.name]
 
     def set_input_shape(self, name, shape):
-        assert shape[1:] == (1, SLICE_SIZE, SLICE_SIZE)
         self.counts[name] = shape[0]
+        return shape[1:] == (1, SLICE_SIZE, SLICE_SIZE) and self.smallest <= shape[0] <= self.largest
 
     def execute_async_v3(self, handle):
+        if set(self.counts) != set(INPUTS[self.name]) or set(self.addresses) != set(INPUTS_AND_OUTPUTS[self.name]):
+            return False
         (count,) = set(self.counts.values())
         self.counts_seen.append(count)
         memory = {name: Memory.at[address].floats for name, address in self.addresses.items()}
@@ -126,30 +159,33 @@ class Execution:
         return True
 
 
-def tensorrt(smallest, largest):
-    """The module, as far as the backend uses it; an engine's file holds its name."""
+def tensorrt(profiles):
+    """The module, as far as the backend uses it; an engine's bytes are its name.
+
+    profiles  by name: the smallest and largest batch.
+    """
 
     class Engine:
         def __init__(self, name):
             self.names, self.num_io_tensors = INPUTS_AND_OUTPUTS[name], len(INPUTS_AND_OUTPUTS[name])
             self.get_tensor_name = self.names.__getitem__
-            self.execution = Execution(name)
-            engines[name] = self
+            self.get_tensor_mode = lambda tensor: "input" if tensor in INPUTS[name] else "output"
+            self.smallest, self.largest = profiles[name]
+            self.execution = Execution(name, *profiles[name])
 
         def get_tensor_profile_shape(self, name, profile):
-            return [(count, 1, SLICE_SIZE, SLICE_SIZE) for count in (smallest, smallest, largest)]
+            return [(count, 1, SLICE_SIZE, SLICE_SIZE) for count in (self.smallest, self.smallest, self.largest)]
 
         def create_execution_context(self):
             return self.execution
 
-    engines = {}
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda content: Engine(content.decode()))
     return SimpleNamespace(
         __name__="tensorrt",
         __version__="11.4",
         Logger=type("Logger", (), {"ERROR": 0, "__init__": lambda self, level: None}),
         Runtime=lambda logger: runtime,
-        engines=engines,
+        TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
     )
 
 
@@ -159,10 +195,9 @@ class Pycuda:
 
     @staticmethod
     def Device(number):
-        context = SimpleNamespace(push=lambda: None, pop=lambda: None)
-        return SimpleNamespace(name=lambda: "a GPU of NumPy", retain_primary_context=lambda: context)
+        return SimpleNamespace(name=lambda: "a GPU of NumPy", retain_primary_context=lambda: Context)
 
-    Stream, Event, mem_alloc = Stream, Event, Memory
+    Stream, Event, mem_alloc, Error = Stream, Event, Memory, CudaError
     memcpy_htod_async, memcpy_dtoh_async = staticmethod(memcpy_htod_async), staticmethod(memcpy_dtoh_async)
 
     @staticmethod
@@ -172,15 +207,20 @@ class Pycuda:
 
 @pytest.fixture
 def open_backend():
-    """open_backend(smallest, largest, eager) → the backend; `eager` are numbers of upload, engines, download."""
+    """open_backend(smallest, largest, eager) → the backend; `eager` are numbers of upload, engines, download.
 
-    def open_backend(smallest=1, largest=4, eager=(), graphs=tuple(INPUTS_AND_OUTPUTS)):
+    profiles  the smallest and largest batch by engine, where they differ.
+    """
+
+    def open_backend(smallest=1, largest=4, eager=(), graphs=tuple(INPUTS_AND_OUTPUTS), profiles=None):
         Memory.at.clear()
         Stream.created.clear()
         Stream.eager = eager
-        return TensorRtBackend(tensorrt(smallest, largest), Pycuda, {name: name.encode() for name in graphs})
+        profiles = profiles or dict.fromkeys(graphs, (smallest, largest))
+        return TensorRtBackend(tensorrt(profiles), Pycuda, {name: name.encode() for name in graphs})
 
-    return open_backend
+    yield open_backend
+    assert Context.depth == 0
 
 
 def slices_of(*values):
@@ -234,6 +274,33 @@ def test_a_batch_below_the_engines_smallest_is_filled_up(open_backend):
     assert backend._executions["segmenter"].counts_seen == [3]
 
 
+@pytest.mark.parametrize(
+    "profiles", [{"segmenter": (2, 5), "classifier": (1, 3)}, {"segmenter": (1, 3), "classifier": (2, 5)}]
+)
+def test_a_batch_fits_both_engines(open_backend, profiles):
+    backend = open_backend(profiles=profiles)
+    check(backend.begin(slices_of(1, 2, 3, 4))(), (1, 2, 3, 4))
+    assert backend._executions["segmenter"].counts_seen == [3, 2]
+
+
+def test_engines_that_take_no_batch_in_common_are_refused(open_backend):
+    with pytest.raises(CascadeError, match="one engine takes at least 8 slices, the other at most 4") as raised:
+        open_backend(profiles={"segmenter": (8, 16), "classifier": (1, 4)})
+    assert "cascade build --force" in raised.value.fix
+
+
+def test_a_gpu_without_room_is_refused_with_a_fix(open_backend, monkeypatch):
+    monkeypatch.setattr(Memory, "room", 10**6)
+    with pytest.raises(CascadeError, match=r"the GPU has no room for the models \(cuMemAlloc failed"):
+        open_backend()
+
+
+def test_a_context_that_tensorrt_does_not_make_is_refused(open_backend, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "Execution", lambda *arguments: None)
+    with pytest.raises(CascadeError, match="makes no execution context"):
+        open_backend()
+
+
 def test_each_graph_runs_alone_with_what_it_is_given(open_backend):
     backend = open_backend(largest=2)
     assert backend.segment(slices_of(2, 4, 6))[:, 0, 0, 0].tolist() == [1, 2, 3]
@@ -275,6 +342,8 @@ def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
     [
         ("Runtime", ["deserialize_cuda_engine"]),
         ("ICudaEngine", ["create_execution_context", "num_io_tensors", "get_tensor_name", "get_tensor_profile_shape"]),
+        ("ICudaEngine", ["get_tensor_mode"]),
+        ("TensorIOMode", ["INPUT", "OUTPUT"]),
         ("IExecutionContext", ["set_tensor_address", "set_input_shape", "execute_async_v3"]),
         ("Logger", ["ERROR"]),
     ],

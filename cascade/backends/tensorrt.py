@@ -1,8 +1,8 @@
 """TensorRT on the GPU, both flavours; all that touches the GPU's memory, streams and clock is in this file.
 
 The two engines run one after the other on one stream, and the probability map goes from one to the other without
-leaving the GPU. Two sets of buffers take turns, so that one batch is uploaded and another downloaded while the engines
-work on a third.
+leaving the GPU. Two sets of buffers take turns, so that one batch is uploaded or downloaded while the engines work on
+the other.
 """
 
 import importlib
@@ -17,19 +17,13 @@ from typing import Any
 import numpy as np
 
 from cascade.backends import FloatArray, LoadedGraph, Outputs, Pending
-from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE
 from cascade.engines import build_command, find_engine, why_unfit
 from cascade.errors import CascadeError
 from cascade.gpu import find_gpu
 from cascade.graphs import CLASSIFIER, SEGMENTER, Graph
 
-SHAPES = {
-    SLICE: (1, SLICE_SIZE, SLICE_SIZE),
-    PROBABILITY: (1, SLICE_SIZE, SLICE_SIZE),
-    CLASS_PROBABILITY: (len(CLASS_NAMES),),
-    BOX: (4,),
-}
-"""Of one slice, by the name of the graphs' input or output."""
+REBUILD = "build the engines again: cascade build --force"
 
 Arrived = tuple[dict[str, FloatArray], dict[str, float]]
 """What came down from the GPU: arrays by name, and milliseconds by stage."""
@@ -41,7 +35,7 @@ def open_tensorrt(flavor: str, segmenter: Graph, classifier: Graph, engines: Pat
     Raises CascadeError where TensorRT, pycuda or a GPU is missing, and where an engine is missing, was changed or is
     for another graph, TensorRT version or GPU.
     """
-    trt = _tensorrt(flavor)
+    trt = import_tensorrt(flavor, extra=flavor)
     graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
     files = {name: find_engine(name, engines, flavor, graph) for name, graph in graphs.items()}
     gpu = find_gpu()
@@ -54,19 +48,28 @@ def open_tensorrt(flavor: str, segmenter: Graph, classifier: Graph, engines: Pat
         if reason := why_unfit(recipe, trt.__version__, gpu):
             fix = build_command(flavor, engines, segmenter.path.parent, recipe, gpu)
             raise CascadeError(f"{engine.path}: {reason}", fix=fix)
-    return TensorRtBackend(trt, _pycuda(flavor), {name: engine.path.read_bytes() for name, engine in files.items()})
+    return TensorRtBackend(trt, _pycuda(flavor), {name: engine.plan for name, engine in files.items()})
 
 
 def engine_opener(flavor: str) -> Callable[[str, bytes], LoadedGraph] | None:
-    """What runs one engine just built, from host to host: its name and bytes → the graph. None without a GPU."""
+    """What runs one engine just built, from host to host: its name and bytes → the graph.
+
+    None where no engine can be run: without a GPU, or without pycuda.
+    """
     if find_gpu() is None:
         return None
-    trt, cuda = _tensorrt(flavor), _pycuda(flavor)
-    return lambda name, plan: OneEngine(name, TensorRtBackend(trt, cuda, {name: plan}))
+    try:
+        cuda = _pycuda(flavor)
+    except CascadeError:
+        return None
+    return lambda name, plan: OneEngine(
+        name, TensorRtBackend(import_tensorrt(flavor, extra=flavor), cuda, {name: plan})
+    )
 
 
-def _tensorrt(flavor: str) -> ModuleType:
-    return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade[{flavor}]'")
+def import_tensorrt(flavor: str, extra: str) -> ModuleType:
+    """The module of a flavor. Raises CascadeError, with the extra that installs it, where it cannot be loaded."""
+    return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade[{extra}]'")
 
 
 def _pycuda(flavor: str) -> ModuleType:
@@ -77,7 +80,7 @@ def _pycuda(flavor: str) -> ModuleType:
 def _import(module: str, problem: str, fix: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: its libraries are missing
         raise CascadeError(f"{problem} ({error})", fix=fix) from error
 
 
@@ -95,21 +98,40 @@ class TensorRtBackend:
         cuda.init()
         device = cuda.Device(0)
         self._cuda = cuda
-        self._context = device.retain_primary_context()
         self.description = f"{trt.__name__} {trt.__version__} on {device.name()}, FP16"
-        with self._active():
-            self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive its engines
-            loaded = {name: self._load(name, plan) for name, plan in plans.items()}
-            self._executions = {name: engine.create_execution_context() for name, engine in loaded.items()}
-            self._tensors = {
-                name: [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-                for name, engine in loaded.items()
+        try:
+            self._context = device.retain_primary_context()
+            with self._active():
+                self._open(trt, plans)
+        except cuda.Error as error:
+            raise _no_room(str(error)) from error
+
+    def _open(self, trt: ModuleType, plans: dict[str, bytes]) -> None:
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive its engines
+        engines = {name: self._load(name, plan) for name, plan in plans.items()}
+        self._executions = {name: engine.create_execution_context() for name, engine in engines.items()}
+        if None in self._executions.values():
+            raise _no_room("TensorRT makes no execution context")
+        self._inputs, self._outputs = (
+            {
+                name: [
+                    tensor
+                    for tensor in map(engine.get_tensor_name, range(engine.num_io_tensors))
+                    if engine.get_tensor_mode(tensor) == mode
+                ]
+                for name, engine in engines.items()
             }
-            profiles = [engine.get_tensor_profile_shape(SLICE, 0) for engine in loaded.values()]
-            self._smallest = max(int(smallest[0]) for smallest, _, _ in profiles)
-            self._largest = min(int(largest[0]) for _, _, largest in profiles)
-            self._uploads, self._runs, self._downloads = (cuda.Stream() for _ in range(3))
-            self._buffers = cycle([Buffers(cuda, self._largest), Buffers(cuda, self._largest)])
+            for mode in (trt.TensorIOMode.INPUT, trt.TensorIOMode.OUTPUT)
+        )
+        profiles = [engine.get_tensor_profile_shape(SLICE, 0) for engine in engines.values()]
+        self._smallest = max(int(smallest[0]) for smallest, _, _ in profiles)
+        self._largest = min(int(largest[0]) for _, _, largest in profiles)
+        if self._smallest > self._largest:
+            raise CascadeError(
+                f"one engine takes at least {self._smallest} slices, the other at most {self._largest}", fix=REBUILD
+            )
+        self._uploads, self._runs, self._downloads = (self._cuda.Stream() for _ in range(3))
+        self._buffers = cycle([Buffers(self._cuda, self._largest), Buffers(self._cuda, self._largest)])
 
     def begin(self, slices: FloatArray) -> Pending:
         wait = self.begin_graphs({SLICE: slices}, (SEGMENTER, CLASSIFIER), (PROBABILITY, CLASS_PROBABILITY, BOX))
@@ -144,52 +166,62 @@ class TensorRtBackend:
     def _enqueue(
         self, inputs: dict[str, FloatArray], graphs: tuple[str, ...], outputs: tuple[str, ...]
     ) -> Callable[[], Arrived]:
-        """Upload, graphs and download of one piece, each stream waiting for the one before; returns at once."""
+        """Upload, graphs and download of one piece, each stream waiting for the one before.
+
+        Returns once the slices are in page-locked memory, which they are when the batch before the last came down.
+        """
         buffers = next(self._buffers)
         buffers.empty()
         given = len(inputs[SLICE])
         count = max(given, self._smallest)  # rows beyond `given` are computed from what lies there and never read
-        clock = [self._cuda.Event() for _ in range(len(graphs) + 3)]
-        clock[0].record(self._uploads)
         for name, array in inputs.items():
             buffers.host[name][:given] = array
+        clock = [self._mark(self._uploads)]
+        for name in inputs:
             self._cuda.memcpy_htod_async(buffers.device[name], buffers.host[name][:given], self._uploads)
-        clock[1].record(self._uploads)
-        self._runs.wait_for_event(clock[1])
-        for number, graph in enumerate(graphs):
+        clock.append(self._mark(self._uploads))
+        self._runs.wait_for_event(clock[-1])
+        clock.append(self._mark(self._runs))
+        for graph in graphs:
             self._execute(graph, buffers, count)
-            clock[number + 2].record(self._runs)
-        self._downloads.wait_for_event(clock[-2])
+            clock.append(self._mark(self._runs))
+        self._downloads.wait_for_event(clock[-1])
+        clock.append(self._mark(self._downloads))
         for name in outputs:
             self._cuda.memcpy_dtoh_async(buffers.host[name][:given], buffers.device[name], self._downloads)
-        clock[-1].record(self._downloads)
+        clock.append(self._mark(self._downloads))
 
         @cache  # asked for by the caller, and by whoever needs the buffers next
         def wait() -> Arrived:
             with self._active():
                 clock[-1].synchronize()
-                stages = zip(("upload", *graphs, "download"), pairwise(clock), strict=True)
-                stages_ms = {stage: float(end.time_since(start)) for stage, (start, end) in stages}
+                # A stream's own marks alone: between those of two streams lies the wait for another batch.
+                stages = zip(("upload", "", *graphs, "", "download"), pairwise(clock), strict=True)
+                stages_ms = {stage: float(end.time_since(start)) for stage, (start, end) in stages if stage}
             return {name: buffers.host[name][:given].copy() for name in outputs}, stages_ms
 
         buffers.empty = wait
         return wait
 
+    def _mark(self, stream: Any) -> Any:
+        event = self._cuda.Event()
+        event.record(stream)
+        return event
+
     def _execute(self, graph: str, buffers: "Buffers", count: int) -> None:
         execution = self._executions[graph]
-        for name in self._tensors[graph]:
+        accepted = [
             execution.set_tensor_address(name, int(buffers.device[name]))
-            if name in (SLICE, PROBABILITY) and not (graph == SEGMENTER and name == PROBABILITY):
-                execution.set_input_shape(name, (count, *SHAPES[name]))
-        if not execution.execute_async_v3(self._runs.handle):
+            for name in (*self._inputs[graph], *self._outputs[graph])
+        ]
+        accepted += [execution.set_input_shape(name, (count, *SHAPES[name])) for name in self._inputs[graph]]
+        if not all(accepted) or not execution.execute_async_v3(self._runs.handle):
             raise RuntimeError(f"TensorRT could not run the {graph} on {count} slices")
 
     def _load(self, name: str, plan: bytes) -> Any:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise CascadeError(
-                f"TensorRT cannot load the {name}'s engine", fix="build the engines again: cascade build --force"
-            )
+            raise CascadeError(f"TensorRT cannot load the {name}'s engine", fix=REBUILD)
         return engine
 
     @contextmanager
@@ -200,6 +232,13 @@ class TensorRtBackend:
             yield
         finally:
             self._context.pop()
+
+
+def _no_room(reason: str) -> CascadeError:
+    return CascadeError(
+        f"the GPU has no room for the models ({reason})",
+        fix="end what else runs on it, or build for fewer slices: cascade build --max-batch 8",
+    )
 
 
 class OneEngine:

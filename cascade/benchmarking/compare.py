@@ -67,7 +67,7 @@ def _warnings(now: dict[str, Any], then: dict[str, Any]) -> list[str]:
     """Cores, memory and settings count as the machine; versions are what one may want to compare, and are named too."""
     warnings = []
     for name, value in now["machine"].items():
-        if name not in ("load_average", "versions") and value != (before := then["machine"][name]):
+        if name not in ("load_average", "versions") and value != (before := then["machine"].get(name)):
             warnings.append(f"another machine: {name} was {before}, is {value}")
     for name in sorted({**now["machine"]["versions"], **then["machine"]["versions"]}):
         before, after = (content["machine"]["versions"].get(name) for content in (then, now))

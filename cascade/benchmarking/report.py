@@ -17,18 +17,17 @@ from cascade.benchmarking.measure import STAGES, Measurement
 from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
 from cascade.benchmarking.work import Work
 from cascade.benchmarking.worker import Loaded, Refusal
+from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
 
 SCHEMA = "cascade benchmark 1"
 
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
-
 
 def device_of(backend: str) -> str:
     """`cpu` or `gpu`."""
-    return "gpu" if backend in GPU_BACKENDS else "cpu"
+    return "gpu" if backend in FLAVORS else "cpu"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cascade.benchmarking.machine import gpu_memory_in_use_mb
 from cascade.benchmarking.measure import Measurement, Request
-from cascade.benchmarking.report import GPU_BACKENDS, Settings
+from cascade.benchmarking.report import Settings, device_of
 from cascade.benchmarking.worker import Loaded, Measurer, Refusal, Worker
 from cascade.errors import CascadeError
 from cascade.inputs import Inputs
@@ -58,7 +58,7 @@ def start_backends(
     unavailable: dict[str, Refusal] = {}
     for name in names:
         step(f"loading {name}", 0)
-        before_mb = gpu_memory_in_use_mb() if name in GPU_BACKENDS else None
+        before_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
         try:
             worker = Worker(name, models, engines, slices, scratch)
             stack.callback(worker.close)
@@ -67,7 +67,7 @@ def start_backends(
         except CascadeError as error:
             unavailable[name] = Refusal(error.problem, error.fix)
             continue
-        after_mb = gpu_memory_in_use_mb() if name in GPU_BACKENDS else None
+        after_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
         grown_mb = after_mb - before_mb if after_mb is not None and before_mb is not None else None
         started[name] = Started(worker, worker.loaded, peaks, grown_mb)
     if not started:
