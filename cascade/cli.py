@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cascade import __version__, cli_benchmark, cli_build, cli_train
 from cascade.backends import AUTO, BACKENDS
-from cascade.cli_train import Folder
+from cascade.cli_options import Engines, Folder, Models
 from cascade.contract import CLASS_NAMES
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
@@ -39,11 +39,7 @@ app.add_typer(cli_train.app, name="train")
 app.command("build")(cli_build.build)
 app.command("benchmark")(cli_benchmark.benchmark)
 
-Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]
 BackendName = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}, or auto: the fastest that runs.")]
-Engines = Annotated[
-    Path, typer.Option("--engines", help="Folder of engines.", show_default="where `cascade build` puts them")
-]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices that go through the models at once.")]
 
 

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from cascade.backends import BACKENDS
+from cascade.cli_options import Engines, Models
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
 from cascade.graphs import SHIPPED
@@ -17,12 +18,8 @@ def benchmark(
         list[Path] | None,
         typer.Argument(help="Slices, folders of slices, or patterns.", show_default="slices simulated by code"),
     ] = None,
-    models: Annotated[
-        Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")
-    ] = SHIPPED,
-    engines: Annotated[
-        Path, typer.Option("--engines", help="Folder of engines.", show_default="where `cascade build` puts them")
-    ] = ENGINES,
+    models: Models = SHIPPED,
+    engines: Engines = ENGINES,
     backends: Annotated[
         str, typer.Option("--backends", help="Separated by commas. Those that cannot run here are listed with why.")
     ] = ",".join(BACKENDS),

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cascade.cli_options import Models
 from cascade.engines import ENGINES, FLAVORS, Batches, Engine
 from cascade.errors import CascadeError
 from cascade.graphs import SHIPPED
@@ -15,9 +16,7 @@ from cascade.graphs import SHIPPED
 
 def build(
     flavor: Annotated[str, typer.Option("--flavor", help=f"Of TensorRT: {' or '.join(FLAVORS)}.")] = "tensorrt-rtx",
-    models: Annotated[
-        Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")
-    ] = SHIPPED,
+    models: Models = SHIPPED,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the engines.", show_default="where `predict` looks")
     ] = ENGINES,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cascade.cli_options import Folder
 from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
 
@@ -18,7 +19,6 @@ T = TypeVar("T")
 
 app = typer.Typer(help="Train the two models and export them.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
 SplitFile = Annotated[
     Path, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
 ]
