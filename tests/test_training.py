@@ -23,7 +23,7 @@ from cascade.slices import Slice
 from cascade.split import make_split, write_split
 from train import export
 from train.classifier import ClassifierSettings, classifier_network, start_weights, train_classifier
-from train.segmenter import SegmenterSettings, train_segmenter
+from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
 
@@ -89,10 +89,15 @@ def test_a_run_is_never_overwritten(data, segmenter_run):
         train_segmenter(data, data / "split.json", segmenter_run, SegmenterSettings(**SETTINGS), resume=False)
 
 
-def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(data, tmp_path):
+def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(data, tmp_path, monkeypatch):
     """Lightning's save_last saves only when the best is saved: epochs without progress were lost."""
-    still = SegmenterSettings(**{**SETTINGS, "epochs": 3, "learning_rate": 0.0})
-    train_segmenter(data, data / "split.json", tmp_path, still, resume=False)
+
+    def ever_worse(training, batch):
+        training.log("validation_dice", 1 / (1 + training.current_epoch))
+
+    monkeypatch.setattr(SegmenterTraining, "validation_step", ever_worse)
+    settings = SegmenterSettings(**{**SETTINGS, "epochs": 3})
+    train_segmenter(data, data / "split.json", tmp_path, settings, resume=False)
     best, last = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last"))
     assert (best, last) == (0, 2)
 
@@ -111,7 +116,7 @@ def test_resuming_nothing_is_refused(data, tmp_path):
 TRAIN_FOUR_EPOCHS = """
 import sys
 from pathlib import Path
-from train.segmenter import SegmenterSettings, train_segmenter
+from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
 settings = SegmenterSettings(epochs=4, batch_size=2, limit_batches=2, weights="none", devices=1, patience=9)
 if __name__ == "__main__":
