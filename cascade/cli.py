@@ -117,6 +117,10 @@ def evaluate(
     ] = None,
     part: Annotated[str, typer.Option("--part", help="Of the split: train, validation or test.")] = "test",
     whole: Annotated[bool, typer.Option("--all", help="Evaluate the whole folder instead of a part.")] = False,
+    tumor_free: Annotated[
+        Path | None,
+        typer.Option("--tumor-free", help="Slices without a tumor, to count false alarms.", show_default=False),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics, table and figures.")] = Path("evaluation"),
     models: Models = SHIPPED,
     backend: BackendName = AUTO,
@@ -138,6 +142,7 @@ def evaluate(
         folder,
         split_file=split_file,
         part=part,
+        tumor_free=tumor_free,
         models=models,
         backend=backend,
         engines=engines,

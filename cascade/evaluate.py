@@ -3,13 +3,15 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -19,18 +21,22 @@ from cascade.dataset import Record, count_slices, read_labelled, scan
 from cascade.errors import CascadeError
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, gallery
-from cascade.evaluation.slices import ScoredSlice, as_csv, score
+from cascade.evaluation.presence import TumorFreeSlice, look, presence, tumor_free_csv
+from cascade.evaluation.slices import as_csv, score
 from cascade.evaluation.summary import summarise
 from cascade.evaluation.table import metrics_table
 from cascade.figshare import LabelledSlice
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.inputs import Inputs, find_slices
 from cascade.pipeline import Cascade
+from cascade.slices import Slice, read_slice
 from cascade.split import PARTS, check_files, read_split
 
 __all__ = ["evaluate", "metrics_table"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 Found = tuple[Record, LabelledSlice] | CascadeError
 """A slice, opened, or why it cannot be used."""
 
@@ -40,6 +46,7 @@ def evaluate(
     *,
     split_file: Path | None,
     part: str,
+    tumor_free: Path | None = None,
     models: Path,
     backend: str,
     engines: Path,
@@ -48,19 +55,26 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of a part of a split, or of the whole folder where `split_file` is None; also written into `out`.
 
+    tumor_free  a slice or a folder of them, any that `predict` reads, none of which shows a tumor.
+
     A slice that cannot be used is named under `failed` and the rest evaluated. Raises CascadeError where the split's
     files are missing or changed, or no slice can be used.
     """
     _check_out(out, folder)
     graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
     found, total, split_sha256 = _slices(folder, split_file, part)
+    free = find_slices([tumor_free]) if tumor_free else None
     loaded = open_backend(backend, models, engines).backend
     cascade = Cascade(loaded)
-    scored, problems = _run(cascade, map(_usable, found), total, batch_size)
+    scored, problems = _run("slices", map(_usable, found), total, batch_size, partial(score, cascade))
     if not scored:
         raise CascadeError(
             f"{folder}: no slice can be used: {problems[0]}", fix="mend the files or name another folder"
         )
+    seen: list[TumorFreeSlice] = []
+    if free:
+        seen, more = _run("tumor-free slices", _read_plain(free), len(free.names), batch_size, partial(look, cascade))
+        problems += [*(error.problem for error in free.problems.values()), *more]
     metrics = {
         "format": "cascade evaluation 1",
         "cascade": __version__,
@@ -75,11 +89,14 @@ def evaluate(
             "slices": len(problems),
             "problems": [problem.removeprefix(f"{folder}{os.sep}") for problem in problems],
         },
-        **summarise(scored),
+        **summarise(scored, graphs[CLASSIFIER].uncertain_below),
+        "presence": presence(np.array([item.peak for item in scored]), seen) if seen else None,
     }
     files = charts(metrics, scored)
     files |= {f"{name}_slices.png": gallery(name, some, folder, cascade) for name, some in choose(scored).items()}
     files["slices.csv"] = as_csv(scored).encode()
+    if seen:
+        files["tumor_free.csv"] = tumor_free_csv(seen).encode()
     files["metrics.json"] = json.dumps(metrics, indent=1, allow_nan=False).encode()
     for name, content in files.items():  # metrics.json last: where it is, the rest is
         write_atomically(out / name, content)
@@ -131,20 +148,30 @@ def _usable(found: Found) -> Found:
     )
 
 
-def _run(cascade: Cascade, found: Iterator[Found], total: int, batch_size: int) -> tuple[list[ScoredSlice], list[str]]:
-    """Every slice scored, and every problem; shows how far it is on stderr."""
-    scored: list[ScoredSlice] = []
+def _read_plain(inputs: Inputs) -> Iterator[tuple[str, Slice] | CascadeError]:
+    for name in inputs.names:
+        try:
+            yield name, read_slice(inputs.folder / name)
+        except CascadeError as error:
+            yield error
+
+
+def _run(
+    what: str, found: Iterator[T | CascadeError], total: int, batch_size: int, do: Callable[[Sequence[T]], list[R]]
+) -> tuple[list[R], list[str]]:
+    """What came of every slice, and every problem; shows how far it is on stderr."""
+    results: list[R] = []
     problems: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("slices", total=total)
+        task = progress.add_task(what, total=total)
         for batch in _read_ahead(found, batch_size):
             usable = [item for item in batch if not isinstance(item, CascadeError)]
             problems += [item.problem for item in batch if isinstance(item, CascadeError)]
             if usable:
-                scored += score(cascade, usable)
+                results += do(usable)
             progress.advance(task, len(batch))
-    return scored, problems
+    return results, problems
 
 
 def _read_ahead(items: Iterator[T], count: int) -> Iterator[Sequence[T]]:

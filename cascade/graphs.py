@@ -22,6 +22,11 @@ class Graph:
     sha256: str
     record: dict[str, Any]
 
+    @property
+    def uncertain_below(self) -> float:
+        """Of the classifier: a class stated with less probability than this is not to be relied on; 0 if unknown."""
+        return float(self.record.get("calibration", {}).get("uncertain_below", 0.0))
+
 
 def find_graph(name: str, folder: Path = SHIPPED) -> Graph:
     """The graph `segmenter` or `classifier` of a models folder, its bytes checked against models.json.

@@ -85,10 +85,12 @@ def predict_paths(
     Raises CascadeError, before anything is written, where there is nothing to do or nothing to do it with.
     """
     inputs = find_slices(paths, written_folders(out))
-    hashes = {name: find_graph(name, models).sha256 for name in (SEGMENTER, CLASSIFIER)}
+    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
+    hashes = {name: graph.sha256 for name, graph in graphs.items()}
     choice = open_backend(backend, models, engines)
     opened(choice)
-    folder = ResultsFolder(out, inputs.folder, overlays, hashes, choice.backend.description)
+    uncertain_below = graphs[CLASSIFIER].uncertain_below
+    folder = ResultsFolder(out, inputs.folder, overlays, hashes, choice.backend.description, uncertain_below)
     claim(folder, overwrite=overwrite)
     begin(len(inputs.names))
     return predict_slices(Cascade(choice.backend), inputs, folder, batch_size=batch_size, advance=advance)

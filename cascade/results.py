@@ -65,6 +65,7 @@ class ResultsFolder:
     overlays   whether overlays are drawn.
     models     sha256 of each graph.
     backend    what ran them.
+    uncertain_below  a class of less probability is marked as uncertain.
     """
 
     out: Path
@@ -72,6 +73,7 @@ class ResultsFolder:
     overlays: bool
     models: dict[str, str]
     backend: str
+    uncertain_below: float = 0.0
 
     @property
     def csv(self) -> Path:
@@ -98,6 +100,7 @@ class ResultsFolder:
             "inputs": str(self.inputs),
             "backend": self.backend,
             "models": self.models,
+            "uncertain_below": self.uncertain_below,
             "slices": records,
         }
         write_atomically(self.json, json.dumps(content, indent=1).encode())
@@ -110,6 +113,7 @@ class ResultsFolder:
             "slice": row.name,
             "status": row.status,
             "class": row.label,
+            "uncertain": max(row.probabilities) < self.uncertain_below if row.probabilities else None,
             "probabilities": dict(zip(CLASS_NAMES, row.probabilities, strict=True)) if row.probabilities else None,
             "box": row.box._asdict() if row.box else None,
             "mask_pixels": row.mask_pixels,
@@ -142,7 +146,7 @@ def _column(label: str) -> str:
 
 
 CSV_COLUMNS = (
-    *("slice", "status", "class"),
+    *("slice", "status", "class", "uncertain"),
     *(_column(label) for label in CLASS_NAMES),
     *(f"box_{edge}" for edge in Box._fields),
     *("mask_pixels", "mask_mm2", "latency_ms", "mask", "overlay", "problem", "fix"),

@@ -21,6 +21,7 @@ from cascade.backends.host import HostBackend
 from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY
 from cascade.errors import CascadeError
 from cascade.evaluate import evaluate, metrics_table
+from cascade.evaluation.presence import TumorFreeSlice, presence
 from cascade.files import sha256_of
 from cascade.split import make_split, write_split
 
@@ -320,3 +321,63 @@ def test_a_file_of_the_part_that_is_missing_or_changed_is_an_error(run, split, f
 def test_an_unknown_part_is_an_error(run, split):
     with pytest.raises(CascadeError, match="no part 'tests'"):
         run(split_file=split[0], part="tests")
+
+
+@pytest.fixture
+def tumor_free(tmp_path):
+    """Four pictures of 512 x 512: no tumor, a speck and a large patch as bright as a tumor, and a broken file."""
+    folder = tmp_path / "healthy"
+    folder.mkdir()
+    for name, found in {"none": NOWHERE, "speck": np.s_[0:4, 0:4], "patch": TUMOR}.items():
+        pixels = np.zeros((512, 512), np.uint8)
+        pixels[400:] = BRIGHT // 2  # a blank slice would be refused
+        pixels[found] = BRIGHT
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def test_false_alarms_are_counted_on_tumor_free_slices(run, tumor_free, tmp_path):
+    metrics = run(tumor_free=tumor_free)
+    found = metrics["presence"]
+    assert found["tumor_free_slices"] == 3
+    assert found["false_alarms"] == pytest.approx(2 / 3)
+    assert found["large_false_alarms"] == pytest.approx(1 / 3)
+    assert found["sensitivity"] == pytest.approx(5 / 6)
+    assert any("broken.png" in problem for problem in metrics["failed"]["problems"])
+    rows = list(csv.DictReader((tmp_path / "out" / "tumor_free.csv").open()))
+    assert {row["path"]: float(row["peak"]) for row in rows} == {"none.png": 0, "speck.png": 1, "patch.png": 1}
+
+
+def test_without_tumor_free_slices_nothing_is_said_of_them(run, tmp_path):
+    assert run()["presence"] is None
+    assert not (tmp_path / "out" / "tumor_free.csv").exists()
+
+
+def test_the_threshold_that_finds_98_percent_of_the_tumors_is_told():
+    tumors = np.linspace(0.5, 0.99, 50)  # all 50 are needed
+    free = [TumorFreeSlice("", peak, 0.0) for peak in (0.1, 0.45, 0.505, 0.8)]
+    found = presence(tumors, free)["at_sensitivity"]
+    assert found == {"least": 0.98, "threshold": pytest.approx(0.51), "sensitivity": 0.98, "false_alarms": 0.25}
+
+
+def test_the_presence_curve_is_drawn_and_told(run, tumor_free, tmp_path):
+    metrics = run(draw=True, tumor_free=tumor_free)
+    assert (tmp_path / "out" / "presence.png").exists()
+    console = Console(file=io.StringIO(), width=120)
+    console.print(metrics_table(metrics))
+    assert "A tumor seen in 66.7% of 3 tumor-free slices, a large one in 33.3%" in console.file.getvalue()
+
+
+def test_what_is_left_without_the_uncertain_slices(run, models):
+    table = models / "models.json"
+    records = json.loads(table.read_text())
+    records["classifier"]["calibration"] = {"uncertain_below": 0.7}
+    table.write_text(json.dumps(records))
+    metrics = run()  # 0.8 for all but the second, 0.6, and the fourth, which has no mask; the last is wrong
+    found = metrics["uncertain"]
+    assert found["below"] == 0.7
+    assert found["coverage"] == pytest.approx(4 / 6)
+    assert found["accuracy_of_the_rest"] == pytest.approx(3 / 4)
+    assert found["curve"]["coverage"][-1] == 1
+    assert found["curve"]["accuracy"][-1] == metrics["accuracy"]["predicted_mask"]["value"]

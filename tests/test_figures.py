@@ -26,6 +26,7 @@ def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSli
         hausdorff95_mm=None,
         true_area=1000,
         predicted_area=1000,
+        peak=0.9,
         diameter_px=20.0 + number,
     )
 
@@ -33,7 +34,7 @@ def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSli
 @pytest.mark.parametrize("count", [1, 2, 90])
 def test_every_chart_is_a_picture_whatever_the_number_of_slices(count):
     slices = [scored(number, dice=number / count) for number in range(count)]
-    for name, picture in charts(summarise(slices), slices).items():
+    for name, picture in charts(summarise(slices) | {"presence": None}, slices).items():
         with Image.open(io.BytesIO(picture)) as image:
             assert image.format == "PNG", name
             assert min(image.size) > 400, name
@@ -41,7 +42,7 @@ def test_every_chart_is_a_picture_whatever_the_number_of_slices(count):
 
 def test_the_charts_can_be_drawn_where_no_slice_was_given_a_class():
     slices = [scored(number, dice=0.0, probabilities=(0.0, 0.0, 0.0)) for number in range(3)]
-    metrics = summarise(slices)
+    metrics = summarise(slices) | {"presence": None}
     assert metrics["reliability"]["expected_calibration_error"] is None
     assert len(charts(metrics, slices)) == 4
 

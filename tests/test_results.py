@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
         "slice": "b/a.jpg",
         "status": "tumor",
         "class": "glioma",
+        "uncertain": False,
         "probabilities": {"meningioma": 0.1, "glioma": 0.7, "pituitary tumor": 0.2},
         "box": {"left": 1.5, "top": 2.0, "right": 30.0, "bottom": 40.0},
         "mask_pixels": 210,
@@ -55,6 +57,17 @@ def test_csv_holds_the_same_with_a_column_for_each_number(folder):
         "0",
     )
     assert (broken["problem"], broken["fix"], broken["mask"]) == ("c.png: is cut short", "export it again", "")
+
+
+@pytest.mark.parametrize(("below", "uncertain"), [(0.7, False), (0.71, True)])
+def test_a_class_of_too_little_probability_is_marked(folder, below, uncertain):
+    folder = replace(folder, uncertain_below=below)
+    folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
+    content = json.loads(folder.json.read_text())
+    assert content["uncertain_below"] == below
+    assert [record["uncertain"] for record in content["slices"]] == [None, uncertain, None]
+    with folder.csv.open(newline="") as lines:
+        assert [row["uncertain"] for row in csv.DictReader(lines)] == ["", str(uncertain), ""]
 
 
 def test_a_name_that_is_not_utf_8_reaches_both_files(folder):

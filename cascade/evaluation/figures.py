@@ -21,12 +21,13 @@ DPI = 150
 
 def charts(metrics: dict[str, Any], scored: Sequence[ScoredSlice]) -> dict[str, bytes]:
     """File name → PNG."""
-    return {
+    drawn = {
         "confusion_matrix.png": confusion_matrix(metrics),
         "accuracy.png": accuracies(metrics),
         "dice.png": dice(metrics, scored),
         "reliability.png": reliability(metrics),
     }
+    return drawn | ({"presence.png": presence(metrics["presence"])} if metrics["presence"] else {})
 
 
 def png(figure: Figure) -> bytes:
@@ -124,6 +125,25 @@ def reliability(metrics: dict[str, Any]) -> bytes:
     below.set(xlabel="probability of the given class", ylabel="slices", xlim=(0, 1))
     for axes in (above, below):
         _plain(axes)
+    return png(figure)
+
+
+def presence(figures: dict[str, Any]) -> bytes:
+    """Tumors found against false alarms, for every threshold; the cascade's own is marked."""
+    curve = figures["curve"]
+    figure = Figure(figsize=(5.6, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, *curve["false_alarms"]], [0, *curve["sensitivity"]], color="#0072B2")
+    axes.plot(
+        figures["false_alarms"], figures["sensitivity"], color="#D55E00", marker="o", linestyle="", label="as it is"
+    )
+    at = figures["at_sensitivity"]
+    label = f"{at['least']:.0%} of the tumors, threshold {number(at['threshold'])}"
+    axes.plot(at["false_alarms"], at["sensitivity"], color="#009E73", marker="D", linestyle="", label=label)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="tumor-free slices in which a tumor is seen")
+    axes.set(ylabel="tumors found", title=f"area under the curve {number(figures['auc'])}")
+    axes.legend(loc="lower right", frameon=False)
+    _plain(axes)
     return png(figure)
 
 

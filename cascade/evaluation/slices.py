@@ -28,6 +28,7 @@ class ScoredSlice:
     probabilities     under each of CROPS, one a class; all 0 where the mask is empty.
     true_area         pixels of the slice's own grid; never 0.
     predicted_area    likewise; 0 for an empty mask.
+    peak              highest probability of any pixel; the mask is empty where it is below THRESHOLD.
     diameter_px       of the circle as large as the true mask, in pixels of a SLICE_SIZE grid, so that slices compare.
     hausdorff95_mm    None where the mask is empty or the spacing not known.
     """
@@ -40,6 +41,7 @@ class ScoredSlice:
     hausdorff95_mm: float | None
     true_area: int
     predicted_area: int
+    peak: float
     diameter_px: float
 
     def given(self, crop: str) -> str:
@@ -54,15 +56,16 @@ def score(cascade: Cascade, batch: Sequence[tuple[Record, LabelledSlice]]) -> li
     squares = np.stack([box.square(labelled.pixels) for box, labelled in pairs])[:, None]
     true = np.stack([box.square(labelled.mask.astype(np.float32)) for box, labelled in pairs])[:, None]
     probability = cascade.segment(squares)
-    masks = [box.original(plane[0]) >= THRESHOLD for box, plane in zip(letterboxes, probability, strict=True)]
+    planes = [box.original(plane[0]) for box, plane in zip(letterboxes, probability, strict=True)]
+    masks = [plane >= THRESHOLD for plane in planes]
     by_crop = {
         "true_mask": _classify(cascade, squares, true, np.array([(plane >= THRESHOLD).any() for plane in true])),
         "predicted_mask": _classify(cascade, squares, probability, np.array([mask.any() for mask in masks])),
         "whole_slice": _classify(cascade, squares, np.ones_like(squares), np.full(len(batch), True)),
     }
     return [
-        _scored(record, labelled, mask, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
-        for index, ((record, labelled), mask) in enumerate(zip(batch, masks, strict=True))
+        _scored(record, labelled, plane, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
+        for index, ((record, labelled), plane) in enumerate(zip(batch, planes, strict=True))
     ]
 
 
@@ -75,8 +78,9 @@ def _classify(cascade: Cascade, squares: FloatArray, mask: FloatArray, seen: Boo
 
 
 def _scored(
-    record: Record, labelled: LabelledSlice, mask: BoolArray, probabilities: dict[str, tuple[float, ...]]
+    record: Record, labelled: LabelledSlice, plane: FloatArray, probabilities: dict[str, tuple[float, ...]]
 ) -> ScoredSlice:
+    mask = plane >= THRESHOLD
     true_area = int(labelled.mask.sum())
     spacing_mm = labelled.spacing_mm
     return ScoredSlice(
@@ -88,6 +92,7 @@ def _scored(
         hausdorff95_mm=hausdorff95(labelled.mask, mask, spacing_mm) if spacing_mm else None,
         true_area=true_area,
         predicted_area=int(mask.sum()),
+        peak=float(plane.max()),
         diameter_px=2 * (true_area / np.pi) ** 0.5 * SLICE_SIZE / max(mask.shape),
     )
 
@@ -99,7 +104,7 @@ def as_csv(scored: Sequence[ScoredSlice]) -> str:
     writer.writerow(
         [
             *("path", "patient", "label", "predicted", *(f"probability {name}" for name in CLASS_NAMES)),
-            *("dice", "iou", "hausdorff95_px", "hausdorff95_mm", "true_area_px", "predicted_area_px"),
+            *("dice", "iou", "hausdorff95_px", "hausdorff95_mm", "true_area_px", "predicted_area_px", "peak"),
             *("predicted_with_true_mask", "predicted_with_whole_slice"),
         ]
     )
@@ -108,7 +113,8 @@ def as_csv(scored: Sequence[ScoredSlice]) -> str:
         writer.writerow(
             [
                 *(item.record.path, item.record.patient, item.record.label, item.given("predicted_mask"), *stated),
-                *(item.dice, item.iou, item.hausdorff95_px, item.hausdorff95_mm, item.true_area, item.predicted_area),
+                *(item.dice, item.iou, item.hausdorff95_px, item.hausdorff95_mm),
+                *(item.true_area, item.predicted_area, item.peak),
                 *(item.given("true_mask"), item.given("whole_slice")),
             ]
         )

@@ -31,7 +31,7 @@ SIZES = {"small": (0, 50), "medium": (50, 80), "large": (80, None)}
 terciles of figshare's training slices, 51 and 80 pixels; at its 0.49 mm a pixel they are 25 and 39 mm."""
 
 
-def summarise(scored: Sequence[ScoredSlice]) -> dict[str, Any]:
+def summarise(scored: Sequence[ScoredSlice], uncertain_below: float = 0.0) -> dict[str, Any]:
     """Ready for JSON; None where a number is not defined. `scored` holds at least one slice."""
     bootstrap = PatientBootstrap([person(item.record.patient) for item in scored])
     true = np.array([CLASS_NAMES.index(item.record.label) for item in scored])
@@ -66,6 +66,7 @@ def summarise(scored: Sequence[ScoredSlice]) -> dict[str, Any]:
             "patients": matrices["by_patient"].sum(0).astype(int).tolist(),
         },
         "reliability": _reliability(true, probabilities["predicted_mask"]),
+        "uncertain": _uncertain(true, probabilities["predicted_mask"], uncertain_below),
     }
 
 
@@ -150,6 +151,26 @@ def _reliability(true: IntArray, probabilities: DoubleArray) -> dict[str, Any]:
         "slices": curve.counts.tolist(),
         "confidence": [_number(value) for value in curve.confidence],
         "accuracy": [_number(value) for value in curve.accuracy],
+    }
+
+
+def _uncertain(true: IntArray, probabilities: DoubleArray, below: float) -> dict[str, Any]:
+    """How many slices are left, and how many of these right, if those of less probability than `below` go unanswered.
+
+    `curve` has the same for every tenth of the slices left. Slices without a mask go first.
+    """
+    confidence, right = probabilities.max(axis=1), chosen(probabilities) == true
+    left = (confidence >= below) & (confidence > 0)
+    surest = right[np.argsort(-confidence, kind="stable")]
+    counts = [round(len(true) * tenth / 10) for tenth in range(1, 11)]
+    return {
+        "below": below,
+        "coverage": _number(left.mean()),
+        "accuracy_of_the_rest": _mean_of_defined(right[left]),
+        "curve": {
+            "coverage": [count / len(true) for count in counts],
+            "accuracy": [_mean_of_defined(surest[:count]) for count in counts],
+        },
     }
 
 

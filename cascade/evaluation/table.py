@@ -64,6 +64,14 @@ def _footnote(metrics: dict[str, Any]) -> str:
         f"Expected calibration error: {number(metrics['reliability']['expected_calibration_error'])}. "
         "CI: bootstrap over patients.",
     ]
+    uncertain = metrics["uncertain"]
+    if uncertain["below"]:
+        lines.append(
+            f"Without those stated with less than {number(uncertain['below'])}, {percent(uncertain['coverage'])} of "
+            f"the slices are left, and of these {percent(uncertain['accuracy_of_the_rest'])} right."
+        )
+    if metrics["presence"]:
+        lines += _presence(metrics["presence"])
     if not metrics["models_trained_on_this_split"]:
         lines.append(
             "The models were not trained on this split: make sure that none of these patients was among theirs."
@@ -71,6 +79,16 @@ def _footnote(metrics: dict[str, Any]) -> str:
     if metrics["failed"]["slices"]:
         lines.append(f"{metrics['failed']['slices']} slices could not be used; metrics.json names them under `failed`.")
     return "\n".join(lines)
+
+
+def _presence(figures: dict[str, Any]) -> list[str]:
+    at = figures["at_sensitivity"]
+    return [
+        f"Tumors found: {percent(figures['sensitivity'])}. A tumor seen in {percent(figures['false_alarms'])} of "
+        f"{figures['tumor_free_slices']} tumor-free slices, a large one in {percent(figures['large_false_alarms'])}.",
+        f"To find {percent(at['least'])} of the tumors: threshold {number(at['threshold'])}, "
+        f"false alarms {percent(at['false_alarms'])}.",
+    ]
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
