@@ -100,6 +100,18 @@ def draw_masks(store: SliceStore, segmenter: Graph) -> Tensor:
     )
 
 
+def validation_logits(network: nn.Module, store: SliceStore, masks: Tensor) -> Tensor:
+    """(S, 3): what the network says of the slices of the store with these masks, (S, 1, SLICE_SIZE, SLICE_SIZE)."""
+    network.eval()
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                network(classifier_planes(slices.float(), found.float())[0])
+                for slices, found in zip(store.slices.split(8), masks.split(8), strict=True)
+            ]
+        )
+
+
 def train_classifier(
     folder: Path, split_file: Path, models: Path, out: Path, settings: ClassifierSettings, *, resume: bool
 ) -> None:

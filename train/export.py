@@ -19,9 +19,10 @@ from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER
-from cascade.split import Split, read_split
-from train.classifier import classifier_network
+from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.split import read_split
+from train.calibrate import calibrate
+from train.classifier import classifier_network, draw_masks, validation_logits
 from train.dataset import SliceStore
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import segmenter_network
@@ -42,7 +43,8 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
 
     name    `segmenter` or `classifier`.
     run     what `train_segmenter` or `train_classifier` left; its best.ckpt is exported.
-    folder  the data set, for the comparison with PyTorch on slices of the validation part.
+    folder  the data set: the validation part's slices are compared with PyTorch, and calibrate the classifier, with
+            the masks of the segmenter that is in `models` already.
 
     Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class.
     """
@@ -55,9 +57,16 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
     network = segmenter_network() if name == SEGMENTER else classifier_network()
     load_fitting(network, load_file(run / "best.ckpt"), str(run))
     round_weights_to_fp16(network)
-    inputs = _real_inputs(name, folder, split)
-    graph = (SegmenterGraph if name == SEGMENTER else ClassifierGraph)(network).eval()
-    outputs = [PROBABILITY] if name == SEGMENTER else [CLASS_PROBABILITY, BOX]
+    store = SliceStore(folder, split.part("validation"), "reading validation")
+    calibration: dict[str, Any] = {}
+    if name == SEGMENTER:
+        graph, outputs = SegmenterGraph(network).eval(), [PROBABILITY]
+    else:
+        temperature, calibration = calibrate(
+            validation_logits(network, store, draw_masks(store, find_graph(SEGMENTER, models))), store.labels
+        )
+        graph, outputs = ClassifierGraph(network, temperature).eval(), [CLASS_PROBABILITY, BOX]
+    inputs = _compared(name, store)
     content = to_onnx(graph, inputs, outputs).SerializeToString()
     difference = largest_difference(content, graph, inputs, outputs[0])
     write_atomically(models / f"{name}.onnx", content)
@@ -68,6 +77,7 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
         "slices": {part: len(split.part(part)) for part in ("train", "validation", "test")},
         "validation": _best_epoch(run),
         "comparison_with_pytorch": {"slices": COMPARED_SLICES, "max_abs_difference": difference},
+        **({"calibration": calibration} if calibration else {}),
         "settings": settings,
         "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
     }
@@ -154,14 +164,12 @@ def largest_difference(content: bytes, graph: nn.Module, inputs: dict[str, Tenso
     return difference
 
 
-def _real_inputs(name: str, folder: Path, split: Split) -> dict[str, Tensor]:
+def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
     """COMPARED_SLICES slices (fewer where there are fewer), for the classifier with their true masks."""
-    items = split.part("validation")
-    chosen = items[:: max(1, len(items) // COMPARED_SLICES)][:COMPARED_SLICES]
-    store = SliceStore(folder, chosen, "reading slices to compare")
-    inputs = {SLICE: store.slices.float()}
+    chosen = slice(None, None, max(1, len(store) // COMPARED_SLICES))
+    inputs = {SLICE: store.slices[chosen][:COMPARED_SLICES].float()}
     if name == CLASSIFIER:
-        inputs[PROBABILITY] = store.masks.float()
+        inputs[PROBABILITY] = store.masks[chosen][:COMPARED_SLICES].float()
     return inputs
 
 

@@ -121,12 +121,15 @@ class SegmenterGraph(nn.Module):
 
 
 class ClassifierGraph(nn.Module):
-    """The graph that is exported: `slice`, `probability` → `class_probability` (N, 3), `box` (N, 4)."""
+    """The graph that is exported: `slice`, `probability` → `class_probability` (N, 3), `box` (N, 4).
 
-    def __init__(self, network: nn.Module) -> None:
+    temperature  that the logits are divided by (train/calibrate.py).
+    """
+
+    def __init__(self, network: nn.Module, temperature: float = 1.0) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.temperature = network, temperature
 
     def forward(self, slice: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
         planes, box = classifier_planes(slice, probability)
-        return torch.softmax(self.network(planes).float(), dim=1), box
+        return torch.softmax(self.network(planes).float() / self.temperature, dim=1), box

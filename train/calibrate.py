@@ -1,0 +1,56 @@
+"""The classifier's probabilities made to mean what they say, by slices that it was not trained on."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cascade.evaluation.metrics import reliability
+
+TRUSTED_ACCURACY = 0.98
+"""Of the slices whose class is stated with at least `uncertain_below`."""
+
+
+def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:
+    """(N, 3) and (N,) → the temperature that the logits are to be divided by, and what models.json says of it."""
+    temperature = fit_temperature(logits, labels)
+    before, after = logits.softmax(1), (logits / temperature).softmax(1)
+    confidence, given = after.max(1)
+    right = given == labels
+    threshold = uncertain_below(confidence, right)
+    trusted = confidence >= threshold
+    return temperature, {
+        "slices": len(labels),
+        "temperature": temperature,
+        "expected_calibration_error": {
+            name: reliability(labels.numpy(), probabilities.double().numpy()).expected_error
+            for name, probabilities in (("before", before), ("after", after))
+        },
+        "uncertain_below": threshold,
+        "coverage": float(trusted.float().mean()),
+        "accuracy_of_the_rest": float(right[trusted].float().mean()),
+    }
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Of least cross-entropy (Guo et al. 2017, arXiv 1706.04599): above 1 for a network too sure of itself."""
+    scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # its logarithm: a temperature is above 0
+    optimizer = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(logits.double() / scale.exp(), labels)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return float(scale.detach().exp())
+
+
+def uncertain_below(confidence: Tensor, right: Tensor) -> float:
+    """(N,) twice → the least confidence from which on TRUSTED_ACCURACY of the classes are right; 1 where none does."""
+    order = confidence.argsort(descending=True)
+    accuracy = right[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
+    enough = torch.nonzero(accuracy >= TRUSTED_ACCURACY)
+    return float(confidence[order][enough[-1]]) if len(enough) else 1.0
