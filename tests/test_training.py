@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,18 @@ def test_a_run_leaves_settings_metrics_curves_and_checkpoints(segmenter_run):
 
 def test_checkpoints_load_without_executing_anything(segmenter_run):
     assert "state_dict" in torch.load(segmenter_run / "last.ckpt", weights_only=True)
+
+
+def test_to_see_a_tumor_where_there_is_none_costs_and_to_see_nothing_does_not():
+    training = SegmenterTraining(asdict(SegmenterSettings(weights="none", presence=1.0)))
+    nothing = torch.full((1, 1, 64, 64), -9.0)
+    speck = nothing.clone()
+    speck[..., 20:24, 20:24] = 9.0
+    empty = torch.zeros_like(nothing)
+    assert training.loss(nothing, empty) < 0.05
+    assert training.loss(speck, empty) > 5
+    assert training.loss(speck, (speck > 0).float()) < 0.05
+    assert training.loss(nothing, (speck > 0).float()) > 5
 
 
 def test_a_run_is_never_overwritten(data, segmenter_run):

@@ -4,6 +4,7 @@ Lite0 (BatchNorm and ReLU6, no squeeze-and-excitation) was made for low precisio
 U-Net: Ronneberger et al. 2015. EfficientNet: Tan and Le 2019.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import lightning
 import segmentation_models_pytorch as smp
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceLoss
 from monai.metrics import compute_dice
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import ConcatDataset
+from torchmetrics import MeanMetric
 
 from cascade.contract import THRESHOLD
 from cascade.split import read_split
-from train.dataset import SegmenterData, SliceStore
+from train.dataset import SegmenterData, SliceStore, read_healthy, tumor_free_copies
 from train.fit import FitSettings, fit, loader
 from train.region import normalise
 from train.weights import load_file, load_fitting, load_imagenet_lite0
@@ -26,9 +30,18 @@ STOCHASTIC_DEPTH = 0.1
 """Share of the steps in which the encoder's last residual block is left out, less for those before it (Huang 2016)."""
 
 
+PRESENCE_PIXELS = 16
+"""How many of a slice's strongest pixels tell whether there is a tumor: 0.15 cm² of figshare's slices."""
+
+
 @dataclass(frozen=True)
 class SegmenterSettings(FitSettings):
-    """learning_rate is the peak of a one-cycle schedule (Smith and Topin 2019), batch_size counts slices."""
+    """learning_rate is the peak of a one-cycle schedule (Smith and Topin 2019), batch_size counts slices.
+
+    tumor_free  share of the training slices whose tumor is replaced by healthy tissue.
+    retouched   share in which other tissue is, so that a trace of replacing tells nothing.
+    presence    weight of the loss on whether there is a tumor at all.
+    """
 
     epochs: int = 20
     batch_size: int = 16
@@ -36,6 +49,9 @@ class SegmenterSettings(FitSettings):
     weight_decay: float = 1e-2
     patience: int = 8
     weights: str = "imagenet"
+    tumor_free: float = 0.25
+    retouched: float = 0.15
+    presence: float = 0.3
 
 
 def segmenter_network() -> nn.Module:
@@ -76,19 +92,34 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class SegmenterTraining(lightning.LightningModule):
-    """Dice + cross-entropy; validated by the mean Dice over slices, an empty mask counting 0."""
+    """Dice + cross-entropy where there is a tumor, and whether there is one.
+
+    Validated by the mean Dice over slices with a tumor (an empty mask counts 0), the share of them whose mask is empty,
+    and the share of tumor-free slices whose mask is not.
+    """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.settings = SegmenterSettings(**settings)
         self.network = segmenter_network().to(memory_format=torch.channels_last)
-        self.loss = DiceCELoss(sigmoid=True)
+        self.outline_loss = DiceCELoss(sigmoid=True)
+        self.batch_loss = DiceLoss(sigmoid=True, batch=True)
+        self.dice, self.empty, self.false_alarms = MeanMetric(), MeanMetric(), MeanMetric()
 
     def forward(self, slices: Tensor) -> Tensor:
         planes = normalise(slices.float()).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(planes)
         return logits.float()
+
+    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Each outline's own, that of the batch as one picture, in which a false alarm costs overlap, and presence."""
+        tumor = has_tumor(masks)
+        strongest = logits.flatten(1).topk(PRESENCE_PIXELS).values.mean(1)
+        loss = self.settings.presence * F.binary_cross_entropy_with_logits(strongest, tumor.float())
+        if tumor.any():
+            loss = loss + self.outline_loss(logits[tumor], masks[tumor]) + self.batch_loss(logits, masks)
+        return loss
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         slices, masks = batch
@@ -99,19 +130,36 @@ class SegmenterTraining(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         slices, masks = batch
         logits = self(slices)
-        found, truth = logits.sigmoid() >= THRESHOLD, masks >= 0.5
-        dice = compute_dice(found, truth, ignore_empty=False)
-        size = len(slices)
-        self.log("validation_loss", self.loss(logits, masks), batch_size=size, sync_dist=True)
-        self.log("validation_dice", dice.mean(), batch_size=size, sync_dist=True, prog_bar=True)
-        self.log("validation_empty", (found.sum((1, 2, 3)) == 0).float().mean(), batch_size=size, sync_dist=True)
+        found, truth, tumor = logits.sigmoid() >= THRESHOLD, masks >= 0.5, has_tumor(masks)
+        seen = found.flatten(1).any(1).float()
+        self.log("validation_loss", self.loss(logits, masks), batch_size=len(slices), sync_dist=True)
+        if tumor.any():
+            self.dice.update(compute_dice(found[tumor], truth[tumor], ignore_empty=False))
+        self.empty.update(1 - seen[tumor])
+        self.false_alarms.update(seen[~tumor])
+        self.log("validation_dice", self.dice, prog_bar=True)
+        self.log("validation_empty", self.empty)
+        self.log("validation_false_alarms", self.false_alarms)
 
     def configure_optimizers(self) -> Any:
         return self.settings.one_cycle(self)
 
 
-def train_segmenter(folder: Path, split_file: Path, out: Path, settings: SegmenterSettings, *, resume: bool) -> None:
-    """Trains on the split's train part.
+def has_tumor(masks: Tensor) -> Tensor:
+    """(N, 1, H, W) in 0 .. 1 → (N,) bool."""
+    return masks.amax((1, 2, 3)) >= 0.5
+
+
+def train_segmenter(
+    folder: Path,
+    split_file: Path,
+    out: Path,
+    settings: SegmenterSettings,
+    *,
+    healthy: Path | None = None,
+    resume: bool,
+) -> None:
+    """Trains on the split's train part, and on the slices in the folder `healthy` as on others without a tumor.
 
     Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`.
     """
@@ -120,13 +168,29 @@ def train_segmenter(folder: Path, split_file: Path, out: Path, settings: Segment
     if not resume:
         start_weights(training.network, settings.weights)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
+    inputs, heads = {"split_sha256": split.sha256}, None
+    if healthy:
+        heads = read_healthy(healthy)
+        inputs["healthy_sha256"] = hashlib.sha256(heads.numpy().tobytes()).hexdigest()
+    train = SegmenterData(
+        stores["train"],
+        augment=True,
+        tumor_free=settings.tumor_free,
+        retouched=settings.retouched,
+        healthy=heads,
+    )
+    validation = SegmenterData(stores["validation"])
     fit(
         training,
-        loader(SegmenterData(stores["train"], augment=True), settings, shuffle=True),
-        loader(SegmenterData(stores["validation"], augment=False), settings, shuffle=False),
+        loader(train, settings, shuffle=True),
+        loader(
+            ConcatDataset([validation, tumor_free_copies(validation, stores["validation"].people)]),
+            settings,
+            shuffle=False,
+        ),
         settings,
         out=out,
-        inputs={"split_sha256": split.sha256},
+        inputs=inputs,
         monitor="validation_dice",
         resume=resume,
     )

@@ -1,0 +1,93 @@
+"""Slices of healthy heads out of volumes, for `cascade train segmenter --healthy` and `cascade evaluate --tumor-free`.
+
+    python -m train.healthy OUT VOLUME.nii.gz ...
+
+Volumes of healthy heads, of any sequence, come with many packages; cascade/models/MODEL_CARD.md lists those that the
+shipped segmenter was trained with. Needs nibabel.
+"""
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cascade.errors import CascadeError
+from cascade.files import write_atomically
+
+VIEWS = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""By the axis that a slice lies across, once the volume is turned to right, anterior, superior."""
+
+INSIDE = (0.15, 0.88)
+"""Slices are taken between these shares of the head's extent: beyond them is little brain."""
+
+THICK_MM = 4.0
+"""Voxels of at least this size along an axis give no slices but those across it."""
+
+
+def slices_of(
+    volume: NDArray[np.float32], spacing_mm: tuple[float, float, float], count: int
+) -> dict[str, Image.Image]:
+    """(X, Y, Z) → `count` slices of each view by name, with square pixels on a square picture, 8 bits."""
+    tissue = volume[volume > volume.mean()]
+    low, high = volume.min(), np.percentile(tissue, 99.7)
+    volume = np.clip((volume - low) / (high - low), 0, 1)
+    views = {name: axis for name, axis in VIEWS.items() if max(np.delete(spacing_mm, axis)) < THICK_MM}
+    found = {}
+    for name, axis in views.items():
+        head = np.flatnonzero((volume > 0.15).any(axis=tuple({0, 1, 2} - {axis})))
+        first, last = (head[0] + share * (head[-1] - head[0]) for share in INSIDE)
+        across, up = np.delete(spacing_mm, axis)
+        for place in np.unique(np.linspace(first, last, count).round().astype(int)):
+            plane = np.take(volume, place, axis).T[::-1]
+            found[f"{name}{place:03d}"] = _square(plane, float(across), float(up))
+    return found
+
+
+def _square(plane: NDArray[np.float32], across: float, up: float) -> Image.Image:
+    """The plane with pixels as wide as high, in the middle of a square of the level of its corners."""
+    smallest = min(across, up)
+    size = (round(plane.shape[1] * across / smallest), round(plane.shape[0] * up / smallest))
+    picture = Image.fromarray((plane * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    corners = int(np.median([picture.getpixel((x, y)) for x in (0, size[0] - 1) for y in (0, size[1] - 1)]))
+    square = Image.new("L", (max(size), max(size)), corners)
+    square.paste(picture, ((max(size) - size[0]) // 2, (max(size) - size[1]) // 2))
+    return square
+
+
+def write_slices(path: Path, out: Path, count: int) -> int:
+    """How many slices of a volume were written. Raises CascadeError for a file that is none."""
+    import nibabel
+
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        volume = np.nan_to_num(np.asarray(image.dataobj, dtype=np.float32))
+    except Exception as error:  # nibabel's readers share no base class
+        raise CascadeError(f"{path}: is no volume that can be read ({error})", fix="give NIfTI files") from error
+    volume = volume[..., 0] if volume.ndim == 4 else volume
+    pictures = slices_of(volume, tuple(float(size) or 1.0 for size in image.header.get_zooms()[:3]), count)
+    for name, picture in pictures.items():
+        write_atomically(out / f"{path.name.split('.')[0]}-{name}.png", _png(picture))
+    return len(pictures)
+
+
+def _png(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("volumes", type=Path, nargs="+")
+    parser.add_argument("--count", type=int, default=16, help="slices of each view")
+    arguments = parser.parse_args()
+    for path in arguments.volumes:
+        print(f"{path}: {write_slices(path, arguments.out, arguments.count)} slices")
+
+
+if __name__ == "__main__":
+    main()
