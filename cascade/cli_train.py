@@ -30,6 +30,9 @@ Weights = Annotated[
     str | None,
     typer.Option("--weights", help="Start from `imagenet`, `none` or a file of weights.", show_default="imagenet"),
 ]
+Healthy = Annotated[
+    Path | None, typer.Option("--healthy", help="Folder of slices of healthy heads.", show_default=False)
+]
 Seed = Annotated[int | None, typer.Option("--seed", show_default="0")]
 Devices = Annotated[int | None, typer.Option("--devices", min=0, help="GPUs to use; 0 takes all.", show_default="0")]
 LimitBatches = Annotated[
@@ -43,6 +46,7 @@ def train_segmenter(
     folder: Folder,
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/segmenter"),
+    healthy: Healthy = None,
     resume: Resume = False,
     epochs: Epochs = None,
     batch_size: TrainBatchSize = None,
@@ -60,7 +64,7 @@ def train_segmenter(
         from train.segmenter import SegmenterSettings
         from train.segmenter import train_segmenter as run_training
 
-    run_training(folder, split_file, out, _settings(SegmenterSettings, context), resume=resume)
+    run_training(folder, split_file, out, _settings(SegmenterSettings, context), healthy=healthy, resume=resume)
 
 
 @app.command("classifier", no_args_is_help=True)
@@ -93,6 +97,38 @@ def train_classifier(
     run_training(folder, split_file, models, out, _settings(ClassifierSettings, context), resume=resume)
 
 
+@app.command("crossval", no_args_is_help=True)
+def train_crossval(
+    folder: Folder,
+    split_file: SplitFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder for all folds; goes on in it.")] = Path("runs/crossval"),
+    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    segmenter_epochs: Epochs = None,
+    classifier_epochs: Epochs = None,
+    segmenter_weights: Weights = None,
+    classifier_weights: Weights = None,
+    healthy: Healthy = None,
+    limit_batches: LimitBatches = None,
+) -> None:
+    """Train and test both models fold by fold, so that everyone is tested once by models that never saw them.
+
+    Takes as many trainings of each as there are folds. Called again, it goes on where it was ended. Weights of a file
+    must not come from people of this data set.
+
+    Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
+    """
+    with _train_packages():
+        from train.classifier import ClassifierSettings
+        from train.crossval import crossvalidate
+        from train.segmenter import SegmenterSettings
+
+    given = {"limit_batches": limit_batches}
+    segmenter = _given(SegmenterSettings, given | {"epochs": segmenter_epochs, "weights": segmenter_weights})
+    classifier = _given(ClassifierSettings, given | {"epochs": classifier_epochs, "weights": classifier_weights})
+    figures = crossvalidate(folder, split_file, out, folds, segmenter, classifier, healthy)
+    Console(stderr=True, highlight=False).print(_record_table(figures))
+
+
 @app.command("export", no_args_is_help=True)
 def train_export(
     name: Annotated[str, typer.Argument(help="segmenter or classifier.", show_default=False)],
@@ -115,8 +151,11 @@ def train_export(
 
 def _settings(kind: type[T], context: typer.Context) -> T:
     """The settings with what was given on the command line under their names; the rest as they are by default."""
-    given = {field.name: context.params.get(field.name) for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in given.items() if value is not None})
+    return _given(kind, {field.name: context.params.get(field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def _given(kind: type[T], values: dict[str, Any]) -> T:
+    return kind(**{name: value for name, value in values.items() if value is not None})
 
 
 @contextmanager

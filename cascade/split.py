@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,6 +117,33 @@ def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
             fix="add patients: a class fills all parts from three on",
         )
     return Split(slices, _digest([asdict(item) for item in slices])), problems
+
+
+def make_folds(split: Split, count: int) -> list[Split]:
+    """As many splits of the same slices, by person: everyone is in the test part of one, 1 / count of each class.
+
+    Half as many validate each, and the rest trains. Raises CascadeError where too few people are there.
+    """
+    bucket_of: dict[str, int] = {}
+    for label in CLASS_NAMES:
+        counts = Counter(person(item.patient) for item in split.slices if item.label == label)
+        filled = [0] * (2 * count)
+        for name, slice_count in sorted(counts.items(), key=lambda each: (-each[1], each[0])):
+            emptiest = bucket_of.setdefault(name, filled.index(min(filled)))
+            filled[emptiest] += slice_count
+    folds = []
+    for number in range(count):
+        part_of = {2 * number: "test", 2 * number + 1: "test", (2 * number + 2) % (2 * count): "validation"}
+        slices = tuple(
+            replace(item, part=part_of.get(bucket_of[person(item.patient)], "train")) for item in split.slices
+        )
+        if lacking := [part for part in PARTS if part not in {item.part for item in slices}]:
+            raise CascadeError(
+                f"there are too few people for {count} folds: fold {number} has none for {' and '.join(lacking)}",
+                fix="ask for fewer --folds",
+            )
+        folds.append(Split(slices, _digest([asdict(item) for item in slices])))
+    return folds
 
 
 def write_split(split: Split, path: Path, seed: int) -> None:
