@@ -106,7 +106,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(dat
     """Lightning's save_last saves only when the best is saved: epochs without progress were lost."""
 
     def ever_worse(training, batch):
-        training.log("validation_dice", 1 / (1 + training.current_epoch))
+        training.log("validation_score", 1 / (1 + training.current_epoch))
 
     monkeypatch.setattr(SegmenterTraining, "validation_step", ever_worse)
     settings = SegmenterSettings(**{**SETTINGS, "epochs": 3})

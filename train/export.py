@@ -78,7 +78,7 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
         "validation": _best_epoch(run),
         "comparison_with_pytorch": {"slices": COMPARED_SLICES, "max_abs_difference": difference},
         **({"calibration": calibration} if calibration else {}),
-        "settings": settings,
+        "settings": settings | {"weights": Path(settings["weights"]).name},  # of a file its name, no path
         "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
     }
     table = models / "models.json"
@@ -187,5 +187,5 @@ def _best_epoch(run: Path) -> dict[str, float]:
     """The row of metrics.csv whose weights best.ckpt holds."""
     with (run / "metrics.csv").open(newline="") as lines:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
-    score = "validation_dice" if "validation_dice" in rows[0] else "validation_f1"
+    score = "validation_score" if "validation_score" in rows[0] else "validation_f1"
     return max(rows, key=lambda row: row[score])

@@ -47,7 +47,7 @@ class SegmenterSettings(FitSettings):
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    patience: int = 8
+    patience: int = 12
     weights: str = "imagenet"
     tumor_free: float = 0.25
     retouched: float = 0.15
@@ -94,8 +94,9 @@ class DepthwiseConv2d(nn.Conv2d):
 class SegmenterTraining(lightning.LightningModule):
     """Dice + cross-entropy where there is a tumor, and whether there is one.
 
-    Validated by the mean Dice over slices with a tumor (an empty mask counts 0), the share of them whose mask is empty,
-    and the share of tumor-free slices whose mask is not.
+    Validated by `validation_score`, the mean Dice over slices with a tumor and as many without, where an empty mask
+    counts 1; and told apart: Dice with a tumor, the share of these whose mask is empty, the share of tumor-free slices
+    whose mask is not.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -105,7 +106,7 @@ class SegmenterTraining(lightning.LightningModule):
         self.network = segmenter_network().to(memory_format=torch.channels_last)
         self.outline_loss = DiceCELoss(sigmoid=True)
         self.batch_loss = DiceLoss(sigmoid=True, batch=True)
-        self.dice, self.empty, self.false_alarms = MeanMetric(), MeanMetric(), MeanMetric()
+        self.score, self.dice, self.empty, self.false_alarms = (MeanMetric() for _ in range(4))
 
     def forward(self, slices: Tensor) -> Tensor:
         planes = normalise(slices.float()).contiguous(memory_format=torch.channels_last)
@@ -133,10 +134,12 @@ class SegmenterTraining(lightning.LightningModule):
         found, truth, tumor = logits.sigmoid() >= THRESHOLD, masks >= 0.5, has_tumor(masks)
         seen = found.flatten(1).any(1).float()
         self.log("validation_loss", self.loss(logits, masks), batch_size=len(slices), sync_dist=True)
-        if tumor.any():
-            self.dice.update(compute_dice(found[tumor], truth[tumor], ignore_empty=False))
+        dice = compute_dice(found, truth, ignore_empty=False)[:, 0]  # 1 where both masks are empty
+        self.score.update(dice)
+        self.dice.update(dice[tumor])
         self.empty.update(1 - seen[tumor])
         self.false_alarms.update(seen[~tumor])
+        self.log("validation_score", self.score, prog_bar=True)
         self.log("validation_dice", self.dice, prog_bar=True)
         self.log("validation_empty", self.empty)
         self.log("validation_false_alarms", self.false_alarms)
@@ -191,6 +194,6 @@ def train_segmenter(
         settings,
         out=out,
         inputs=inputs,
-        monitor="validation_dice",
+        monitor="validation_score",
         resume=resume,
     )
