@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from cascade.pipeline import Cascade
 from cascade.slices import read_slice
 
@@ -25,6 +25,11 @@ def test_the_shipped_models_were_made_of_each_other_and_of_one_split():
     segmenter, classifier = find_graph(SEGMENTER), find_graph(CLASSIFIER)
     assert classifier.record["settings"]["segmenter_sha256"] == segmenter.sha256
     assert classifier.record["settings"]["split_sha256"] == segmenter.record["settings"]["split_sha256"]
+
+
+def test_the_shipped_models_tell_no_paths_of_the_machine_they_were_made_on():
+    for graph in SHIPPED.glob("*.onnx"):
+        assert b"region.py" not in graph.read_bytes()
 
 
 def test_the_shipped_models_are_small():
