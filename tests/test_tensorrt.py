@@ -13,8 +13,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from cascade.backends.tensorrt import OneEngine, TensorRtBackend, open_tensorrt
+from cascade.backends.tensorrt import OneEngine, TensorRtBackend, engine_opener, open_tensorrt
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
+from cascade.engines import Gpu
 from cascade.errors import CascadeError
 
 INPUTS = {"segmenter": [SLICE], "classifier": [SLICE, PROBABILITY]}
@@ -328,6 +329,12 @@ def test_an_engine_that_cannot_run_a_batch_is_no_silent_zero(open_backend):
     backend._executions["segmenter"].execute_async_v3 = lambda handle: False
     with pytest.raises(RuntimeError, match="could not run the segmenter on 2 slices"):
         backend.begin(slices_of(1, 2))
+
+
+def test_on_a_gpu_without_pycuda_no_engine_is_run_and_building_goes_on(monkeypatch):
+    monkeypatch.setattr("cascade.backends.tensorrt.find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    assert engine_opener("tensorrt-rtx") is None
 
 
 def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
