@@ -2,8 +2,7 @@
 
     python -m train.healthy OUT VOLUME.nii.gz ...
 
-Volumes of healthy heads, of any sequence, come with many packages; cascade/models/MODEL_CARD.md lists those that the
-shipped segmenter was trained with. Needs nibabel.
+Volumes of healthy heads, of any sequence, come with many packages. Needs nibabel.
 """
 
 import argparse
