@@ -67,7 +67,7 @@ def main() -> None:
     with ExitStack() as stack:
         slices, source = stack.enter_context(slices_to_run(options.paths, max(slices_a_round(size) for size in sizes)))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        script = PlainScript(*networks, slices)
+        script = PlainScript(*networks, slices, 0.5 if options.segmenter_run else threshold_of(options.models))
         print(f"{source}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
         print(f"probabilities differ from ONNX Runtime's by {script.difference(options.models):.1g} at most")
         started, unavailable = start_backends(
@@ -111,8 +111,9 @@ class WithoutOverlays:
 class PlainScript:
     """Both networks in PyTorch, in this process."""
 
-    def __init__(self, segmenter: nn.Module, classifier: nn.Module, slices: Inputs) -> None:
-        self._segmenter, self._classifier = SegmenterGraph(segmenter).eval(), ClassifierGraph(classifier).eval()
+    def __init__(self, segmenter: nn.Module, classifier: nn.Module, slices: Inputs, presence_threshold: float) -> None:
+        self._segmenter = SegmenterGraph(segmenter, presence_threshold).eval()
+        self._classifier = ClassifierGraph(classifier).eval()
         self._slices = slices
 
     def run(self, slices: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,6 +176,11 @@ class PlainScript:
 def squares(read: list[np.ndarray]) -> np.ndarray:
     """(N, 1, 512, 512) float32."""
     return np.stack([Letterbox(*pixels.shape).square(pixels) for pixels in read])[:, None]
+
+
+def threshold_of(models: Path) -> float:
+    """What the segmenter was exported with."""
+    return float(find_graph(SEGMENTER, models).record["calibration"]["presence_threshold"])
 
 
 def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path | None) -> list[nn.Module]:

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.calibrate import calibrate, fit_temperature, uncertain_below
+from train.calibrate import calibrate, fit_temperature, presence_threshold, uncertain_below
 
 
 def drawn(temperature, count=20_000):
@@ -38,3 +38,17 @@ def test_as_many_are_trusted_as_98_percent_of_are_right():
 
 def test_where_no_class_can_be_trusted_none_is():
     assert uncertain_below(torch.tensor([0.9, 0.8]), torch.tensor([False, True])) == 1.0
+
+
+def test_99_percent_of_the_tumors_reach_the_threshold_of_presence():
+    tumor = torch.linspace(-2.0, 17.9, 200)  # 200 of them: the two least likely are given up
+    threshold, told = presence_threshold(tumor.flip(0), torch.tensor([-5.0, -1.9, -1.7, 3.0]))
+    assert threshold == pytest.approx(torch.tensor(-1.8).sigmoid().item(), rel=1e-4)
+    assert told["tumors_kept"] == pytest.approx(0.99)
+    assert told["false_alarms"] == 0.5
+    assert told["false_alarms_at_half"] == 0.25
+
+
+def test_a_threshold_of_presence_is_never_one_that_nothing_or_all_would_reach():
+    assert presence_threshold(torch.full((5,), -500.0), torch.zeros(1))[0] > 0
+    assert presence_threshold(torch.full((5,), 500.0), torch.zeros(1))[0] < 1

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.region import CROP_SIZE, MIN_SIDE, classifier_planes, crop, crop_box, enlarge, normalise
+from train.region import CROP_SIZE, MIN_SIDE, SegmenterGraph, classifier_planes, crop, crop_box, enlarge, normalise
 
 
 def mask_of(left, top, right, bottom):
@@ -83,3 +83,25 @@ def test_enlarging_is_bilinear_up_to_the_border():
     planes = torch.randn(2, 1, 5, 7)
     expected = torch.nn.functional.interpolate(planes, scale_factor=2, mode="bilinear")
     assert torch.allclose(enlarge(planes), expected, atol=1e-6)
+
+
+class OneTumor(torch.nn.Module):
+    """Sure of a tumor in a corner, and of its presence on the slice as given."""
+
+    def __init__(self, presence):
+        super().__init__()
+        self.presence = torch.logit(torch.tensor(presence))
+
+    def forward(self, planes):
+        logits = torch.full_like(planes, -9.0)
+        logits[..., :64, :64] = 9.0
+        return logits, self.presence.expand(len(planes), 1)
+
+
+@pytest.mark.parametrize(("presence", "threshold", "highest"), [(0.3, 0.5, 0.3), (0.3, 0.3, 0.5), (0.3, 0.1, 27 / 34)])
+def test_no_pixel_is_more_probable_than_a_tumor_on_the_slice_and_the_threshold_stands_for_a_half(
+    presence, threshold, highest
+):
+    probability = SegmenterGraph(OneTumor(presence), threshold)(torch.rand(2, 1, 512, 512))
+    assert probability.amax((1, 2, 3)).tolist() == pytest.approx([highest] * 2, rel=1e-5)
+    assert probability[..., 256:, 256:].max() < 1e-3

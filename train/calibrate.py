@@ -1,4 +1,4 @@
-"""The classifier's probabilities made to mean what they say, by slices that it was not trained on."""
+"""What the models' numbers mean, set by slices that they were not trained on: no tumor, and how sure a class is."""
 
 from typing import Any
 
@@ -10,6 +10,25 @@ from cascade.evaluation.metrics import reliability
 
 TRUSTED_ACCURACY = 0.98
 """Of the slices whose class is stated with at least `uncertain_below`."""
+
+TUMORS_KEPT = 0.99
+"""Of the slices with a tumor, by the threshold for there being one."""
+
+
+def presence_threshold(tumor: Tensor, tumor_free: Tensor) -> tuple[float, dict[str, Any]]:
+    """Logits of a tumor's presence, (N,) of slices with one and (M,) without → the threshold for there to be one.
+
+    The probability that TUMORS_KEPT of the tumors reach, and what models.json says of it.
+    """
+    least = tumor.sort().values[int(len(tumor) * (1 - TUMORS_KEPT))]
+    return float(least.sigmoid().clamp(1e-6, 1 - 1e-6)), {
+        "slices": len(tumor),
+        "tumor_free_slices": len(tumor_free),
+        "presence_threshold": float(least.sigmoid()),
+        "tumors_kept": float((tumor >= least).float().mean()),
+        "false_alarms": float((tumor_free >= least).float().mean()),
+        "false_alarms_at_half": float((tumor_free >= 0).float().mean()),
+    }
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:

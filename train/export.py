@@ -21,11 +21,11 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
 from cascade.split import read_split
-from train.calibrate import calibrate
+from train.calibrate import calibrate, presence_threshold
 from train.classifier import classifier_network, draw_masks, validation_logits
-from train.dataset import SliceStore
+from train.dataset import SegmenterData, SliceStore, tumor_free_copies
 from train.region import ClassifierGraph, SegmenterGraph
-from train.segmenter import segmenter_network
+from train.segmenter import presence_logits, segmenter_network
 from train.weights import load_file, load_fitting
 
 OPSET = 20
@@ -43,8 +43,8 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
 
     name    `segmenter` or `classifier`.
     run     what `train_segmenter` or `train_classifier` left; its best.ckpt is exported.
-    folder  the data set: the validation part's slices are compared with PyTorch, and calibrate the classifier, with
-            the masks of the segmenter that is in `models` already.
+    folder  the data set: the validation part's slices are compared with PyTorch and calibrate the model, the
+            classifier with the masks of the segmenter that is in `models` already.
 
     Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class.
     """
@@ -58,9 +58,14 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
     load_fitting(network, load_file(run / "best.ckpt"), str(run))
     round_weights_to_fp16(network)
     store = SliceStore(folder, split.part("validation"), "reading validation")
-    calibration: dict[str, Any] = {}
+    network.eval()
     if name == SEGMENTER:
-        graph, outputs = SegmenterGraph(network).eval(), [PROBABILITY]
+        data = SegmenterData(store)
+        threshold, calibration = presence_threshold(
+            presence_logits(network, data.slices),
+            presence_logits(network, tumor_free_copies(data, store.people).tensors[0]),
+        )
+        graph, outputs = SegmenterGraph(network, threshold).eval(), [PROBABILITY]
     else:
         temperature, calibration = calibrate(
             validation_logits(network, store, draw_masks(store, find_graph(SEGMENTER, models))), store.labels
@@ -77,7 +82,7 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
         "slices": {part: len(split.part(part)) for part in ("train", "validation", "test")},
         "validation": _best_epoch(run),
         "comparison_with_pytorch": {"slices": COMPARED_SLICES, "max_abs_difference": difference},
-        **({"calibration": calibration} if calibration else {}),
+        "calibration": calibration,
         "settings": settings | {"weights": Path(settings["weights"]).name},  # of a file its name, no path
         "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
     }

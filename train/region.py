@@ -4,6 +4,8 @@ Exported inside the two graphs, so that training, ONNX Runtime, OpenVINO and Ten
 Everything here counts pixels or sums over them and stays FP32, also where the networks run in FP16.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,16 +110,25 @@ def classifier_planes(slices: Tensor, probability: Tensor) -> tuple[Tensor, Tens
     return torch.cat(planes, dim=1), box
 
 
-class SegmenterGraph(nn.Module):
-    """The graph that is exported: `slice` → `probability`, both (N, 1, SLICE_SIZE, SLICE_SIZE)."""
+def limited(logits: Tensor, presence: Tensor) -> Tensor:
+    """(N, 1, H, W) and (N, 1) → (N, 1, H, W): no pixel is tumor more surely than the slice holds one."""
+    return torch.minimum(logits, presence[:, :, None, None])
 
-    def __init__(self, network: nn.Module) -> None:
+
+class SegmenterGraph(nn.Module):
+    """The graph that is exported: `slice` → `probability`, both (N, 1, SLICE_SIZE, SLICE_SIZE).
+
+    presence_threshold  that a tumor's presence on the slice must be as probable as, for a pixel to reach THRESHOLD
+                        (train/calibrate.py).
+    """
+
+    def __init__(self, network: nn.Module, presence_threshold: float = 0.5) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.shift = network, math.log(presence_threshold / (1 - presence_threshold))
 
     def forward(self, slice: Tensor) -> Tensor:
-        logits: Tensor = self.network(normalise(segmenter_input(slice)))
-        return torch.sigmoid(enlarge(logits.float()))
+        logits, presence = self.network(normalise(segmenter_input(slice)))
+        return torch.sigmoid(limited(enlarge(logits.float()), presence.float() - self.shift))
 
 
 class ClassifierGraph(nn.Module):
