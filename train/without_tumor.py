@@ -1,0 +1,45 @@
+"""Slices of a data set with healthy tissue where the tumor was → PNGs to count false alarms on.
+
+    python -m train.without_tumor figshare/ tumor_free/ --split figshare/split.json --part test
+    cascade evaluate figshare/ --split figshare/split.json --tumor-free tumor_free/
+
+They are made as training makes its own (train/tumor_free.py), at SEGMENTER_SIZE, always the same ones, from the people
+of the part alone. Some keep a trace of the tumor that its outline left out: oedema, a shifted ventricle, a scar.
+"""
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cascade.files import write_atomically
+from cascade.split import PARTS, read_split
+from train.dataset import SegmenterData, SliceStore, tumor_free_copies
+
+
+def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
+    """How many were written, each under its slice's name. Raises CascadeError where the data cannot be read."""
+    items = read_split(split_file).part(part)
+    store = SliceStore(folder, items, f"reading {part}")
+    copies = tumor_free_copies(SegmenterData(store), store.people).tensors[0]
+    for item, copy in zip(items, copies, strict=True):
+        content = io.BytesIO()
+        Image.fromarray((copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8)).save(content, "PNG")
+        write_atomically(out / f"{item.path}.png", content.getvalue())
+    return len(items)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="labelled data set")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", type=Path, required=True)
+    parser.add_argument("--part", choices=PARTS, default="test")
+    arguments = parser.parse_args()
+    print(f"{write_copies(arguments.folder, arguments.split, arguments.part, arguments.out)} slices")
+
+
+if __name__ == "__main__":
+    main()
