@@ -198,7 +198,7 @@ def _unpack(
                 member.seek(0)
             _copy(member, target, most, most_of_all, found)
     except DAMAGE as error:
-        raise CascadeError(f"is damaged ({error})", fix=PACK_AGAIN) from None
+        raise CascadeError(f"is damaged ({str(error) or 'it ends too early'})", fix=PACK_AGAIN) from None
     except OSError as error:
         raise CascadeError(
             f"cannot be unpacked ({error.strerror or error})", fix=FIXES.get(error.errno or 0, PACK_AGAIN)

@@ -98,7 +98,7 @@ def find_slices(
     names = sorted([*(_name(path, folder) for path in search.files), *zipped])
     if not names:
         raise _nothing_to_do(search)
-    for taken in (*search.files, *search.archives):
+    for taken in (*search.files, *search.archives, *search.tops):
         search.left_out.pop(taken, None)  # left out of one folder that was given, and taken for another
     return Inputs(Path(folder), names, search.problems, search.left_out, frozenset(zipped), unpack_into or Path(folder))
 

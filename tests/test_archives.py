@@ -311,6 +311,14 @@ def test_a_damaged_member_does_not_stop_the_rest(tmp_path, unpack):
     assert files_below(tmp_path / "into") == ["study.zip/b.png"]
 
 
+def test_a_member_that_ends_too_early_is_damaged(tmp_path, unpack):
+    path = pack(tmp_path / "study.zip", ("b.png", b"1"), ("a.png", b"1"), method=zipfile.ZIP_STORED)
+    patch(path, "a.png", 20, struct.pack("<LL", 10_000, 10_000))
+    found = unpack(path)
+    assert found.names == ["b.png"]
+    assert only_problem(found).problem == f"{path}/a.png: is damaged (it ends too early)"
+
+
 def test_an_archive_in_an_archive_is_named_not_opened(tmp_path, unpack):
     inner = pack(tmp_path / "inner.zip", ("a.png", b"1")).read_bytes()
     found = unpack(pack(tmp_path / "study.zip", ("deep/inner.ZIP", inner), ("b.png", b"1")))

@@ -168,6 +168,12 @@ def test_what_one_folder_leaves_out_another_may_bring(scans):
     assert not any(path.startswith(str(scans / "b" / "a")) for path in inputs.left_out)
 
 
+def test_a_folder_that_was_given_too_is_not_left_out(scans):
+    inputs = find_slices([scans, scans / "b"], recursive=False)
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert str(scans / "b") not in inputs.left_out
+
+
 def test_an_error_says_where_patterns_leave_nothing(scans):
     with pytest.raises(CascadeError, match=r"(?s)holds no PNG.*leave out fewer"):
         find_slices([scans], exclude=["*.*"])
