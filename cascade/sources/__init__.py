@@ -12,6 +12,9 @@ from cascade.slices import MIN_SIDE, FloatArray, Slice, checked
 MAX_VOXELS = 512**3
 """Of one volume: beyond any head at 7 tesla, and 1 GB in the widest type that is read."""
 
+MAX_SLICES = 4096
+"""Of one volume."""
+
 SQUARE_WITHIN = 1.2
 """A pixel is called square up to this ratio of its sides."""
 
@@ -80,10 +83,10 @@ def check_size(path: Path, count: int, height: int, width: int) -> None:
         raise CascadeError(
             f"{path}: slices of {width} x {height} pixels are too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}"
         )
-    if count * height * width > MAX_VOXELS:
+    if count > MAX_SLICES or count * height * width > MAX_VOXELS:
         raise CascadeError(
             f"{path}: {count:,} slices of {width:,} x {height:,} pixels are no MRI volume",
-            fix=f"give volumes of at most {MAX_VOXELS:,} voxels",
+            fix=f"give at most {MAX_SLICES:,} slices and {MAX_VOXELS:,} voxels",
         )
 
 
