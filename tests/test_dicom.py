@@ -368,6 +368,8 @@ def test_what_is_no_mri_is_refused_once_a_folder_by_its_kind(tmp_path):
         ({"Rows": 65535, "Columns": 65535, "PixelData": b""}, "no MRI volume"),
         ({"Rows": 65535, "Columns": 64, "PixelData": b""}, "shorter than its header tells"),
         ({"Rows": None}, "does not tell what its pixels are"),
+        ({"PhotometricInterpretation": ""}, "does not tell what its pixels are"),
+        ({"SOPClassUID": None}, "does not tell what it is"),
         ({"Columns": 0}, "does not tell what its pixels are"),
         ({"Rows": 8}, "too small"),
         ({"BitsAllocated": 1}, "does not tell what its pixels are"),
@@ -392,7 +394,7 @@ def test_what_cannot_be_done_is_refused_at_once_and_names_nobody(tmp_path, chang
     path = write(tmp_path / "a.dcm", dataset)
     began = time.monotonic()
     assert problem in refusal(path)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 def test_a_deflated_file_is_refused_unopened(tmp_path):

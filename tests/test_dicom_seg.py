@@ -8,7 +8,7 @@ import highdicom.seg
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import HEAD, MARKER, PLANTED, TEXTS, image, multi_frame, series, write
+from dicom_files import HEAD, MARKER, PLANTED, SECONDARY_CAPTURE, TEXTS, image, multi_frame, position, series, write
 from PIL import Image
 
 from cascade.sources.dicom import open_dicom
@@ -139,7 +139,35 @@ def test_identifiers_are_kept_only_when_asked_for(tmp_path):
     assert not any("PLANTED" in note for note in source.notes)
 
 
-@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "ImagePositionPatient", "PixelSpacing", "SOPInstanceUID"])
+@pytest.mark.filterwarnings("ignore")  # pydicom warns of such values when the test writes them
+def test_identifiers_out_of_order_are_kept_as_they_are(tmp_path):
+    odd = {"PatientSex": "UNKNOWN", "PatientBirthDate": "someday", "PatientID": ["1", "2"], "StudyTime": "noon"}
+    source = opened([write(tmp_path / "a.dcm", image(HEAD[4], **odd))], tmp_path, keep_identifiers=True)
+    seg = pydicom.dcmread(io.BytesIO(source.mask_bytes(marked(source))))
+    assert {keyword: seg[keyword].value for keyword in odd} == odd
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SliceThickness": None},
+        {"SOPClassUID": SECONDARY_CAPTURE},
+        {"LossyImageCompression": "01"},
+        {"SOPInstanceUID": "1.2"},
+    ],
+    ids=str,
+)
+def test_headers_less_complete_than_they_should_be_are_enough_for_a_segmentation(tmp_path, changes):
+    paths = series(tmp_path / "scan", **changes)
+    source = opened(paths[:2] + paths[3:], tmp_path)  # and one slice is missing
+    (tmp_path / "mask.dcm").write_bytes(source.mask_bytes(marked(source)))
+    seg = highdicom.seg.segread(tmp_path / "mask.dcm")
+    places = [group.PlanePositionSequence[0].ImagePositionPatient for group in seg.PerFrameFunctionalGroupsSequence]
+    tumor = [place for place, frame in zip(places, seg.pixel_array, strict=True) if frame.any()]
+    assert tumor == [position(4)]
+
+
+@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "ImagePositionPatient", "SliceThickness", "SOPInstanceUID"])
 def test_where_the_header_does_not_place_an_image_its_mask_is_a_png_and_a_note_says_so(tmp_path, missing):
     dataset = image(HEAD[4], **{missing: None})
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2"

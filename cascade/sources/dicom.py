@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from cascade.errors import CascadeError
 from cascade.overlay import mask_png
@@ -102,7 +102,9 @@ class DicomSource:
         self._headers = headers
         self._slices = [(header, frame) for header in headers for frame in range(len(header.planes))]
         self._slices.sort(key=lambda item: (_plane(item).distance_mm, item[0].instance_number))
-        self._is_placed = all(header.is_placed for header in headers)
+        self._is_placed = all(header.is_placed for header in headers) and (
+            len(self._slices) > 1 or headers[0].thickness_mm is not None
+        )
         self._check()
         self.files = tuple(dict.fromkeys(header.path for header, _ in self._slices))
         self.count = len(self._slices)
@@ -246,7 +248,8 @@ def _decoded(header: Header, frame: int, dataset: Dataset) -> FloatArray:
             encoded = get_frame(dataset.PixelData, frame, number_of_frames=len(header.planes))
             if _coded_size(encoded) not in (None, (header.rows, header.columns)):
                 raise damaged(header.path, "its pixels are compressed in another size than its header tells")
-        stored = pixel_array(dataset, index=frame).astype(np.float64)
+        decoder = "pydicom" if header.syntax == RLELossless else ""  # that of pylibjpeg panics on damaged bytes
+        stored = pixel_array(dataset, index=frame, decoding_plugin=decoder).astype(np.float64)
         bits = int(dataset.BitsStored)
         highest = -1.0 if int(dataset.PixelRepresentation) else 2.0**bits - 1
     except CascadeError:
@@ -255,7 +258,7 @@ def _decoded(header: Header, frame: int, dataset: Dataset) -> FloatArray:
         raise damaged(header.path, "its pixels cannot be read") from None
     if header.inverted:
         stored = highest - stored
-    with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 becomes infinite, and is refused as such
+    with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 is refused as infinite
         return np.asarray(stored * plane.slope + plane.intercept).astype(np.float32)
 
 

@@ -197,6 +197,9 @@ def damaged(path: Path, what: str) -> CascadeError:
 def _check_kind(path: Path, dataset: Dataset) -> None:
     modality = str(dataset.get("Modality", ""))
     sop_class = str(dataset.get("SOPClassUID", ""))
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    if not sop_class:
+        raise damaged(path, "its header does not tell what it is")
     if modality != "MR" and not (modality == "" and sop_class in ENHANCED_MR | {MR}):
         known = f"its modality is {modality}" if modality in OTHER_MODALITIES else "its modality is another"
         raise NotMRI(f"{path}: {known}, not MR", fix="give MRI slices")
@@ -204,15 +207,14 @@ def _check_kind(path: Path, dataset: Dataset) -> None:
         raise NotMRI(f"{path}: is no MRI image, going by its SOP class", fix="give MR images")
     if "LOCALIZER" in _values(dataset, "ImageType"):
         raise NotMRI(f"{path}: is a localizer", fix="give the T1 series with contrast agent")
-    colour = str(dataset.get("PhotometricInterpretation", "")) not in ("MONOCHROME1", "MONOCHROME2")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1 or colour:
+    if int(dataset.get("SamplesPerPixel", 1)) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
         raise NotMRI(f"{path}: holds colour", fix="give the intensities that the scanner stored")
 
 
 def _check_pixels(path: Path, dataset: Dataset) -> None:
     frames = int(dataset.get("NumberOfFrames") or 1)
     rows, columns, bits = (int(dataset.get(name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
-    if min(frames, rows, columns) < 1 or bits not in (8, 16, 32):
+    if min(frames, rows, columns) < 1 or bits not in (8, 16, 32) or not dataset.get("PhotometricInterpretation"):
         raise damaged(path, "its header does not tell what its pixels are")
     check_size(path, frames, rows, columns)
     if frames > 1 and str(dataset.SOPClassUID) not in MULTI_FRAME:
@@ -254,7 +256,9 @@ def _header(path: Path, dataset: Dataset) -> Header:
         thickness_mm=thickness[0] if thickness and thickness[0] > 0 else None,
         planes=planes,
         notes=tuple(_notes(dataset, planes[0])),
-        identifiers={keyword: str(dataset[keyword].value or "") for keyword in IDENTIFIERS if keyword in dataset},
+        identifiers={
+            keyword: "\\".join(map(str, _values(dataset, keyword))) for keyword in IDENTIFIERS if keyword in dataset
+        },
     )
 
 

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.valuerep import DSfloat
 
 from cascade import __version__
-from cascade.sources.dicom_header import IDENTIFIERS, MULTI_FRAME, Header
+from cascade.sources.dicom_header import IDENTIFIERS, MULTI_FRAME, Header, Plane
 
 SERIES_NUMBER = 9001
 """Beyond those that scanners give."""
@@ -21,6 +21,8 @@ def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
     sources  of single-frame files as many as masks, in their order; or one of a multi-frame file.
     masks    (count, H, W), in the order of the sources or of the one source's frames.
 
+    A thickness that the header does not tell is the distance between slices; a single slice has to tell it.
+
     It holds nothing of the sources but their UIDs, by which viewers lay it over them, their geometry, and, where they
     were kept, the identifiers of patient and study. Otherwise those are empty; an archive may then want them filled in.
     """
@@ -29,6 +31,9 @@ def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
+    first = sources[0]
+    distances = sorted(plane.distance_mm for header in sources for plane in header.planes)
+    thickness = first.thickness_mm or float(np.median(np.diff(distances)))
     tumor = SegmentDescription(
         segment_number=1,
         segment_label="tumor",
@@ -40,7 +45,7 @@ def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
         ),
     )
     made = Segmentation(
-        source_images=[_described(header, sources[0]) for header in sources],
+        source_images=[_described(header, first.planes[0], thickness) for header in sources],
         pixel_array=masks,
         segmentation_type="BINARY",
         segment_descriptions=[tumor],
@@ -57,18 +62,20 @@ def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
         content_description="found by cascade, for research only",
         series_description="tumor found by cascade, for research only",
     )
+    if identifiers := first.identifiers:
+        made.SpecificCharacterSet = "ISO_IR 192"
+        for keyword, value in identifiers.items():  # here and not by highdicom, which stops at values out of order
+            setattr(made, keyword, value)
     content = io.BytesIO()
     made.save_as(content, enforce_file_format=True)
     return content.getvalue()
 
 
-def _described(header: Header, first: Header) -> Dataset:
-    """The source as highdicom wants it, without anything that it might copy; the orientation is the stack's first."""
+def _described(header: Header, plane: Plane, thickness_mm: float) -> Dataset:
+    """The source as highdicom wants it, without anything that it might copy; oriented as all of the stack by `plane`."""
     source = Dataset()
     for keyword in IDENTIFIERS:
-        setattr(source, keyword, header.identifiers.get(keyword, ""))
-    if header.identifiers:
-        source.SpecificCharacterSet = "ISO_IR 192"
+        setattr(source, keyword, "")
     source.Modality = "MR"
     source.SOPClassUID = header.sop_class_uid
     source.SOPInstanceUID = header.sop_uid
@@ -77,10 +84,9 @@ def _described(header: Header, first: Header) -> Dataset:
     source.FrameOfReferenceUID = header.space_uid
     source.LossyImageCompression = "01" if header.lossy else "00"
     source.Rows, source.Columns = header.rows, header.columns
-    plane = first.planes[0]
     measures, orientation = Dataset(), Dataset()
     measures.PixelSpacing = _decimals(plane.spacing_mm or ())
-    measures.SliceThickness = None if first.thickness_mm is None else _decimals([first.thickness_mm])[0]
+    (measures.SliceThickness,) = _decimals([thickness_mm])
     orientation.ImageOrientationPatient = _decimals(plane.orientation or ())
     positions = [Dataset() for _ in header.planes]
     for position, of in zip(positions, header.planes, strict=True):

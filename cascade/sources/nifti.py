@@ -148,7 +148,7 @@ class NiftiSource:
         self._header = header
         self._grid = grid
         self._lock = threading.Lock()
-        self._stored: NDArray[Any] | None = None
+        self._loaded: NDArray[Any] | CascadeError | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -158,16 +158,9 @@ class NiftiSource:
 
     def read(self, index: int) -> Slice:
         """scl_slope and scl_inter are applied, nothing else."""
-        with self._lock:
-            if self._stored is None:
-                voxels = _read_voxels(self.files[0], self._header)
-                self._stored = voxels.reshape(self._grid.stored_shape, order="F")
-            stored = self._stored
         slope, intercept = self._header.get_slope_inter()
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # what leaves float32 becomes infinite, and is refused as such
-            pixels = self._grid.shown(stored)[index].astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 is refused as infinite
+            pixels = self._grid.shown(self._stored())[index].astype(np.float64)
             if slope is not None:
                 pixels = pixels * slope + intercept
             pixels = np.ascontiguousarray(pixels, dtype=np.float32)
@@ -189,7 +182,20 @@ class NiftiSource:
 
     def close(self) -> None:
         with self._lock:
-            self._stored = None
+            self._loaded = None
+
+    def _stored(self) -> NDArray[Any]:
+        """As the file orders its axes. What cannot be loaded is not tried again for the next slice."""
+        with self._lock:
+            if self._loaded is None:
+                try:
+                    voxels = _read_voxels(self.files[0], self._header)
+                    self._loaded = voxels.reshape(self._grid.stored_shape, order="F")
+                except CascadeError as error:
+                    self._loaded = error
+            if isinstance(self._loaded, CascadeError):
+                raise self._loaded
+            return self._loaded
 
 
 def _is_compressed(path: Path) -> bool:
