@@ -102,6 +102,14 @@ def test_a_multi_frame_file_is_one_source_in_the_order_of_space(tmp_path):
         assert found.spacing_mm == SPACING
 
 
+def test_each_of_several_multi_frame_files_of_a_series_is_a_source(tmp_path):
+    files = [multi_frame(order=[index], SOPInstanceUID=f"1.2.3.4.{index}") for index in range(2)]
+    paths = [write(tmp_path / f"{index}.dcm", dataset) for index, dataset in enumerate(files)]
+    sources, problems = open_dicom(paths, tmp_path)
+    assert ([(source.name, source.count) for source in sources], problems) == ([("0.dcm", 1), ("1.dcm", 1)], {})
+    assert len(sources[1].mask_bytes(np.ones((1, 20, 24), bool))) > 1000
+
+
 def test_a_multi_frame_file_is_loaded_once_and_let_go_by_close(tmp_path):
     path = write(tmp_path / "a.dcm", multi_frame())
     source = opened([path], tmp_path)
@@ -319,6 +327,25 @@ def test_a_frame_that_would_unpack_to_gigabytes_is_refused_undecoded(tmp_path, k
         frame = content.getvalue().replace(struct.pack(">HH", 20, 24), b"\xff\xff\xff\xff")
         path = write(tmp_path / "a.dcm", compressed(image(HEAD[4].astype(np.uint8)), JPEGBaseline8Bit, [frame]))
     assert "compressed in another size" in refusal(path)
+
+
+def test_a_run_length_code_longer_than_what_it_could_stand_for_is_refused_undecoded(tmp_path):
+    """Each two bytes of it may unpack to 128."""
+    frame = struct.pack("<16I", 2, 64, 2**19, *[0] * 13) + b"\x81\x07" * 2**19
+    path = write(tmp_path / "a.dcm", compressed(image(HEAD[4]), RLELossless, [frame]))
+    assert "compressed to more than they were" in refusal(path)
+
+
+@pytest.mark.filterwarnings("ignore")  # pytest undoes the filters that the module sets
+def test_damaged_run_lengths_do_not_end_the_run(tmp_path):
+    """pylibjpeg's decoder panicked on a run beyond the segment's end, which passes by all handlers of exceptions."""
+    dataset = image(HEAD[4])
+    dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    path = write(tmp_path / "a.dcm", dataset)
+    content = bytearray(path.read_bytes())
+    content[content.index(struct.pack("<2I", 2, 64)) + 64] = 127  # at the first segment's begin: copy 128 bytes
+    path.write_bytes(content)
+    assert opened([path], tmp_path).read(0).pixels.shape == (20, 24)
 
 
 def test_a_blank_slice_is_told_apart_from_a_damaged_one(tmp_path):

@@ -178,6 +178,7 @@ def test_where_the_header_does_not_place_an_image_its_mask_is_a_png_and_a_note_s
     assert np.argwhere(mask).tolist() == [list(MARKER[1:])]
 
 
+@pytest.mark.filterwarnings("ignore")  # pydicom warns of it when the test writes it
 def test_a_name_in_place_of_a_uid_is_not_repeated(tmp_path):
     source = opened([write(tmp_path / "a.dcm", image(HEAD[4], FrameOfReferenceUID="PLANTED"))], tmp_path)
     assert source.mask_suffix == ".png"

@@ -22,8 +22,8 @@ from pydicom.uid import UID, RLELossless
 from cascade.errors import CascadeError
 from cascade.overlay import mask_png
 from cascade.slices import FloatArray, Slice
-from cascade.sources import check_size, shape_notes, visible
-from cascade.sources.dicom_header import TRAITS, Header, NotMRI, Plane, damaged, read_dataset, read_header
+from cascade.sources import Source, check_size, shape_notes, visible
+from cascade.sources.dicom_header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, damaged, read_dataset, read_header
 from cascade.sources.dicom_seg import segmentation
 
 SAME_PLACE_MM = 0.01
@@ -31,6 +31,9 @@ SAME_PLACE_MM = 0.01
 
 EVEN_WITHIN = 0.05
 """Of the distance between slices."""
+
+MARGIN = 2**18
+"""Bytes that a compressed frame may have besides its pixels, such as a colour profile."""
 
 PIXEL_TAGS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PixelRepresentation"),
@@ -53,8 +56,10 @@ def is_dicom(path: Path) -> bool:
 
 def open_dicom(
     paths: Sequence[Path], root: Path, *, keep_identifiers: bool = False
-) -> tuple[list["DicomSource"], dict[Path, CascadeError]]:
+) -> tuple[list[Source], dict[Path, CascadeError]]:
     """Files → series, sorted by name; and by path, what cannot be done. Reads headers only.
+
+    root  a folder that holds all the files.
 
     A series of several files is named by the folder that holds them, below `root`, and its number; a file on its own by
     its path. Slices of one series that differ in orientation or size become a source each, and so do slices that the
@@ -77,7 +82,7 @@ def open_dicom(
         path, first = alike[0]
         others = f" (and {len(alike) - 1:,} more like it in its folder)" if len(alike) > 1 else ""
         problems[path] = CascadeError(f"{path}{what}{others}", fix=first.fix)
-    sources: list[DicomSource] = []
+    sources: list[Source] = []
     names: set[str] = set()
     for stack in sorted(_stacks(list(headers.values())), key=lambda stack: len(stack) > 1):  # paths keep their names
         try:
@@ -187,7 +192,7 @@ def _stacks(headers: Sequence[Header]) -> Iterator[list[Header]]:
     """Files that belong together."""
     series: dict[tuple[object, ...], list[list[Header]]] = defaultdict(list)
     for header in headers:
-        if len(header.planes) > 1 or not header.is_placed:
+        if header.sop_class_uid in MULTI_FRAME or not header.is_placed:
             yield [header]
             continue
         stacks = series[header.study_uid, header.series_uid, header.space_uid, header.rows, header.columns]
@@ -246,6 +251,8 @@ def _decoded(header: Header, frame: int, dataset: Dataset) -> FloatArray:
     try:
         if UID(header.syntax).is_encapsulated:
             encoded = get_frame(dataset.PixelData, frame, number_of_frames=len(header.planes))
+            if len(encoded) > 2 * header.rows * header.columns * int(dataset.BitsAllocated) // 8 + MARGIN:
+                raise damaged(header.path, "its pixels are compressed to more than they were")
             if _coded_size(encoded) not in (None, (header.rows, header.columns)):
                 raise damaged(header.path, "its pixels are compressed in another size than its header tells")
         decoder = "pydicom" if header.syntax == RLELossless else ""  # that of pylibjpeg panics on damaged bytes

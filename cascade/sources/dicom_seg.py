@@ -72,7 +72,7 @@ def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
 
 
 def _described(header: Header, plane: Plane, thickness_mm: float) -> Dataset:
-    """The source as highdicom wants it, without anything that it might copy; oriented as all of the stack by `plane`."""
+    """The source as highdicom wants it, without anything that it might copy; oriented as `plane`, with its stack."""
     source = Dataset()
     for keyword in IDENTIFIERS:
         setattr(source, keyword, "")

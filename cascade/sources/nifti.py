@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
 from cascade.slices import Slice
-from cascade.sources import check_size, shape_notes, visible
+from cascade.sources import Source, check_size, shape_notes, visible
 
 Header = nib.Nifti1Header  # Nifti2Header is a subclass
 
@@ -52,7 +52,7 @@ SAME_WITHIN = 1.01
 AXIAL = 2  # in canonical order: 0 from left to right, 1 from posterior to anterior, 2 from inferior to superior
 
 
-def open_nifti(path: Path, name: str, axis: int | None = None) -> "NiftiSource":
+def open_nifti(path: Path, name: str, axis: int | None = None) -> Source:
     """Reads the header only. Raises CascadeError, naming the file and the fix, for what is not one volume of MRI.
 
     axis  of the stored array (0, 1 or 2), along which slices follow each other. None takes the thickest: the only one
