@@ -194,6 +194,19 @@ def test_voxels_are_loaded_by_the_first_read_and_again_after_closing(tmp_path):
         source.read(0)
 
 
+def test_a_volume_that_cannot_be_unpacked_is_not_unpacked_again_for_each_slice(tmp_path):
+    whole = write(tmp_path / "a.nii.gz").read_bytes()
+    source = open_nifti(tmp_path / "a.nii.gz", "a.nii.gz")
+    (tmp_path / "a.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CascadeError, match="voxels cannot be read"):
+        source.read(0)
+    (tmp_path / "a.nii.gz").write_bytes(whole)
+    with pytest.raises(CascadeError, match="voxels cannot be read"):
+        source.read(1)
+    source.close()
+    assert source.read(1).pixels.shape == (24, 20)
+
+
 def test_a_blank_slice_is_told_apart_from_a_damaged_one(tmp_path):
     array = HEAD.astype(np.float32)
     array[:, :, 0] = 7
