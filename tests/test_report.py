@@ -219,6 +219,14 @@ def test_pictures_are_small_and_leave_the_caption_out(tmp_path):
         assert (picture.format, picture.size) == ("WEBP", (256, 192))  # of 400 x 300, not 400 x 320
 
 
+def test_without_the_mask_the_picture_is_the_whole_overlay(tmp_path):
+    write_results(tmp_path, FIVE)
+    (tmp_path / "masks/a/1.png").unlink()
+    found = page_of(tmp_path).slices[0]
+    assert (found["mask"], found["overlay"]) == (None, "overlays/a/1.png")
+    assert found["picture"]
+
+
 def test_an_overlay_that_cannot_be_read_leaves_its_slice_without_a_picture(tmp_path):
     write_results(tmp_path, FIVE)
     overlay = tmp_path / "overlays/a/1.png"
@@ -509,10 +517,33 @@ def test_keys_go_through_the_slices_that_are_shown(browser):
     browser.wait("!details.open && document.activeElement.title === 'a/2.png'")  # not the one it was opened on
     browser.press("?")
     assert browser.script("help.open")
-    browser.press("ESCAPE", "/", "j")
+    for half in ("mousePressed", "mouseReleased"):
+        browser.command("Input.dispatchMouseEvent", type=half, x=5, y=5, button="left", clickCount=1)
+    browser.wait("!help.open")  # by a click beside it
+    browser.press("/", "j")
     assert browser.script("document.getElementById('search').value") == "j"
     browser.press("ESCAPE")
     assert browser.focused() != "search"
+
+
+def test_enter_in_the_search_goes_to_the_first_slice_found(browser):
+    browser.type("#search", "b/")
+    browser.press("ENTER")
+    assert browser.focused() == "b/9.png"
+
+
+def test_keys_with_ctrl_or_alt_stay_the_browsers(browser):
+    for key in ("ctrlKey", "altKey", "metaKey"):
+        untouched = (
+            f"document.dispatchEvent(new KeyboardEvent('keydown', {{ key: '/', {key}: true, cancelable: true }}))"
+        )
+        assert browser.script(untouched)
+
+
+def test_search_finds_accents_however_the_file_system_spells_them(chromium, tmp_path):
+    browser = Browser(chromium, write_results(tmp_path, [no_tumor("fu\u0308r.png"), no_tumor("fur.png")]))
+    browser.type("#search", "f\u00fcr")
+    assert browser.shown() == ["fu\u0308r.png"]
 
 
 def test_up_and_down_go_by_rows_and_into_the_table(browser):

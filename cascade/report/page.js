@@ -209,6 +209,9 @@ function pressedKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
   if (event.target.matches("input, select")) {
     if (event.key === "Escape") event.target.blur();
+    if (event.key !== "Enter" || event.target.matches("select")) return;
+    event.preventDefault(); // else it goes on to press what is moved to
+    move(0);
     return;
   }
   const rows = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -233,10 +236,6 @@ for (const dialog of [details, help]) {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // on the backdrop
 }
 byId("filters").addEventListener("input", apply);
-byId("filters").addEventListener("submit", (event) => {
-  event.preventDefault();
-  move(0);
-});
 byId("previous").addEventListener("click", () => move(current - 1));
 byId("next").addEventListener("click", () => move(current + 1));
 byId("ask").addEventListener("click", () => help.showModal());
