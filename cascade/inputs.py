@@ -43,9 +43,13 @@ class Inputs:
     zipped: frozenset[str] = frozenset()
     unpacked: Path = Path()
 
+    def root(self, name: str) -> Path:
+        """The folder that the name is relative to on disk."""
+        return self.unpacked if name in self.zipped else self.folder
+
     def path(self, name: str) -> Path:
         """Where the slice's file is."""
-        return (self.unpacked if name in self.zipped else self.folder) / name
+        return self.root(name) / name
 
     def kind(self, name: str) -> Kind:
         return named_kind(name.rpartition("/")[2]) or "dicom"  # what no name told was opened, and seen to be DICOM

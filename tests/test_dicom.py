@@ -39,7 +39,7 @@ from pydicom.uid import (
 )
 
 from cascade.errors import CascadeError
-from cascade.sources import BlankSlice
+from cascade.slices import BlankSlice
 from cascade.sources.dicom import is_dicom, open_dicom
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cascade.errors import CascadeError
-from cascade.sources import BlankSlice
+from cascade.slices import BlankSlice
 from cascade.sources.nifti import open_nifti
 
 sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade[dev]'")
@@ -176,11 +176,6 @@ def test_a_volume_whose_orientation_is_unknown_says_so(tmp_path):
     path = write(tmp_path / "a.nii", sform_code=0, qform_code=0)
     assert "tells no orientation" in open_nifti(path, "a.nii").notes[0]
     assert open_nifti(write(tmp_path / "a.nii"), "a.nii").notes == ()
-
-
-def test_pixels_far_from_square_are_mentioned(tmp_path):
-    (note,) = open_nifti(write(tmp_path / "a.nii"), "a.nii", axis=0).notes
-    assert note.startswith("its pixels are 0.9 mm wide and 1.5 mm high")
 
 
 def test_voxels_are_loaded_by_the_first_read_and_again_after_closing(tmp_path):

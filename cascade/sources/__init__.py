@@ -7,16 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
-from cascade.slices import MIN_SIDE, FloatArray, Slice, checked
+from cascade.slices import MAX_PIXELS, MIN_SIDE, Slice
 
 MAX_VOXELS = 512**3
 """Of one volume: beyond any head at 7 tesla, and 1 GB in the widest type that is read."""
 
 MAX_SLICES = 4096
 """Of one volume."""
-
-SQUARE_WITHIN = 1.2
-"""A pixel is called square up to this ratio of its sides."""
 
 
 class Source(Protocol):
@@ -66,33 +63,28 @@ class Source(Protocol):
         ...
 
 
-class BlankSlice(CascadeError):
-    """Every pixel has the same value, as often at a volume's ends: nothing is wrong, and no tumor is there."""
+FIELD_MM = (10.0, 2000.0)
+"""Least and greatest side of a slice: beyond, the header's unit of length is wrong, and the models would see a dot."""
 
 
-def visible(pixels: FloatArray, where: str) -> FloatArray:
-    """The pixels of `where`, once it is sure that a slice can be seen in them. Raises BlankSlice or CascadeError."""
-    if np.isfinite(pixels[0, 0]) and (pixels == pixels[0, 0]).all():
-        raise BlankSlice(f"{where}: every pixel has the same value", fix="nothing: it counts as a slice without tumor")
-    return checked(pixels, Path(where))
+def check_size(path: Path, count: int, height: int, width: int, spacing_mm: tuple[float, float] | None) -> None:
+    """Raises CascadeError for a volume whose slices are too small to show anything, or that would fill the memory.
 
-
-def check_size(path: Path, count: int, height: int, width: int) -> None:
-    """Raises CascadeError for a volume whose slices are too small to show anything, or that would fill the memory."""
+    spacing_mm  (row, column), None where not known.
+    """
     if min(height, width) < MIN_SIDE:
         raise CascadeError(
             f"{path}: slices of {width} x {height} pixels are too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}"
         )
-    if count > MAX_SLICES or count * height * width > MAX_VOXELS:
+    if count > MAX_SLICES or height * width > MAX_PIXELS or count * height * width > MAX_VOXELS:
         raise CascadeError(
             f"{path}: {count:,} slices of {width:,} x {height:,} pixels are no MRI volume",
-            fix=f"give at most {MAX_SLICES:,} slices and {MAX_VOXELS:,} voxels",
+            fix=f"give at most {MAX_SLICES:,} slices of {MAX_PIXELS:,} pixels, and {MAX_VOXELS:,} voxels",
         )
-
-
-def shape_notes(spacing_mm: tuple[float, float] | None) -> tuple[str, ...]:
-    """What there is to say of pixels of this (row, column) spacing."""
-    if spacing_mm is None or max(spacing_mm) <= SQUARE_WITHIN * min(spacing_mm):
-        return ()
-    down, across = spacing_mm
-    return (f"its pixels are {across:.3g} mm wide and {down:.3g} mm high: the models know square ones only",)
+    if spacing_mm:
+        field = (height * spacing_mm[0], width * spacing_mm[1])
+        if min(field) < FIELD_MM[0] or max(field) > FIELD_MM[1]:
+            raise CascadeError(
+                f"{path}: slices of {field[1]:.3g} x {field[0]:.3g} mm show no head",
+                fix="correct the voxel size in its header",
+            )

@@ -20,11 +20,11 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
 
 from cascade.errors import CascadeError
-from cascade.overlay import mask_png
-from cascade.slices import FloatArray, Slice
-from cascade.sources import Source, check_size, shape_notes, visible
+from cascade.slices import FloatArray, Slice, checked
+from cascade.sources import Source, check_size
 from cascade.sources.dicom_header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, damaged, read_dataset, read_header
 from cascade.sources.dicom_seg import segmentation
+from cascade.sources.picture import mask_png
 
 SAME_PLACE_MM = 0.01
 """Slices less far apart lie at one place."""
@@ -128,7 +128,6 @@ class DicomSource:
             *told,
             *(() if self._is_placed else (unplaced,)),
             *_gap_notes([_plane(item).distance_mm for item in self._slices]),
-            *shape_notes(_plane(self._slices[0]).spacing_mm),
         )
 
     def read(self, index: int) -> Slice:
@@ -136,7 +135,7 @@ class DicomSource:
         header, frame = self._slices[index]
         where = f"{header.path}, frame {frame + 1}" if len(header.planes) > 1 else str(header.path)
         pixels = _decoded(header, frame, self._dataset(header))
-        return Slice(visible(pixels, where), header.planes[frame].spacing_mm)
+        return Slice(checked(pixels, Path(where)), header.planes[frame].spacing_mm)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """A DICOM SEG, see `segmentation`; for an image that is not placed a PNG."""
@@ -158,7 +157,7 @@ class DicomSource:
             raise CascadeError(
                 f"{first.path}: its header does not place its frames in the patient", fix="export it as enhanced MR"
             )
-        check_size(first.path, len(self._slices), first.rows, first.columns)
+        check_size(first.path, len(self._slices), first.rows, first.columns, first.planes[0].spacing_mm)
         planes = [_plane(item) for item in self._slices]
         for one, other in itertools.pairwise(planes):
             if other.distance_mm - one.distance_mm < SAME_PLACE_MM:

@@ -4,7 +4,6 @@ Only the elements listed here are read, and no text among them is ever shown: an
 """
 
 import logging
-import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -51,6 +50,9 @@ IDENTIFIERS = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 """What a DICOM file has to say, if only by an empty value, of its patient and study."""
+
+LARGEST = 1e12
+"""Of the numbers that are read here; the products of some shall stay finite."""
 
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
@@ -216,7 +218,7 @@ def _check_pixels(path: Path, dataset: Dataset) -> None:
     rows, columns, bits = (int(dataset.get(name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
     if min(frames, rows, columns) < 1 or bits not in (8, 16, 32) or not dataset.get("PhotometricInterpretation"):
         raise damaged(path, "its header does not tell what its pixels are")
-    check_size(path, frames, rows, columns)
+    check_size(path, frames, rows, columns, None)
     if frames > 1 and str(dataset.SOPClassUID) not in MULTI_FRAME:
         raise CascadeError(f"{path}: holds {frames:,} frames, against its kind", fix="export it as enhanced MR")
     syntax = dataset.file_meta.TransferSyntaxUID
@@ -327,12 +329,12 @@ def _values(dataset: Dataset, keyword: str) -> list[object]:
 
 
 def _numbers(path: Path, dataset: Dataset, keyword: str, count: int) -> Numbers | None:
-    """None where the element is absent or empty. Raises CascadeError where it is not so many finite numbers."""
+    """None where the element is absent or empty. Raises CascadeError where it is not so many sensible numbers."""
     try:
         numbers = tuple(float(str(value)) for value in _values(dataset, keyword))
     except ValueError:
         raise damaged(path, f"its {keyword} is not a number") from None
-    if numbers and (len(numbers) != count or not all(math.isfinite(number) for number in numbers)):
+    if numbers and (len(numbers) != count or not all(abs(number) <= LARGEST for number in numbers)):  # not so with NaN
         raise damaged(path, f"its {keyword} is not {count} finite numbers")
     return numbers or None
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
-from cascade.slices import Slice
-from cascade.sources import Source, check_size, shape_notes, visible
+from cascade.slices import Slice, checked
+from cascade.sources import Source, check_size
 
 Header = nib.Nifti1Header  # Nifti2Header is a subclass
 
@@ -76,7 +76,7 @@ def open_nifti(path: Path, name: str, axis: int | None = None) -> Source:
         raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
     except Exception:  # on damaged headers nibabel also raises KeyError, ValueError, ...; zlib and gzip their own
         raise _damaged(path, "its header cannot be read") from None
-    check_size(path, *grid.shape)
+    check_size(path, *grid.shape, grid.spacing_mm[1:])
     if start > MAX_EXTENSION or (not _is_compressed(path) and path.stat().st_size < end):
         raise _damaged(path, "it is shorter than its header tells")
     return NiftiSource(path, name, header, grid)
@@ -154,7 +154,7 @@ class NiftiSource:
     def notes(self) -> tuple[str, ...]:
         unknown = ("its header tells no orientation: left and right, up and down may be mistaken",)
         coded = int(self._header["qform_code"]) > 0 or int(self._header["sform_code"]) > 0
-        return (() if coded else unknown) + shape_notes(self._grid.spacing_mm[1:])
+        return () if coded else unknown
 
     def read(self, index: int) -> Slice:
         """scl_slope and scl_inter are applied, nothing else."""
@@ -165,7 +165,7 @@ class NiftiSource:
                 pixels = pixels * slope + intercept
             pixels = np.ascontiguousarray(pixels, dtype=np.float32)
         where = f"{self.files[0]}, slice {index + 1} of {self.count}"
-        return Slice(visible(pixels, where), self._grid.spacing_mm[1:])
+        return Slice(checked(pixels, Path(where)), self._grid.spacing_mm[1:])
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """uint8, 1 on tumor, of the volume's shape, affine, qform, sform and zooms; the header's texts are empty."""
