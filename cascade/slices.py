@@ -1,5 +1,6 @@
 """A file → `Slice`, whatever the format; and the square that the graphs see of it."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,9 @@ COLOUR_FROM = 1 / 8
 MAX_COLOURED = 0.1
 """Share of a slice's pixels: room for marks on 5%, and as much that JPEG smears around them. A photo has more."""
 
-# Of damaged tags, and of sizes that MAX_PIXELS refuses anyway.
+# Pillow tells the terminal of damaged tags, and of sizes that MAX_PIXELS refuses anyway.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
