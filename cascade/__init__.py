@@ -1,3 +1,37 @@
-"""Find brain tumors in T1-weighted contrast-enhanced MRI slices and name them. For research only."""
+"""Find brain tumors in T1-weighted contrast-enhanced MRI slices and name them. For research only.
+
+from cascade import Cascade
+
+found = Cascade.open().predict("slice.png")  # or an array, a volume's slices with predict_volume
+print(found.label, found.probabilities, found.mask.sum())
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cascade.errors import CascadeError
+    from cascade.pipeline import Cascade, Prediction
+    from cascade.run import RunOptions, predict_paths
+    from cascade.slices import Slice
 
 __version__ = "0.1.0"
+
+__all__ = ["Cascade", "CascadeError", "Prediction", "RunOptions", "Slice", "predict_paths"]
+
+_MODULES = {
+    "Cascade": "pipeline",
+    "CascadeError": "errors",
+    "Prediction": "pipeline",
+    "RunOptions": "run",
+    "Slice": "slices",
+    "predict_paths": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what is asked for: a command's --help shall not wait for NumPy."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'cascade' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"cascade.{_MODULES[name]}"), name)

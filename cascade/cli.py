@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cascade import __version__, cli_benchmark, cli_build, cli_train
-from cascade.backends import AUTO, BACKENDS
-from cascade.cli_options import Engines, Folder, Models
+from cascade import __version__, cli_benchmark, cli_build, cli_predict, cli_train
+from cascade.backends import AUTO
+from cascade.cli_options import BackendName, BatchSize, Engines, Folder, Models, printable, stderr
 from cascade.contract import CLASS_NAMES
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
@@ -29,18 +29,15 @@ app = typer.Typer(
     help="Finds brain tumors in T1-weighted contrast-enhanced MRI slices and names them: meningioma, glioma, pituitary "
     "tumor. [bold]For research only. Not a medical device: do not use it to diagnose or treat anyone.[/]",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # a bug's traceback is shown as Python tells it
 )
 data = typer.Typer(help="Look at a labelled data set, and split it by patient.", no_args_is_help=True)
 app.add_typer(data, name="data")
 app.add_typer(cli_train.app, name="train")
+app.command("predict", no_args_is_help=True)(cli_predict.predict)
 app.command("build")(cli_build.build)
 app.command("benchmark")(cli_benchmark.benchmark)
-
-BackendName = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}, or auto: the fastest that runs.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices that go through the models at once.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="cascade")
     except CascadeError as error:
-        _stderr().print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        stderr().print(Text(printable(f"error: {error}"), style="red"), soft_wrap=True)
         sys.exit(1)
 
 
@@ -64,49 +61,6 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None: ...
-
-
-@app.command(no_args_is_help=True)
-def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Slices, folders of slices, or patterns.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("results"),
-    models: Models = SHIPPED,
-    backend: BackendName = AUTO,
-    engines: Engines = ENGINES,
-    batch_size: BatchSize = 8,
-    overlays: Annotated[bool, typer.Option(help="Draw a picture of each slice with what was found.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in --out.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-) -> None:
-    """Outline the tumor in MRI slices and name it. Research only.
-
-    Takes PNG, JPEG, TIFF, BMP, WebP and .mat; looks into folders at any depth.
-    Writes results.csv, results.json, masks/ and overlays/.
-    Exit code: 0 all done, 1 nothing could be done, 2 some slices failed.
-
-    Example: [bold]cascade predict scans/ --out results[/]
-    """
-    from cascade.predict import predict_paths
-    from cascade.predict_screen import backend_line, failures, progress_bar, run_report
-
-    console = _stderr()
-    with progress_bar(console, quiet=quiet) as progress:
-        task = progress.add_task("Predicting", total=None)
-        run = predict_paths(
-            paths,
-            out,
-            models=models,
-            backend=backend,
-            engines=engines,
-            batch_size=batch_size,
-            overlays=overlays,
-            overwrite=overwrite,
-            opened=lambda choice: None if quiet else progress.console.print(backend_line(choice), soft_wrap=True),
-            begin=lambda count: progress.update(task, total=count),
-            advance=lambda row: progress.advance(task),
-        )
-    console.print(Group(*failures(run)) if quiet else run_report(run, out), soft_wrap=True)
-    raise typer.Exit(run.exit_code)
 
 
 @app.command(no_args_is_help=True)
@@ -149,7 +103,24 @@ def evaluate(
         batch_size=batch_size,
         out=out,
     )
-    _stderr().print(metrics_table(metrics))
+    stderr().print(metrics_table(metrics))
+
+
+@app.command()
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False, models: Models = SHIPPED
+) -> None:
+    """Print versions, models, backends and devices: what to paste into a bug report.
+
+    Example: [bold]cascade info --json[/]
+    """
+    from cascade.info import about, info_table
+
+    content = about(models)
+    if as_json:
+        print(json.dumps(content, indent=1))
+    else:
+        stderr().print(info_table(content))
 
 
 @data.command("inspect", no_args_is_help=True)
@@ -168,7 +139,7 @@ def data_inspect(
     if as_json:
         print(json.dumps(asdict(inspection), indent=1))
     else:
-        _stderr().print(inspection_table(inspection))
+        stderr().print(inspection_table(inspection))
     raise typer.Exit(2 if inspection.broken else 0)
 
 
@@ -190,13 +161,9 @@ def data_split(
     path = out or folder / "split.json"
     split, problems = make_split(folder, seed)
     write_split(split, path, seed)
-    console = _stderr()
+    console = stderr()
     console.print(_split_table(split, path))
     console.print(Group(*(Text(f"left out: {problem}", style="red") for problem in problems)), soft_wrap=True)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
 
 
 def _split_table(split: "Split", path: Path) -> Table:

@@ -8,6 +8,9 @@ CLASS_NAMES = ("meningioma", "glioma", "pituitary tumor")
 SLICE_SIZE = 512
 """Height and width in pixels of the slices that both graphs take."""
 
+PIXEL_MM = 0.49
+"""Side of a pixel of the slices that the models were trained on, in millimetres."""
+
 THRESHOLD = 0.5
 """A pixel is tumor where its probability is at least this."""
 

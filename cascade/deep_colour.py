@@ -1,23 +1,27 @@
 """Colour pictures of 16 bits a channel, of which Pillow would keep the upper 8."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+# It tells of damaged tags on the terminal.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 LUMA = np.array([299, 587, 114], dtype=np.float32) / 1000
 """Shares of red, green and blue (ITU-R BT.601), as Pillow takes them."""
 
 
 def read_deep_colour(path: Path) -> NDArray[np.float32]:
-    """(H, W) float32 luma of a PNG or TIFF; what is transparent shows black. Raises what the decoders raise."""
+    """(H, W, 3) float32 of a PNG or TIFF, grey thrice; transparent is black. Raises what the decoders raise."""
     stored = _png(path) if path.suffix.lower() == ".png" else _tiff(path)
+    height, width, channels = stored.shape
     values = stored.astype(np.float32)
-    channels = values.shape[2]
-    grey = values[..., :3] @ LUMA if channels >= 3 else values[..., 0]
+    colours = values[..., : 3 if channels >= 3 else 1]
     if channels in (2, 4):  # the last tells how opaque a pixel is
-        grey = grey * values[..., -1] / np.iinfo(stored.dtype).max
-    return np.asarray(grey, dtype=np.float32)
+        colours = colours * (values[..., -1:] / np.float32(np.iinfo(stored.dtype).max))
+    return np.broadcast_to(colours, (height, width, 3))
 
 
 def _png(path: Path) -> NDArray[np.uint16]:

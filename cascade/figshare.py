@@ -20,13 +20,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.contract import CLASS_NAMES
+from cascade.contract import CLASS_NAMES, PIXEL_MM
 from cascade.errors import CascadeError
 
 PUBLISHED_SLICES = 3064
 """1.mat to 3064.mat, in four zips."""
 
-SPACING_MM = (0.49, 0.49)
+MOST_NUMBERS = 4096**2
+"""Of one field: a few bytes of a file may tell of more than any memory holds."""
+
+SPACING_MM = (PIXEL_MM, PIXEL_MM)
 """In-plane spacing of the 512 x 512 slices, from the data set's own README, which does not tell that of 256 x 256."""
 
 
@@ -70,7 +73,7 @@ def read_mat(path: Path) -> LabelledSlice:
 
 def read_image(path: Path) -> tuple[NDArray[np.float32], tuple[float, float] | None]:
     """Pixels and spacing of an N.mat of which nothing else need be there; raises CascadeError as `read_mat` does."""
-    with _cjdata(path) as fields:
+    with _cjdata(path) as fields, np.errstate(over="ignore"):  # what leaves float32 is refused as infinite
         pixels = _numbers(fields, "image").astype(np.float32)
     if pixels.ndim != 2:
         raise CascadeError(f"{path}: image {pixels.shape} is not one 2-D slice", fix="save one slice a file")
@@ -82,7 +85,7 @@ def _cjdata(path: Path) -> Iterator[h5py.Group]:
     """The struct of the open file; whatever fails while it is read becomes a CascadeError that names the file."""
     try:
         with h5py.File(path, "r") as file:
-            yield file["cjdata"]
+            yield _own(file, "cjdata")
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
     except PermissionError:
@@ -102,11 +105,22 @@ def _cjdata(path: Path) -> Iterator[h5py.Group]:
         ) from error
 
 
+def _own(group: h5py.Group, name: str) -> Any:
+    """The member, unless it lies in another file: that may be a pipe, or hold what nobody meant to give."""
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        raise TypeError(f"{name} lies in another file")
+    return group[name]
+
+
 def _numbers(fields: h5py.Group, name: str) -> NDArray[Any]:
     """The field as MATLAB shows it, rows first."""
-    field = fields[name]
+    field = _own(fields, name)
     if not isinstance(field, h5py.Dataset) or field.shape is None or field.dtype.kind not in "biuf":
         raise TypeError(f"{name} is no array of numbers")
+    if field.external or field.is_virtual:
+        raise TypeError(f"{name} lies in another file")
+    if field.size > MOST_NUMBERS:
+        raise ValueError(f"{name} tells of {field.size:,} numbers")
     return np.ascontiguousarray(field[()].T)
 
 

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and their hashes."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -7,11 +8,24 @@ from pathlib import Path
 
 from cascade.errors import CascadeError
 
+TEMPORARY = ".writing-"
+"""What a file's name begins with until it is whole."""
+
+FIXES = {
+    errno.ENAMETOOLONG: "choose a folder with a shorter path, or give the inputs shorter names",
+    errno.ENOTDIR: "choose a folder, or give the inputs other names",
+}
+
 
 def sha256_of(path: Path) -> str:
     """Hex digest of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_bytes(content: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -23,7 +37,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -38,5 +52,6 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
             raise
     except OSError as error:
         raise CascadeError(
-            f"{path}: cannot be written ({error.strerror})", fix="free space or choose another folder"
+            f"{path}: cannot be written ({error.strerror})",
+            fix=FIXES.get(error.errno or 0, "free space or choose another folder"),
         ) from error

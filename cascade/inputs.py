@@ -1,15 +1,27 @@
-"""Files, folders and patterns → the slices to do, each with the name its results go by."""
+"""Files, folders, patterns and zips → the slices to do, each with the name its results go by."""
 
 import glob
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
+from cascade.archives import LIMITS, Limits, unpacked
 from cascade.errors import CascadeError
-from cascade.slices import SLICE_SUFFIXES
+from cascade.search import Search
+from cascade.wanted import Kind, Wanted, named_kind
 
-FORMATS = "PNG, JPEG, TIFF, BMP, WebP or .mat"
+PROBLEMS_SHOWN = 20
+"""An error that ends the run names this many and counts the rest."""
+
+
+class Listed(NamedTuple):
+    """A slice that would be done. size  in bytes; None where the file has gone since it was found."""
+
+    name: str
+    kind: Kind
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -17,74 +29,130 @@ class Inputs:
     """What was asked for.
 
     folder    absolute; the deepest folder that holds all that was given. A slice's name is its path below it.
-    names     of the slices, sorted, each once, "/" between folders: no two files share one.
+    names     of the slices, sorted, each once, "/" between folders: no two files share one. A zip counts as a folder:
+              scans/study.zip/a.png.
     problems  by path, what was given but cannot be done.
+    left_out  by absolute path, why a file or folder that lies in what was given is not taken.
+    zipped    the names that are in zips. These files lie, under the same names, in the folder `unpacked`.
     """
 
     folder: Path
     names: list[str]
     problems: dict[str, CascadeError]
+    left_out: dict[str, str] = field(default_factory=dict)
+    zipped: frozenset[str] = frozenset()
+    unpacked: Path = Path()
+
+    def root(self, name: str) -> Path:
+        """The folder that the name is relative to on disk."""
+        return self.unpacked if name in self.zipped else self.folder
+
+    def path(self, name: str) -> Path:
+        """Where the slice's file is."""
+        return self.root(name) / name
+
+    def kind(self, name: str) -> Kind:
+        return named_kind(name.rpartition("/")[2]) or "dicom"  # what no name told was opened, and seen to be DICOM
+
+    def of_kind(self, kind: Kind) -> list[str]:
+        """The names of one kind, sorted."""
+        return [name for name in self.names if self.kind(name) == kind]
+
+    def listed(self) -> Iterator[Listed]:
+        """What a run would do."""
+        for name in self.names:
+            try:
+                size = self.path(name).stat().st_size
+            except OSError:
+                size = None
+            yield Listed(name, self.kind(name), size)
 
 
-def find_slices(paths: Iterable[Path], written: Iterable[Path] = ()) -> Inputs:
-    """Takes files as they are, looks into folders at any depth, and expands `*`, `?`, `[..]` and `**`.
+def find_slices(
+    paths: Iterable[Path],
+    written: Iterable[Path] = (),
+    *,
+    kinds: Sequence[Kind] = ("picture",),
+    recursive: bool = True,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    unpack_into: Path | None = None,
+    limits: Limits = LIMITS,
+) -> Inputs:
+    """Takes files as they are, looks into folders, and expands `*`, `?`, `[..]` and `**`.
 
-    Inside folders it skips hidden files, links to folders, and what by its suffix is no slice. What lies below the
-    folders `written` is never taken: no run reads what a run wrote. Raises CascadeError where no slice is left.
+    Inside folders and zips it skips what is hidden, links to folders, and what is no slice. It never takes the files
+    and folders `written`, what lies below them, or the pictures of earlier runs: no run reads what a run wrote.
+
+    kinds        the kinds of file to take.
+    recursive    False looks into no folder inside a folder. A zip counts as one file, whatever folders are in it.
+    include      patterns that a file must match one of, where there are any; see Wanted for how they are read.
+    exclude      patterns of files and folders to leave out, of those given too.
+    unpack_into  an empty folder, which the caller removes; None takes no zips.
+
+    Raises CascadeError where no slice is left.
     """
-    taboo = [folder.resolve() for folder in written]
-    found: set[Path] = set()
-    tops: list[Path] = []
-    problems: dict[str, CascadeError] = {}
-    for path in [match for given in paths for match in _matches(given)]:
-        absolute = path.parent.resolve() / path.name  # a link keeps its own name
-        try:
-            if any(path.resolve().is_relative_to(folder) for folder in taboo):
-                raise CascadeError(f"{path}: lies where the results go", fix="name another folder with --out")
-            if path.is_dir():
-                found.update(_slices_below(path.resolve(), taboo, problems))
-                tops.append(path.resolve())
-            else:
-                _check_file(path)
-                found.add(absolute)
-                tops.append(absolute.parent)
-        except CascadeError as error:
-            problems[str(path)] = error
-    if not found:
-        fixes = {error.fix: None for error in problems.values()} or {f"give files or folders of {FORMATS}": None}
-        raise CascadeError("\n".join(error.problem for error in problems.values()), fix="; ".join(fixes))
-    folder = Path(os.path.commonpath(tops))
-    return Inputs(folder, sorted(path.relative_to(folder).as_posix() for path in found), problems)
+    wanted = Wanted(tuple(kinds), tuple(include), tuple(exclude))
+    search = Search(wanted, {os.path.realpath(path) for path in written}, recursive, zips=unpack_into is not None)
+    for given in paths:
+        for path in _matches(given):
+            search.look_at(path)
+    folder = os.path.commonpath(search.tops) if search.tops else ""
+    zipped = _unpack(search, folder, unpack_into, limits) if unpack_into else []
+    names = sorted([*(_name(path, folder) for path in search.files), *zipped])
+    if not names:
+        raise _nothing_to_do(search)
+    for taken in (*search.files, *search.archives, *search.tops):
+        search.left_out.pop(taken, None)  # left out of one folder that was given, and taken for another
+    return Inputs(Path(folder), names, search.problems, search.left_out, frozenset(zipped), unpack_into or Path(folder))
 
 
 def _matches(given: Path) -> list[Path]:
     """What the pattern matches; the path itself where it exists, whatever characters it holds, or matches nothing."""
-    if given.exists():
+    if os.path.lexists(given):
         return [given]
     matches = glob.glob(str(given), recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
     return sorted(Path(match) for match in matches) or [given]
 
 
-def _check_file(path: Path) -> None:
-    if not path.exists():
-        raise CascadeError(f"{path}: there is no such file or folder", fix="check the path")
-    if path.suffix.lower() not in SLICE_SUFFIXES:
-        raise CascadeError(f"{path}: is no slice, going by its name", fix=f"give {FORMATS}")
+def _name(path: str, folder: str) -> str:
+    return path.removeprefix(folder).lstrip(os.sep).replace(os.sep, "/")
 
 
-def _slices_below(top: Path, taboo: list[Path], problems: dict[str, CascadeError]) -> list[Path]:
-    """A folder that may not be looked into becomes one of the `problems`."""
+def _unpack(search: Search, folder: str, into: Path, limits: Limits) -> list[str]:
+    """Unpacks the zips that were found, and returns the names of their slices."""
+    names: list[str] = []
+    spent = 0
+    for path, (given, below) in sorted(search.archives.items()):
+        name = _name(path, folder)
+        try:
+            found = unpacked(given, into / name, search.wanted, below=below, limits=limits, spent=spent)
+        except CascadeError as error:
+            search.problems[str(given)] = error
+            continue
+        if not (found.names or found.problems):
+            search.refuse(given, f"holds no {search.wanted.formats}", "give archives of slices")
+        spent += found.size
+        names += [f"{name}/{member}" for member in found.names]
+        search.problems |= {f"{given}/{member}": error for member, error in found.problems.items()}
+        search.left_out |= {f"{path}/{member}": why for member, why in found.left_out.items()}
+    return names
 
-    def refuse(error: OSError) -> None:
-        problems[str(error.filename)] = CascadeError(
-            f"{error.filename}: cannot be looked into ({error.strerror})", fix="change the folder's permissions"
-        )
 
-    found: list[Path] = []
-    for folder, folders, files in os.walk(top, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name) not in taboo]
-        paths = [Path(folder, name) for name in files if not name.startswith(".")]
-        found += [path for path in paths if path.suffix.lower() in SLICE_SUFFIXES]
-    if not found and not any(Path(name).is_relative_to(top) for name in problems):
-        raise CascadeError(f"{top}: holds no {FORMATS}", fix="give a folder of slices")
-    return found
+def _nothing_to_do(search: Search) -> CascadeError:
+    errors = list(search.problems.values())
+    problems = [error.problem for error in errors[:PROBLEMS_SHOWN]] or ["there is no slice among what was given"]
+    if len(errors) > PROBLEMS_SHOWN:
+        problems.append(f"and {len(errors) - PROBLEMS_SHOWN:,} more")
+    fixes = dict.fromkeys(error.fix for error in errors) or [f"give files or folders of {search.formats}"]
+    return CascadeError("\n".join(problems), fix="; ".join(fixes))
+
+
+def read_list(stream: BinaryIO) -> list[Path]:
+    """Paths of any bytes, one a line; where there is any NUL, between NULs, as `find -print0` writes them.
+
+    Blank ones are skipped.
+    """
+    content = stream.read()
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [Path(os.fsdecode(line)) for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""A slice and what was found in it → the two pictures of a result: the mask, and an overlay to look at."""
+"""A slice and what was found in it → a picture to look at."""
 
 import io
 from functools import lru_cache
@@ -32,11 +32,6 @@ NOTE = "research use only"
 IndexArray = NDArray[np.uint8]
 
 
-def mask_png(mask: NDArray[np.bool_]) -> bytes:
-    """One channel of 8 bits: 255 on tumor, 0 elsewhere."""
-    return _png(Image.fromarray(mask.astype(np.uint8) * np.uint8(255)), compress_level=1)
-
-
 def overlay_png(slice_: Slice, found: Prediction) -> bytes:
     """The slice with contour, box, class and probability; pixel (x, y) of the slice is pixel (x, y) of the picture.
 
@@ -59,7 +54,9 @@ def overlay_png(slice_: Slice, found: Prediction) -> bytes:
     canvas[picture.shape[0] :] = strip
     image = Image.fromarray(canvas)
     image.putpalette(PALETTE)
-    return _png(image, compress_level=0)
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=0)
+    return content.getvalue()
 
 
 def windowed(pixels: FloatArray) -> IndexArray:
@@ -121,9 +118,3 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("Pillow was built without FreeType")
     return font
-
-
-def _png(image: Image.Image, compress_level: int) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "PNG", compress_level=compress_level)
-    return content.getvalue()

@@ -1,18 +1,26 @@
 """START HERE: `Cascade.predict` takes a slice through both models and returns a `Prediction`."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cascade.backends import AUTO, Backend, FloatArray, Outputs, open_backend
 from cascade.contract import CLASS_NAMES, THRESHOLD, Box
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.graphs import SHIPPED
-from cascade.slices import Letterbox, Slice
+from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.slices import BlankSlice, Letterbox, Slice, array_slice
+
+if TYPE_CHECKING:
+    from cascade.sources import Source
+
+BATCH = 8
+"""Slices of a volume that go through the models at once."""
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
@@ -23,12 +31,14 @@ class Prediction:
     box            where the classifier looked, pixels; None when the mask is empty.
     probabilities  one a class name, summing to 1; empty when the mask is empty.
     latency_ms     the models' time for the slice's batch, divided by the batch's length.
+    uncertain      whether the class is not to be relied on; False when the mask is empty.
     """
 
     mask: NDArray[np.bool_]
     box: Box | None = None
     probabilities: dict[str, float] = field(default_factory=dict)
     latency_ms: float = 0.0
+    uncertain: bool = False
 
     @property
     def label(self) -> str | None:
@@ -37,10 +47,22 @@ class Prediction:
 
 
 class Cascade:
-    """Both graphs, loaded into one backend."""
+    """Both graphs, loaded into one backend.
 
-    def __init__(self, backend: Backend) -> None:
+    models           sha256 of each graph.
+    uncertain_below  a class of less probability is not to be relied on.
+    passed_over      faster backends that cannot run here: name → reason.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        models: dict[str, str] | None = None,
+        uncertain_below: float = 0.0,
+        passed_over: dict[str, str] | None = None,
+    ) -> None:
         self._backend = backend
+        self.models, self.uncertain_below, self.passed_over = models or {}, uncertain_below, passed_over or {}
 
     @classmethod
     def open(cls, models: Path = SHIPPED, backend: str = AUTO, engines: Path = ENGINES) -> "Cascade":
@@ -48,11 +70,48 @@ class Cascade:
 
         Raises CascadeError for a folder whose files models.json does not vouch for, or a backend that cannot run here.
         """
-        return cls(open_backend(backend, models, engines).backend)
+        graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
+        choice = open_backend(backend, models, engines)
+        return cls(
+            choice.backend,
+            {name: graph.sha256 for name, graph in graphs.items()},
+            graphs[CLASSIFIER].uncertain_below,
+            choice.passed_over,
+        )
 
-    def predict(self, slice_: Slice) -> Prediction:
-        """What there is in one slice."""
-        return self.predict_batch([slice_])[0]
+    @property
+    def description(self) -> str:
+        """The runtime, its version, what it computes on and in which precision."""
+        return self._backend.description
+
+    def predict(self, slice_: Slice | ArrayLike | os.PathLike[str]) -> Prediction:
+        """What there is in one slice: a `Slice`, an array (H, W) of numbers, or the path of a file that holds one.
+
+        Raises CascadeError for what is not one slice.
+        """
+        if isinstance(slice_, str | os.PathLike):
+            predictions = self.predict_volume(slice_)
+            if len(predictions) > 1:
+                raise CascadeError(f"{slice_}: holds {len(predictions)} slices", fix="use predict_volume")
+            return predictions[0]
+        return self.predict_batch([slice_ if isinstance(slice_, Slice) else array_slice(slice_)])[0]
+
+    def predict_volume(self, path: str | os.PathLike[str], axis: int | None = None) -> list[Prediction]:
+        """What there is in each slice of a picture, a NIfTI volume, or a DICOM file or folder of one series.
+
+        axis  of a NIfTI's stored array, along which its slices lie; None takes that of the thickest.
+
+        Blank slices of a volume show no tumor. Raises CascadeError for what cannot be opened or read.
+        """
+        from cascade.sources.find import open_source
+
+        source = open_source(Path(path), axis)
+        found: list[Prediction] = []
+        for start in range(0, source.count, BATCH):
+            read = [_unless_blank(source, index) for index in range(start, min(start + BATCH, source.count))]
+            seen = iter(self.predict_batch([item for item in read if isinstance(item, Slice)]))
+            found += [next(seen) if isinstance(item, Slice) else Prediction(item) for item in read]
+        return found
 
     def predict_batch(self, slices: Sequence[Slice]) -> list[Prediction]:
         """What there is in each of the slices, which may differ in size."""
@@ -65,10 +124,10 @@ class Cascade:
         """
         if not slices:
             return list
-        letterboxes = [Letterbox(*item.pixels.shape) for item in slices]
+        letterboxes = [Letterbox.of(item) for item in slices]
         squares = np.stack([box.square(item.pixels) for box, item in zip(letterboxes, slices, strict=True)])[:, None]
         wait = self._backend.begin(squares)
-        return lambda: _predictions(letterboxes, wait())
+        return lambda: self._predictions(letterboxes, wait())
 
     def segment(self, squares: FloatArray) -> FloatArray:
         """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape."""
@@ -78,20 +137,28 @@ class Cascade:
         """Slices and masks or probabilities, (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → (N, 3) by class, (N, 4) boxes."""
         return self._backend.classify(squares, probability)
 
+    def _predictions(self, letterboxes: list[Letterbox], outputs: Outputs) -> list[Prediction]:
+        probability = _without_nan(outputs.probability)
+        latency_ms = sum(outputs.stages_ms.values()) / len(letterboxes)
+        predictions = []
+        for index, letterbox in enumerate(letterboxes):
+            mask = letterbox.original(probability[index, 0]) >= THRESHOLD
+            if mask.any():
+                box = letterbox.original_box(Box(*outputs.box[index].tolist()))
+                probabilities = dict(zip(CLASS_NAMES, outputs.class_probability[index].tolist(), strict=True))
+                uncertain = max(probabilities.values()) < self.uncertain_below
+                predictions.append(Prediction(mask, box, probabilities, latency_ms, uncertain))
+            else:
+                predictions.append(Prediction(mask, latency_ms=latency_ms))
+        return predictions
 
-def _predictions(letterboxes: list[Letterbox], outputs: Outputs) -> list[Prediction]:
-    probability = _without_nan(outputs.probability)
-    latency_ms = sum(outputs.stages_ms.values()) / len(letterboxes)
-    predictions = []
-    for index, letterbox in enumerate(letterboxes):
-        mask = letterbox.original(probability[index, 0]) >= THRESHOLD
-        if mask.any():
-            box = letterbox.original_box(Box(*outputs.box[index].tolist()))
-            probabilities = dict(zip(CLASS_NAMES, outputs.class_probability[index].tolist(), strict=True))
-            predictions.append(Prediction(mask, box, probabilities, latency_ms))
-        else:
-            predictions.append(Prediction(mask, latency_ms=latency_ms))
-    return predictions
+
+def _unless_blank(source: "Source", index: int) -> Slice | NDArray[np.bool_]:
+    """A slice of a volume, or its empty mask where there is nothing to see in it."""
+    try:
+        return source.read(index)
+    except BlankSlice as error:
+        return np.zeros(error.shape, dtype=bool)
 
 
 def _without_nan(probability: FloatArray) -> FloatArray:

@@ -5,42 +5,44 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from itertools import islice
 
-from cascade.backends import Choice, open_backend
-from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
-from cascade.files import write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
-from cascade.inputs import Inputs, find_slices
-from cascade.overlay import mask_png, overlay_png
+from cascade.journal import Entry, Journal
 from cascade.pipeline import Cascade, Prediction
-from cascade.results import ResultsFolder, SliceResult, claim, written_folders
-from cascade.slices import Slice, read_slice
+from cascade.record import Advance, Recorder, Work
+from cascade.results import ResultsFolder, SliceResult
+from cascade.slices import Slice
+from cascade.sources import Source
+from cascade.sources.content import content_sha256
 
 THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
 """That read, and as many that write: more are no use, for they share Python's lock."""
 
 SECONDS_BETWEEN_SAVES = 30.0
-"""What a killed run may lose of results.csv and results.json; Ctrl-C loses nothing."""
+"""How old results.csv and results.json may be while a run goes on; its journal is never behind."""
 
 
 @dataclass(frozen=True)
 class Run:
     """What came of a run.
 
-    rows         a row for each slice that was reached, and for each input that was none.
+    rows         a row for each slice of each input that is done, and for each input that was none.
     seconds      from the first slice read to the last result written; the models were loaded before.
     interrupted  by Ctrl-C.
+    resumed      how many of the rows an earlier run had done.
+    sha256       of the content of each input that is done, by name.
     """
 
     rows: list[SliceResult]
     seconds: float
     interrupted: bool
+    resumed: int = 0
+    sha256: dict[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[SliceResult]:
@@ -56,97 +58,66 @@ class Run:
         return 1 if len(self.failed) == len(self.rows) else 2
 
 
-Opened = Callable[[Choice], object]
-"""Called once with what runs the models, when they are loaded."""
+Read = tuple[Work, int, Slice]
+"""A slice, the input it is from, and its index there."""
 
-Begin = Callable[[int], object]
-"""Called once with the number of slices."""
-
-Advance = Callable[[SliceResult], object]
-"""Called with each slice's row, when its files are written."""
-
-
-def predict_paths(
-    paths: Iterable[Path],
-    out: Path,
-    *,
-    models: Path,
-    backend: str,
-    engines: Path,
-    batch_size: int,
-    overlays: bool,
-    overwrite: bool,
-    opened: Opened = lambda choice: None,
-    begin: Begin = lambda count: None,
-    advance: Advance = lambda row: None,
-) -> Run:
-    """`cascade predict`: finds the slices, loads the models, does the slices and writes all results to `out`.
-
-    Raises CascadeError, before anything is written, where there is nothing to do or nothing to do it with.
-    """
-    inputs = find_slices(paths, written_folders(out))
-    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
-    hashes = {name: graph.sha256 for name, graph in graphs.items()}
-    choice = open_backend(backend, models, engines)
-    opened(choice)
-    uncertain_below = graphs[CLASSIFIER].uncertain_below
-    folder = ResultsFolder(out, inputs.folder, overlays, hashes, choice.backend.description, uncertain_below)
-    claim(folder, overwrite=overwrite)
-    begin(len(inputs.names))
-    return predict_slices(Cascade(choice.backend), inputs, folder, batch_size=batch_size, advance=advance)
+Found = tuple[Work, int, Slice, Prediction]
 
 
 def predict_slices(
-    cascade: Cascade, inputs: Inputs, folder: ResultsFolder, *, batch_size: int, advance: Advance = lambda row: None
+    cascade: Cascade,
+    sources: Sequence[Source],
+    folder: ResultsFolder,
+    *,
+    batch_size: int,
+    problems: Mapping[str, CascadeError] | None = None,
+    journal: Journal | None = None,
+    done: Mapping[str, Entry] | None = None,
+    advance: Advance = lambda count: None,
 ) -> Run:
-    """Five batches are in memory at most: two read ahead, two in the models, one being written.
+    """Five batches of slices are in memory at most: two read ahead, two in the models, one being written.
 
-    A slice that cannot be read or written becomes a row that says why. However the run ends, its rows are saved.
+    A slice that cannot be read or written becomes a row that says why. However the run ends, the rows of the inputs
+    that are done are saved.
+
+    problems  by name, what was given but cannot be done; they become rows.
+    done      by name, what an earlier run did; taken over where input and results are still what they were.
     """
-    problems = [SliceResult.failed(name, error) for name, error in inputs.problems.items()]
-    rows: dict[str, SliceResult] = {}
-    began = saved = time.monotonic()
-    complete = False
-    writing: list[Future[SliceResult]] = []
+    recorder = Recorder(folder, journal, advance)
+    recorder.rows += [recorder.refused(name, error) for name, error in (problems or {}).items()]
+    expected = len(recorder.rows) + sum(source.count for source in sources)
+    began = time.monotonic()
+    writing: list[Future[None]] = []
 
-    def finish(row: SliceResult) -> None:
-        rows[row.name] = row
-        advance(row)
-
-    def write(found: list[tuple[str, Slice, Prediction]]) -> None:
+    def write(batch: list[Found]) -> None:
         """Hands a batch to the writers when they are through with the one before."""
         nonlocal writing
         for future in writing:
-            finish(future.result())
-        writing = [writers.submit(write_pictures, folder, *item) for item in found]
+            future.result()
+        writing = [writers.submit(recorder.found, *found) for found in batch]
 
     with _ctrl_c() as pressed, ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
         try:
-            under_way: Callable[[], list[tuple[str, Slice, Prediction]]] = list
-            for batch in _read_ahead(readers, inputs, batch_size):
+            under_way: Callable[[], list[Found]] = list
+            for batch in _read_ahead(readers, _left_to_do(readers, sources, done or {}, recorder), batch_size):
                 if pressed.is_set():
                     break
-                for name, found in batch:
-                    if isinstance(found, CascadeError):
-                        finish(SliceResult.failed(name, found))
-                begun = _begin(cascade, [(name, found) for name, found in batch if isinstance(found, Slice)])
+                begun = _begin(cascade, [(work, index, item) for work, index, item in batch if isinstance(item, Slice)])
                 write(under_way())
                 under_way = begun
-                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    folder.save([*problems, *rows.values()], complete=False)
-                    saved = time.monotonic()
+                for work, index, why in _refused(batch):
+                    recorder.not_found(work, index, why)
+                if recorder.seconds_since_saved() > SECONDS_BETWEEN_SAVES:
+                    recorder.save(complete=False)
             if not pressed.is_set():
                 write(under_way())
             write([])
-            complete = len(rows) == len(inputs.names)
         finally:
             readers.shutdown(cancel_futures=True)
             writers.shutdown()
-            for future in writing:
-                if future.exception() is None:  # else it is on its way up already
-                    rows[future.result().name] = future.result()
-            folder.save([*problems, *rows.values()], complete=complete)
-    return Run([*problems, *rows.values()], time.monotonic() - began, interrupted=not complete)
+            complete = len(recorder.rows) == expected
+            recorder.save(complete=complete)
+    return Run(recorder.rows, time.monotonic() - began, not complete, recorder.resumed, recorder.sha256)
 
 
 @contextmanager
@@ -165,48 +136,51 @@ def _ctrl_c() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def _left_to_do(
+    pool: ThreadPoolExecutor, sources: Sequence[Source], done: Mapping[str, Entry], recorder: Recorder
+) -> list[Source]:
+    """The sources without those that an earlier run did, whose rows the recorder takes over."""
+
+    def stands(source: Source) -> bool:
+        entry = done.get(source.name)
+        try:
+            return entry is not None and entry.sha256 == content_sha256(source.files) and entry.stands(recorder.out)
+        except CascadeError:
+            return False  # whoever reads it will say why
+
+    standing = list(pool.map(stands, sources))
+    for source, stood in zip(sources, standing, strict=True):
+        if stood:
+            recorder.take_over(done[source.name])
+    return [source for source, stood in zip(sources, standing, strict=True) if not stood]
+
+
 def _read_ahead(
-    pool: ThreadPoolExecutor, inputs: Inputs, batch_size: int
-) -> Iterator[list[tuple[str, Slice | CascadeError]]]:
+    pool: ThreadPoolExecutor, sources: Sequence[Source], batch_size: int
+) -> Iterator[list[tuple[Work, int, Slice | CascadeError]]]:
     """Batch after batch, in order; the pool has the next two while one is worked on."""
-    waiting: deque[list[tuple[str, Future[Slice | CascadeError]]]] = deque()
-    for start in range(0, len(inputs.names), batch_size):
-        names = inputs.names[start : start + batch_size]
-        waiting.append([(name, pool.submit(_read, inputs.folder / name)) for name in names])
+    waiting: deque[list[tuple[Work, int, Future[Slice | CascadeError]]]] = deque()
+    slices = ((work, index) for work in map(Work, sources) for index in range(work.source.count))
+    while batch := list(islice(slices, batch_size)):
+        waiting.append([(work, index, pool.submit(_read, work.source, index)) for work, index in batch])
         if len(waiting) > 2:
-            yield [(name, future.result()) for name, future in waiting.popleft()]
+            yield [(work, index, future.result()) for work, index, future in waiting.popleft()]
     while waiting:
-        yield [(name, future.result()) for name, future in waiting.popleft()]
+        yield [(work, index, future.result()) for work, index, future in waiting.popleft()]
 
 
-def _read(path: Path) -> Slice | CascadeError:
+def _read(source: Source, index: int) -> Slice | CascadeError:
     try:
-        return read_slice(path)
+        return source.read(index)
     except CascadeError as error:
         return error
 
 
-def _begin(cascade: Cascade, batch: list[tuple[str, Slice]]) -> Callable[[], list[tuple[str, Slice, Prediction]]]:
+def _refused(batch: list[tuple[Work, int, Slice | CascadeError]]) -> list[tuple[Work, int, CascadeError]]:
+    return [(work, index, item) for work, index, item in batch if isinstance(item, CascadeError)]
+
+
+def _begin(cascade: Cascade, batch: list[Read]) -> Callable[[], list[Found]]:
     """Starts the models; what is returned waits for them and adds to each slice what was found."""
-    wait = cascade.begin([slice_ for _, slice_ in batch])
-    return lambda: [(name, slice_, found) for (name, slice_), found in zip(batch, wait(), strict=True)]
-
-
-def write_pictures(folder: ResultsFolder, name: str, slice_: Slice, found: Prediction) -> SliceResult:
-    """Writes the pictures, then returns the row that says they are there."""
-    try:
-        write_atomically(folder.mask(name), mask_png(found.mask), durable=False)
-        if folder.overlays:
-            write_atomically(folder.overlay(name), overlay_png(slice_, found), durable=False)
-    except CascadeError as error:
-        return SliceResult.failed(name, error)
-    area = int(found.mask.sum())
-    return SliceResult(
-        name,
-        "tumor" if found.label else "no_tumor",
-        probabilities=tuple(round(found.probabilities[label], 6) for label in CLASS_NAMES) if found.label else None,
-        box=Box(*(round(edge, 2) for edge in found.box)) if found.box else None,
-        mask_pixels=area,
-        mask_mm2=round(area * slice_.spacing_mm[0] * slice_.spacing_mm[1], 2) if slice_.spacing_mm else None,
-        latency_ms=round(found.latency_ms, 2),
-    )
+    wait = cascade.begin([slice_ for _, _, slice_ in batch])
+    return lambda: [(*read, found) for read, found in zip(batch, wait(), strict=True)]

@@ -8,10 +8,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from cascade.backends import Choice
+from cascade.cli_options import printable
 from cascade.contract import CLASS_NAMES
+from cascade.inputs import Inputs
+from cascade.pipeline import Cascade
 from cascade.predict import Run
 from cascade.results import NOTE
+from cascade.run import RunOptions
+from cascade.sources.find import open_sources
 
 FAILURES_SHOWN = 20
 
@@ -39,15 +43,18 @@ def progress_bar(console: Console, *, quiet: bool) -> Progress:
     )
 
 
-def backend_line(choice: Choice) -> Text:
+def backend_line(cascade: Cascade) -> Text:
     """What runs the models and, where it was chosen, why not something faster."""
-    reasons = "".join(f"\n  not {name}: {reason}" for name, reason in choice.passed_over.items())
-    return Text(f"Running on {choice.backend.description}.").append(reasons, style="dim")
+    reasons = "".join(f"\n  not {name}: {reason}" for name, reason in cascade.passed_over.items())
+    return Text(f"Running on {cascade.description}.").append(reasons, style="dim")
 
 
-def run_report(run: Run, out: Path) -> RenderableType:
-    """Counts by status and class, speed, where the results lie, and the failures."""
-    done = len(run.rows) - len(run.failed)
+def run_report(run: Run, out: Path, options: RunOptions, *, verbose: bool) -> RenderableType:
+    """Counts by status and class, speed, where the results lie, and the failures.
+
+    verbose  also what there is to say of single inputs.
+    """
+    done = len(run.rows) - len(run.failed) - run.resumed
     counts = Counter(row.label or row.status for row in run.rows)
     table = Table(caption=NOTE, caption_justify="left")
     table.add_column("found")
@@ -58,15 +65,40 @@ def run_report(run: Run, out: Path) -> RenderableType:
     table.add_row("failed", f"{counts['error']:,}", style="red" if run.failed else None, end_section=True)
     table.add_row("all", f"{len(run.rows):,}")
     speed = f"{done:,} slices in {run.seconds:.1f} s, {done / run.seconds:.1f} slices/s. " if done else ""
-    lines = [Text(f"{speed}See {out / 'results.csv'}, and results.json, masks and overlays beside it.")]
+    earlier = f"{run.resumed:,} slices were done before. " if run.resumed else ""
+    best = "report.html" if options.report else "results.csv"
+    lines = [Text(f"{speed}{earlier}Open {out / best}; tables and masks lie beside it.")]
     if run.interrupted:
-        lines.append(Text("Interrupted: the results are those of the slices done until then.", style="yellow"))
+        lines.append(Text("Interrupted: what was done is kept; go on with --resume.", style="yellow"))
+    notes = dict.fromkeys(f"{row.input}: {note}" for row in run.rows for note in row.notes)
+    if notes and verbose:
+        lines += [Text(printable(f"note: {note}"), style="dim") for note in notes]
+    elif notes:
+        lines.append(Text(f"{len(notes):,} notes on inputs, see --verbose or the column notes.", style="dim"))
     return Group(table, *lines, *failures(run))
 
 
+def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
+    """What a run would do, file by file or series by series, and why not the rest."""
+    sources, problems = open_sources(inputs, axis=options.axis)
+    table = Table("input", "slices", "note")
+    table.columns[1].justify = "right"
+    for source in sources:
+        table.add_row(Text(printable(source.name), overflow="fold"), f"{source.count:,}", Text("; ".join(source.notes)))
+    slices = sum(source.count for source in sources)
+    lines = [Text(f"{slices:,} slices of {len(sources):,} inputs would be done; nothing was written.")]
+    lines += [Text(printable(f"left out: {name}: {why}"), style="dim") for name, why in inputs.left_out.items()]
+    lines += [Text(printable(f"would fail: {error}"), style="red") for error in problems.values()]
+    return Group(table, *lines)
+
+
 def failures(run: Run) -> list[Text]:
-    """The first FAILURES_SHOWN, each with reason and fix."""
-    lines = [f"failed: {row.problem}\n  fix: {row.fix}" for row in run.failed[:FAILURES_SHOWN]]
-    if len(run.failed) > FAILURES_SHOWN:
-        lines.append(f"and {len(run.failed) - FAILURES_SHOWN:,} more, see results.csv")
-    return [Text(line, style="red") for line in lines]
+    """The first FAILURES_SHOWN, each with reason and fix; once what all slices of a volume share."""
+    counts = Counter((row.problem, row.fix) for row in run.failed)
+    lines = [
+        f"failed: {problem}{f' ({slices:,} slices)' if slices > 1 else ''}\n  fix: {fix}"
+        for (problem, fix), slices in list(counts.items())[:FAILURES_SHOWN]
+    ]
+    if len(counts) > FAILURES_SHOWN:
+        lines.append(f"and {len(counts) - FAILURES_SHOWN:,} more, see results.csv")
+    return [Text(printable(line), style="red") for line in lines]

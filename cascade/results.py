@@ -1,23 +1,34 @@
-"""What a run found, slice by slice → results.csv and results.json, with masks and overlays beside them."""
+"""What a run found, slice by slice → results.csv and results.json; and where masks and overlays go beside them."""
 
 import csv
 import io
 import json
-import shutil
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
-from cascade.files import write_atomically
+from cascade.files import TEMPORARY, sha256_of_bytes, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
 from cascade.slices import SLICE_SUFFIXES
 
-SCHEMA = "cascade results 1"
+SCHEMA = "cascade results 2"
+JOURNAL = "journal.jsonl"
 NOTE = "For research only. Not a medical device: do not use it to diagnose or treat anyone."
+
+DICOM_MASK = ".seg.dcm"
+
+NAMELESS = ".dicom"
+"""No input's suffix: what is written for one that has none bears it."""
+
+INPUT_SUFFIXES = (*SLICE_SUFFIXES, ".nii", ".nii.gz", ".dcm", ".ima", NAMELESS)
+
+MOST_BYTES = 255
+"""Of a file's name, on all common file systems."""
 
 Status = Literal["tumor", "no_tumor", "error"]
 
@@ -26,29 +37,36 @@ Status = Literal["tumor", "no_tumor", "error"]
 class SliceResult:
     """One slice's row: small, for a run keeps all of them in memory.
 
-    name           path of the slice below the run's input folder.
+    name           path of the slice below the run's input folder; in a volume its number follows: `scan.nii.gz/012`.
+    index          its number in a volume, from 0; None where the input is one slice.
     probabilities  in the order of CLASS_NAMES; None without a tumor.
     box            where the classifier looked, in pixels of the slice; None without a tumor.
     mask_pixels    area of the mask; None when the slice could not be done.
     mask_mm2       the same where the file tells its spacing.
     latency_ms     the models' time for the slice's batch, divided by the batch's length.
+    mask, overlay  where they lie below the results' folder; one mask for all slices of a volume.
+    notes          what a user should know of the slice's file.
     problem, fix   why it could not be done, and what to do about it; empty for the others.
     """
 
     name: str
     status: Status
+    index: int | None = None
     probabilities: tuple[float, ...] | None = None
     box: Box | None = None
     mask_pixels: int | None = None
     mask_mm2: float | None = None
     latency_ms: float | None = None
+    mask: str | None = None
+    overlay: str | None = None
+    notes: tuple[str, ...] = ()
     problem: str = ""
     fix: str = ""
 
-    @classmethod
-    def failed(cls, name: str, error: CascadeError) -> "SliceResult":
-        """The row of a slice that could not be done."""
-        return cls(name, "error", problem=error.problem, fix=error.fix)
+    @property
+    def input(self) -> str:
+        """Name of the file or series that the slice is from."""
+        return self.name if self.index is None else self.name.rpartition("/")[0]
 
     @property
     def label(self) -> str | None:
@@ -60,12 +78,13 @@ class SliceResult:
 class ResultsFolder:
     """Where a run's results go.
 
-    out        the folder; masks and overlays lie below it under the slices' names.
-    inputs     absolute; the folder that the slices' names are relative to.
+    out        the folder; masks and overlays lie below it under the inputs' names.
+    inputs     absolute; the folder that the inputs' names are relative to.
     overlays   whether overlays are drawn.
     models     sha256 of each graph.
     backend    what ran them.
     uncertain_below  a class of less probability is marked as uncertain.
+    unpacked   the folder that zips were unpacked to, under the names that they have below `inputs`.
     """
 
     out: Path
@@ -74,6 +93,7 @@ class ResultsFolder:
     models: dict[str, str]
     backend: str
     uncertain_below: float = 0.0
+    unpacked: Path | None = None
 
     @property
     def csv(self) -> Path:
@@ -83,11 +103,16 @@ class ResultsFolder:
     def json(self) -> Path:
         return self.out / "results.json"
 
-    def mask(self, name: str) -> Path:
-        return written_folders(self.out)[0] / picture_name(name)
+    def mask(self, name: str, suffix: str = ".png") -> Path:
+        """Of an input."""
+        return written_folders(self.out)[0] / written_name(name, suffix)
 
-    def overlay(self, name: str) -> Path:
-        return written_folders(self.out)[1] / picture_name(name)
+    def overlay(self, name: str, number: str | None = None) -> Path:
+        """Of an input, or of the slice of that number in it."""
+        below = written_folders(self.out)[1]
+        if number is None:
+            return below / written_name(name, ".png")
+        return below / (name if name.lower().endswith(INPUT_SUFFIXES) else _cut(name, NAMELESS)) / f"{number}.png"
 
     def save(self, rows: Iterable[SliceResult], *, complete: bool) -> None:
         """Replaces both files; `complete` tells whether the run got to its end. Raises CascadeError on a full disk."""
@@ -108,9 +133,10 @@ class ResultsFolder:
 
     def _record(self, row: SliceResult) -> dict[str, Any]:
         """The row as results.json holds it."""
-        done = row.status != "error"
         return {
             "slice": row.name,
+            "input": row.input,
+            "index": row.index,
             "status": row.status,
             "class": row.label,
             "uncertain": max(row.probabilities) < self.uncertain_below if row.probabilities else None,
@@ -119,8 +145,9 @@ class ResultsFolder:
             "mask_pixels": row.mask_pixels,
             "mask_mm2": row.mask_mm2,
             "latency_ms": row.latency_ms,
-            "mask": self.mask(row.name).relative_to(self.out).as_posix() if done else None,
-            "overlay": self.overlay(row.name).relative_to(self.out).as_posix() if done and self.overlays else None,
+            "mask": row.mask,
+            "overlay": row.overlay,
+            "notes": "; ".join(row.notes) or None,
             "problem": row.problem or None,
             "fix": row.fix or None,
         }
@@ -146,10 +173,10 @@ def _column(label: str) -> str:
 
 
 CSV_COLUMNS = (
-    *("slice", "status", "class", "uncertain"),
+    *("slice", "input", "index", "status", "class", "uncertain"),
     *(_column(label) for label in CLASS_NAMES),
     *(f"box_{edge}" for edge in Box._fields),
-    *("mask_pixels", "mask_mm2", "latency_ms", "mask", "overlay", "problem", "fix"),
+    *("mask_pixels", "mask_mm2", "latency_ms", "mask", "overlay", "notes", "problem", "fix"),
     *(f"{name}_sha256" for name in (SEGMENTER, CLASSIFIER)),
 )
 
@@ -159,46 +186,80 @@ def written_folders(out: Path) -> tuple[Path, Path]:
     return out / "masks", out / "overlays"
 
 
-def picture_name(name: str) -> str:
-    """Of a slice's mask and overlay: a.png stays a.png, any other suffix is kept inside: a.jpg → a.jpg.png.
+def written_files(out: Path) -> list[Path]:
+    """All that a run writes, by files and folders."""
+    names = ("results.json", "results.csv", "run.json", "report.html", JOURNAL)
+    return [*(out / name for name in names), *written_folders(out)]
 
-    So that a.jpg.png and a.jpg are not one, a PNG with a second such suffix counts as another: → a.jpg.png.png.
+
+def written_name(name: str, suffix: str) -> str:
+    """Of what is written for an input: a.png stays a.png, any other suffix is kept inside: a.jpg → a.jpg.png.
+
+    So that a.jpg.png and a.jpg are not one, a PNG with a second such suffix counts as another: → a.jpg.png.png; and so
+    for volumes, a.nii → a.nii.nii.gz. What has none of the suffixes, a DICOM file or series, is given one, so that
+    IM1 and IM1.png are two: → IM1.dicom.png. Names too long for a file system are cut: see `_cut`.
     """
-    path = PurePosixPath(name)
-    plain = path.suffix.lower() == ".png" and PurePosixPath(path.stem).suffix.lower() not in SLICE_SUFFIXES
-    return name if plain else f"{name}.png"
+    stem = name.removesuffix(suffix)
+    if stem != name and suffix != DICOM_MASK and not stem.lower().endswith(INPUT_SUFFIXES):
+        return name
+    if suffix != DICOM_MASK and not name.lower().endswith(INPUT_SUFFIXES):
+        return _cut(name, f"{NAMELESS}{suffix}")
+    return _cut(name, suffix)
 
 
-def claim(folder: ResultsFolder, *, overwrite: bool) -> None:
-    """Makes the folder ready for a run; with `overwrite`, by removing the results of an earlier one.
+def _cut(name: str, suffix: str) -> str:
+    """The name with the suffix behind it; where that is longer than MOST_BYTES, a digest takes the place of its end."""
+    *folders, last = name.split("/")
+    if len(os.fsencode(last + suffix)) > MOST_BYTES:
+        digest = sha256_of_bytes(os.fsencode(last))[:16]
+        room = MOST_BYTES - len(f"-{digest}{suffix}")
+        last = f"{os.fsencode(last)[:room].decode(errors='ignore')}-{digest}"
+    return "/".join([*folders, last + suffix])
 
-    Raises CascadeError where it cannot be written, holds results and `overwrite` is not asked for, or holds anything
-    that a run would replace and none wrote.
+
+def claim(folder: ResultsFolder, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Makes sure that the folder is the run's to write: empty, or with `overwrite` or `resume` an earlier run's.
+
+    Raises CascadeError where it cannot be written, holds results and neither is asked for, or holds anything that a run
+    would replace and none wrote. Nothing is removed yet.
     """
-    written = [path for path in (folder.json, folder.csv, *written_folders(folder.out)) if path.exists()]
+    written = [path for path in written_files(folder.out) if path.exists()]
     if written:
         if not _is_ours(folder.json):
             raise CascadeError(
                 f"{written[0]}: is in the way, and no run wrote it", fix="name another folder with --out"
             )
-        if not overwrite:
+        if not (overwrite or resume):
             raise CascadeError(
                 f"{folder.out}: holds the results of an earlier run",
-                fix="name another folder with --out, or replace them with --overwrite",
+                fix="go on with it by --resume, replace it by --overwrite, or name another folder with --out",
             )
-    try:
-        for path in written_folders(folder.out):
-            if path.exists():
-                shutil.rmtree(path)
-    except OSError as error:
-        raise CascadeError(
-            f"{error.filename}: cannot be removed ({error.strerror})", fix="name another --out"
-        ) from error
-    folder.save([], complete=False)
+
+
+def clear(folder: ResultsFolder, keep: Iterable[str] = ()) -> None:
+    """Removes the masks and overlays of an earlier run, but for those to `keep`, and all that it left half-written.
+
+    keep  paths below the folder.
+
+    Raises CascadeError for what cannot be removed.
+    """
+    kept = {folder.out / path for path in keep}
+    written = [path for below in written_folders(folder.out) for path in below.rglob("*")]
+    for path in sorted([*written, *folder.out.glob(f"{TEMPORARY}*")], reverse=True):  # files before their folders
+        try:
+            if path.is_dir() and not path.is_symlink():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in kept:
+                path.unlink()
+        except OSError as error:
+            raise CascadeError(
+                f"{error.filename}: cannot be removed ({error.strerror})", fix="name another --out"
+            ) from error
 
 
 def _is_ours(path: Path) -> bool:
     try:
-        return bool(json.loads(path.read_text())["schema"] == SCHEMA)
+        return str(json.loads(path.read_text())["schema"]).startswith(SCHEMA.rstrip("0123456789"))
     except (OSError, ValueError, KeyError, TypeError):
         return False

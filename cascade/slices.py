@@ -1,17 +1,19 @@
 """A file → `Slice`, whatever the format; and the square that the graphs see of it."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from cascade import figshare
-from cascade.contract import SLICE_SIZE, Box
-from cascade.deep_colour import read_deep_colour
+from cascade.contract import PIXEL_MM, SLICE_SIZE, Box
+from cascade.deep_colour import LUMA, read_deep_colour
 from cascade.errors import CascadeError
 
 FloatArray = NDArray[np.float32]
@@ -20,15 +22,21 @@ BoolArray = NDArray[np.bool_]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 SLICE_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 MIN_SIDE = 16
-MAX_PIXELS = 64_000_000
-"""A slice of 8000 x 8000 pixels: far beyond any MRI matrix, and 256 MB as float32."""
+MAX_PIXELS = 4096**2
+"""Far beyond any MRI matrix, and 64 MB as float32: a run holds some 40 slices at a time."""
 
 CONTRASTS = (1e-9, 1e15)
 """Least and greatest contrast, highest less lowest pixel: beyond, the graphs' variance leaves float32."""
 
+COLOUR_FROM = 1 / 8
+"""Share of a picture's highest value by which a coloured pixel's channels differ: several times JPEG's noise."""
 
-# Pillow warns, and only from 89 million pixels on, of what MAX_PIXELS refuses anyway.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+MAX_COLOURED = 0.1
+"""Share of a slice's pixels: room for marks on 5%, and as much that JPEG smears around them. A photo has more."""
+
+# Pillow tells the terminal of damaged tags, and of sizes that MAX_PIXELS refuses anyway.
+warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
@@ -43,6 +51,16 @@ class Slice:
     spacing_mm: tuple[float, float] | None = None
 
 
+def array_slice(pixels: ArrayLike) -> Slice:
+    """An array (H, W) of any real numbers as a slice. Raises CascadeError where it is none."""
+    array = np.asarray(pixels)
+    if array.ndim != 2 or array.dtype.kind not in "buif":
+        raise CascadeError(
+            f"an array of shape {array.shape} and type {array.dtype} is no slice", fix="give (height, width) numbers"
+        )
+    return Slice(checked(array.astype(np.float32), Path("the array")))
+
+
 def read_slice(path: Path) -> Slice:
     """Raises CascadeError, naming the file and the fix, for anything that is not one readable slice."""
     if path.suffix.lower() == ".mat":
@@ -54,14 +72,17 @@ def read_slice(path: Path) -> Slice:
 def read_grey(path: Path) -> FloatArray:
     """(H, W) float32 of a PNG, JPEG, TIFF, BMP or WebP of 8, 16 or 32 bits, on the pixel grid as stored.
 
-    Colour is reduced to its luma (ITU-R 601-2), and what is transparent shows black.
+    Coloured marks are reduced to their luma (ITU-R BT.601), and what is transparent shows black. Raises CascadeError
+    where more than MAX_COLOURED is coloured: the luma of a photo or a colour map is no intensity of an MRI.
     """
     try:
         with Image.open(path) as image:
             _check_header(image, path)
             if _is_deep_colour(image):
-                return read_deep_colour(path)
-            return np.asarray(_grey(image)).astype(np.float32)
+                channels = read_deep_colour(path)
+                _check_colour(channels, path)
+                return np.asarray(channels @ LUMA)
+            return np.asarray(_grey(image, path)).astype(np.float32)
     except CascadeError:
         raise
     except FileNotFoundError:
@@ -94,12 +115,36 @@ def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
     return bits[1:2] == (16,) or (image.mode[0] not in "IF" and any(";16" in str(tile[3]) for tile in image.tile))
 
 
-def _grey(image: Image.Image) -> Image.Image:
+def _grey(image: Image.Image, path: Path) -> Image.Image:
     if image.mode[0] in "IF":  # I, I;16 and F keep their depth
         return image
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    if image.mode not in ("1", "L"):
+        _check_colour(np.asarray(image.convert("RGB")), path)
     return image.convert("L")
+
+
+def _check_colour(channels: NDArray[Any], path: Path) -> None:
+    """channels  (H, W, 3) of any range from 0."""
+    spread = channels.max(axis=2) - channels.min(axis=2)
+    coloured = float((spread > COLOUR_FROM * channels.max()).mean())
+    if coloured > MAX_COLOURED:
+        raise CascadeError(
+            f"{path}: is in colour over {coloured:.0%} of its pixels, as no MRI is",
+            fix="export the slice in grey, without a colour map",
+        )
+
+
+class BlankSlice(CascadeError):
+    """Every pixel has the same value, as often at a volume's ends.
+
+    shape  (H, W)
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        super().__init__(f"{path}: every pixel has the same value", fix="leave blank slices out")
+        self.shape = shape
 
 
 def checked(pixels: FloatArray, path: Path) -> FloatArray:
@@ -113,7 +158,7 @@ def checked(pixels: FloatArray, path: Path) -> FloatArray:
         raise CascadeError(f"{path}: holds NaN or infinite pixels", fix="replace them before export")
     low, high = float(pixels.min()), float(pixels.max())
     if low == high:
-        raise CascadeError(f"{path}: every pixel has the same value", fix="leave blank slices out")
+        raise BlankSlice(path, pixels.shape)
     if not CONTRASTS[0] <= high - low <= CONTRASTS[1]:
         raise CascadeError(
             f"{path}: intensities from {low:g} to {high:g} are no MRI signal", fix="replace fill values before export"
@@ -123,25 +168,38 @@ def checked(pixels: FloatArray, path: Path) -> FloatArray:
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How an (height, width) slice lies, aspect ratio kept and centred, in the SLICE_SIZE square that the graphs take.
+    """How an (height, width) slice lies, centred, in the SLICE_SIZE square that the graphs take.
 
-    The slice is scaled to `scaled_height` x `scaled_width` pixels and its corner put at (top, left) of the square.
+    spacing_mm  (row, column) distance between pixel centres, None where not known.
+
+    Where the spacing is known, the slice is scaled to the PIXEL_MM that the models know, and further down if it would
+    not fit; where it is not, as far as it fits. `scaled_height` x `scaled_width` pixels are put at (top, left).
     """
 
     height: int
     width: int
+    spacing_mm: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, slice_: Slice) -> "Letterbox":
+        height, width = slice_.pixels.shape
+        return cls(height, width, slice_.spacing_mm)
 
     @property
-    def scale(self) -> float:
-        return SLICE_SIZE / max(self.height, self.width)
+    def scales(self) -> tuple[float, float]:
+        """Pixels of the square a pixel of the slice: down, across."""
+        down, across = self.spacing_mm or (PIXEL_MM, PIXEL_MM)
+        fits = SLICE_SIZE / max(self.height * down, self.width * across)
+        scale = min(fits, 1 / PIXEL_MM) if self.spacing_mm else fits
+        return down * scale, across * scale
 
     @property
     def scaled_height(self) -> int:
-        return max(1, round(self.height * self.scale))
+        return max(1, round(self.height * self.scales[0]))
 
     @property
     def scaled_width(self) -> int:
-        return max(1, round(self.width * self.scale))
+        return max(1, round(self.width * self.scales[1]))
 
     @property
     def top(self) -> int:
@@ -153,7 +211,7 @@ class Letterbox:
 
     def square(self, pixels: FloatArray) -> FloatArray:
         """(height, width) → (SLICE_SIZE, SLICE_SIZE) float32; where the slice does not reach, its lowest intensity."""
-        if pixels.shape == (SLICE_SIZE, SLICE_SIZE):
+        if pixels.shape == (SLICE_SIZE, SLICE_SIZE) == (self.scaled_height, self.scaled_width):
             return pixels
         square = np.full((SLICE_SIZE, SLICE_SIZE), pixels.min(), dtype=np.float32)
         square[self._covered] = resized(pixels, self.scaled_height, self.scaled_width)
@@ -161,7 +219,7 @@ class Letterbox:
 
     def original(self, probability: FloatArray) -> FloatArray:
         """(SLICE_SIZE, SLICE_SIZE) → (height, width) float32: the way back to the slice's own grid."""
-        if (self.height, self.width) == (SLICE_SIZE, SLICE_SIZE):
+        if (self.height, self.width) == (SLICE_SIZE, SLICE_SIZE) == (self.scaled_height, self.scaled_width):
             return probability
         return resized(np.ascontiguousarray(probability[self._covered]), self.height, self.width)
 

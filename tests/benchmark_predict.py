@@ -26,9 +26,9 @@ from cascade.contract import THRESHOLD
 from cascade.graphs import SHIPPED
 from cascade.inputs import Inputs, find_slices
 from cascade.pipeline import Cascade
-from cascade.predict import Run, predict_slices
+from cascade.predict import Run
 from cascade.predict_screen import progress_bar
-from cascade.results import ResultsFolder
+from cascade.run import RunOptions, predict_paths
 from cascade.slices import Letterbox, read_slice
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -74,7 +74,7 @@ def make_slices(folder: Path, count: int) -> None:
 def compare_speed(cascade: Cascade, inputs: Inputs, folder: Path, batch_size: int, rounds: int) -> None:
     batches = load_batches(cascade, inputs, batch_size)
     run_bare(cascade, batches[:2])
-    predict(cascade, Inputs(inputs.folder, inputs.names[: 2 * batch_size], {}), folder / "warm", batch_size)
+    predict(cascade, inputs, folder / "warm", batch_size)
     ratios = []
     for number in range(rounds):
         seconds = run_bare(cascade, batches)
@@ -114,11 +114,14 @@ def run_bare(cascade: Cascade, batches: list[tuple[np.ndarray, np.ndarray]]) -> 
 
 def predict(cascade: Cascade, inputs: Inputs, out: Path, batch_size: int) -> Run:
     """As the command does it, with a progress bar drawn to nowhere."""
-    results = ResultsFolder(out, inputs.folder, overlays=True, models={}, backend="benchmark")
     with progress_bar(Console(file=io.StringIO(), force_terminal=True), quiet=False) as progress:
         task = progress.add_task("Predicting", total=len(inputs.names))
-        run = predict_slices(
-            cascade, inputs, results, batch_size=batch_size, advance=lambda row: progress.advance(task)
+        run = predict_paths(
+            cascade,
+            [inputs.folder],
+            out,
+            RunOptions(batch_size=batch_size, report=False),
+            advance=lambda count: progress.advance(task, count),
         )
     if run.exit_code != 0:
         sys.exit(f"{len(run.failed)} slices failed")
@@ -126,17 +129,18 @@ def predict(cascade: Cascade, inputs: Inputs, out: Path, batch_size: int) -> Run
 
 
 def watch_memory(cascade: Cascade, inputs: Inputs, folder: Path, batch_size: int) -> None:
-    results = ResultsFolder(folder / "out", inputs.folder, overlays=True, models={}, backend="benchmark")
     step, done = max(1, len(inputs.names) // 10), 0
 
-    def advance(row: object) -> None:
+    def advance(count: int) -> None:
         nonlocal done
-        done += 1
+        done += count
         if done % step == 0:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(f"{done:>6} slices: {resident_mb():.0f} MB resident, {peak:.0f} MB at most so far", flush=True)
 
-    predict_slices(cascade, inputs, results, batch_size=batch_size, advance=advance)
+    predict_paths(
+        cascade, [inputs.folder], folder / "out", RunOptions(batch_size=batch_size, report=False), advance=advance
+    )
 
 
 def resident_mb() -> float:

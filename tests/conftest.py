@@ -18,6 +18,10 @@ WriteMat = Callable[..., Path]
 WHOLE = Box(0, 0, SLICE_SIZE, SLICE_SIZE)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mutations", type=int, default=2000, help="damaged files that tests/test_fuzz.py makes")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Trainings first: their loaders fork, and a process in which OpenVINO and TensorRT have run has threads by then.
 

@@ -131,8 +131,52 @@ def test_predict_does_not_replace_results_unless_told_to(scans, models, tmp_path
     arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
     assert run(*arguments) == 0
     assert run(*arguments) == 1
-    assert "replace them with --overwrite" in capsys.readouterr().err
+    assert "replace it by --overwrite" in capsys.readouterr().err
     assert run(*arguments, "--overwrite") == 0
+
+
+def test_predict_goes_on_with_a_run_and_says_what_was_done_before(scans, models, tmp_path, capsys):
+    arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
+    assert run(*arguments) == 0
+    assert run(*arguments, "--resume") == 0
+    assert "3 slices were done before" in capsys.readouterr().err
+    assert run(*arguments, "--resume", "--overwrite") == 1
+
+
+def test_a_dry_run_lists_what_would_be_done_and_why_not_the_rest_and_writes_nothing(scans, models, tmp_path, capsys):
+    (scans / "notes.txt").write_text("no slice")
+    (scans / "broken.nii").write_bytes(b"no header")
+    arguments = ("--out", tmp_path / "out", "--exclude", "b.*", "--dry-run")
+    assert run("predict", scans, *arguments) == 0
+    printed = capsys.readouterr().err
+    assert "2 slices of 2 inputs would be done" in printed
+    for name in ("notes.txt", "b.png", "broken.nii"):
+        assert name in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_of_files_is_taken_from_stdin_and_results_can_go_to_stdout(scans, models, tmp_path):
+    arguments = ["predict", "-", "--out", tmp_path / "out", "--models", models, "--json", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cascade", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        input=f"{scans / 'a.png'}\n{scans / 'c.png'}\n",
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    assert [record["slice"] for record in json.loads(done.stdout)["slices"]] == ["a.png", "c.png"]
+
+
+def test_info_tells_versions_models_and_backends_for_people_and_programs(models, capsys):
+    assert run("info", "--models", models) == 0
+    assert sha256_of(models / "segmenter.onnx")[:12] in capsys.readouterr().err
+    assert run("info", "--models", models, "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["backends"]["onnxruntime"]["runs"] is True
+    assert content["models"]["classifier"]["sha256"] == sha256_of(models / "classifier.onnx")
+    assert "numpy" in content["machine"]["versions"]
 
 
 def test_predict_writes_nothing_when_the_models_are_missing(scans, tmp_path, capsys):
@@ -205,6 +249,7 @@ def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, t
     [
         "",
         "predict",
+        "info",
         "evaluate",
         "build",
         "benchmark",

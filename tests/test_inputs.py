@@ -1,10 +1,18 @@
+import io
 import os
+import socket
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from cascade.archives import Limits
 from cascade.errors import CascadeError
-from cascade.inputs import find_slices
+from cascade.inputs import find_slices, read_list
+from cascade.wanted import KINDS
+
+DICOM = bytes(128) + b"DICM"
 
 
 @pytest.fixture
@@ -92,3 +100,262 @@ def test_a_folder_that_may_not_be_looked_into_is_named(scans):
 def test_paths_are_relative_to_where_the_command_is_run(scans, monkeypatch):
     monkeypatch.chdir(scans)
     assert find_slices([Path(), Path("a.png")]).names == ["a.png", "b/1.mat", "b/a.JPG"]
+
+
+def put(folder, *names, content=b""):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def pack(path, *members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return path
+
+
+def test_by_default_volumes_and_zips_are_not_taken(scans):
+    put(scans, "a.nii.gz", "a.dcm")
+    put(scans, "IM0001", content=DICOM)
+    pack(scans / "study.zip", ("z.png", b"1"))
+    inputs = find_slices([scans, scans / "study.zip"])
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert "is no slice, going by its name" in inputs.problems[str(scans / "study.zip")].problem
+
+
+def test_kinds_are_told_apart_and_listed_with_their_sizes(scans):
+    put(scans, "v.nii.gz", "c.IMA", content=b"12345")
+    put(scans, "IM0001", "1.2.840.9", content=DICOM)
+    put(scans, "README")
+    inputs = find_slices([scans], kinds=KINDS)
+    assert inputs.of_kind("picture") == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert inputs.of_kind("nifti") == ["v.nii.gz"]
+    assert inputs.of_kind("dicom") == ["1.2.840.9", "IM0001", "c.IMA"]
+    assert ("v.nii.gz", "nifti", 5) in list(inputs.listed())
+    assert ("IM0001", "dicom", 132) in list(inputs.listed())
+    assert inputs.left_out[str(scans / "README")] == "is no slice"
+
+
+def test_a_file_that_vanishes_is_listed_without_a_size(scans):
+    inputs = find_slices([scans])
+    (scans / "a.png").unlink()
+    assert next(iter(inputs.listed())) == ("a.png", "picture", None)
+
+
+def test_only_what_lies_directly_in_a_folder_where_that_is_asked_for(scans, tmp_path):
+    pack(scans / "study.zip", ("deep/z.png", b"1"))
+    inputs = find_slices([scans], recursive=False, kinds=KINDS, unpack_into=tmp_path / "unpacked")
+    assert inputs.names == ["a.png", "study.zip/deep/z.png"]
+    assert inputs.left_out[str(scans / "b")] == "is a folder in a folder"
+
+
+def test_patterns_choose_among_files_in_folders_and_among_those_that_were_given(scans):
+    put(scans, "a_mask.png", "b/c_mask.png")
+    assert find_slices([scans], exclude=["*_mask.png"]).names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert find_slices([scans], exclude=["b"]).names == ["a.png", "a_mask.png"]
+    assert find_slices([scans], include=["*.JPG", "a.*"]).names == ["a.png", "b/a.JPG"]
+    inputs = find_slices([scans / "a.png", scans / "a_mask.png"], exclude=["*_mask.png"])
+    assert (inputs.names, inputs.problems) == (["a.png"], {})
+    assert inputs.left_out == {str(scans / "a_mask.png"): "matches --exclude *_mask.png"}
+
+
+def test_what_one_folder_leaves_out_another_may_bring(scans):
+    inputs = find_slices([scans, scans / "b"], exclude=["b/*"])
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert not any(path.startswith(str(scans / "b" / "a")) for path in inputs.left_out)
+
+
+def test_a_folder_that_was_given_too_is_not_left_out(scans):
+    inputs = find_slices([scans, scans / "b"], recursive=False)
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert str(scans / "b") not in inputs.left_out
+
+
+def test_an_error_says_where_patterns_leave_nothing(scans):
+    with pytest.raises(CascadeError, match=r"(?s)holds no PNG.*leave out fewer"):
+        find_slices([scans], exclude=["*.*"])
+    with pytest.raises(CascadeError, match="there is no slice among what was given"):
+        find_slices([scans / "a.png"], exclude=["*"])
+
+
+def test_every_thing_left_out_has_its_reason(scans):
+    (scans / "way").symlink_to(scans / "b")
+    inputs = find_slices([scans], exclude=["*.mat"])
+    assert inputs.left_out == {
+        str(scans / "notes.txt"): "is no slice",
+        str(scans / ".hidden.png"): "is hidden",
+        str(scans / ".trash"): "is hidden",
+        str(scans / "way"): "is a link to a folder",
+        str(scans / "b" / "1.mat"): "matches --exclude *.mat",
+    }
+
+
+def test_slices_in_zips_are_named_as_if_the_zip_were_a_folder(scans, tmp_path):
+    pack(scans / "b" / "study.zip", ("p/z.png", b"zipped"), ("notes.txt", b""))
+    into = tmp_path / "unpacked"
+    inputs = find_slices([scans], unpack_into=into)
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "b/study.zip/p/z.png"]
+    assert inputs.path("b/study.zip/p/z.png").read_bytes() == b"zipped"
+    assert inputs.path("b/study.zip/p/z.png").is_relative_to(into)
+    assert inputs.path("a.png") == scans / "a.png"
+    assert inputs.left_out[str(scans / "b" / "study.zip" / "notes.txt")] == "is no slice"
+
+
+def test_a_zip_alone_two_zips_and_a_zip_given_twice(scans, tmp_path):
+    first = pack(scans / "c" / "x.zip", ("a.png", b"1"))
+    second = pack(scans / "d" / "x.zip", ("a.png", b"2"))
+    inputs = find_slices([first, first, scans / "c"], unpack_into=tmp_path / "one")
+    assert (inputs.folder, inputs.names) == (scans / "c", ["x.zip/a.png"])
+    inputs = find_slices([first, second], unpack_into=tmp_path / "two")
+    assert [inputs.path(name).read_bytes() for name in ("c/x.zip/a.png", "d/x.zip/a.png")] == [b"1", b"2"]
+
+
+def test_patterns_reach_into_zips(scans, tmp_path):
+    path = pack(scans / "study.zip", ("p/z.png", b""), ("p/z_mask.png", b""), ("q/z.png", b""))
+    inputs = find_slices([path], exclude=["*_mask.png", "q"], unpack_into=tmp_path / "one")
+    assert inputs.names == ["study.zip/p/z.png"]
+    assert find_slices([path], include=["p/*"], exclude=["*_*"], unpack_into=tmp_path / "two").names == inputs.names
+    inputs = find_slices([scans], include=["study.zip/q"], unpack_into=tmp_path / "three")
+    assert inputs.names == ["study.zip/q/z.png"]
+    inputs = find_slices([scans], exclude=["*.zip"], unpack_into=tmp_path / "four")
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+
+
+def test_problems_in_zips_name_zip_and_member_and_the_rest_is_done(scans, tmp_path):
+    path = pack(scans / "study.zip", ("../out.png", b""), ("z.png", b""))
+    put(scans, "broken.zip", content=b"no zip")
+    pack(scans / "empty.zip", ("notes.txt", b""))
+    inputs = find_slices([path, scans], unpack_into=tmp_path / "unpacked")
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "study.zip/z.png"]
+    assert set(inputs.problems) == {f"{path}/../out.png", str(scans / "broken.zip"), str(scans / "empty.zip")}
+    assert "cannot be read as a zip file" in inputs.problems[str(scans / "broken.zip")].problem
+    assert "holds no PNG" in inputs.problems[str(scans / "empty.zip")].problem
+
+
+def test_the_bytes_of_all_zips_of_a_run_are_bounded_together(scans, tmp_path):
+    zips = [pack(scans / f"{number}.zip", ("a.png", bytes(1000))) for number in range(4)]
+    inputs = find_slices(zips, unpack_into=tmp_path / "unpacked", limits=Limits(total=2500))
+    assert inputs.names == ["0.zip/a.png", "1.zip/a.png"]
+    assert list(inputs.problems) == [f"{zips[2]}/a.png", f"{zips[3]}/a.png"]
+
+
+def test_no_two_slices_share_a_name_whatever_is_given(scans, tmp_path):
+    """A zip's name is its own, for no folder can have it too; a folder that is called like a zip is a folder."""
+    put(scans, "a/y.zip/a.png", "x.zip.png", content=b"in a folder")
+    path = pack(scans / "a" / "x.zip", ("a.png", b"in a zip"), ("y.zip/a.png", b"deep in a zip"))
+    with pytest.raises(FileExistsError):
+        path.mkdir()
+    given = [scans, scans / "a", path, scans / "a" / "y.zip", scans / "a" / ".." / "a" / "x.zip", scans / "**" / "*"]
+    inputs = find_slices(given, unpack_into=tmp_path / "unpacked")
+    assert len(set(inputs.names)) == len(inputs.names) == 7
+    assert len({inputs.path(name).resolve() for name in inputs.names}) == 7
+    assert inputs.path("a/y.zip/a.png").read_bytes() == b"in a folder"
+    assert inputs.path("a/x.zip/a.png").read_bytes() == b"in a zip"
+    assert inputs.path("a/x.zip/y.zip/a.png").read_bytes() == b"deep in a zip"
+
+
+def test_two_links_to_one_zip_are_two_zips(scans, tmp_path):
+    path = pack(tmp_path / "elsewhere" / "x.zip", ("a.png", b"1"))
+    for name in ("1.zip", "2.zip"):
+        (scans / "b" / name).symlink_to(path)
+    inputs = find_slices([scans / "b" / "1.zip", scans / "b" / "2.zip"], unpack_into=tmp_path / "unpacked")
+    assert inputs.names == ["1.zip/a.png", "2.zip/a.png"]
+
+
+def test_a_folder_called_like_a_picture_is_looked_into(scans):
+    put(scans, "folder.png/x.png")
+    assert "folder.png/x.png" in find_slices([scans]).names
+    assert find_slices([scans / "folder.png"]).names == ["x.png"]
+
+
+def test_links_in_a_circle_end_nowhere(scans):
+    (scans / "b" / "up").symlink_to(scans)
+    (scans / "self.png").symlink_to(scans / "self.png")
+    (scans / "gone.png").symlink_to(scans / "nowhere.png")
+    inputs = find_slices([scans, scans / "self.png"])
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert inputs.left_out[str(scans / "b" / "up")] == "is a link to a folder"
+    assert "leads nowhere" in inputs.problems[str(scans / "gone.png")].problem
+    assert str(scans / "self.png") in inputs.problems
+
+
+@pytest.mark.parametrize("suffix", [".png", ".zip", ".nii.gz", ""])
+def test_pipes_and_sockets_are_never_opened(scans, tmp_path, suffix):
+    os.mkfifo(scans / f"pipe{suffix}")
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(scans / f"end{suffix}"))
+    everything = [scans, scans / f"pipe{suffix}", scans / f"end{suffix}"]
+    inputs = find_slices(everything, kinds=KINDS, unpack_into=tmp_path / "unpacked")
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    reason = "is no file" if suffix else "is no slice, going by its name"
+    assert set(inputs.problems) == {str(path) for path in everything[1:]}
+    assert all(reason in error.problem for error in inputs.problems.values())
+
+
+@pytest.mark.parametrize("name", ["ä 脑\n.png", "x" * 251 + ".png", os.fsdecode(b"\xff\xfe.png"), "-.png", "[a]*?.png"])
+def test_any_name_that_a_file_system_takes(scans, name):
+    put(scans, name)
+    assert name in find_slices([scans]).names
+    assert find_slices([scans / name]).names == [name]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "f/" * 3000 + "a.png"])
+def test_a_name_that_no_file_system_takes_is_a_problem(scans, name):
+    inputs = find_slices([scans / name, scans / "a.png"])
+    assert inputs.names == ["a.png"]
+    assert "there is no such file" in inputs.problems[str(scans / name)].problem
+
+
+def test_single_files_that_a_run_wrote_are_not_read(scans):
+    put(scans, "report.png", "masks/v.nii.gz", "masks/s.seg.dcm")
+    written = [scans / "report.png", scans / "masks"]
+    inputs = find_slices([scans, scans / "report.png", scans / "masks" / "v.nii.gz"], written, kinds=KINDS)
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert inputs.left_out[str(scans / "masks")] == "was written by a run"
+    assert len(inputs.problems) == 2
+
+
+def test_the_pictures_of_earlier_runs_are_not_read_wherever_they_are(scans):
+    """A second run with another --out once took the masks of the first for slices."""
+    put(scans, "b/old/masks/a.png", "b/old/overlays/a.png", "b/old/own.png", "masks/own.png")
+    put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
+    put(scans, "results.json", content=b'{"schema": "another program\'s"}')
+    assert find_slices([scans]).names == ["a.png", "b/1.mat", "b/a.JPG", "b/old/own.png", "masks/own.png"]
+
+
+def test_an_error_of_many_problems_counts_those_that_it_does_not_show():
+    with pytest.raises(CascadeError, match="and 80 more") as raised:
+        find_slices([Path(f"missing-{number}.png") for number in range(100)])
+    assert len(raised.value.problem.splitlines()) == 21
+    assert raised.value.fix == "check the path"
+
+
+@pytest.mark.parametrize(
+    ("content", "paths"),
+    [
+        (b"", []),
+        (b"a.png\n\n  \nb c.png", ["a.png", "b c.png"]),
+        (b"a.png\r\nb.png\r\n", ["a.png", "b.png"]),
+        (b"# no comment\n", ["# no comment"]),
+        (b"a\nb.png\0c.png\0", ["a\nb.png", "c.png"]),
+        (b"\xff.png\n", ["\udcff.png"]),
+        ("ä.png".encode(), ["ä.png"]),
+    ],
+)
+def test_a_list_holds_a_path_a_line_or_between_nuls(content, paths):
+    assert read_list(io.BytesIO(content)) == [Path(path) for path in paths]
+
+
+def test_finding_takes_less_than_a_kilobyte_a_file(tmp_path):
+    """So that 100,000 files, a large study, stay below 100 MB."""
+    for number in range(10_000):
+        (tmp_path / f"{number:06}.png").touch()
+    tracemalloc.start()
+    inputs = find_slices([tmp_path])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(inputs.names) == 10_000
+    assert peak < 10_000_000

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES, Box
-from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, contour, mask_png, overlay_png, windowed
+from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, contour, overlay_png, windowed
 from cascade.pipeline import Prediction
 from cascade.slices import Slice
 
@@ -21,14 +21,6 @@ def glioma_in_ramp():
     mask = np.zeros(RAMP.shape, dtype=bool)
     mask[20:30, 40:60] = True
     return Prediction(mask, Box(35.0, 15.0, 65.0, 35.0), GLIOMA)
-
-
-def test_a_mask_is_one_channel_of_0_and_255():
-    mask = np.zeros((3, 5), dtype=bool)
-    mask[1, 2] = True
-    image = opened(mask_png(mask))
-    assert (image.mode, image.size) == ("L", (5, 3))
-    assert np.array_equal(np.asarray(image), 255 * mask)
 
 
 def test_a_pixel_of_the_slice_is_the_same_pixel_of_the_overlay():

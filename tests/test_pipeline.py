@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 
+import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from cascade.backends.host import HostBackend
 from cascade.contract import CLASS_NAMES, Box
@@ -104,3 +106,37 @@ def test_models_that_cannot_be_loaded_are_refused_before_any_slice_is_read(tmp_p
     (tmp_path / "models.json").write_text(json.dumps({"segmenter": record, "classifier": record}))
     with pytest.raises(CascadeError, match=r"segmenter\.onnx: ONNX Runtime cannot load it"):
         Cascade.open(tmp_path, "onnxruntime")
+
+
+def test_an_array_a_path_and_a_slice_are_all_the_same_to_it(constant_segmenter, constant_classifier, tmp_path):
+    classifier = constant_classifier((0.1, 0.2, 0.7), Box(0, 0, 512, 512))
+    cascade = Cascade(HostBackend(constant_segmenter(1.0), classifier), uncertain_below=0.75)
+    pixels = np.arange(400, dtype=np.uint16).reshape(20, 20)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for given in (pixels, tmp_path / "a.png", str(tmp_path / "a.png"), Slice(pixels.astype(np.float32))):
+        found = cascade.predict(given)
+        assert (found.label, found.uncertain, found.mask.shape) == ("pituitary tumor", True, (20, 20))
+
+
+def test_a_volume_is_done_slice_by_slice_and_a_blank_slice_of_it_shows_no_tumor(
+    constant_segmenter, constant_classifier, tmp_path
+):
+    array = np.zeros((20, 30, 11), dtype=np.float32)
+    array[..., :10] = np.arange(30)[:, None]
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "head.nii.gz")
+    classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
+    cascade = Cascade(HostBackend(constant_segmenter(1.0), classifier))
+    found = cascade.predict_volume(tmp_path / "head.nii.gz")
+    assert [prediction.label for prediction in found] == 10 * ["meningioma"] + [None]
+    assert {prediction.mask.shape for prediction in found} == {found[0].mask.shape}
+    with pytest.raises(CascadeError, match="holds 11 slices"):
+        cascade.predict(tmp_path / "head.nii.gz")
+
+
+def test_what_users_import_is_there():
+    import cascade
+
+    assert cascade.Cascade is Cascade
+    assert all(hasattr(cascade, name) for name in cascade.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Cascad'"):
+        _ = cascade.Cascad

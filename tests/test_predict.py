@@ -7,35 +7,19 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from stub_cascade import AlwaysGlioma, BrightIsTumor
 
 import cascade.predict
+import cascade.sources.picture
 from cascade.backends.host import HostBackend
-from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
+from cascade.contract import PROBABILITY
 from cascade.errors import CascadeError
 from cascade.inputs import find_slices
 from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.results import ResultsFolder
 from cascade.slices import Slice
-
-
-class BrightIsTumor:
-    """A segmenter that takes every pixel above 200 for tumor."""
-
-    def run(self, slice):
-        return {PROBABILITY: (slice > 200).astype(np.float32)}
-
-
-class AlwaysGlioma:
-    """A classifier that looks at columns 100 to 200 and rows 50 to 250 of the square."""
-
-    def run(self, slice, probability):
-        rows = len(slice)
-        return {
-            CLASS_PROBABILITY: np.tile(np.float32([0.25, 0.5, 0.25]), (rows, 1)),
-            BOX: np.tile(np.float32([100, 50, 200, 250]), (rows, 1)),
-        }
-
+from cascade.sources.find import open_sources
 
 CASCADE = Cascade(HostBackend(BrightIsTumor(), AlwaysGlioma()))
 
@@ -70,7 +54,8 @@ def scans(tmp_path):
 def run_on(scans, cascade_=CASCADE, batch_size=4, overlays=True, **options):
     inputs = find_slices([scans])
     folder = ResultsFolder(scans.parent / "out", inputs.folder, overlays, {"segmenter": "5", "classifier": "c"}, "stub")
-    return predict_slices(cascade_, inputs, folder, batch_size=batch_size, **options), folder
+    sources, problems = open_sources(inputs)
+    return predict_slices(cascade_, sources, folder, batch_size=batch_size, problems=problems, **options), folder
 
 
 def mask_of(folder, name):
@@ -148,9 +133,9 @@ def test_when_every_file_is_broken_nothing_could_be_done(scans):
 
 def test_an_input_that_is_missing_is_a_failure_beside_the_ones_that_are_there(scans):
     save(scans / "a.png", tumor().astype(np.uint8))
-    inputs = find_slices([scans, scans / "missing.png"])
-    folder = ResultsFolder(scans.parent / "out", inputs.folder, True, {}, "stub")
-    run = predict_slices(CASCADE, inputs, folder, batch_size=4)
+    sources, problems = open_sources(find_slices([scans, scans / "missing.png"]))
+    folder = ResultsFolder(scans.parent / "out", scans, True, {}, "stub")
+    run = predict_slices(CASCADE, sources, folder, batch_size=4, problems=problems)
     assert run.exit_code == 2
     assert json.loads(folder.json.read_text())["slices"][0]["slice"] == str(scans / "missing.png")
 
@@ -234,15 +219,16 @@ def test_what_a_killed_run_did_is_on_disk(scans, monkeypatch):
             return super().run(slice)
 
     run_on(scans, Cascade(HostBackend(LooksAtResults(), AlwaysGlioma())))
-    assert saved == [0, 0, 4]  # as the third batch starts, the first is on disk and the second being written
+    assert saved[0] == 0
+    assert saved[2] >= 4  # as the third batch starts, the first is on disk and the second being written
 
 
 def test_progress_is_told_once_a_slice(scans):
     for number in range(9):
         save(scans / f"{number}.png", tumor().astype(np.uint8))
     told = []
-    run_on(scans, advance=lambda row: told.append(row.name))
-    assert sorted(told) == [f"{number}.png" for number in range(9)]
+    run_on(scans, advance=told.append)
+    assert told == [1] * 9
 
 
 def test_of_300_slices_at_most_five_batches_are_in_memory(scans, monkeypatch):
@@ -257,7 +243,7 @@ def test_of_300_slices_at_most_five_batches_are_in_memory(scans, monkeypatch):
         weakref.finalize(found, alive.discard, id(found))
         return found
 
-    monkeypatch.setattr(cascade.predict, "read_slice", read)
+    monkeypatch.setattr(cascade.sources.picture, "read_slice", read)
     for number in range(300):
         (scans / f"{number}.png").touch()
     run, _ = run_on(scans, batch_size=4)

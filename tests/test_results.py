@@ -6,11 +6,21 @@ import pytest
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.results import ResultsFolder, SliceResult, claim, picture_name
+from cascade.results import ResultsFolder, SliceResult, claim, clear, written_name
 
-GLIOMA = SliceResult("b/a.jpg", "tumor", (0.1, 0.7, 0.2), Box(1.5, 2.0, 30.0, 40.0), 210, 50.4, 31.25)
+GLIOMA = SliceResult(
+    "b/a.jpg",
+    "tumor",
+    probabilities=(0.1, 0.7, 0.2),
+    box=Box(1.5, 2.0, 30.0, 40.0),
+    mask_pixels=210,
+    mask_mm2=50.4,
+    latency_ms=31.25,
+    mask="masks/b/a.jpg.png",
+    overlay="overlays/b/a.jpg.png",
+)
 NO_TUMOR = SliceResult("a.png", "no_tumor", mask_pixels=0, latency_ms=20.0)
-BROKEN = SliceResult.failed("c.png", CascadeError("c.png: is cut short", fix="export it again"))
+BROKEN = SliceResult("c.png", "error", problem="c.png: is cut short", fix="export it again")
 
 
 @pytest.fixture
@@ -22,13 +32,15 @@ def folder(tmp_path):
 def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
     folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
     content = json.loads(folder.json.read_text())
-    assert content["schema"] == "cascade results 1"
+    assert content["schema"] == "cascade results 2"
     assert content["models"] == {"segmenter": "5e9", "classifier": "c1a"}
     assert content["complete"] is True
     assert "Not a medical device" in content["research_use_only"]
     assert [record["slice"] for record in content["slices"]] == ["a.png", "b/a.jpg", "c.png"]
     assert content["slices"][1] == {
         "slice": "b/a.jpg",
+        "input": "b/a.jpg",
+        "index": None,
         "status": "tumor",
         "class": "glioma",
         "uncertain": False,
@@ -39,6 +51,7 @@ def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
         "latency_ms": 31.25,
         "mask": "masks/b/a.jpg.png",
         "overlay": "overlays/b/a.jpg.png",
+        "notes": None,
         "problem": None,
         "fix": None,
     }
@@ -76,24 +89,62 @@ def test_a_name_that_is_not_utf_8_reaches_both_files(folder):
     assert b"caf\xe9.png" in folder.csv.read_bytes()
 
 
-def test_no_two_slices_share_a_picture():
-    names = ("a.png", "a.PNG", "a.jpg", "a.jpg.png", "a.mat", "b/a.png", "a.jpg.png.png")
-    assert picture_name("a.png") == "a.png"
-    assert picture_name("b/a.tiff") == "b/a.tiff.png"
-    assert len({picture_name(name) for name in names}) == len(names)
+def test_a_slice_of_a_volume_says_which_volume_and_where_in_it(folder):
+    row = SliceResult("b/head.nii.gz/007", "no_tumor", 7, mask="masks/b/head.nii.gz", notes=("one", "two"))
+    folder.save([row], complete=True)
+    (record,) = json.loads(folder.json.read_text())["slices"]
+    assert (record["input"], record["index"], record["notes"]) == ("b/head.nii.gz", 7, "one; two")
+    with folder.csv.open(newline="") as lines:
+        assert next(csv.DictReader(lines))["index"] == "7"
 
 
-def test_the_results_of_a_run_are_replaced_only_when_asked_to_and_then_wholly(folder):
-    claim(folder, overwrite=False)
-    folder.mask("a.png").parent.mkdir(parents=True)
-    folder.mask("a.png").write_bytes(b"mask")
+def test_no_two_inputs_share_what_is_written_for_them():
+    pictures = ("a.png", "a.PNG", "a.jpg", "a.jpg.png", "a.mat", "b/a.png", "a.jpg.png.png")
+    assert written_name("a.png", ".png") == "a.png"
+    assert written_name("b/a.tiff", ".png") == "b/a.tiff.png"
+    assert len({written_name(name, ".png") for name in pictures}) == len(pictures)
+    dicom = ("IM1", "IM1.png", "IM1.dcm", "IM1.dicom.png", "IM1.seg.dcm", "IM1.seg.dcm.png", "series-003")
+    assert written_name("IM1", ".seg.dcm") == "IM1.seg.dcm"
+    assert len({written_name(name, ".png") for name in dicom}) == len(dicom)
+    assert len({written_name(name, ".seg.dcm") for name in dicom}) == len(dicom)
+    volumes = ("a.nii", "a.nii.gz", "a.nii.nii.gz", "a.nii.nii.gz.nii.gz", "a.nii.gz.nii.gz")
+    assert written_name("a.nii.gz", ".nii.gz") == "a.nii.gz"
+    assert len({written_name(name, ".nii.gz") for name in volumes}) == len(volumes)
+
+
+def test_a_name_too_long_for_a_file_system_is_cut_and_stays_its_own():
+    """ä takes two bytes: 125 of them, a letter and .jpg are 255, and .png comes on top."""
+    one, other = (written_name(f"b/{'ä' * 125}{letter}.jpg", ".png") for letter in "xy")
+    assert one != other
+    for name in (one, other):
+        assert name.startswith(f"b/{'ä' * 100}")
+        assert name.endswith(".png")
+        assert 250 <= len(name.removeprefix("b/").encode()) <= 255
+
+
+def test_the_results_of_a_run_are_replaced_or_gone_on_with_only_when_asked_to(folder):
+    claim(folder)
     folder.save([NO_TUMOR], complete=True)
-    with pytest.raises(CascadeError, match=r"holds the results of an earlier run\n.*--overwrite"):
-        claim(folder, overwrite=False)
-    assert folder.mask("a.png").read_bytes() == b"mask"
+    with pytest.raises(CascadeError, match=r"holds the results of an earlier run\n.*--resume.*--overwrite"):
+        claim(folder)
     claim(folder, overwrite=True)
-    assert not folder.mask("a.png").exists()
-    assert json.loads(folder.json.read_text())["slices"] == []
+    claim(folder, resume=True)
+
+
+def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
+    for name in ("masks/a.png", "masks/b/c.png", "overlays/b/.writing-x", "overlays/a.png"):
+        (folder.out / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.out / name).write_bytes(b"")
+    clear(folder, keep=["masks/a.png"])
+    assert [path for path in folder.out.rglob("*") if path.is_file()] == [folder.out / "masks/a.png"]
+    assert not (folder.out / "masks/b").exists()
+
+
+def test_clearing_removes_what_a_killed_run_left_half_written_beside_the_tables(folder):
+    folder.out.mkdir()
+    (folder.out / ".writing-x").write_bytes(b"half a results.js")
+    clear(folder)
+    assert list(folder.out.iterdir()) == []
 
 
 def test_masks_that_no_run_wrote_are_never_touched(folder):
@@ -108,4 +159,4 @@ def test_masks_that_no_run_wrote_are_never_touched(folder):
 def test_a_folder_that_cannot_be_written_is_found_before_the_models_work(folder):
     folder.out.write_text("a file")
     with pytest.raises(CascadeError, match="cannot be written"):
-        claim(folder, overwrite=False)
+        folder.save([], complete=False)

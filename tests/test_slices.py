@@ -12,7 +12,7 @@ from PIL import Image
 
 from cascade.contract import SLICE_SIZE, Box
 from cascade.errors import CascadeError
-from cascade.slices import MIN_SIDE, Letterbox, checked, read_grey, read_slice
+from cascade.slices import MIN_SIDE, Letterbox, array_slice, checked, read_grey, read_slice
 
 RAMP = np.arange(400, dtype=np.float32).reshape(20, 20)  # 0 .. 399
 BYTES = (RAMP // 2).astype(np.uint8)  # 0 .. 199
@@ -77,9 +77,54 @@ def test_grey_stored_as_colour_keeps_its_values(tmp_path, mode):
     assert read_grey(tmp_path / "a.tif").tolist() == BYTES.tolist()
 
 
-def test_colour_becomes_its_luma(tmp_path):
-    Image.new("RGB", (20, 20), (200, 100, 50)).save(tmp_path / "a.png")
-    assert np.unique(read_grey(tmp_path / "a.png")).tolist() == [124]  # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+def marked(pixels, colour):
+    """(H, W) → (H, W, 3), one row of it in colour."""
+    channels = np.stack([pixels] * 3, axis=-1)
+    channels[0] = colour
+    return channels
+
+
+def test_coloured_marks_become_their_luma(tmp_path):
+    Image.fromarray(marked(BYTES, (200, 100, 50))).save(tmp_path / "a.png")
+    found = read_grey(tmp_path / "a.png")
+    assert np.unique(found[0]).tolist() == [124]  # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+    assert found[1:].tolist() == BYTES[1:].tolist()
+
+
+def coloured(share, deep=False):
+    """1,600 pixels in rows of 40, so many of them red, the others grey; of 16 bits in 12 of which the values lie."""
+    pixels = np.repeat(np.arange(1600)[:, None] // 8, 3, axis=1)
+    pixels[: round(share * 1600)] = (200, 0, 0)
+    return (pixels.astype(np.uint16) * 16 if deep else pixels.astype(np.uint8)).reshape(40, 40, 3)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_more_colour_than_marks_is_refused(tmp_path, deep):
+    def save(share):
+        tifffile.imwrite(tmp_path / "a.tif", coloured(share, deep), photometric="rgb")
+        return tmp_path / "a.tif"
+
+    assert read_grey(save(0.1)).shape == (40, 40)
+    with pytest.raises(CascadeError, match=r"a\.tif: is in colour over 11% of its pixels") as raised:
+        read_grey(save(0.11))
+    assert "in grey" in raised.value.fix
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
+def test_a_colour_photo_is_refused_however_it_is_stored(tmp_path, mode):
+    red, green = np.meshgrid(np.arange(0, 240, 6), np.arange(0, 240, 6))
+    photo = np.stack([red, green, 239 - red], axis=-1).astype(np.uint8)
+    Image.fromarray(photo).convert(mode).save(tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}")
+    with pytest.raises(CascadeError, match="is in colour"):
+        read_grey(next(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize("quality", [5, 50, 95])
+def test_the_noise_that_jpeg_puts_into_grey_is_no_colour(tmp_path, quality):
+    noise = np.random.default_rng(0).normal(0, 5, (64, 64, 3))
+    grey = np.add.outer(np.arange(64), np.arange(64))[..., None] * 1.5 + 30
+    Image.fromarray((grey + noise).astype(np.uint8)).save(tmp_path / "a.jpg", quality=quality)
+    assert read_grey(tmp_path / "a.jpg").std() > 20
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -102,10 +147,12 @@ def test_16_bit_colour_keeps_its_depth(tmp_path, colour):
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_16_bit_colour_tiff_becomes_its_luma_in_full_depth(tmp_path, planar):
-    channels = np.stack([np.full((20, 24), value, dtype=np.uint16) for value in (2000, 1000, 500)], axis=-1)
+    channels = marked(np.full((20, 24), 700, dtype=np.uint16), (2000, 1000, 500))
     stored = channels if planar == "contig" else np.moveaxis(channels, -1, 0)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planar)
-    assert np.allclose(read_grey(tmp_path / "a.tif"), 1242)  # 0.299 * 2000 + 0.587 * 1000 + 0.114 * 500
+    found = read_grey(tmp_path / "a.tif")
+    assert np.allclose(found[0], 1242)  # 0.299 * 2000 + 0.587 * 1000 + 0.114 * 500
+    assert np.allclose(found[1:], 700)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp"])
@@ -117,12 +164,12 @@ def test_several_pictures_in_one_file_are_refused(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore")  # pytest undoes the filter that the module sets
-@pytest.mark.parametrize("side", [8001, 9_500, 100_000])  # our limit; where Pillow warns; where Pillow raises
+@pytest.mark.parametrize("side", [4097, 9_500, 100_000])  # our limit; where Pillow warns; where Pillow raises
 def test_a_picture_far_larger_than_a_slice_is_refused_unopened(tmp_path, side):
     path = png(tmp_path / "a.png", side, side, 8, 0, b"")
     with pytest.raises(CascadeError, match="MRI slice") as raised:
         read_grey(path)
-    assert "64,000,000 pixels" in raised.value.fix
+    assert "16,777,216 pixels" in raised.value.fix
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged TIFF tags
@@ -255,3 +302,35 @@ def test_shrinking_averages_instead_of_skipping_pixels():
     stripes = np.tile(np.float32([0, 100]), (2048, 1024))  # every other column; skipping would give one flat value
     square = Letterbox(2048, 2048).square(stripes)
     assert np.abs(square[:, 8:-8] - 50).max() < 1
+
+
+def test_where_the_spacing_is_known_a_pixel_of_the_square_is_0_49_mm():
+    box = Letterbox(100, 200, (0.98, 0.49))
+    assert (box.scaled_height, box.scaled_width, box.top, box.left) == (200, 200, 156, 156)
+    square = box.square(np.full((100, 200), 7, dtype=np.float32))
+    assert np.array_equal(square, np.full((SLICE_SIZE, SLICE_SIZE), 7))
+    assert box.original_box(Box(156, 156, 356, 356)) == Box(0, 0, 200, 100)
+
+
+def test_a_field_of_view_that_would_not_fit_is_shrunk_and_keeps_its_proportions():
+    box = Letterbox(512, 256, (1.0, 1.0))  # 512 mm high: the square shows 250.88
+    assert (box.scaled_height, box.scaled_width) == (512, 256)
+
+
+def test_figshares_own_slices_stay_as_they_are():
+    pixels = np.random.default_rng(0).random((512, 512), dtype=np.float32)
+    assert Letterbox(512, 512, (0.49, 0.49)).square(pixels) is pixels
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 4, 5)), np.zeros(9), np.array([["a", "b"]]), np.zeros((20, 20), complex)]
+)
+def test_an_array_that_is_no_slice_is_refused(array):
+    with pytest.raises(CascadeError, match="is no slice"):
+        array_slice(array)
+
+
+def test_an_array_of_whole_numbers_is_a_slice():
+    found = array_slice(np.arange(400, dtype=np.int16).reshape(20, 20))
+    assert found.pixels.dtype == np.float32
+    assert found.pixels[1, 0] == 20

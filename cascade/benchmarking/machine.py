@@ -7,7 +7,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = ("cascade", "numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda")
+PACKAGES = (
+    *("cascade", "numpy", "pillow", "h5py", "nibabel", "pydicom", "highdicom"),
+    *("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda"),
+)
+"""Whose versions are told, where they are installed: what reads slices, and what runs models."""
+
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm")
 """Those that decide how fast convolutions go, by their names in /proc/cpuinfo: x86, then Arm."""
 
@@ -56,7 +61,7 @@ def this_machine() -> Machine:
         python=platform.python_version(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         settings={name: os.environ[name] for name in THREAD_SETTINGS if name in os.environ},
-        versions=_versions(),
+        versions=installed_versions(),
     )
 
 
@@ -103,7 +108,7 @@ def _memory_gb() -> float | None:
         return None
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
         try:

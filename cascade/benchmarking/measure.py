@@ -15,9 +15,11 @@ from cascade.backends import Backend, FloatArray, Outputs, Pending
 from cascade.errors import CascadeError
 from cascade.inputs import Inputs
 from cascade.pipeline import Cascade
-from cascade.predict import predict_slices, write_pictures
+from cascade.predict import predict_slices
+from cascade.record import Recorder, Work
 from cascade.results import ResultsFolder
 from cascade.slices import Letterbox, read_slice
+from cascade.sources.picture import Picture
 
 STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
 """In order. A backend on the CPU has neither upload nor download."""
@@ -138,10 +140,11 @@ def _stage_by_stage(backend: Backend, slices: Inputs, request: Request, out: Pat
         read_ms = _ms_since(began)
         predictions = cascade.predict_batch(read)
         writing = time.perf_counter()
+        recorder = Recorder(results)
         for name, slice_, found in zip(batch, read, predictions, strict=True):
-            row = write_pictures(results, name, slice_, found)
-            if row.status == "error":
-                raise CascadeError(row.problem, fix=row.fix)
+            recorder.found(Work(Picture(name, slices.path(name))), 0, slice_, found)
+        for row in recorder.failed:
+            raise CascadeError(row.problem, fix=row.fix)
         timed.last.stages_ms |= {"read": read_ms, "write": _ms_since(writing)}
         timed.last.total_ms = _ms_since(began)
         batches.append(timed.last)
@@ -171,7 +174,8 @@ def _end_to_end(backend: Backend, slices: Inputs, request: Request, folder: Path
         names.append(f"{number:06}{Path(name).suffix}")
         (links / names[-1]).symlink_to(slices.folder / name)
     results = ResultsFolder(folder / "results", links, request.overlays, {}, backend.description)
-    run = predict_slices(Cascade(backend), Inputs(links, names, {}), results, batch_size=request.batch_size)
+    sources = [Picture(name, links / name) for name in names]
+    run = predict_slices(Cascade(backend), sources, results, batch_size=request.batch_size)
     if run.failed:
         raise CascadeError(run.failed[0].problem, fix=run.failed[0].fix)
     return len(run.rows) / run.seconds

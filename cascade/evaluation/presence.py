@@ -32,7 +32,7 @@ class TumorFreeSlice:
 
 def look(cascade: Cascade, batch: Sequence[tuple[str, Slice]]) -> list[TumorFreeSlice]:
     """What the segmenter sees in slices, given with their paths, that show no tumor."""
-    letterboxes = [Letterbox(*item.pixels.shape) for _, item in batch]
+    letterboxes = [Letterbox.of(item) for _, item in batch]
     squares = np.stack([box.square(item.pixels) for box, (_, item) in zip(letterboxes, batch, strict=True)])[:, None]
     planes = [box.original(plane[0]) for box, plane in zip(letterboxes, cascade.segment(squares), strict=True)]
     return [

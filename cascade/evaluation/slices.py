@@ -12,7 +12,7 @@ from cascade.dataset import Record
 from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, chosen, dice, hausdorff95, iou
 from cascade.figshare import LabelledSlice
 from cascade.pipeline import Cascade
-from cascade.slices import FloatArray, Letterbox
+from cascade.slices import FloatArray, Letterbox, Slice
 
 CROPS = ("true_mask", "predicted_mask", "whole_slice")
 """What the classifier is shown as the mask. Their accuracies, side by side, tell which stage errs."""
@@ -51,7 +51,7 @@ class ScoredSlice:
 
 def score(cascade: Cascade, batch: Sequence[tuple[Record, LabelledSlice]]) -> list[ScoredSlice]:
     """Runs both models over the slices, the classifier under each of CROPS."""
-    letterboxes = [Letterbox(*labelled.pixels.shape) for _, labelled in batch]
+    letterboxes = [Letterbox.of(Slice(labelled.pixels, labelled.spacing_mm)) for _, labelled in batch]
     pairs = [(box, labelled) for box, (_, labelled) in zip(letterboxes, batch, strict=True)]
     squares = np.stack([box.square(labelled.pixels) for box, labelled in pairs])[:, None]
     true = np.stack([box.square(labelled.mask.astype(np.float32)) for box, labelled in pairs])[:, None]

@@ -1,0 +1,61 @@
+"""What is installed, what can run here, and which models: what to paste into a bug report."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cascade import __version__
+from cascade.backends import BACKENDS, open_backend
+from cascade.benchmarking.machine import this_machine
+from cascade.engines import ENGINES
+from cascade.errors import CascadeError
+from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+
+SCHEMA = "cascade info 1"
+
+
+def about(models: Path, engines: Path = ENGINES) -> dict[str, Any]:
+    """Ready for JSON; each backend is loaded, to see whether it can be. It names no person and no file of data."""
+    backends: dict[str, dict[str, str | bool]] = {}
+    for name in BACKENDS:
+        try:
+            backends[name] = {"runs": True, "what": open_backend(name, models, engines).backend.description}
+        except CascadeError as error:
+            backends[name] = {"runs": False, "what": error.problem}
+    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
+    return {
+        "schema": SCHEMA,
+        "cascade_version": __version__,
+        "models": {
+            name: {
+                "sha256": graph.sha256,
+                "megabytes": round(graph.path.stat().st_size / 1e6, 1),
+                **{key: graph.record[key] for key in ("date", "data", "validation") if key in graph.record},
+            }
+            for name, graph in graphs.items()
+        },
+        "backends": backends,
+        "machine": asdict(this_machine()),
+    }
+
+
+def info_table(content: dict[str, Any]) -> RenderableType:
+    """The same, for a person."""
+    machine = content["machine"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("cascade", content["cascade_version"])
+    for name, model in content["models"].items():
+        table.add_row(name, f"{model['sha256'][:12]}, {model['megabytes']} MB, of {model.get('date', 'unknown date')}")
+    for name, backend in content["backends"].items():
+        table.add_row(name, Text(str(backend["what"]), style="green" if backend["runs"] else "dim"))
+    table.add_row("processor", f"{machine['cpu']}, {machine['cpu_threads']} threads")
+    table.add_row("GPUs", "; ".join(machine["gpus"]) or "none")
+    table.add_row("system", f"{machine['os']}, Python {machine['python']}")
+    table.add_row("packages", ", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
+    return Group(table)

@@ -1,0 +1,120 @@
+"""What a run has done so far, input by input: how a killed run goes on without doing anything twice."""
+
+import json
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cascade.contract import Box
+from cascade.errors import CascadeError
+from cascade.files import sha256_of, write_atomically
+from cascade.results import JOURNAL, SliceResult
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One input, done.
+
+    name    of the input.
+    sha256  of its bytes (cascade/run_record.py: `content_sha256`).
+    rows    of its slices.
+    files   what was written for it: path below the results' folder → sha256.
+    """
+
+    name: str
+    sha256: str
+    rows: tuple[SliceResult, ...]
+    files: dict[str, str]
+
+    def stands(self, out: Path) -> bool:
+        """Whether all that was written for it is there, and as it was written."""
+        try:
+            return all(sha256_of(out / path) == sha256 for path, sha256 in self.files.items())
+        except OSError:
+            return False
+
+
+class Journal:
+    """Lines of JSON in the results' folder: what the run depends on, then an `Entry` each, added from any thread.
+
+    A line that was cut short by a kill is no entry.
+    """
+
+    def __init__(self, out: Path, depends_on: dict[str, Any], kept: Iterable[Entry] = ()) -> None:
+        """Begins anew, with the entries that are `kept`. Raises CascadeError where the folder cannot be written."""
+        self._path = out / JOURNAL
+        self._lock = threading.Lock()
+        lines = [json.dumps(depends_on), *(_line(entry) for entry in kept)]
+        write_atomically(self._path, "".join(f"{line}\n" for line in lines).encode())
+        self._file: BinaryIO = self._path.open("ab")
+
+    def add(self, entry: Entry) -> None:
+        """Raises CascadeError on a full disk."""
+        with self._lock:
+            try:
+                self._file.write(f"{_line(entry)}\n".encode())
+                self._file.flush()
+            except OSError as error:
+                raise CascadeError(
+                    f"{self._path}: cannot be written ({error.strerror})", fix="free space and go on with --resume"
+                ) from error
+
+    def save(self) -> None:
+        """Waits until the disk has what was added: a power failure takes no more than came after."""
+        with self._lock:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with suppress(OSError):  # of what is left over from an `add` that could not write it, and said so
+            self._file.close()
+
+
+def read_journal(out: Path, depends_on: dict[str, Any]) -> dict[str, Entry]:
+    """By name what an earlier run did that depended on the same; nothing where there was none or anything differs."""
+    try:
+        lines = (out / JOURNAL).read_bytes().split(b"\n")
+    except OSError:
+        return {}
+    entries: dict[str, Entry] = {}
+    if _parsed(lines[0]) != json.loads(json.dumps(depends_on)):
+        return {}
+    for line in lines[1:]:
+        if (content := _parsed(line)) and (entry := _entry(content)):
+            entries[entry.name] = entry
+    return entries
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry))
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _entry(content: dict[str, Any]) -> Entry | None:
+    try:
+        rows = tuple(_row(row) for row in content["rows"])
+        return Entry(str(content["name"]), str(content["sha256"]), rows, dict(content["files"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _row(content: dict[str, Any]) -> SliceResult:
+    known = {field.name: content[field.name] for field in fields(SliceResult)}
+    box, probabilities = known["box"], known["probabilities"]
+    return SliceResult(
+        **known
+        | {
+            "box": Box(*box) if box else None,
+            "probabilities": tuple(probabilities) if probabilities else None,
+            "notes": tuple(known["notes"]),
+        }
+    )

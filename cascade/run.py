@@ -1,0 +1,178 @@
+"""`cascade predict`: from paths to a folder of results, and the record of how they came about."""
+
+import json
+import platform
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cascade import __version__
+from cascade.benchmarking.machine import installed_versions
+from cascade.files import write_atomically
+from cascade.inputs import Inputs, find_slices
+from cascade.journal import Journal, read_journal
+from cascade.pipeline import Cascade
+from cascade.predict import Run, predict_slices
+from cascade.results import NOTE, ResultsFolder, claim, clear, written_files
+from cascade.sources import Source
+from cascade.sources.find import open_sources
+
+SCHEMA = "cascade run 1"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a user may choose of a run.
+
+    axis              of NIfTI volumes, along which slices lie; None takes that of the thickest.
+    recursive         whether to look into folders inside folders.
+    include, exclude  patterns of names (cascade/wanted.py).
+    overlays          whether pictures are drawn.
+    report            whether report.html is made.
+    keep_identifiers  whether a DICOM mask says whose it is.
+    overwrite         replace an earlier run's results.
+    resume            go on with an earlier run, and do nothing twice.
+    """
+
+    batch_size: int = 8
+    axis: int | None = None
+    recursive: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    overlays: bool = True
+    report: bool = True
+    keep_identifiers: bool = False
+    overwrite: bool = False
+    resume: bool = False
+
+
+Begin = Callable[[int], object]
+"""Called once with the number of slices."""
+
+Advance = Callable[[int], object]
+"""Called with how many more slices are done."""
+
+
+def predict_paths(
+    cascade: Cascade,
+    paths: Sequence[Path],
+    out: Path,
+    options: RunOptions = RunOptions(),
+    *,
+    begin: Begin = lambda count: None,
+    advance: Advance = lambda count: None,
+) -> Run:
+    """Finds the slices, does them, and leaves masks, overlays, results.csv, results.json, run.json and report.html.
+
+    Raises CascadeError, before anything is written, where there is nothing to do or the folder is not to be written.
+    """
+    with found_inputs(paths, out, options) as inputs:
+        sources, problems = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
+        folder = ResultsFolder(
+            *(out, inputs.folder, options.overlays, cascade.models, cascade.description, cascade.uncertain_below),
+            unpacked=inputs.unpacked,
+        )
+        claim(folder, overwrite=options.overwrite, resume=options.resume)
+        depends_on = what_results_depend_on(cascade, options)
+        done = read_journal(out, depends_on) if options.resume else {}
+        done = {source.name: done[source.name] for source in sources if source.name in done}
+        clear(folder, keep=(path for entry in done.values() for path in entry.files))
+        folder.save([], complete=False)
+        record = RunRecord(cascade, options, inputs, sources)
+        record.save(out, None)
+        begin(sum(source.count for source in sources))
+        journal = Journal(out, depends_on, done.values())
+        try:
+            run = predict_slices(
+                cascade,
+                sources,
+                folder,
+                batch_size=options.batch_size,
+                problems=problems,
+                journal=journal,
+                done=done,
+                advance=advance,
+            )
+        finally:
+            journal.close()
+        record.save(out, run)
+    if options.report:
+        from cascade.report import write_report
+
+        write_report(out)
+    return run
+
+
+@contextmanager
+def found_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Iterator[Inputs]:
+    """Zips lie unpacked in a temporary folder as long as this lasts."""
+    with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
+        yield find_slices(
+            paths,
+            written_files(out),
+            kinds=("picture", "nifti", "dicom"),
+            recursive=options.recursive,
+            include=options.include,
+            exclude=options.exclude,
+            unpack_into=Path(unpacked),
+        )
+
+
+def what_results_depend_on(cascade: Cascade, options: RunOptions) -> dict[str, Any]:
+    """Beside an input's own bytes: an earlier run's results stand only where all of this was the same."""
+    return {
+        "cascade_version": __version__,
+        "models": cascade.models,
+        "backend": cascade.description,
+        "axis": options.axis,
+        "overlays": options.overlays,
+        "keep_identifiers": options.keep_identifiers,
+    }
+
+
+class RunRecord:
+    """run.json: how the results came about, so that a figure in a paper can be traced to them."""
+
+    def __init__(self, cascade: Cascade, options: RunOptions, inputs: Inputs, sources: Sequence[Source]) -> None:
+        self._sources, self._folder = sources, inputs.folder
+        self._content: dict[str, Any] = {
+            "schema": SCHEMA,
+            "cascade_version": __version__,
+            "research_use_only": NOTE,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "backend": cascade.description,
+            "passed_over": cascade.passed_over,
+            "models": cascade.models,
+            "options": asdict(options),
+            "versions": {"python": platform.python_version(), **installed_versions()},
+            "platform": platform.platform(),
+        }
+
+    def save(self, out: Path, run: Run | None) -> None:
+        """At the start without a run, at its end with it."""
+        content = self._content | {"complete": run is not None and not run.interrupted}
+        if run:
+            content |= {
+                "seconds": round(run.seconds, 3),
+                "slices": dict(Counter(row.status for row in run.rows)),
+                "slices_of_an_earlier_run": run.resumed,
+                "failures": [{"slice": row.name, "problem": row.problem, "fix": row.fix} for row in run.failed],
+            }
+        hashes = run.sha256 if run else {}
+        content["inputs_folder"] = str(self._folder)
+        content["inputs"] = [
+            {
+                "name": source.name,
+                "slices": source.count,
+                "files": len(source.files),
+                "sha256": hashes.get(source.name) or None,
+                "notes": list(source.notes),
+            }
+            for source in self._sources
+        ]
+        write_atomically(out / "run.json", json.dumps(content, indent=1).encode())

@@ -1,0 +1,22 @@
+"""The bytes that an input is made of, as one number: whether it is still what it was."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from cascade.errors import CascadeError
+from cascade.files import sha256_of
+
+
+def content_sha256(files: Sequence[Path]) -> str:
+    """Of one file what `sha256sum` says; of several the digest of their digests, in their order.
+
+    Raises CascadeError for a file that cannot be read any more.
+    """
+    try:
+        digests = [sha256_of(path) for path in files]
+    except OSError as error:
+        raise CascadeError(
+            f"{error.filename}: could not be read to its end ({error.strerror})", fix="leave inputs alone during a run"
+        ) from error
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

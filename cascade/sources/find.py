@@ -1,0 +1,52 @@
+"""Files that were found → what they hold: pictures, volumes and series."""
+
+from pathlib import Path
+
+from cascade.errors import CascadeError
+from cascade.inputs import Inputs
+from cascade.sources import Source
+from cascade.sources.picture import Picture
+
+
+def open_sources(
+    inputs: Inputs, *, axis: int | None = None, keep_identifiers: bool = False
+) -> tuple[list[Source], dict[str, CascadeError]]:
+    """All that can be opened, sorted by name, each name once; and by name or path what cannot.
+
+    axis              of a NIfTI's stored array, along which its slices lie; None takes that of the thickest.
+    keep_identifiers  whether a DICOM mask says whose it is.
+    """
+    found: list[Source] = [Picture(name, inputs.path(name)) for name in inputs.of_kind("picture")]
+    problems = dict(inputs.problems)
+    if names := inputs.of_kind("nifti"):
+        from cascade.sources.nifti import open_nifti
+
+        for name in names:
+            try:
+                found.append(open_nifti(inputs.path(name), name, axis))
+            except CascadeError as error:
+                problems[name] = error
+    if names := inputs.of_kind("dicom"):
+        from cascade.sources.dicom import open_dicom
+
+        for root in sorted({inputs.root(name) for name in names}):
+            paths = {inputs.path(name): name for name in names if inputs.root(name) == root}
+            series, refused = open_dicom(list(paths), root, keep_identifiers=keep_identifiers)
+            found += series
+            problems |= {paths[path]: error for path, error in refused.items()}
+    return sorted(found, key=lambda source: source.name), problems
+
+
+def open_source(path: Path, axis: int | None = None) -> Source:
+    """The one source that a file, or a folder of one DICOM series, is.
+
+    Raises CascadeError where it cannot be opened, or is several.
+    """
+    from cascade.inputs import find_slices
+
+    sources, problems = open_sources(find_slices([path], kinds=("picture", "nifti", "dicom")), axis=axis)
+    for error in problems.values():
+        raise error
+    if len(sources) != 1:
+        raise CascadeError(f"{path}: holds {len(sources)} pictures, volumes or series", fix="give one of them")
+    return sources[0]

@@ -1,0 +1,185 @@
+"""One small, whole file of every kind that is read; and, as a program, a run of the stub cascade in its own process.
+
+python tests/hostile_files.py FOLDER OUT
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gzip
+import hashlib
+import io
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import tifffile
+from dicom_files import image, multi_frame
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from stub_cascade import cascade_of
+
+from cascade.errors import CascadeError
+from cascade.run import RunOptions, predict_paths
+
+ROOT = Path(__file__).parent.parent
+MOST_MEMORY = 4 * 2**30
+MOST_CPU_SECONDS = 300
+MOST_SECONDS = 3000  # a machine may have a hundred other things to do
+
+SIDE = 32
+RAMP = np.add.outer(np.arange(SIDE), 2 * np.arange(SIDE)).astype(np.uint8)  # 0 .. 93
+RAMP[8:16, 10:20] = 250
+HEAD = np.stack([RAMP // 2, RAMP, RAMP[::-1]])
+
+KINDS = (
+    *("grey.png", "deep.png", "palette.png", "marks.png", "alpha.png", "deep-colour.png", "grey.jpg", "marks.jpg"),
+    *("grey.tif", "deep.tif", "float.tif", "packed.tif", "deep-colour.tif", "grey.bmp", "grey.webp", "slice.mat"),
+    *("head.nii", "head.nii.gz", "raw.dcm", "rle.dcm", "jpeg.dcm", "jpeg2000.dcm", "frames.dcm", "some.zip"),
+)
+
+
+def whole_file(kind: str, number: int = 0) -> bytes:
+    """Its bytes. number  tells DICOM files apart, so that no two are of one series."""
+    if kind.endswith(".dcm"):
+        return _dicom(kind, number)
+    if kind == "some.zip":
+        return zipped({"a.png": whole_file("grey.png"), "b/raw.dcm": whole_file("raw.dcm", number)})
+    return _other(kind)
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return content.getvalue()
+
+
+def encoded(pixels: np.ndarray, form: str, mode: str = "", **options: object) -> bytes:
+    content = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    (picture.convert(mode) if mode else picture).save(content, form, **options)
+    return content.getvalue()
+
+
+def nifti(array: np.ndarray, **fields: object) -> bytes:
+    """`fields` are written into its header as they are."""
+    content = bytearray(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])).to_bytes())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    for field, value in fields.items():
+        header[field] = value
+    content[:348] = header.binaryblock
+    return bytes(content)
+
+
+def mat(**fields: object) -> bytes:
+    """The struct cjdata with these fields."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, value in fields.items():
+            file[f"cjdata/{name}"] = value
+    return content.getvalue()
+
+
+def dicom(pixels: np.ndarray = RAMP, number: int = 0, **changes: object) -> bytes:
+    """A series of its own for each number. A change to None leaves the element out."""
+    content = io.BytesIO()
+    dataset = _alone(image(pixels, **{"PixelSpacing": [0.98, 0.98], **changes}), number)
+    dataset.save_as(content, enforce_file_format=True)
+    return content.getvalue()
+
+
+@cache
+def _other(kind: str) -> bytes:
+    name, form = kind.split(".", 1)
+    marks = np.stack([RAMP] * 3, axis=-1)
+    marks[0] = (250, 120, 0)
+    deep = RAMP.astype(np.uint16) * 40
+    if form == "mat":
+        return mat(image=RAMP.astype(np.int16).T)
+    if form in ("nii", "nii.gz"):
+        content = nifti(HEAD.T.astype(np.int16))
+        return gzip.compress(content, mtime=0) if form == "nii.gz" else content
+    if name == "deep-colour":
+        import png
+
+        content = io.BytesIO()
+        colours = np.stack([deep] * 3, axis=-1)
+        if form == "png":
+            png.Writer(SIDE, SIDE, greyscale=False, bitdepth=16).write(content, colours.reshape(SIDE, -1).tolist())
+        else:
+            tifffile.imwrite(content, colours, photometric="rgb")
+        return content.getvalue()
+    pixels = {"deep": deep, "float": RAMP.astype(np.float32), "marks": marks}.get(name, RAMP)
+    mode = {"palette": "P", "alpha": "RGBA"}.get(name, "")
+    options = {"compression": "tiff_lzw"} if name == "packed" else {"lossless": True} if form == "webp" else {}
+    return encoded(pixels, {"jpg": "JPEG", "tif": "TIFF"}.get(form, form.upper()), mode, **options)
+
+
+def _dicom(kind: str, number: int) -> bytes:
+    if kind == "frames.dcm":
+        frames = HEAD[[0, 1, 2, 0, 1, 2]].astype(np.uint16)
+        dataset = multi_frame(frames, frame_groups=_at_a_millimetre)
+        content = io.BytesIO()
+        _alone(dataset, number).save_as(content, enforce_file_format=True)
+        return content.getvalue()
+    if kind == "raw.dcm":
+        return dicom(RAMP.astype(np.uint16) * 2, number)
+    dataset = _alone(image(RAMP, PixelSpacing=[0.98, 0.98]), number)
+    if kind == "rle.dcm":
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    else:
+        form, syntax = {"jpeg.dcm": ("JPEG", JPEGBaseline8Bit), "jpeg2000.dcm": ("JPEG2000", JPEG2000Lossless)}[kind]
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.PixelData = encapsulate([encoded(RAMP, form, **({"no_jp2": True} if form == "JPEG2000" else {}))])
+        dataset["PixelData"].is_undefined_length = True
+    content = io.BytesIO()
+    dataset.save_as(content, enforce_file_format=True)
+    return content.getvalue()
+
+
+def _at_a_millimetre(frame: int) -> dict[str, dict[str, object]]:
+    return {"PixelMeasuresSequence": {"PixelSpacing": [0.98, 0.98], "SliceThickness": 2.5}}
+
+
+def _alone(dataset, number: int):
+    """With UIDs of which no flipped bits make another number's."""
+    digits = str(int(hashlib.sha256(str(number).encode()).hexdigest()[:16], 16)).zfill(20)
+    dataset.SeriesInstanceUID = f"1.2.3.2{digits}"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4{digits}"
+    return dataset
+
+
+def run_alone(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """A run within bounds of memory and time, and with no files of its own but in `out` and `out`.tmp."""
+    temporary = out.with_suffix(".tmp")
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(folder), str(out)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+
+
+def main() -> None:
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
+    try:
+        run = predict_paths(cascade_of(), [Path(sys.argv[1])], Path(sys.argv[2]), RunOptions(batch_size=16))
+    except CascadeError as error:
+        print(error)
+        sys.exit(1)
+    sys.exit(run.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Masks of DICOM images are segmentations that other readers lay over their sources, and that name nobody."""
+
+from __future__ import annotations
+
+import io
+
+import highdicom.seg
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import HEAD, MARKER, PLANTED, SECONDARY_CAPTURE, TEXTS, image, multi_frame, position, series, write
+from PIL import Image
+
+from cascade.sources.dicom import open_dicom
+
+sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade[dev]'")
+
+
+def opened(paths, root, **options):
+    (source,), problems = open_dicom(paths, root, **options)
+    assert problems == {}
+    return source
+
+
+def marked(source):
+    """Masks of the pixels of value 4000, which is one."""
+    return np.stack([source.read(index).pixels >= 4000 for index in range(source.count)])
+
+
+def place(volume, wanted):
+    """Where in space SimpleITK sees the one voxel of this value; it shows masks as 0 and 255."""
+    (index,) = np.argwhere(sitk.GetArrayFromImage(volume) == wanted)
+    return np.array(volume.TransformIndexToPhysicalPoint([int(number) for number in index[::-1]]))
+
+
+def read_series(paths):
+    """SimpleITK's own reading of the files, in the order that it finds itself."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(paths[0].parent)))
+    return reader.Execute()
+
+
+def elements(dataset):
+    """All elements, at any depth."""
+    for element in dataset:
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from elements(item)
+
+
+def test_another_reader_finds_the_tumor_of_a_series_where_its_source_has_it(tmp_path):
+    paths = series(tmp_path / "scan")
+    source = opened(paths, tmp_path)
+    (tmp_path / "mask.dcm").write_bytes(source.mask_bytes(marked(source)))
+    volume, mask = read_series(paths), sitk.ReadImage(tmp_path / "mask.dcm")
+    assert mask.GetSize() == volume.GetSize()
+    assert mask.GetSpacing() == pytest.approx(volume.GetSpacing())
+    rows_and_columns = np.s_[:, :2]  # frames may follow each other either way, each with its position
+    directions = [np.reshape(image.GetDirection(), (3, 3))[rows_and_columns] for image in (mask, volume)]
+    assert np.allclose(*directions)
+    assert place(mask, 255) == pytest.approx(place(volume, 4000), abs=1e-4)
+
+
+def test_each_frame_refers_to_the_file_that_it_was_found_in(tmp_path):
+    source = opened(series(tmp_path / "scan"), tmp_path)
+    seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))
+    uids = [f"1.2.3.4.{index + 1}" for index in range(len(HEAD))]
+    found = seg.get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.argwhere(found).tolist() == [list(MARKER)]
+    assert (seg.FrameOfReferenceUID, seg.StudyInstanceUID) == ("1.2.3.3", "1.2.3.1")
+    assert seg.SeriesInstanceUID != "1.2.3.2"
+
+
+def test_it_says_that_an_algorithm_found_a_neoplasm(tmp_path):
+    source = opened(series(tmp_path / "scan"), tmp_path)
+    seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))
+    (segment,) = seg.SegmentSequence
+    assert (
+        segment.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "49755003"
+    )  # morphologically abnormal structure
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "108369006"  # neoplasm
+    assert segment.SegmentAlgorithmType == "AUTOMATIC"
+    assert segment.SegmentAlgorithmName == "cascade"
+    assert seg.SegmentationType == "BINARY"
+
+
+def test_frames_of_a_multi_frame_file_keep_their_stored_order(tmp_path):
+    path = write(tmp_path / "a.dcm", multi_frame())
+    source = opened([path], tmp_path)
+    content = source.mask_bytes(marked(source))
+    (tmp_path / "mask.dcm").write_bytes(content)
+    seg = highdicom.seg.segread(io.BytesIO(content))
+    frames = seg.get_pixels_by_source_frame("1.2.3.4.1", range(1, 7), combine_segments=True)
+    assert np.argwhere(frames).tolist() == [[4, *MARKER[1:]]]  # slice 4 is stored as the fifth frame
+    sitk_mask = place(sitk.ReadImage(tmp_path / "mask.dcm"), 255)
+    assert sitk_mask == pytest.approx(place(read_series(series(tmp_path / "scan")), 4000), abs=1e-4)
+
+
+def test_a_single_image_has_a_segmentation_too(tmp_path):
+    path = write(tmp_path / "a.dcm", image(HEAD[4]))
+    source = opened([path], tmp_path)
+    (tmp_path / "mask.dcm").write_bytes(source.mask_bytes(marked(source)))
+    assert place(sitk.ReadImage(tmp_path / "mask.dcm"), 255) == pytest.approx(place(sitk.ReadImage(path), 4000))
+
+
+def test_a_mask_without_tumor_is_valid_and_has_every_slice(tmp_path):
+    source = opened(series(tmp_path / "scan"), tmp_path)
+    (tmp_path / "mask.dcm").write_bytes(source.mask_bytes(np.zeros((6, 20, 24), bool)))
+    assert sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "mask.dcm")).shape == (6, 20, 24)
+    assert highdicom.seg.segread(tmp_path / "mask.dcm").NumberOfFrames == 6
+
+
+@pytest.mark.parametrize("kind", ["series", "multi-frame"])
+def test_nothing_of_the_patient_or_the_study_is_in_it_but_uids(tmp_path, kind):
+    paths = series(tmp_path / "scan") if kind == "series" else [write(tmp_path / "a.dcm", multi_frame())]
+    source = opened(paths, tmp_path)
+    content = source.mask_bytes(marked(source))
+    assert PLANTED.encode() in paths[0].read_bytes()
+    for text in {*TEXTS.values(), PLANTED} - {"F"}:
+        assert text.encode() not in content
+    seg = pydicom.dcmread(io.BytesIO(content))
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyID"):
+        assert not seg[keyword].value
+    days = {element.value[:8] for element in elements(seg) if element.VR in ("DA", "DT") and element.value}
+    assert days == {seg.ContentDate}  # when the mask was made
+
+
+def test_identifiers_are_kept_only_when_asked_for(tmp_path):
+    paths = series(tmp_path / "scan", PatientName="PLANTED^JÖRG", SpecificCharacterSet="ISO_IR 100")
+    source = opened(paths, tmp_path, keep_identifiers=True)
+    seg = pydicom.dcmread(io.BytesIO(source.mask_bytes(marked(source))))
+    assert seg.PatientName == "PLANTED^JÖRG"
+    for keyword in ("PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID"):
+        assert seg[keyword].value == TEXTS[keyword]
+    assert seg.AccessionNumber == TEXTS["AccessionNumber"]
+    assert seg.ReferringPhysicianName == TEXTS["ReferringPhysicianName"]
+    assert "InstitutionName" not in seg
+    assert not any("PLANTED" in note for note in source.notes)
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom warns of such values when the test writes them
+def test_identifiers_out_of_order_are_kept_as_they_are(tmp_path):
+    odd = {"PatientSex": "UNKNOWN", "PatientBirthDate": "someday", "PatientID": ["1", "2"], "StudyTime": "noon"}
+    source = opened([write(tmp_path / "a.dcm", image(HEAD[4], **odd))], tmp_path, keep_identifiers=True)
+    seg = pydicom.dcmread(io.BytesIO(source.mask_bytes(marked(source))))
+    assert {keyword: seg[keyword].value for keyword in odd} == odd
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"SliceThickness": None},
+        {"SOPClassUID": SECONDARY_CAPTURE},
+        {"LossyImageCompression": "01"},
+        {"SOPInstanceUID": "1.2"},
+    ],
+    ids=str,
+)
+def test_headers_less_complete_than_they_should_be_are_enough_for_a_segmentation(tmp_path, changes):
+    paths = series(tmp_path / "scan", **changes)
+    source = opened(paths[:2] + paths[3:], tmp_path)  # and one slice is missing
+    (tmp_path / "mask.dcm").write_bytes(source.mask_bytes(marked(source)))
+    seg = highdicom.seg.segread(tmp_path / "mask.dcm")
+    places = [group.PlanePositionSequence[0].ImagePositionPatient for group in seg.PerFrameFunctionalGroupsSequence]
+    tumor = [place for place, frame in zip(places, seg.pixel_array, strict=True) if frame.any()]
+    assert tumor == [position(4)]
+
+
+@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "ImagePositionPatient", "SliceThickness", "SOPInstanceUID"])
+def test_where_the_header_does_not_place_an_image_its_mask_is_a_png_and_a_note_says_so(tmp_path, missing):
+    dataset = image(HEAD[4], **{missing: None})
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2"
+    source = opened([write(tmp_path / "a.dcm", dataset)], tmp_path)
+    assert source.mask_suffix == ".png"
+    assert any("mask is a PNG" in note for note in source.notes)
+    mask = np.asarray(Image.open(io.BytesIO(source.mask_bytes(marked(source)))))
+    assert np.argwhere(mask).tolist() == [list(MARKER[1:])]
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom warns of it when the test writes it
+def test_a_name_in_place_of_a_uid_is_not_repeated(tmp_path):
+    source = opened([write(tmp_path / "a.dcm", image(HEAD[4], FrameOfReferenceUID="PLANTED"))], tmp_path)
+    assert source.mask_suffix == ".png"
+    assert PLANTED.encode() not in source.mask_bytes(marked(source))

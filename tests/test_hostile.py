@@ -1,0 +1,509 @@
+"""Inputs that lie, names that trick, disks that fill: each gets its reason, and the rest is done."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from dicom_files import TEXTS, series
+from hostile_files import HEAD, KINDS, RAMP, ROOT, dicom, encoded, mat, nifti, run_alone, whole_file, zipped
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from stub_cascade import cascade_of, rows_of
+from test_cli import models as models
+
+from cascade.errors import CascadeError
+from cascade.run import RunOptions, predict_paths
+
+QUICK = RunOptions(report=False)
+GOOD = "good.png"
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    (folder / GOOD).write_bytes(whole_file("grey.png"))
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def put(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def files_below(folder):
+    """By path relative to it, of real files and links."""
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def check_left(out, rows):
+    """What the rows name is there, nothing else lies below masks and overlays, and nothing is half-written."""
+    named = {Path(row[key]) for row in rows for key in ("mask", "overlay") if row[key]}
+    written = files_below(out)
+    assert named == {path for path in written if path.parts[0] in ("masks", "overlays")}
+    assert not [path for path in written if path.name.startswith(".writing-")]
+
+
+# --- what is in files -------------------------------------------------------------------------------------------------
+
+
+def declared_png(width, height):
+    """One that only says so."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def float_tiff(value):
+    pixels = RAMP.astype(np.float32)
+    pixels[3, 4] = value
+    return encoded(pixels, "TIFF")
+
+
+def mat_file(write):
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        write(file)
+    return content.getvalue()
+
+
+def of_nowhere(file):
+    file.create_dataset("cjdata/image", (10**6, 10**6), np.uint8, chunks=(64, 64))
+
+
+def of_passwords(file):
+    file.create_dataset("cjdata/image", (20, 20), np.uint8, external=[("/etc/passwd", 0, 400)])
+
+
+def of_another_file(file):
+    file["cjdata/image"] = h5py.ExternalLink("/etc/passwd", "image")
+
+
+def of_a_circle(file):
+    file["cjdata/image"] = h5py.SoftLink("/cjdata/image")
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+def photo():
+    red, green = np.meshgrid(np.arange(0, 240, 5), np.arange(0, 240, 5))
+    return np.stack([red, green, 239 - red], axis=-1).astype(np.uint8)
+
+
+DAMAGED = "cut short, damaged"
+NO_PICTURE = "cannot be read as a picture"
+NO_MAT = "cannot be read as a MATLAB"
+LIES = {
+    **{f"empty/{kind}": (lambda: b"", "") for kind in KINDS},
+    **{f"half/{kind}": (lambda kind=kind: half(whole_file(kind, 100 + KINDS.index(kind))), "") for kind in KINDS},
+    "nan.tif": (lambda: float_tiff(np.nan), "NaN or infinite"),
+    "infinite.tif": (lambda: float_tiff(np.inf), "NaN or infinite"),
+    "nan.mat": (lambda: mat(image=np.where(RAMP == 7, np.nan, RAMP)), "NaN or infinite"),
+    "beyond-float32.mat": (lambda: mat(image=np.where(RAMP == 7, 1e300, RAMP)), "NaN or infinite"),
+    "nan.nii": (lambda: nifti(np.where(HEAD == 7, np.nan, HEAD).T.astype(np.float32)), "NaN or infinite"),
+    "beyond-float32.nii": (lambda: nifti(HEAD.T.astype(np.int16), scl_slope=3e38, scl_inter=1), "NaN or infinite"),
+    "fill.tif": (lambda: float_tiff(-3e38), "no MRI signal"),
+    "black.png": (lambda: encoded(0 * RAMP, "PNG"), "every pixel has the same value"),
+    "constant.dcm": (lambda: dicom(0 * RAMP + 9, 1), "every pixel has the same value"),
+    "dot.png": (lambda: encoded(RAMP[:1, :1], "PNG"), "too small"),
+    "thread.png": (lambda: encoded(np.zeros((1, 20_000), np.uint8), "PNG"), "too small"),
+    "wire.png": (lambda: encoded(np.zeros((20_000, 1), np.uint8), "PNG"), "too small"),
+    "bomb.png": (lambda: declared_png(100_000, 100_000), "larger than any MRI slice"),
+    "large.png": (lambda: declared_png(5000, 5000), "no MRI slice"),
+    "bomb.nii.gz": (lambda: gzip.compress(nifti(HEAD.T, dim=[3, 30_000, 30_000, 30_000, 1, 1, 1, 1])), "no MRI volume"),
+    "bomb.dcm": (lambda: dicom(number=2, Rows=65_535, Columns=65_535), "no MRI volume"),
+    "bomb.mat": (lambda: mat_file(of_nowhere), "1,000,000,000,000 numbers"),
+    "bomb.zip": (lambda: zipped({"zeros.png": bytes(2**24 + 1)}), "unpacks to more than"),
+    "slip.zip": (lambda: zipped({"../../slipped.png": whole_file("grey.png")}), "leads out of the archive"),
+    "photo.png": (lambda: encoded(photo(), "PNG"), "is in colour"),
+    "no-field.mat": (lambda: mat(label=1.0), "has no field"),
+    "text.mat": (lambda: mat(image="a text"), NO_MAT),
+    "group.mat": (lambda: mat(**{"image/image": RAMP}), NO_MAT),
+    "pairs.mat": (lambda: mat(image=np.zeros((20, 20), dtype=[("a", "u1"), ("b", "f4")])), NO_MAT),
+    "struct.mat": (lambda: mat_file(lambda file: file.create_dataset("cjdata", data=RAMP)), NO_MAT),
+    "shuffled.mat": (lambda: mat(image=[[1.0]], label=RAMP), "too small"),
+    "flat.mat": (lambda: mat(image=np.arange(400)), "not one 2-D slice"),
+    "volume.mat": (lambda: mat(image=HEAD), "not one 2-D slice"),
+    "passwords.mat": (lambda: mat_file(of_passwords), "lies in another file"),
+    "another-file.mat": (lambda: mat_file(of_another_file), "lies in another file"),
+    "circle.mat": (lambda: mat_file(of_a_circle), NO_MAT),
+    "old.mat": (lambda: b"MATLAB 5.0 MAT-file".ljust(600), "older format"),
+    "frames.dcm": (lambda: dicom(number=3, NumberOfFrames="1000000000"), "no MRI volume"),
+    "bits.dcm": (lambda: dicom(number=4, BitsAllocated=7), "what its pixels are"),
+    "stored.dcm": (lambda: dicom(number=5, BitsStored=40), "pixels cannot be read"),
+    "slope.dcm": (lambda: dicom(number=6, RescaleSlope="1e300", RescaleIntercept="0"), "RescaleSlope is not"),
+    "no-slope.dcm": (lambda: dicom(number=7, RescaleSlope="0", RescaleIntercept="0"), "RescaleSlope is 0"),
+    "far.dcm": (lambda: dicom(number=8, ImagePositionPatient=["1e308"] * 3), "ImagePositionPatient is not"),
+    "flat.dcm": (lambda: dicom(number=9, ImageOrientationPatient=[0, 0, 0, 0, 0, 0]), "perpendicular"),
+    "metres.dcm": (lambda: dicom(number=10, PixelSpacing=["0.00098"] * 2), "mm show no head"),
+    "wide.dcm": (lambda: dicom(number=11, PixelSpacing=["1e10", "1e-10"]), "mm show no head"),
+    "colour.dcm": (lambda: dicom(number=12, PhotometricInterpretation="PALETTE COLOR"), "holds colour"),
+    "other.dcm": (lambda: dicom(number=13, Modality="CT"), "not MR"),
+    "series/number": (lambda: dicom(number=14, InstanceNumber="99999999999"), None),
+    "metres.nii": (lambda: nifti(HEAD.T, pixdim=[1, 0.00098, 0.00098, 0.005, 1, 1, 1, 1], sform_code=0), "no head"),
+    "no-axes.nii": (lambda: nifti(HEAD.T, dim=[9, 32, 32, 3, 1, 1, 1, 1]), "9 axes"),
+    "negative.nii": (lambda: nifti(HEAD.T, dim=[3, -32, 32, 3, 1, 1, 1, 1]), "without voxels"),
+    "type.nii": (lambda: nifti(HEAD.T, datatype=1234), DAMAGED),
+    "place.nii": (lambda: nifti(HEAD.T, srow_x=[np.nan] * 4), "no place"),
+    "renamed.nii": (lambda: whole_file("grey.png"), "does not begin as NIfTI"),
+    "renamed.png": (lambda: whole_file("raw.dcm"), NO_PICTURE),
+    "renamed.dcm": (lambda: whole_file("grey.png"), "does not begin as DICOM"),
+}
+"""By name, a file's content and what is said of it; None where it is done after all."""
+
+
+@pytest.fixture(scope="module")
+def lies(tmp_path_factory):
+    """The folder of all these, and of a picture in a folder that is called like a picture."""
+    folder = tmp_path_factory.mktemp("lies") / "scans"
+    for name, (content, _) in LIES.items():
+        put(folder / name, content())
+    for name in (GOOD, "folder.png/good.nii.gz"):
+        put(folder / name, whole_file("head.nii.gz" if name.endswith("gz") else "grey.png"))
+    for name in ("loop.png", "loop"):
+        (folder / name).symlink_to(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows_of_lies(lies):
+    ended = run_alone(lies, lies.parent / "out")
+    assert (ended.returncode, ended.stderr) == (2, "")
+    return rows_of(lies.parent / "out")
+
+
+@pytest.mark.parametrize("name", [name for name, (_, problem) in LIES.items() if problem is not None])
+def test_a_file_that_lies_has_a_row_that_says_why_and_what_to_do(rows_of_lies, lies, name):
+    problem = LIES[name][1]
+    rows = [row for row in rows_of_lies if row["slice"].removeprefix(f"{lies}/").startswith(name)]
+    failed = [row for row in rows if row["status"] == "error"]
+    assert failed
+    for row in failed:
+        assert problem in f"{row['problem']} {row['fix']}"
+        assert name in row["problem"]
+        assert row["fix"]
+        assert row["mask"] is row["overlay"] is row["class"] is row["mask_pixels"] is None
+
+
+def test_beside_files_that_lie_the_others_are_done_and_nothing_else_is_written(rows_of_lies, lies):
+    done = {row["slice"]: row["status"] for row in rows_of_lies if row["status"] != "error"}
+    assert done[GOOD] == done["folder.png/good.nii.gz/1"] == done["series/number"] == "tumor"
+    check_left(lies.parent / "out", rows_of_lies)
+    assert sorted(path.name for path in lies.parent.iterdir()) == ["out", "out.tmp", "scans"]
+    assert not list((lies.parent / "out.tmp").iterdir())
+    assert not [path for path in lies.parent.parent.rglob("slipped.png")]
+
+
+def test_links_in_a_circle_are_named(rows_of_lies, lies):
+    (row,) = [row for row in rows_of_lies if row["slice"] == str(lies / "loop.png")]
+    assert "leads nowhere" in row["problem"]
+
+
+def test_the_command_says_so_in_words(scans, models, out):
+    """Neither tracebacks nor warnings of the libraries reach the user, and no name moves the terminal's cursor."""
+    for kind in KINDS:
+        put(scans / kind, half(whole_file(kind)))
+    put(scans / "!\x1b[2J\u202e.png", b"")
+    command = [sys.executable, "-m", "cascade", "predict", str(scans), "--out", str(out), "--models", str(models)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run([*command, "--backend", "onnxruntime"], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert "failed: " in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Warning" not in ended.stderr
+    assert "\x1b" not in ended.stderr
+    assert "!\\x1b[2J\\u202e.png" in ended.stderr
+
+
+def test_more_bytes_than_a_volume_promised_are_never_unpacked(scans, out):
+    bomb = gzip.compress(nifti(HEAD.T.astype(np.int16)), 1) + gzip.compress(bytes(2**28), 1)
+    put(scans / "bomb.nii.gz", bomb)
+    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
+    assert len(rows_of(out)) == 4
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.nii", "a.mat", "a.dcm", "a.zip"])
+def test_a_file_that_may_not_be_read_is_named(scans, out, name):
+    path = put(scans / name, whole_file("grey.png"))
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything, as root may")
+    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
+    (row,) = [row for row in rows_of(out) if row["status"] == "error"]
+    assert "permission" in f"{row['problem']} {row['fix']}"
+
+
+def test_marks_and_grey_stored_as_colour_are_no_photo(scans, out):
+    for kind in ("marks.png", "marks.jpg", "alpha.png", "palette.png", "deep-colour.tif"):
+        put(scans / kind, whole_file(kind))
+    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
+
+
+# --- what files are called --------------------------------------------------------------------------------------------
+
+NAMES = (
+    *("caf\u00e9.png", "cafe\u0301.png"),  # one name to the eye: composed, decomposed
+    *("\u05e9\u05dc\u05d5\u05dd.png", "\u202egnp.exe.png", "\U0001f9e0\u200d\u2695\ufe0f.png", "two\nlines.png"),
+    *("\x1b[31mred\x07.png", "\udcff\udcfe.png", "=1+1.png", "-.png", " .png", "a;b,c.png", '"quoted".png'),
+    *("A.png", "a.png", "a.PNG", "<script>.png", "%00.png", "CON.png", "results.json.png"),
+    *("x" * 251 + ".png", "x" * 251 + ".jpg", "\u8111" * 83 + ".webp"),
+)
+
+
+def test_any_name_has_its_own_results(scans, out):
+    jpeg, webp = whole_file("grey.jpg"), whole_file("grey.webp")
+    for name in NAMES:
+        put(scans / name, {".jpg": jpeg, ".webp": webp}.get(Path(name).suffix, whole_file("grey.png")))
+    put(scans / ("9" * 255), dicom(number=1))
+    put(scans / ("8" * 255), dicom(number=2, ImagePositionPatient=None))
+    run = predict_paths(cascade_of(), [scans], out)
+    rows = rows_of(out)
+    assert run.exit_code == 0
+    assert {row["slice"] for row in rows} == {*NAMES, GOOD, "9" * 255, "8" * 255}
+    assert len({row[key] for row in rows for key in ("mask", "overlay")}) == 2 * len(rows)
+    check_left(out, rows)
+    resumed = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+    assert resumed.resumed == len(rows)
+
+
+def test_a_path_too_long_for_the_results_is_named(scans, tmp_path):
+    """The input is within what the file system takes, its results would not be."""
+    deep = scans.joinpath(*["x" * 99] * 38)
+    put(deep / "a.png", whole_file("grey.png"))
+    out = tmp_path.joinpath(*["o" * 99] * 3)
+    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
+    (row,) = [row for row in rows_of(out) if row["status"] == "error"]
+    assert "too long" in row["problem"]
+    assert "shorter" in row["fix"]
+    check_left(out, rows_of(out))
+
+
+def test_a_nameless_dicom_file_and_a_picture_of_its_name_are_two(scans, out):
+    put(scans / "IM1", dicom(number=1))
+    put(scans / "IM2", dicom(number=2, ImagePositionPatient=None))
+    for name in ("IM1.png", "IM2.png", "IM2.dicom.png"):
+        put(scans / name, whole_file("grey.png"))
+    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
+    rows = rows_of(out)
+    assert len({row["mask"] for row in rows}) == len({row["overlay"] for row in rows}) == len(rows) == 6
+    check_left(out, rows)
+
+
+def test_where_two_results_would_still_share_a_name_one_is_done_and_the_other_told_so(scans, out):
+    put(scans / "IM1", whole_file("frames.dcm"))
+    put(scans / "IM1.dicom/0.png", whole_file("grey.png"))
+    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
+    failed = [row for row in rows_of(out) if row["status"] == "error"]
+    assert len(failed) == 1
+    assert "is where the results of" in failed[0]["problem"]
+
+
+def test_what_is_given_twice_is_done_once_and_a_zip_is_not_the_folder_beside_it(scans, out):
+    put(scans / "study/a.png", whole_file("grey.png"))
+    put(scans / "study.zip", zipped({"a.png": whole_file("grey.png"), "study.zip/a.png": whole_file("grey.png")}))
+    given = [scans, scans, scans / GOOD, scans / "study" / ".." / GOOD, scans / "study.zip"]
+    assert predict_paths(cascade_of(), given, out, QUICK).exit_code == 0
+    rows = rows_of(out)
+    names = [GOOD, "study.zip/a.png", "study.zip/study.zip/a.png", "study/a.png"]
+    assert [row["slice"] for row in rows] == names
+    check_left(out, rows)
+
+
+# --- where results go -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", [".", "results", "study/results"])
+def test_results_may_lie_in_the_input_folder(scans, below):
+    put(scans / "study/a.png", whole_file("grey.png"))
+    inputs = {path: (scans / path).read_bytes() for path in files_below(scans)}
+    for options in (QUICK, RunOptions(overwrite=True), RunOptions(resume=True)):
+        assert len(predict_paths(cascade_of(), [scans], scans / below, options).rows) == 2
+    assert inputs == {path: (scans / path).read_bytes() for path in inputs}
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_done(scans, tmp_path):
+    put(tmp_path / "file", b"")
+    for out in (tmp_path / "file", tmp_path / "file" / "out", scans / GOOD):
+        with pytest.raises(CascadeError, match="cannot be written"):
+            predict_paths(cascade_of(), [scans], out, QUICK)
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if not os.access(tmp_path / "closed", os.W_OK):
+        with pytest.raises(CascadeError, match="cannot be written"):
+            predict_paths(cascade_of(), [scans], tmp_path / "closed" / "out", QUICK)
+    assert files_below(tmp_path) == {Path("file"), Path("scans") / GOOD}
+
+
+class FullDisk(io.RawIOBase):
+    """A file on a disk that has no more than `room[0]` bytes left: what is written may stop in the middle."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def write(self, content):
+        if self.room[0] <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.raw.write(bytes(content[: self.room[0]]))
+        self.room[0] -= written
+        return written
+
+    def close(self):
+        super().close()
+        self.file.close()
+
+
+@pytest.mark.parametrize("room", [0, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000])
+def test_on_a_full_disk_nothing_is_half_written_and_resuming_completes_the_run(scans, out, tmp_path, monkeypatch, room):
+    for number in range(4):
+        put(scans / f"{number}.png", whole_file("grey.png"))
+    put(scans / "head.nii.gz", whole_file("head.nii.gz"))
+    left, io_open = [room], io.open
+
+    def open_(file, mode="r", *arguments, **options):
+        opened = io_open(file, mode, *arguments, **options)
+        return io.BufferedWriter(FullDisk(opened, left)) if mode in ("wb", "ab") else opened
+
+    with monkeypatch.context() as full:
+        full.setattr(io, "open", open_)
+        try:
+            said = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=2)).failed[0].problem
+        except CascadeError as error:
+            said = error.problem
+    assert "No space left on device" in said
+    assert left == [0]
+    for path in out.rglob("*"):
+        assert not path.name.startswith(".writing-")
+        if path.suffix == ".png":
+            Image.open(path).load()
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+    run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=2, resume=True))
+    assert (run.exit_code, len(run.rows)) == (0, 8)
+    check_left(out, rows_of(out))
+
+
+def test_a_disk_that_is_really_full(scans, tmp_path):
+    (tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(tmp_path / "small")]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root may mount a small disk")
+    try:
+        for number in range(20):
+            put(scans / f"{number}.png", whole_file("grey.png"))
+        out = tmp_path / "small" / "out"
+        ended = run_alone(scans, out)
+        assert ended.returncode in (1, 2)
+        assert "No space left" in (ended.stdout or str(rows_of(out)))
+        assert ended.stderr == ""
+        assert not list(out.rglob(".writing-*"))
+        subprocess.run([*mount[:3], "-o", "remount,size=10m", *mount[5:]], check=True)
+        assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).exit_code == 0
+        check_left(out, rows_of(out))
+    finally:
+        subprocess.run(["umount", str(tmp_path / "small")], check=True)
+
+
+# --- whom files name --------------------------------------------------------------------------------------------------
+
+PLANTED = (b"PLANTED", b"19410203", b"19990203", b"1941:02:03")
+
+
+def plant(folder):
+    """Names, numbers and dates wherever a format has a place for them. What files are called is repeated: it is no lie
+    of theirs that results go by it.
+    """
+    series(folder / "series", PixelSpacing=[0.98, 0.98])
+    put(folder / "frames", whole_file("frames.dcm", 1))
+    put(folder / "alone", dicom(number=2, **TEXTS))
+    image = nibabel.Nifti1Image(HEAD.T.astype(np.int16), np.diag([0.98, 0.98, 5.0, 1.0]))
+    for field in ("descrip", "aux_file", "db_name", "intent_name"):
+        image.header[field] = b"PLANTED^JANE"
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"PLANTED^JANE 19410203"))
+    nibabel.save(image, folder / "head.nii")
+    nibabel.save(image, folder / "head.nii.gz")
+    text = PngInfo()
+    text.add_text("Patient", "PLANTED^JANE")
+    text.add_itxt("Born", "19410203", zip=True)
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0132], exif[0x013B] = "PLANTED", "1941:02:03 00:00:00", "PLANTED^JANE"
+    picture = Image.fromarray(RAMP)
+    picture.save(folder / "text.png", pnginfo=text, exif=exif)
+    picture.save(folder / "exif.jpg", exif=exif, comment="PLANTED")
+    picture.save(folder / "exif.webp", exif=exif, xmp=b"PLANTED")
+    tags = {"description": "PLANTED", "software": "PLANTED", "datetime": "1941:02:03 00:00:00"}
+    tifffile.imwrite(folder / "tags.tif", RAMP, **tags)
+    put(folder / "patient.mat", mat(image=RAMP.astype(np.int16), PID="PLANTED-1"))
+    with zipfile.ZipFile(folder / "study.zip", "w") as archive:
+        archive.comment = b"PLANTED"
+        archive.write(folder / "text.png", "text.png")
+        archive.writestr("deep.dcm", dicom(number=3, **TEXTS))
+    put(folder / "broken.dcm", dicom(number=4, **TEXTS, Modality="PLANTED", Rows=None))
+    put(folder / "broken.png", b"PLANTED^JANE")
+
+
+def unpacked(content):
+    """The bytes, and those that they unpack to."""
+    yield content
+    if content.startswith(b"\x1f\x8b"):
+        yield gzip.decompress(content)
+    if content.startswith(b"\x89PNG"):
+        yield repr(Image.open(io.BytesIO(content)).info).encode()
+
+
+def planted_in(folder):
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file()
+        for content in unpacked(path.read_bytes())
+        if any(text in content for text in PLANTED)
+    }
+
+
+def test_nothing_that_files_say_of_a_patient_reaches_the_results(scans, out, tmp_path):
+    plant(scans)
+    assert len(planted_in(scans)) >= 10
+    run = predict_paths(cascade_of(), [scans], out)
+    assert {Path(row.name).name for row in run.failed} == {"broken.dcm", "broken.png"}
+    assert len(run.rows) > 20
+    assert planted_in(out) == set()
+    predict_paths(cascade_of(), [scans], tmp_path / "kept", RunOptions(keep_identifiers=True))
+    kept = planted_in(tmp_path / "kept")
+    assert kept
+    assert all(name.endswith(".seg.dcm") for name in kept)
+    assert str(pydicom.dcmread(tmp_path / "kept" / "masks/alone.seg.dcm").PatientID) == "PLANTED-1"

@@ -1,0 +1,230 @@
+"""A whole run: what it leaves, what it can be traced by, and how it goes on after a kill."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from stub_cascade import MODELS, BrightIsTumor, cascade_of, rows_of
+
+from cascade.errors import CascadeError
+from cascade.files import sha256_of
+from cascade.run import RunOptions, predict_paths
+
+
+class Counting(BrightIsTumor):
+    """Knows how many slices went through it."""
+
+    def __init__(self):
+        self.slices = 0
+
+    def run(self, slice):
+        self.slices += len(slice)
+        return super().run(slice)
+
+
+def picture(seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 100, (48, 48)).astype(np.uint8)
+    pixels[10:20, 20:30] = 255
+    return pixels
+
+
+def save(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(seed)).save(path)
+
+
+def save_volume(path):
+    """Three slices of 32 x 32 along the last axis: nothing, a bright square, a blank one."""
+    array = np.zeros((32, 32, 3), dtype=np.float32)
+    array[..., 0] = np.arange(32)
+    array[..., 1] = np.arange(32)
+    array[4:10, 8:20, 1] = 320  # of the pixels enlarged to twice their number the same ones are above 200
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), path)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def test_a_volume_gets_a_row_a_slice_and_one_mask_in_its_own_geometry(scans, out):
+    save_volume(scans / "p/head.nii.gz")
+    run = predict_paths(cascade_of(), [scans], out)
+    assert run.exit_code == 0
+    assert [(row["slice"], row["index"], row["status"]) for row in rows_of(out)] == [
+        ("p/head.nii.gz/0", 0, "no_tumor"),
+        ("p/head.nii.gz/1", 1, "tumor"),
+        ("p/head.nii.gz/2", 2, "no_tumor"),
+    ]
+    (blank,) = [row for row in rows_of(out) if row["notes"]]
+    assert (blank["index"], blank["notes"]) == (2, "blank")
+    tumor = rows_of(out)[1]
+    assert tumor["overlay"].endswith("head.nii.gz/1.png")
+    assert (out / tumor["overlay"]).is_file()
+    assert tumor["mask_mm2"] == pytest.approx(tumor["mask_pixels"] * 0.98 * 0.98, abs=0.01)
+    mask, volume = nibabel.load(out / tumor["mask"]), nibabel.load(scans / "p/head.nii.gz")
+    assert np.array_equal(mask.affine, volume.affine)
+    assert np.array_equal(np.asarray(mask.dataobj) > 0, np.asarray(volume.dataobj) > 200)
+
+
+def test_a_slice_is_shown_at_the_scale_that_the_models_know(scans, out):
+    """48 pixels of 0.98 mm are 96 of the square's, whatever else would fit."""
+    seen = []
+
+    class Looks(BrightIsTumor):
+        def run(self, slice):
+            seen.append(slice)
+            return super().run(slice)
+
+    save_volume(scans / "head.nii")
+    predict_paths(cascade_of(Looks()), [scans], out)
+    rows, columns = np.nonzero(seen[0][1, 0] > 200)
+    sides = sorted([rows.max() + 1 - rows.min(), columns.max() + 1 - columns.min()])
+    assert sides == pytest.approx([12, 24], abs=1)
+
+
+def test_zips_are_done_like_folders(scans, out):
+    save(scans / "a.png")
+    with zipfile.ZipFile(scans / "study.zip", "w") as archive:
+        archive.write(scans / "a.png", "inner/b.png")
+    predict_paths(cascade_of(), [scans], out)
+    assert [row["slice"] for row in rows_of(out)] == ["a.png", "study.zip/inner/b.png"]
+    assert (out / "masks/study.zip/inner/b.png").is_file()
+
+
+def test_run_json_traces_every_input_model_option_and_failure(scans, out):
+    save(scans / "a.png")
+    (scans / "broken.png").write_bytes(b"not a picture")
+    run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=3))
+    record = json.loads((out / "run.json").read_text())
+    assert run.exit_code == 2
+    assert record["complete"] is True
+    assert record["models"] == MODELS
+    assert record["options"]["batch_size"] == 3
+    assert record["slices"] == {"tumor": 1, "error": 1}
+    assert {item["name"]: item["sha256"] for item in record["inputs"]}["a.png"] == sha256_of(scans / "a.png")
+    assert [failure["slice"] for failure in record["failures"]] == ["broken.png"]
+    assert "numpy" in record["versions"]
+
+
+def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled(scans, out):
+    for number in range(6):
+        save(scans / f"{number}.png", number)
+    predict_paths(cascade_of(), [scans], out)
+    again = Counting()
+    run = predict_paths(cascade_of(again), [scans], out, RunOptions(resume=True))
+    assert (again.slices, run.resumed, len(rows_of(out))) == (0, 6, 6)
+    save(scans / "1.png", 77)
+    (out / "masks/2.png").write_bytes(b"half a m")
+    (out / "overlays/3.png").unlink()
+    save(scans / "6.png", 6)
+    (scans / "0.png").unlink()
+    again = Counting()
+    run = predict_paths(cascade_of(again), [scans], out, RunOptions(resume=True))
+    assert (again.slices, run.resumed) == (4, 2)
+    assert [row["slice"] for row in rows_of(out)] == [f"{number}.png" for number in range(1, 7)]
+    assert not (out / "masks/0.png").exists()
+    assert Image.open(out / "masks/2.png").size == (48, 48)
+
+
+def test_other_models_do_all_anew(scans, out):
+    save(scans / "a.png")
+    predict_paths(cascade_of(), [scans], out)
+    again = Counting()
+    predict_paths(cascade_of(again, {**MODELS, "segmenter": "other"}), [scans], out, RunOptions(resume=True))
+    assert again.slices == 1
+
+
+def test_a_journal_whose_last_line_was_cut_short_counts_up_to_there(scans, out):
+    for number in range(3):
+        save(scans / f"{number}.png", number)
+    predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=1))
+    journal = out / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    again = Counting()
+    predict_paths(cascade_of(again), [scans], out, RunOptions(resume=True))
+    assert again.slices == 1
+
+
+def test_results_are_not_resumed_over_those_of_another_program(scans, out):
+    save(scans / "a.png")
+    (out / "masks").mkdir(parents=True)
+    with pytest.raises(CascadeError, match="no run wrote it"):
+        predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+
+
+def test_the_results_of_a_run_inside_its_input_folder_are_never_its_input(scans):
+    save(scans / "a.png")
+    save_volume(scans / "head.nii.gz")
+    first = predict_paths(cascade_of(), [scans], scans / "results")
+    second = predict_paths(cascade_of(), [scans], scans / "results", RunOptions(overwrite=True))
+    assert len(first.rows) == len(second.rows) == 4
+
+
+KILL_50_TIMES = """
+import os, random, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, 'tests')
+from stub_cascade import BrightIsTumor, cascade_of
+from cascade.run import RunOptions, predict_paths
+
+class Slow(BrightIsTumor):
+    def run(self, slice):
+        time.sleep(0.06)
+        return super().run(slice)
+
+def go_on():
+    options = RunOptions(batch_size=2, resume=True, report=False)
+    predict_paths(cascade_of(Slow()), [Path(sys.argv[1])], Path(sys.argv[2]), options)
+
+moments, killed = random.Random(0), 0
+for _ in range(50):
+    child = os.fork()
+    if child == 0:
+        go_on()
+        os._exit(0)
+    time.sleep(moments.uniform(0, 0.1))
+    os.kill(child, signal.SIGKILL)
+    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+go_on()
+print(killed)
+"""
+
+
+def what_stays(out):
+    """All that a run leaves, but for times."""
+    content = json.loads((out / "results.json").read_text())
+    rows = [{key: value for key, value in row.items() if key != "latency_ms"} for row in content.pop("slices")]
+    files = {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for below in ("masks", "overlays")
+        for path in (out / below).rglob("*")
+        if path.is_file()
+    }
+    return content, rows, files
+
+
+def test_a_run_killed_50_times_ends_as_one_that_never_was(scans, out, tmp_path):
+    for number in range(60):
+        save(scans / f"{number:02}.png", number)
+    save_volume(scans / "head.nii.gz")
+    predict_paths(cascade_of(), [scans], tmp_path / "whole", RunOptions(batch_size=2, report=False))
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", KILL_50_TIMES, str(scans), str(out)]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert int(ended.stdout) >= 40  # the others had come to their end before
+    assert what_stays(out) == what_stays(tmp_path / "whole")
