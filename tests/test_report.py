@@ -48,7 +48,7 @@ def no_tumor(name):
 
 
 def failed(name, problem="a.png: is blank", fix="leave blank slices out"):
-    return SliceResult.failed(name, CascadeError(problem, fix=fix))
+    return SliceResult(name, "error", problem=problem, fix=fix)
 
 
 FIVE = [
