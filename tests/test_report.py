@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -65,12 +66,16 @@ def write_results(out, rows, *, complete=True, inputs="/data"):
     folder = ResultsFolder(
         out, Path(inputs), overlays=True, models={"segmenter": "a" * 64}, backend="ONNX Runtime", uncertain_below=0.6
     )
+    saved = []
     for row in rows:
         if row.status != "error":
-            for path, height in ((folder.mask(row.name), 300), (folder.overlay(row.name), 320)):
+            mask, overlay = folder.mask(row.name), folder.overlay(row.name)
+            for path, height in ((mask, 300), (overlay, 320)):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("L", (400, height), 90).save(path)
-    folder.save(rows, complete=complete)
+            row = replace(row, mask=mask.relative_to(out).as_posix(), overlay=overlay.relative_to(out).as_posix())
+        saved.append(row)
+    folder.save(saved, complete=complete)
     return out
 
 
@@ -270,10 +275,18 @@ def test_an_unfinished_run_is_told(tmp_path):
     assert "The run did not get to its end" in page_of(write_results(tmp_path, FIVE[:2], complete=False)).text
 
 
+def test_a_slice_of_a_volume_has_its_picture_though_its_mask_is_none(tmp_path):
+    out = write_results(tmp_path, [tumor("head.nii.gz/07", index=7)])
+    (tmp_path / "masks/volume.nii.gz").write_bytes(b"of all slices")
+    change(out, mask="masks/volume.nii.gz")
+    (record,) = report_of(out).slices
+    assert record["picture"].startswith("data:image/webp")
+
+
 def test_unknown_and_missing_keys_and_nan_are_tolerated(tmp_path):
     write_results(tmp_path, [])
     content = {
-        "schema": "cascade results 1",
+        "schema": "cascade results 2",
         "slices": [{"slice": "a", "status": "tumor", "new": [1]}, {"slice": "b", "mask_mm2": float("nan")}],
     }
     (tmp_path / "results.json").write_text(json.dumps(content))
@@ -290,9 +303,9 @@ def test_unknown_and_missing_keys_and_nan_are_tolerated(tmp_path):
         ("{not JSON", "holds no results"),
         ("[]", "holds no results"),
         ('{"schema": "another", "slices": []}', "holds no results"),
-        ('{"schema": "cascade results 1"}', "holds no results"),
-        ('{"schema": "cascade results 1", "slices": [{"slice": 1}]}', "holds no results"),
-        ('{"schema": "cascade results 1", "slices": [[]]}', "holds no results"),
+        ('{"schema": "cascade results 2"}', "holds no results"),
+        ('{"schema": "cascade results 2", "slices": [{"slice": 1}]}', "holds no results"),
+        ('{"schema": "cascade results 2", "slices": [[]]}', "holds no results"),
     ],
 )
 def test_without_readable_results_there_is_no_report(tmp_path, content, problem):
@@ -689,7 +702,7 @@ def test_print_has_no_controls_and_is_light(browser):
 
 def test_a_slice_of_which_nothing_is_known_can_be_opened(chromium, tmp_path):
     write_results(tmp_path, [])
-    content = {"schema": "cascade results 1", "slices": [{"slice": "a", "status": "tumor"}, {"slice": "b"}]}
+    content = {"schema": "cascade results 2", "slices": [{"slice": "a", "status": "tumor"}, {"slice": "b"}]}
     (tmp_path / "results.json").write_text(json.dumps(content))
     browser = Browser(chromium, tmp_path)
     browser.click(".card")

@@ -45,11 +45,12 @@ def _file(out: Path, relative: str | None) -> Path | None:
 
 
 def _picture(out: Path, record: Record) -> str | None:
-    """Without the overlay's caption, which would be too small to read: the mask tells how large the slice is."""
+    """Without the overlay's caption, which would be too small to read: a mask of one slice tells how large that is."""
     try:
         with Image.open(out / record["overlay"]) as overlay:
             picture = overlay.convert("RGB")
-        if mask := _file(out, record.get("mask")):
+        mask = _file(out, record.get("mask"))
+        if mask and mask.suffix == ".png":
             with Image.open(mask) as image:
                 picture = picture.crop((0, 0, *image.size))
         picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
