@@ -279,7 +279,7 @@ def test_a_slice_of_a_volume_has_its_picture_though_its_mask_is_none(tmp_path):
     out = write_results(tmp_path, [tumor("head.nii.gz/07", index=7)])
     (tmp_path / "masks/volume.nii.gz").write_bytes(b"of all slices")
     change(out, mask="masks/volume.nii.gz")
-    (record,) = report_of(out).slices
+    (record,) = page_of(out).slices
     assert record["picture"].startswith("data:image/webp")
 
 
