@@ -84,4 +84,4 @@ def test_the_engine_of_the_shipped_segmenter_is_built_ahead_of_time(tensorrt, tm
     graph = find_graph("segmenter")
     built = build_plan(tensorrt, to_fp16(onnx.load(graph.path)).SerializeToString(), Batches(), capabilities=["8.6"])
     assert 6e6 < len(built.plan) < 20e6
-    assert sum(layer.type == "CONVOLUTION" for layer in built.layers) == 59
+    assert sum(layer.type == "CONVOLUTION" for layer in built.layers) == 60  # of the network 59, and what enlarges
