@@ -21,9 +21,9 @@ def found():
     return dict(zip(names, Cascade.open().predict_batch([read_slice(SAMPLES / name) for name in names]), strict=True))
 
 
-def test_the_shipped_models_were_made_of_each_other_and_of_one_split():
+def test_the_shipped_models_were_calibrated_with_each_other_and_are_of_one_split():
     segmenter, classifier = find_graph(SEGMENTER), find_graph(CLASSIFIER)
-    assert classifier.record["settings"]["segmenter_sha256"] == segmenter.sha256
+    assert classifier.record["calibration"]["segmenter_sha256"] == segmenter.sha256
     assert classifier.record["settings"]["split_sha256"] == segmenter.record["settings"]["split_sha256"]
 
 
@@ -52,3 +52,8 @@ def test_the_shipped_classifier_names_most_simulated_tumors(found):
         name for name, expected in EXPECTED.items() if expected["class"] and found[name].label == expected["class"]
     ]
     assert len(right) >= 7, right
+
+
+def test_in_the_simulated_slice_without_a_tumor_none_is_seen(found):
+    (name,) = [name for name, expected in EXPECTED.items() if expected["class"] is None]
+    assert found[name].label is None

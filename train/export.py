@@ -70,9 +70,11 @@ def export_model(
         )
         graph, outputs = SegmenterGraph(network, threshold).eval(), [PROBABILITY]
     else:
+        segmenter = find_graph(SEGMENTER, models)
         temperature, calibration = calibrate(
-            validation_logits(network, store, draw_masks(store, find_graph(SEGMENTER, models))), store.labels
+            validation_logits(network, store, draw_masks(store, segmenter)), store.labels
         )
+        calibration["segmenter_sha256"] = segmenter.sha256
         graph, outputs = ClassifierGraph(network, temperature).eval(), [CLASS_PROBABILITY, BOX]
     inputs = _compared(name, store)
     content = to_onnx(graph, inputs, outputs).SerializeToString()
