@@ -97,8 +97,9 @@ def most_alike(slices: Tensor, people: Tensor) -> Tensor:
 
 
 def grown(mask: Tensor, by: int) -> Tensor:
-    """(1, H, W) bool → wider by that many pixels on each side."""
-    return F.max_pool2d(mask.float(), 2 * by + 1, stride=1, padding=by) > 0
+    """(1, H, W) bool → wider by that many pixels on each side, along one axis after the other."""
+    wider = F.max_pool2d(mask.float(), (1, 2 * by + 1), stride=1, padding=(0, by))
+    return F.max_pool2d(wider, (2 * by + 1, 1), stride=1, padding=(by, 0)) > 0
 
 
 def faded_in(slice_: Tensor, tissue: Tensor, hole: Tensor, ring: Tensor) -> Tensor:
