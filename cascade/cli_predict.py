@@ -1,6 +1,5 @@
 """The command `cascade predict`; what it calls is imported when it runs."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -121,5 +120,5 @@ def predict(
         )
     console.print(Group(*failures(run)) if quiet else run_report(run, out, options, verbose=verbose), soft_wrap=True)
     if as_json:
-        print(json.dumps(json.loads((out / "results.json").read_text()), indent=1))
+        print((out / "results.json").read_text())
     raise typer.Exit(run.exit_code)

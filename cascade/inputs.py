@@ -2,10 +2,10 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from cascade.archives import LIMITS, Limits, unpacked
 from cascade.errors import CascadeError
@@ -14,14 +14,6 @@ from cascade.wanted import Kind, Wanted, named_kind
 
 PROBLEMS_SHOWN = 20
 """An error that ends the run names this many and counts the rest."""
-
-
-class Listed(NamedTuple):
-    """A slice that would be done. size  in bytes; None where the file has gone since it was found."""
-
-    name: str
-    kind: Kind
-    size: int | None
 
 
 @dataclass(frozen=True)
@@ -57,15 +49,6 @@ class Inputs:
     def of_kind(self, kind: Kind) -> list[str]:
         """The names of one kind, sorted."""
         return [name for name in self.names if self.kind(name) == kind]
-
-    def listed(self) -> Iterator[Listed]:
-        """What a run would do."""
-        for name in self.names:
-            try:
-                size = self.path(name).stat().st_size
-            except OSError:
-                size = None
-            yield Listed(name, self.kind(name), size)
 
 
 def find_slices(

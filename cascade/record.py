@@ -76,10 +76,6 @@ class Recorder:
         self._lock = threading.Lock()
         self._saved = time.monotonic()
 
-    @property
-    def failed(self) -> list[SliceResult]:
-        return [row for row in self.rows if row.status == "error"]
-
     def take_over(self, entry: Entry) -> None:
         """What an earlier run did."""
         self.rows += entry.rows

@@ -14,7 +14,7 @@ from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import TEMPORARY, sha256_of_bytes, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
-from cascade.slices import SLICE_SUFFIXES
+from cascade.wanted import KINDS, SUFFIXES
 
 SCHEMA = "cascade results 2"
 JOURNAL = "journal.jsonl"
@@ -25,7 +25,7 @@ DICOM_MASK = ".seg.dcm"
 NAMELESS = ".dicom"
 """No input's suffix: what is written for one that has none bears it."""
 
-INPUT_SUFFIXES = (*SLICE_SUFFIXES, ".nii", ".nii.gz", ".dcm", ".ima", NAMELESS)
+INPUT_SUFFIXES = (*(suffix for kind in KINDS for suffix in SUFFIXES[kind]), NAMELESS)
 
 MOST_BYTES = 255
 """Of a file's name, on all common file systems."""
@@ -220,8 +220,8 @@ def _cut(name: str, suffix: str) -> str:
 def claim(folder: ResultsFolder, *, overwrite: bool = False, resume: bool = False) -> None:
     """Makes sure that the folder is the run's to write: empty, or with `overwrite` or `resume` an earlier run's.
 
-    Raises CascadeError where it cannot be written, holds results and neither is asked for, or holds anything that a run
-    would replace and none wrote. Nothing is removed yet.
+    Raises CascadeError where it holds results and neither is asked for, or anything that a run would replace and none
+    wrote. Nothing is removed yet.
     """
     written = [path for path in written_files(folder.out) if path.exists()]
     if written:

@@ -18,9 +18,11 @@ from cascade.inputs import Inputs, find_slices
 from cascade.journal import Journal, read_journal
 from cascade.pipeline import Cascade
 from cascade.predict import Run, predict_slices
+from cascade.record import Advance
 from cascade.results import NOTE, ResultsFolder, claim, clear, written_files
 from cascade.sources import Source
 from cascade.sources.find import open_sources
+from cascade.wanted import KINDS
 
 SCHEMA = "cascade run 1"
 
@@ -53,9 +55,6 @@ class RunOptions:
 
 Begin = Callable[[int], object]
 """Called once with the number of slices."""
-
-Advance = Callable[[int], object]
-"""Called with how many more slices are done."""
 
 
 def predict_paths(
@@ -115,7 +114,7 @@ def found_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Itera
         yield find_slices(
             paths,
             written_files(out),
-            kinds=("picture", "nifti", "dicom"),
+            kinds=KINDS,
             recursive=options.recursive,
             include=options.include,
             exclude=options.exclude,

@@ -22,14 +22,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutations", type=int, default=2000, help="damaged files that tests/test_fuzz.py makes")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Trainings first: their loaders fork, and a process in which OpenVINO and TensorRT have run has threads by then.
-
-    One run of several ended with a segmentation fault at that place.
-    """
-    items.sort(key=lambda item: item.path.name != "test_training.py")
-
-
 def _write_mat(
     path: Path,
     pixels: np.ndarray | None = None,

@@ -40,7 +40,7 @@ from pydicom.uid import (
 
 from cascade.errors import CascadeError
 from cascade.slices import BlankSlice
-from cascade.sources.dicom import is_dicom, open_dicom
+from cascade.sources.dicom import open_dicom
 
 
 def opened(paths, root):
@@ -63,21 +63,6 @@ def refusal(path):
     assert PLANTED not in error.problem
     assert error.fix
     return error.problem
-
-
-def test_dicom_is_told_by_its_suffix_or_its_mark(tmp_path):
-    (scan,) = series(tmp_path, HEAD[:1])
-    for name in ("a.DCM", "text", "DICOMDIR", "short"):
-        (tmp_path / name).write_bytes(scan.read_bytes() if name == "DICOMDIR" else b"no image" * (name == "text") * 30)
-    assert {path.name: is_dicom(path) for path in tmp_path.iterdir()} == {
-        "IM0001": True,
-        "a.DCM": True,
-        "text": False,
-        "DICOMDIR": False,
-        "short": False,
-    }
-    assert not is_dicom(tmp_path)
-    assert not is_dicom(tmp_path / "missing")
 
 
 def test_slices_follow_each_other_as_they_lie_in_space_whatever_their_names_and_numbers(tmp_path):

@@ -126,7 +126,7 @@ def test_by_default_volumes_and_zips_are_not_taken(scans):
     assert "is no slice, going by its name" in inputs.problems[str(scans / "study.zip")].problem
 
 
-def test_kinds_are_told_apart_and_listed_with_their_sizes(scans):
+def test_kinds_are_told_apart(scans):
     put(scans, "v.nii.gz", "c.IMA", content=b"12345")
     put(scans, "IM0001", "1.2.840.9", content=DICOM)
     put(scans, "README")
@@ -134,15 +134,7 @@ def test_kinds_are_told_apart_and_listed_with_their_sizes(scans):
     assert inputs.of_kind("picture") == ["a.png", "b/1.mat", "b/a.JPG"]
     assert inputs.of_kind("nifti") == ["v.nii.gz"]
     assert inputs.of_kind("dicom") == ["1.2.840.9", "IM0001", "c.IMA"]
-    assert ("v.nii.gz", "nifti", 5) in list(inputs.listed())
-    assert ("IM0001", "dicom", 132) in list(inputs.listed())
     assert inputs.left_out[str(scans / "README")] == "is no slice"
-
-
-def test_a_file_that_vanishes_is_listed_without_a_size(scans):
-    inputs = find_slices([scans])
-    (scans / "a.png").unlink()
-    assert next(iter(inputs.listed())) == ("a.png", "picture", None)
 
 
 def test_only_what_lies_directly_in_a_folder_where_that_is_asked_for(scans, tmp_path):

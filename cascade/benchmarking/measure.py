@@ -143,8 +143,9 @@ def _stage_by_stage(backend: Backend, slices: Inputs, request: Request, out: Pat
         recorder = Recorder(results)
         for name, slice_, found in zip(batch, read, predictions, strict=True):
             recorder.found(Work(Picture(name, slices.path(name))), 0, slice_, found)
-        for row in recorder.failed:
-            raise CascadeError(row.problem, fix=row.fix)
+        for row in recorder.rows:
+            if row.status == "error":
+                raise CascadeError(row.problem, fix=row.fix)
         timed.last.stages_ms |= {"read": read_ms, "write": _ms_since(writing)}
         timed.last.total_ms = _ms_since(began)
         batches.append(timed.last)

@@ -15,6 +15,9 @@ MAX_VOXELS = 512**3
 MAX_SLICES = 4096
 """Of one volume."""
 
+FIELD_MM = (10.0, 2000.0)
+"""Least and greatest side of a slice: beyond, the header's unit of length is wrong, and the models would see a dot."""
+
 
 class Source(Protocol):
     """What was given as one thing and gets one mask file: a picture, a NIfTI volume, a DICOM series.
@@ -61,10 +64,6 @@ class Source(Protocol):
     def close(self) -> None:
         """Lets go of pixels held in memory; `read` would load them again."""
         ...
-
-
-FIELD_MM = (10.0, 2000.0)
-"""Least and greatest side of a slice: beyond, the header's unit of length is wrong, and the models would see a dot."""
 
 
 def check_size(path: Path, count: int, height: int, width: int, spacing_mm: tuple[float, float] | None) -> None:

@@ -41,19 +41,6 @@ PIXEL_TAGS = (
 )
 
 
-def is_dicom(path: Path) -> bool:
-    """Going by the suffix .dcm or the mark that DICOM files bear; a disc's table of contents (DICOMDIR) is none."""
-    if path.name.upper() == "DICOMDIR":
-        return False
-    if path.suffix.lower() == ".dcm":
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def open_dicom(
     paths: Sequence[Path], root: Path, *, keep_identifiers: bool = False
 ) -> tuple[list[Source], dict[Path, CascadeError]]:

@@ -305,7 +305,8 @@ def _groups(dataset: Dataset, frame: int, sequence: str) -> Dataset:
     shared, own = (dataset.get(keyword) or [] for keyword in GROUPS)
     for groups in [*own[frame : frame + 1], *shared[:1]]:
         if sequence and groups.get(sequence):
-            return groups[sequence].value[0]  # type: ignore[no-any-return]
+            group: Dataset = groups[sequence].value[0]
+            return group
     return dataset
 
 

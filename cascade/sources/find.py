@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from cascade.errors import CascadeError
-from cascade.inputs import Inputs
+from cascade.inputs import Inputs, find_slices
 from cascade.sources import Source
 from cascade.sources.picture import Picture
+from cascade.wanted import KINDS
 
 
 def open_sources(
@@ -42,9 +43,7 @@ def open_source(path: Path, axis: int | None = None) -> Source:
 
     Raises CascadeError where it cannot be opened, or is several.
     """
-    from cascade.inputs import find_slices
-
-    sources, problems = open_sources(find_slices([path], kinds=("picture", "nifti", "dicom")), axis=axis)
+    sources, problems = open_sources(find_slices([path], kinds=KINDS), axis=axis)
     for error in problems.values():
         raise error
     if len(sources) != 1:
