@@ -50,8 +50,9 @@ def data(tmp_path_factory, write_mat):
 
 @pytest.fixture(scope="module")
 def segmenter_run(data, tmp_path_factory):
+    """Of whole epochs: the last batches that validate it hold no tumor."""
     out = tmp_path_factory.mktemp("runs") / "segmenter"
-    train_segmenter(data, data / "split.json", out, SegmenterSettings(**SETTINGS), resume=False)
+    train_segmenter(data, data / "split.json", out, SegmenterSettings(**SETTINGS | {"limit_batches": 0}), resume=False)
     return out
 
 

@@ -132,7 +132,8 @@ class SegmenterTraining(lightning.LightningModule):
         found, truth, tumor = logits.sigmoid() >= THRESHOLD, masks >= 0.5, has_tumor(masks)
         seen = (limited(logits, presence).sigmoid() >= THRESHOLD).flatten(1).any(1).float()
         self.log("validation_loss", self.loss(logits, presence, masks), batch_size=len(slices), sync_dist=True)
-        self.dice.update(compute_dice(found[tumor], truth[tumor])[:, 0])
+        if tumor.any():
+            self.dice.update(compute_dice(found[tumor], truth[tumor])[:, 0])
         self.auc.update(presence[:, 0], tumor.long())
         self.empty.update(1 - seen[tumor])
         self.false_alarms.update(seen[~tumor])
