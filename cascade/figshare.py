@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cascade.contract import CLASS_NAMES, PIXEL_MM
 from cascade.errors import CascadeError
+from cascade.files import reading
 
 PUBLISHED_SLICES = 3064
 """1.mat to 3064.mat, in four zips."""
@@ -83,26 +84,23 @@ def read_image(path: Path) -> tuple[NDArray[np.float32], tuple[float, float] | N
 @contextmanager
 def _cjdata(path: Path) -> Iterator[h5py.Group]:
     """The struct of the open file; whatever fails while it is read becomes a CascadeError that names the file."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield _own(file, "cjdata")
-    except FileNotFoundError:
-        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
-    except PermissionError:
-        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
-    except KeyError as error:
-        raise CascadeError(
-            f"{path}: has no field cjdata.{{PID,label,image,tumorMask}} ({error})",
-            fix="give figshare's own N.mat files",
-        ) from error
-    except (OSError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+
+    def unreadable(error: Exception) -> CascadeError:
+        if isinstance(error, KeyError):
+            return CascadeError(
+                f"{path}: has no field cjdata.{{PID,label,image,tumorMask}} ({error})",
+                fix="give figshare's own N.mat files",
+            )
         if path.is_file() and path.open("rb").read(10) == b"MATLAB 5.0":
-            raise CascadeError(
+            return CascadeError(
                 f"{path}: is in MATLAB's older format, not v7.3", fix="save it in MATLAB with save(..., '-v7.3')"
-            ) from error
-        raise CascadeError(
+            )
+        return CascadeError(
             f"{path}: cannot be read as a MATLAB v7.3 file ({error})", fix="download or unpack the file again"
-        ) from error
+        )
+
+    with reading(path, unreadable), h5py.File(path, "r") as file:
+        yield _own(file, "cjdata")
 
 
 def _own(group: h5py.Group, name: str) -> Any:

@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cascade.errors import CascadeError
@@ -15,6 +17,24 @@ FIXES = {
     errno.ENAMETOOLONG: "choose a folder with a shorter path, or give the inputs shorter names",
     errno.ENOTDIR: "choose a folder, or give the inputs other names",
 }
+
+
+@contextmanager
+def reading(path: Path, unreadable: Callable[[Exception], CascadeError]) -> Iterator[None]:
+    """Whatever fails within becomes a CascadeError that names the file.
+
+    unreadable  makes it where the file's bytes are at fault: on damaged ones decoders raise nearly everything.
+    """
+    try:
+        yield
+    except CascadeError:
+        raise
+    except FileNotFoundError:
+        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
+    except PermissionError:
+        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
+    except Exception as error:
+        raise unreadable(error) from None
 
 
 def sha256_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from cascade import figshare
 from cascade.contract import PIXEL_MM, SLICE_SIZE, Box
 from cascade.deep_colour import LUMA, read_deep_colour
 from cascade.errors import CascadeError
+from cascade.files import reading
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -75,29 +76,24 @@ def read_grey(path: Path) -> FloatArray:
     Coloured marks are reduced to their luma (ITU-R BT.601), and what is transparent shows black. Raises CascadeError
     where more than MAX_COLOURED is coloured: the luma of a photo or a colour map is no intensity of an MRI.
     """
-    try:
-        with Image.open(path) as image:
-            _check_header(image, path)
-            if _is_deep_colour(image):
-                channels = read_deep_colour(path)
-                _check_colour(channels, path)
-                return np.asarray(channels @ LUMA)
-            return np.asarray(_grey(image, path)).astype(np.float32)
-    except CascadeError:
-        raise
-    except FileNotFoundError:
-        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
-    except PermissionError:
-        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
-    except Image.DecompressionBombError:
-        raise CascadeError(
-            f"{path}: is far larger than any MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
-        ) from None
-    except Exception as error:  # on damaged bytes Pillow's decoders also raise IndexError, TypeError, struct.error, ...
-        raise CascadeError(
+
+    def unreadable(error: Exception) -> CascadeError:
+        if isinstance(error, Image.DecompressionBombError):
+            return CascadeError(
+                f"{path}: is far larger than any MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
+            )
+        return CascadeError(
             f"{path}: cannot be read as a picture ({error})",
             fix="export the slice again as PNG; the file is cut short, damaged or not a picture",
-        ) from error
+        )
+
+    with reading(path, unreadable), Image.open(path) as image:
+        _check_header(image, path)
+        if _is_deep_colour(image):
+            channels = read_deep_colour(path)
+            _check_colour(channels, path)
+            return np.asarray(channels @ LUMA)
+        return np.asarray(_grey(image, path)).astype(np.float32)
 
 
 def _check_header(image: ImageFile.ImageFile, path: Path) -> None:

@@ -22,7 +22,8 @@ from pydicom.uid import UID, RLELossless
 from cascade.errors import CascadeError
 from cascade.slices import FloatArray, Slice, checked
 from cascade.sources import Source, check_size
-from cascade.sources.dicom_header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, damaged, read_dataset, read_header
+from cascade.sources.dicom_elements import damaged, read_dataset
+from cascade.sources.dicom_header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, read_header
 from cascade.sources.dicom_seg import segmentation
 from cascade.sources.picture import mask_png
 

@@ -3,28 +3,28 @@
 Only the elements listed here are read, and no text among them is ever shown: any may name a patient.
 """
 
-import logging
-import re
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, dcmread
-from pydicom.filereader import read_file_meta_info
-from pydicom.multival import MultiValue
+from pydicom import Dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
-from pydicom.uid import ImplicitVRLittleEndian as DefaultSyntax
 
 from cascade.errors import CascadeError
+from cascade.files import reading
 from cascade.sources import check_size
-
-# Both quote values of the header in what they warn of; what matters of it is checked here.
-warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-warnings.filterwarnings("ignore", module=r"highdicom(\.|$)")
-logging.getLogger("highdicom").addHandler(logging.NullHandler())
+from cascade.sources.dicom_elements import (
+    GROUPS,
+    Numbers,
+    damaged,
+    group_of,
+    numbers_of,
+    read_dataset,
+    uid_of,
+    values_of,
+    whole_of,
+)
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})  # the latter converted to it
@@ -51,11 +51,6 @@ IDENTIFIERS = (
 )
 """What a DICOM file has to say, if only by an empty value, of its patient and study."""
 
-LARGEST = 1e12
-"""Of the numbers that are read here; the products of some shall stay finite."""
-
-GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-
 TRAITS = {
     "EchoTime": "",
     "EchoNumbers": "",
@@ -81,8 +76,6 @@ TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("ContrastBolusAgent", "ContrastBolusAgentSequence", *TRAITS),
 )
-
-Numbers = tuple[float, ...]
 
 
 class NotMRI(CascadeError):
@@ -158,42 +151,11 @@ class Header:
 
 def read_header(path: Path, *, keep_identifiers: bool = False) -> Header:
     """Reads no pixels. Raises CascadeError, naming the file and the fix, for what cannot be done; see NotMRI."""
-    try:
+    with reading(path, lambda _: damaged(path, "its header cannot be read")):  # pydicom's messages quote the header
         dataset = read_dataset(path, TAGS + (IDENTIFIERS if keep_identifiers else ()))
         _check_kind(path, dataset)
         _check_pixels(path, dataset)
         return _header(path, dataset)
-    except CascadeError:
-        raise
-    except FileNotFoundError:
-        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
-    except PermissionError:
-        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
-    except Exception:  # on damaged headers pydicom raises nearly everything; its messages quote the header
-        raise damaged(path, "its header cannot be read") from None
-
-
-def read_dataset(path: Path, tags: Iterable[str], *, pixels: bool = False) -> Dataset:
-    """These elements of the file. Without `pixels` it stops before them, however many there are."""
-    with path.open("rb") as file:
-        start = file.read(132)
-    if start[128:] == b"DICM":
-        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            raise CascadeError(  # pydicom would unpack all of it, however much it were
-                f"{path}: is deflated as a whole", fix="store it uncompressed, for example with dcmconv +te"
-            )
-    elif start[:2] != b"\x08\0":  # the first group of a bare data set, as old archives hold
-        raise damaged(path, "it does not begin as DICOM does")
-    dataset = dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(tags))
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = DefaultSyntax if implicit else explicit
-    return dataset
-
-
-def damaged(path: Path, what: str) -> CascadeError:
-    return CascadeError(f"{path}: {what}", fix="export it again; the file is cut short, damaged or not DICOM")
 
 
 def _check_kind(path: Path, dataset: Dataset) -> None:
@@ -207,7 +169,7 @@ def _check_kind(path: Path, dataset: Dataset) -> None:
         raise NotMRI(f"{path}: {known}, not MR", fix="give MRI slices")
     if sop_class not in MULTI_FRAME | {MR, SECONDARY_CAPTURE}:
         raise NotMRI(f"{path}: is no MRI image, going by its SOP class", fix="give MR images")
-    if "LOCALIZER" in _values(dataset, "ImageType"):
+    if "LOCALIZER" in values_of(dataset, "ImageType"):
         raise NotMRI(f"{path}: is a localizer", fix="give the T1 series with contrast agent")
     if int(dataset.get("SamplesPerPixel", 1)) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
         raise NotMRI(f"{path}: holds colour", fix="give the intensities that the scanner stored")
@@ -240,16 +202,16 @@ def _header(path: Path, dataset: Dataset) -> Header:
         raise CascadeError(
             f"{path}: holds frames of several orientations or pixel sizes", fix="export each stack of slices on its own"
         )
-    thickness = _numbers(path, _groups(dataset, 0, "PixelMeasuresSequence"), "SliceThickness", 1)
+    thickness = numbers_of(path, group_of(dataset, 0, "PixelMeasuresSequence"), "SliceThickness", 1)
     return Header(
         path=path,
         sop_class_uid=str(dataset.SOPClassUID),
-        sop_uid=_uid(dataset, "SOPInstanceUID"),
-        study_uid=_uid(dataset, "StudyInstanceUID"),
-        series_uid=_uid(dataset, "SeriesInstanceUID"),
-        space_uid=_uid(dataset, "FrameOfReferenceUID"),
-        series_number=_whole(path, dataset, "SeriesNumber"),
-        instance_number=_whole(path, dataset, "InstanceNumber") or 0,
+        sop_uid=uid_of(dataset, "SOPInstanceUID"),
+        study_uid=uid_of(dataset, "StudyInstanceUID"),
+        series_uid=uid_of(dataset, "SeriesInstanceUID"),
+        space_uid=uid_of(dataset, "FrameOfReferenceUID"),
+        series_number=whole_of(path, dataset, "SeriesNumber"),
+        instance_number=whole_of(path, dataset, "InstanceNumber") or 0,
         syntax=str(dataset.file_meta.TransferSyntaxUID),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
@@ -259,7 +221,7 @@ def _header(path: Path, dataset: Dataset) -> Header:
         planes=planes,
         notes=tuple(_notes(dataset, planes[0])),
         identifiers={
-            keyword: "\\".join(map(str, _values(dataset, keyword))) for keyword in IDENTIFIERS if keyword in dataset
+            keyword: "\\".join(map(str, values_of(dataset, keyword))) for keyword in IDENTIFIERS if keyword in dataset
         },
     )
 
@@ -270,26 +232,28 @@ def _planes(path: Path, dataset: Dataset) -> Iterable[Plane]:
     if told not in (0, frames):
         raise damaged(path, f"it tells of {told:,} frames and of {frames:,}")
     for frame in range(frames):
-        scale = _groups(dataset, frame, "PixelValueTransformationSequence")
-        orientation = _numbers(path, _groups(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+        scale = group_of(dataset, frame, "PixelValueTransformationSequence")
+        orientation = numbers_of(
+            path, group_of(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
+        )
         if orientation and not np.allclose(_gram(orientation), np.eye(2), atol=0.01):
             raise damaged(path, "its ImageOrientationPatient is no pair of perpendicular directions")
-        spacing = _numbers(path, _groups(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
+        spacing = numbers_of(path, group_of(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
         if spacing and min(spacing) <= 0:
             raise damaged(path, "its PixelSpacing is not positive")
-        slope = _numbers(path, scale, "RescaleSlope", 1) or (1.0,)
+        slope = numbers_of(path, scale, "RescaleSlope", 1) or (1.0,)
         if slope[0] == 0:
             raise damaged(path, "its RescaleSlope is 0")
         yield Plane(
-            position=_numbers(path, _groups(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3),
+            position=numbers_of(path, group_of(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3),
             orientation=orientation,
             spacing_mm=(spacing[0], spacing[1]) if spacing else None,
             slope=slope[0],
-            intercept=(_numbers(path, scale, "RescaleIntercept", 1) or (0.0,))[0],
+            intercept=(numbers_of(path, scale, "RescaleIntercept", 1) or (0.0,))[0],
             traits={
                 keyword: str(group[keyword].value)
                 for keyword, sequence in TRAITS.items()
-                if keyword in (group := _groups(dataset, frame, sequence))
+                if keyword in (group := group_of(dataset, frame, sequence))
             },
         )
 
@@ -298,16 +262,6 @@ def _gram(orientation: Numbers) -> "np.ndarray[tuple[int, int], np.dtype[np.floa
     """(2, 2) products of both directions; the identity where they are perpendicular and of length 1."""
     directions = np.reshape(np.asarray(orientation, dtype=np.float64), (2, 3))
     return np.asarray(directions @ directions.T)
-
-
-def _groups(dataset: Dataset, frame: int, sequence: str) -> Dataset:
-    """What holds the elements of a frame's functional group: its own, else the shared one, else the data set itself."""
-    shared, own = (dataset.get(keyword) or [] for keyword in GROUPS)
-    for groups in [*own[frame : frame + 1], *shared[:1]]:
-        if sequence and groups.get(sequence):
-            group: Dataset = groups[sequence].value[0]
-            return group
-    return dataset
 
 
 def _notes(dataset: Dataset, plane: Plane) -> Iterable[str]:
@@ -320,32 +274,3 @@ def _notes(dataset: Dataset, plane: Plane) -> Iterable[str]:
         yield f"its echo time of {float(echo):g} ms is none of T1: the models know only T1"
     if dataset.get("BurnedInAnnotation") == "YES":
         yield "texts are drawn into its pixels, and may name the patient: overlays show them too"
-
-
-def _values(dataset: Dataset, keyword: str) -> list[object]:
-    value = dataset.get(keyword)
-    if value is None or value == "":
-        return []
-    return list(value) if isinstance(value, MultiValue | list | tuple) else [value]
-
-
-def _numbers(path: Path, dataset: Dataset, keyword: str, count: int) -> Numbers | None:
-    """None where the element is absent or empty. Raises CascadeError where it is not so many sensible numbers."""
-    try:
-        numbers = tuple(float(str(value)) for value in _values(dataset, keyword))
-    except ValueError:
-        raise damaged(path, f"its {keyword} is not a number") from None
-    if numbers and (len(numbers) != count or not all(abs(number) <= LARGEST for number in numbers)):  # not so with NaN
-        raise damaged(path, f"its {keyword} is not {count} finite numbers")
-    return numbers or None
-
-
-def _whole(path: Path, dataset: Dataset, keyword: str) -> int | None:
-    numbers = _numbers(path, dataset, keyword, 1)
-    return int(numbers[0]) if numbers else None
-
-
-def _uid(dataset: Dataset, keyword: str) -> str:
-    """Empty where what stands there is no UID: it might be a name, and masks repeat UIDs."""
-    value = str(dataset.get(keyword) or "")
-    return value if re.fullmatch(r"[0-9.]{1,64}", value) else ""

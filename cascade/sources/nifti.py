@@ -10,7 +10,6 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -19,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
+from cascade.files import reading
 from cascade.slices import Slice, checked
 from cascade.sources import Source, check_size
+from cascade.sources.grid import Grid
 
 Header = nib.Nifti1Header  # Nifti2Header is a subclass
 
@@ -46,11 +47,6 @@ MM = {1: 1000.0, 3: 0.001}
 LAST_CODE = 5
 """Of those that tell what space a qform or sform leads to; beyond, none was meant."""
 
-SAME_WITHIN = 1.01
-"""Spacings of a lesser ratio count as equal."""
-
-AXIAL = 2  # in canonical order: 0 from left to right, 1 from posterior to anterior, 2 from inferior to superior
-
 
 def open_nifti(path: Path, name: str, axis: int | None = None) -> Source:
     """Reads the header only. Raises CascadeError, naming the file and the fix, for what is not one volume of MRI.
@@ -61,79 +57,17 @@ def open_nifti(path: Path, name: str, axis: int | None = None) -> Source:
     if axis not in (None, 0, 1, 2):
         raise CascadeError(f"{path}: has no axis {axis}", fix="give 0, 1 or 2")
     path = path.absolute()
-    try:
+    with reading(path, lambda _: _damaged(path, "its header cannot be read")):
         with _opened(path) as file:
             header = _read_header(path, file)
         shape = _shape(path, header)
         grid = Grid.of(_affine(path, header), shape, axis)
         start, end = _extent(header)
         header.get_slope_inter()  # raises on what no voxel can be scaled by
-    except CascadeError:
-        raise
-    except FileNotFoundError:
-        raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
-    except PermissionError:
-        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
-    except Exception:  # on damaged headers nibabel also raises KeyError, ValueError, ...; zlib and gzip their own
-        raise _damaged(path, "its header cannot be read") from None
     check_size(path, *grid.shape, grid.spacing_mm[1:])
     if start > MAX_EXTENSION or (not _is_compressed(path) and path.stat().st_size < end):
         raise _damaged(path, "it is shorter than its header tells")
     return NiftiSource(path, name, header, grid)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a stored array is seen as (count, H, W) slices.
-
-    Axial: rows from anterior to posterior, columns from right to left. Coronal: rows from superior to inferior, columns
-    from right to left. Sagittal: rows from superior to inferior, columns from anterior to posterior. Slices follow each
-    other from inferior to superior, posterior to anterior, left to right.
-
-    stored_shape  of three axes.
-    order         stored axes along which slices, rows and columns follow each other.
-    flipped       which of the three run against the stored direction.
-    spacing_mm    between slices, rows and columns.
-    """
-
-    stored_shape: tuple[int, int, int]
-    order: tuple[int, int, int]
-    flipped: tuple[bool, bool, bool]
-    spacing_mm: tuple[float, float, float]
-
-    @classmethod
-    def of(cls, affine: NDArray[np.float64], shape: tuple[int, int, int], axis: int | None) -> "Grid":
-        """affine  (4, 4), voxel indices → mm to the right, to anterior, to superior."""
-        spacing = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
-        orientation = nib.io_orientation(
-            affine
-        )  # a row each stored axis: the canonical axis and the direction, 1 or -1
-        canonical = [int(row[0]) for row in orientation]
-        forward = [bool(row[1] > 0) for row in orientation]
-        if axis is None:
-            axis = _thickest(spacing, shape, axial=canonical.index(AXIAL))
-        column, row = sorted({0, 1, 2} - {axis}, key=lambda stored: canonical[stored])
-        order = (axis, row, column)
-        # Seen from the feet, the face and the patient's left, both canonical directions run against the picture's.
-        flipped = (not forward[axis], forward[row], forward[column])
-        return cls(shape, order, flipped, (spacing[axis], spacing[row], spacing[column]))
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(count, H, W)."""
-        count, height, width = (self.stored_shape[axis] for axis in self.order)
-        return count, height, width
-
-    def shown(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """A view of the stored array as (count, H, W)."""
-        return self._flip(stored.transpose(self.order))
-
-    def stored(self, shown: NDArray[Any]) -> NDArray[Any]:
-        """The way back from (count, H, W), also as a view."""
-        return self._flip(shown).transpose(np.argsort(self.order))
-
-    def _flip(self, shown: NDArray[Any]) -> NDArray[Any]:
-        return shown[tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)]
 
 
 class NiftiSource:
@@ -270,15 +204,6 @@ def _affine(path: Path, header: Header) -> NDArray[np.float64]:
         raise _damaged(path, "its axes lie in one plane")
     affine[:3] *= MM.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
-
-
-def _thickest(spacing: list[float], shape: tuple[int, int, int], *, axial: int) -> int:
-    single = [axis for axis in range(3) if shape[axis] == 1]
-    if len(single) == 1:
-        return single[0]
-    thickest = max(range(3), key=spacing.__getitem__)
-    others = [spacing[axis] for axis in range(3) if axis != thickest]
-    return thickest if spacing[thickest] > SAME_WITHIN * max(others) else axial
 
 
 def _extent(header: Header) -> tuple[int, int]:
