@@ -1,4 +1,6 @@
-"""One small, whole file of every kind that is read; and, as a program, a run of the stub cascade in its own process.
+"""One small, whole file of every kind that is read, a folder to put them in, and what must hold of its results.
+
+And, as a program, a run of the stub cascade in its own process.
 
 python tests/hostile_files.py FOLDER OUT
 """
@@ -20,6 +22,7 @@ from pathlib import Path
 import h5py
 import nibabel
 import numpy as np
+import pytest
 import tifffile
 from dicom_files import image, multi_frame
 from PIL import Image
@@ -29,6 +32,8 @@ from stub_cascade import cascade_of
 
 from cascade.errors import CascadeError
 from cascade.run import RunOptions, predict_paths
+
+GOOD = "good.png"
 
 ROOT = Path(__file__).parent.parent
 MOST_MEMORY = 4 * 2**30
@@ -158,6 +163,38 @@ def _alone(dataset, number: int):
     dataset.SeriesInstanceUID = f"1.2.3.2{digits}"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4{digits}"
     return dataset
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    (folder / GOOD).write_bytes(whole_file("grey.png"))
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def put(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def files_below(folder):
+    """By path relative to it, of real files and links."""
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def check_left(out, rows):
+    """What the rows name is there, nothing else lies below masks and overlays, and nothing is half-written."""
+    named = {Path(row[key]) for row in rows for key in ("mask", "overlay") if row[key]}
+    written = files_below(out)
+    assert named == {path for path in written if path.parts[0] in ("masks", "overlays")}
+    assert not [path for path in written if path.name.startswith(".writing-")]
 
 
 def run_alone(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,96 @@
+"""Disks that fill in the middle of a run: nothing is half-written, and resuming completes it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import subprocess
+
+import pytest
+from hostile_files import check_left, put, run_alone, whole_file
+from hostile_files import out as out
+from hostile_files import scans as scans
+from PIL import Image
+from stub_cascade import cascade_of, rows_of
+
+from cascade.errors import CascadeError
+from cascade.run import RunOptions, predict_paths
+
+
+class FullDisk(io.RawIOBase):
+    """A file on a disk that has no more than `room[0]` bytes left: what is written may stop in the middle."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+
+    def writable(self):
+        return True
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def write(self, content):
+        if self.room[0] <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.raw.write(bytes(content[: self.room[0]]))
+        self.room[0] -= written
+        return written
+
+    def close(self):
+        super().close()
+        self.file.close()
+
+
+@pytest.mark.parametrize("room", [0, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000])
+def test_on_a_full_disk_nothing_is_half_written_and_resuming_completes_the_run(scans, out, tmp_path, monkeypatch, room):
+    for number in range(4):
+        put(scans / f"{number}.png", whole_file("grey.png"))
+    put(scans / "head.nii.gz", whole_file("head.nii.gz"))
+    left, io_open = [room], io.open
+
+    def open_(file, mode="r", *arguments, **options):
+        opened = io_open(file, mode, *arguments, **options)
+        return io.BufferedWriter(FullDisk(opened, left)) if mode in ("wb", "ab") else opened
+
+    with monkeypatch.context() as full:
+        full.setattr(io, "open", open_)
+        try:
+            said = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=2)).failed[0].problem
+        except CascadeError as error:
+            said = error.problem
+    assert "No space left on device" in said
+    assert left == [0]
+    for path in out.rglob("*"):
+        assert not path.name.startswith(".writing-")
+        if path.suffix == ".png":
+            Image.open(path).load()
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+    run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=2, resume=True))
+    assert (run.exit_code, len(run.rows)) == (0, 8)
+    check_left(out, rows_of(out))
+
+
+def test_a_disk_that_is_really_full(scans, tmp_path):
+    (tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(tmp_path / "small")]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root may mount a small disk")
+    try:
+        for number in range(20):
+            put(scans / f"{number}.png", whole_file("grey.png"))
+        out = tmp_path / "small" / "out"
+        ended = run_alone(scans, out)
+        assert ended.returncode in (1, 2)
+        assert "No space left" in (ended.stdout or str(rows_of(out)))
+        assert ended.stderr == ""
+        assert not list(out.rglob(".writing-*"))
+        subprocess.run([*mount[:3], "-o", "remount,size=10m", *mount[5:]], check=True)
+        assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).exit_code == 0
+        check_left(out, rows_of(out))
+    finally:
+        subprocess.run(["umount", str(tmp_path / "small")], check=True)
