@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from hostile_files import KINDS, run_alone, whole_file, zipped
-from test_run import rows_of
+from stub_cascade import rows_of
 
 BATCH = 250
 LENGTHS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
