@@ -35,7 +35,7 @@ def read_labelled(folder: Path, record: Record) -> LabelledSlice:
     path = folder / record.path
     if path.suffix.lower() == ".mat":
         labelled = read_mat(path)
-        checked(labelled.pixels, path)
+        checked(labelled.pixels, str(path))
         return labelled
     found = read_slice(path)
     mask = _read_mask(folder / record.mask)

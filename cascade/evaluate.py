@@ -27,7 +27,7 @@ from cascade.evaluation.summary import summarise
 from cascade.evaluation.table import metrics_table
 from cascade.figshare import LabelledSlice
 from cascade.files import write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.graphs import CLASSIFIER
 from cascade.inputs import Inputs, find_slices
 from cascade.pipeline import Cascade
 from cascade.slices import Slice, read_slice
@@ -61,11 +61,10 @@ def evaluate(
     files are missing or changed, or no slice can be used.
     """
     _check_out(out, folder)
-    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
     found, total, split_sha256 = _slices(folder, split_file, part)
     free = find_slices([tumor_free]) if tumor_free else None
-    loaded = open_backend(backend, models, engines).backend
-    cascade = Cascade(loaded)
+    choice = open_backend(backend, models, engines)
+    graphs, cascade = choice.graphs, Cascade(choice.backend)
     scored, problems = _run("slices", map(_usable, found), total, batch_size, partial(score, cascade))
     if not scored:
         raise CascadeError(
@@ -82,7 +81,7 @@ def evaluate(
         "models": {name: graph.sha256 for name, graph in graphs.items()},
         "models_trained_on_this_split": split_sha256 is not None
         and all(graph.record.get("settings", {}).get("split_sha256") == split_sha256 for graph in graphs.values()),
-        "backend": loaded.description,
+        "backend": cascade.description,
         "part": part if split_file else "all",
         "split_sha256": split_sha256,
         "failed": {

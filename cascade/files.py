@@ -37,6 +37,11 @@ def reading(path: Path, unreadable: Callable[[Exception], CascadeError]) -> Iter
         raise unreadable(error) from None
 
 
+def without_home(text: str) -> str:
+    """The text with ~ for the home folder, whose name is often a person's."""
+    return text.replace(str(Path.home()), "~")
+
+
 def sha256_of(path: Path) -> str:
     """Hex digest of the file's bytes."""
     with path.open("rb") as file:

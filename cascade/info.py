@@ -13,6 +13,7 @@ from cascade.backends import BACKENDS, open_backend
 from cascade.benchmarking.machine import this_machine
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
+from cascade.files import without_home
 from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
 
 SCHEMA = "cascade info 1"
@@ -25,7 +26,7 @@ def about(models: Path, engines: Path = ENGINES) -> dict[str, Any]:
         try:
             backends[name] = {"runs": True, "what": open_backend(name, models, engines).backend.description}
         except CascadeError as error:
-            backends[name] = {"runs": False, "what": error.problem}
+            backends[name] = {"runs": False, "what": without_home(error.problem)}
     graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
     return {
         "schema": SCHEMA,

@@ -13,8 +13,8 @@ from cascade.backends import AUTO, Backend, FloatArray, Outputs, open_backend
 from cascade.contract import CLASS_NAMES, THRESHOLD, Box
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
-from cascade.slices import BlankSlice, Letterbox, Slice, array_slice
+from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
+from cascade.slices import BlankSlice, Letterbox, Slice, array_slice, checked
 
 if TYPE_CHECKING:
     from cascade.sources import Source
@@ -65,17 +65,18 @@ class Cascade:
         self.models, self.uncertain_below, self.passed_over = models or {}, uncertain_below, passed_over or {}
 
     @classmethod
-    def open(cls, models: Path = SHIPPED, backend: str = AUTO, engines: Path = ENGINES) -> "Cascade":
+    def open(
+        cls, models: str | os.PathLike[str] = SHIPPED, backend: str = AUTO, engines: str | os.PathLike[str] = ENGINES
+    ) -> "Cascade":
         """Loads the graphs of a models folder, the shipped ones by default, into the fastest backend that can run.
 
         Raises CascadeError for a folder whose files models.json does not vouch for, or a backend that cannot run here.
         """
-        graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
-        choice = open_backend(backend, models, engines)
+        choice = open_backend(backend, Path(models), Path(engines))
         return cls(
             choice.backend,
-            {name: graph.sha256 for name, graph in graphs.items()},
-            graphs[CLASSIFIER].uncertain_below,
+            {name: graph.sha256 for name, graph in choice.graphs.items()},
+            choice.graphs[CLASSIFIER].uncertain_below,
             choice.passed_over,
         )
 
@@ -101,20 +102,31 @@ class Cascade:
 
         axis  of a NIfTI's stored array, along which its slices lie; None takes that of the thickest.
 
-        Blank slices of a volume show no tumor. Raises CascadeError for what cannot be opened or read.
+        Blank slices of a volume show no tumor. Raises CascadeError for what cannot be opened or read, and where every
+        slice is blank.
         """
         from cascade.sources.find import open_source
 
         source = open_source(Path(path), axis)
         found: list[Prediction] = []
+        blank: list[BlankSlice] = []
         for start in range(0, source.count, BATCH):
-            read = [_unless_blank(source, index) for index in range(start, min(start + BATCH, source.count))]
+            read = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
             seen = iter(self.predict_batch([item for item in read if isinstance(item, Slice)]))
-            found += [next(seen) if isinstance(item, Slice) else Prediction(item) for item in read]
+            for item in read:
+                if isinstance(item, Slice):
+                    found.append(next(seen))
+                else:
+                    blank.append(item)
+                    found.append(Prediction(np.zeros(item.shape, dtype=bool)))
+        if len(blank) == source.count:
+            raise blank[0]
         return found
 
     def predict_batch(self, slices: Sequence[Slice]) -> list[Prediction]:
-        """What there is in each of the slices, which may differ in size."""
+        """What there is in each of the slices, which may differ in size. Raises CascadeError for what is no slice."""
+        for number, item in enumerate(slices):
+            checked(item.pixels, f"slice {number}")
         return self.begin(slices)()
 
     def begin(self, slices: Sequence[Slice]) -> Callable[[], list[Prediction]]:
@@ -131,21 +143,24 @@ class Cascade:
 
     def segment(self, squares: FloatArray) -> FloatArray:
         """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape."""
-        return _without_nan(self._backend.segment(squares))
+        return _without_nan(self._backend.segment(squares), SEGMENTER)
 
     def classify(self, squares: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Slices and masks or probabilities, (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → (N, 3) by class, (N, 4) boxes."""
-        return self._backend.classify(squares, probability)
+        class_probability, box = self._backend.classify(squares, probability)
+        return _without_nan(class_probability, CLASSIFIER), _without_nan(box, CLASSIFIER)
 
     def _predictions(self, letterboxes: list[Letterbox], outputs: Outputs) -> list[Prediction]:
-        probability = _without_nan(outputs.probability)
+        probability = _without_nan(outputs.probability, SEGMENTER)
+        class_probability = _without_nan(outputs.class_probability, CLASSIFIER)
+        boxes = _without_nan(outputs.box, CLASSIFIER)
         latency_ms = sum(outputs.stages_ms.values()) / len(letterboxes)
         predictions = []
         for index, letterbox in enumerate(letterboxes):
             mask = letterbox.original(probability[index, 0]) >= THRESHOLD
             if mask.any():
-                box = letterbox.original_box(Box(*outputs.box[index].tolist()))
-                probabilities = dict(zip(CLASS_NAMES, outputs.class_probability[index].tolist(), strict=True))
+                box = letterbox.original_box(Box(*boxes[index].tolist()))
+                probabilities = dict(zip(CLASS_NAMES, class_probability[index].tolist(), strict=True))
                 uncertain = max(probabilities.values()) < self.uncertain_below
                 predictions.append(Prediction(mask, box, probabilities, latency_ms, uncertain))
             else:
@@ -153,16 +168,15 @@ class Cascade:
         return predictions
 
 
-def _unless_blank(source: "Source", index: int) -> Slice | NDArray[np.bool_]:
-    """A slice of a volume, or its empty mask where there is nothing to see in it."""
+def _read(source: "Source", index: int) -> Slice | BlankSlice:
     try:
         return source.read(index)
     except BlankSlice as error:
-        return np.zeros(error.shape, dtype=bool)
+        return error
 
 
-def _without_nan(probability: FloatArray) -> FloatArray:
-    """Raises CascadeError for NaN, which would otherwise pass for "no tumor"."""
-    if np.isnan(probability).any():
-        raise CascadeError("the segmenter computed NaN", fix="use the onnxruntime backend, or build the engine again")
-    return probability
+def _without_nan(computed: FloatArray, name: str) -> FloatArray:
+    """Raises CascadeError for NaN, which would otherwise pass for "no tumor", or for the first class, and certain."""
+    if np.isnan(computed).any():
+        raise CascadeError(f"the {name} computed NaN", fix="use the onnxruntime backend, or build the engine again")
+    return computed

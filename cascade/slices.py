@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from cascade import figshare
 from cascade.contract import PIXEL_MM, SLICE_SIZE, Box
@@ -35,6 +35,9 @@ COLOUR_FROM = 1 / 8
 MAX_COLOURED = 0.1
 """Share of a slice's pixels: room for marks on 5%, and as much that JPEG smears around them. A photo has more."""
 
+WHITE_IS_ZERO = 0
+"""A TIFF's PhotometricInterpretation."""
+
 # Pillow tells the terminal of damaged tags, and of sizes that MAX_PIXELS refuses anyway.
 warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -51,6 +54,16 @@ class Slice:
     pixels: FloatArray
     spacing_mm: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises CascadeError for pixels of another shape or type, and spacings that are none."""
+        if self.pixels.ndim != 2 or self.pixels.dtype != np.float32:
+            raise CascadeError(
+                f"pixels of shape {self.pixels.shape} and type {self.pixels.dtype} are no slice",
+                fix="give (height, width) float32",
+            )
+        if self.spacing_mm and not all(0 < spacing < np.inf for spacing in self.spacing_mm):
+            raise CascadeError(f"a spacing of {self.spacing_mm} mm is none", fix="give positive numbers, or None")
+
 
 def array_slice(pixels: ArrayLike) -> Slice:
     """An array (H, W) of any real numbers as a slice. Raises CascadeError where it is none."""
@@ -59,15 +72,15 @@ def array_slice(pixels: ArrayLike) -> Slice:
         raise CascadeError(
             f"an array of shape {array.shape} and type {array.dtype} is no slice", fix="give (height, width) numbers"
         )
-    return Slice(checked(array.astype(np.float32), Path("the array")))
+    return Slice(checked(array.astype(np.float32), "the array"))
 
 
 def read_slice(path: Path) -> Slice:
     """Raises CascadeError, naming the file and the fix, for anything that is not one readable slice."""
     if path.suffix.lower() == ".mat":
         pixels, spacing_mm = figshare.read_image(path)
-        return Slice(checked(pixels, path), spacing_mm)
-    return Slice(checked(read_grey(path), path))
+        return Slice(checked(pixels, str(path)), spacing_mm)
+    return Slice(checked(read_grey(path), str(path)))
 
 
 def read_grey(path: Path) -> FloatArray:
@@ -93,7 +106,20 @@ def read_grey(path: Path) -> FloatArray:
             channels = read_deep_colour(path)
             _check_colour(channels, path)
             return np.asarray(channels @ LUMA)
-        return np.asarray(_grey(image, path)).astype(np.float32)
+        pixels = np.asarray(_grey(image, path)).astype(np.float32)
+        if _is_stored_inverted(image):
+            with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 is refused as infinite
+                pixels = pixels.max() + pixels.min() - pixels
+        return pixels
+
+
+def _is_stored_inverted(image: ImageFile.ImageFile) -> bool:
+    """A TIFF whose lowest values are white; Pillow turns over those of 8 bits itself, and leaves the deeper ones."""
+    return (
+        isinstance(image, TiffImageFile)
+        and image.mode[0] in "IF"
+        and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
+    )
 
 
 def _check_header(image: ImageFile.ImageFile, path: Path) -> None:
@@ -138,26 +164,26 @@ class BlankSlice(CascadeError):
     shape  (H, W)
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        super().__init__(f"{path}: every pixel has the same value", fix="leave blank slices out")
+    def __init__(self, what: str, shape: tuple[int, ...]) -> None:
+        super().__init__(f"{what}: every pixel has the same value", fix="leave blank slices out")
         self.shape = shape
 
 
-def checked(pixels: FloatArray, path: Path) -> FloatArray:
-    """The pixels, once it is sure that a slice can be seen in them."""
+def checked(pixels: FloatArray, what: str) -> FloatArray:
+    """The pixels, once it is sure that a slice can be seen in them; `what` they are begins the errors."""
     if min(pixels.shape) < MIN_SIDE:
         height, width = pixels.shape
         raise CascadeError(
-            f"{path}: {width} x {height} pixels is too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}"
+            f"{what}: {width} x {height} pixels is too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}"
         )
     if not np.isfinite(pixels).all():
-        raise CascadeError(f"{path}: holds NaN or infinite pixels", fix="replace them before export")
+        raise CascadeError(f"{what}: holds NaN or infinite pixels", fix="replace them before export")
     low, high = float(pixels.min()), float(pixels.max())
     if low == high:
-        raise BlankSlice(path, pixels.shape)
+        raise BlankSlice(what, pixels.shape)
     if not CONTRASTS[0] <= high - low <= CONTRASTS[1]:
         raise CascadeError(
-            f"{path}: intensities from {low:g} to {high:g} are no MRI signal", fix="replace fill values before export"
+            f"{what}: intensities from {low:g} to {high:g} are no MRI signal", fix="replace fill values before export"
         )
     return pixels
 

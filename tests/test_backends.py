@@ -143,7 +143,7 @@ def test_a_named_backend_that_cannot_run_is_an_error_with_the_fix(only_onnxrunti
 def test_auto_takes_the_first_that_can_run(monkeypatch):
     tried = []
 
-    def only_openvino_runs(name, segmenter, classifier, engines, **options):
+    def only_openvino_runs(name, graphs, engines, **options):
         tried.append(name)
         if name != "openvino":
             raise CascadeError(f"no {name} here", fix="none")

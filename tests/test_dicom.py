@@ -129,6 +129,26 @@ def test_names_are_paths_and_series_numbers_and_no_two_are_the_same(tmp_path):
     assert opened(paths[:6], tmp_path / "one").name == "series-003"
 
 
+def test_files_of_two_people_are_never_one_series_whatever_their_uids(tmp_path):
+    paths = [*series(tmp_path / "one", PatientID="1"), *series(tmp_path / "two", PatientID="2")]
+    sources, problems = open_dicom(paths, tmp_path)
+    assert problems == {}
+    assert [(source.name, source.count) for source in sources] == [("one/series-003", 6), ("two/series-003", 6)]
+
+
+def test_files_of_nobody_in_several_folders_are_mentioned(tmp_path):
+    paths = series(tmp_path / "one", PatientID=None)
+    assert not any("several folders" in note for note in opened(paths, tmp_path).notes)
+    (tmp_path / "two").mkdir()
+    paths[3:] = [path.rename(tmp_path / "two" / path.name) for path in paths[3:]]
+    assert any("several folders" in note for note in opened(paths, tmp_path).notes)
+
+
+@pytest.mark.parametrize("keyword", ["EchoTime", "ImageType", "SamplesPerPixel", "InversionTime"])
+def test_what_an_anonymiser_left_empty_is_as_if_it_were_not_told(tmp_path, keyword):
+    assert opened([write(tmp_path / "a.dcm", image(HEAD[4], **{keyword: None}))], tmp_path).count == 1
+
+
 def test_two_orientations_in_one_series_are_two_sources(tmp_path):
     other = series(tmp_path / "scan", HEAD[:3])
     turned = [

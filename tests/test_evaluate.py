@@ -23,6 +23,7 @@ from cascade.errors import CascadeError
 from cascade.evaluate import evaluate, metrics_table
 from cascade.evaluation.presence import TumorFreeSlice, presence
 from cascade.files import sha256_of
+from cascade.graphs import find_graph
 from cascade.split import make_split, write_split
 
 MENINGIOMA, GLIOMA, PITUITARY = range(3)
@@ -73,8 +74,12 @@ def models(tmp_path, monkeypatch):
         (folder / f"{name}.onnx").write_text(name)
     hashes = {name: {"sha256": sha256_of(folder / f"{name}.onnx")} for name in ("segmenter", "classifier")}
     (folder / "models.json").write_text(json.dumps(hashes))
-    stub = Choice("onnxruntime", HostBackend(StubSegmenter(), StubClassifier(), "stub"))
-    monkeypatch.setattr(cascade.evaluate, "open_backend", lambda backend, models, engines: stub)
+
+    def stub(backend, models, engines):
+        graphs = {name: find_graph(name, models) for name in ("segmenter", "classifier")}
+        return Choice("onnxruntime", HostBackend(StubSegmenter(), StubClassifier(), "stub"), graphs)
+
+    monkeypatch.setattr(cascade.evaluate, "open_backend", stub)
     return folder
 
 

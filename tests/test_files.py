@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import CascadeError
-from cascade.files import sha256_of, write_atomically
+from cascade.files import sha256_of, without_home, write_atomically
 
 
 def test_what_was_written_is_read_back_and_hashes_as_any_tool_hashes_it(tmp_path):
@@ -80,3 +80,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(tmp_pa
     locked.mkdir(mode=0o555)
     with pytest.raises(CascadeError, match=r"mask\.png: cannot be written \(Permission denied"):
         write_atomically(Path(locked) / "mask.png", b"new")
+
+
+def test_a_home_folder_is_not_named():
+    assert without_home(f"{Path.home()}/engines: there is no such file") == "~/engines: there is no such file"

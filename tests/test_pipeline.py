@@ -99,6 +99,14 @@ def test_nan_from_a_segmenter_is_an_error_and_not_no_tumor(constant_segmenter, f
         Cascade(HostBackend(constant_segmenter(float("nan")), forbidden)).predict(slice_of(64, 64))
 
 
+def test_nan_from_a_classifier_is_an_error_and_not_the_first_class(constant_segmenter, constant_classifier):
+    """max() of NaNs is the first, and NaN < 0.84 is False: a meningioma, and certain."""
+    for probabilities, box in (((float("nan"),) * 3, (0, 0, 9, 9)), ((0, 0, 1), (0, 0, 9, float("nan")))):
+        cascade = Cascade(HostBackend(constant_segmenter(1.0), constant_classifier(probabilities, Box(*box))))
+        with pytest.raises(CascadeError, match="the classifier computed NaN"):
+            cascade.predict(slice_of(64, 64))
+
+
 def test_models_that_cannot_be_loaded_are_refused_before_any_slice_is_read(tmp_path):
     record = {"sha256": hashlib.sha256(b"no graph").hexdigest()}
     for name in ("segmenter", "classifier"):
@@ -131,6 +139,28 @@ def test_a_volume_is_done_slice_by_slice_and_a_blank_slice_of_it_shows_no_tumor(
     assert {prediction.mask.shape for prediction in found} == {found[0].mask.shape}
     with pytest.raises(CascadeError, match="holds 11 slices"):
         cascade.predict(tmp_path / "head.nii.gz")
+
+
+def test_what_holds_nothing_but_one_value_is_no_slice_however_it_is_given(forbidden, tmp_path):
+    blank = np.full((20, 30), 7, dtype=np.float32)
+    Image.fromarray(blank.astype(np.uint8)).save(tmp_path / "a.png")
+    volume = np.repeat(blank[..., None], 9, axis=2)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "a.nii")
+    cascade = Cascade(HostBackend(forbidden, forbidden))
+    for given in (blank, Slice(blank), tmp_path / "a.png"):
+        with pytest.raises(CascadeError, match="every pixel has the same value"):
+            cascade.predict(given)
+    with pytest.raises(CascadeError, match="every pixel has the same value"):
+        cascade.predict_volume(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "spacing_mm"),
+    [(np.ones((20, 20), int), None), (np.ones(20, np.float32), None), (np.ones((20, 20), np.float32), (-1.0, 1.0))],
+)
+def test_a_slice_is_float32_in_two_dimensions_of_positive_spacing(pixels, spacing_mm):
+    with pytest.raises(CascadeError):
+        Slice(pixels, spacing_mm)
 
 
 def test_what_users_import_is_there():

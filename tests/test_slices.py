@@ -44,6 +44,14 @@ def test_16_bit_grey_keeps_its_full_range(tmp_path, name):
     assert read_grey(tmp_path / name).tolist() == (RAMP * 164).tolist()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_tiff_whose_lowest_values_are_white_is_turned_over_in_every_depth(tmp_path, kind):
+    stored = RAMP.astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite")
+    found = read_grey(tmp_path / "a.tif")
+    assert (found - found.min()).tolist() == (stored.max() - stored).tolist()
+
+
 def test_big_endian_16_bit_tiff_is_read_in_its_own_byte_order(tmp_path):
     pixels = (RAMP * 100).astype(">u2").tobytes()
     tags = [(256, 20), (257, 20), (258, 16), (259, 1), (262, 1), (273, 122), (277, 1), (278, 20), (279, len(pixels))]

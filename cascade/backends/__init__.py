@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
+from cascade.files import without_home
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, Graph, find_graph
 
 FloatArray = NDArray[np.float32]
@@ -77,10 +78,11 @@ class LoadedGraph(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend that runs, and what `auto` passed over on its way there: name → reason."""
+    """A backend that runs, the graphs in it, and what `auto` passed over on its way there: name → reason."""
 
     name: str
     backend: Backend
+    graphs: dict[str, Graph]
     passed_over: dict[str, str] = field(default_factory=dict)
 
 
@@ -93,20 +95,21 @@ def open_backend(name: str = AUTO, models: Path = SHIPPED, engines: Path = ENGIN
     """
     if name not in (AUTO, *BACKENDS):
         raise CascadeError(f"there is no backend {name!r}", fix=f"choose one of {', '.join((AUTO, *BACKENDS))}")
-    segmenter, classifier = find_graph(SEGMENTER, models), find_graph(CLASSIFIER, models)
+    graphs = {each: find_graph(each, models) for each in (SEGMENTER, CLASSIFIER)}
     if name != AUTO:
-        return Choice(name, _open(name, segmenter, classifier, engines))
+        return Choice(name, _open(name, graphs, engines), graphs)
     passed_over: dict[str, str] = {}
     for candidate in BACKENDS[:-1]:
         try:
-            return Choice(candidate, _open(candidate, segmenter, classifier, engines, worth_it=True), passed_over)
+            return Choice(candidate, _open(candidate, graphs, engines, worth_it=True), graphs, passed_over)
         except CascadeError as error:
-            passed_over[candidate] = error.problem
-    return Choice(BACKENDS[-1], _open(BACKENDS[-1], segmenter, classifier, engines), passed_over)
+            passed_over[candidate] = without_home(error.problem)
+    return Choice(BACKENDS[-1], _open(BACKENDS[-1], graphs, engines), graphs, passed_over)
 
 
-def _open(name: str, segmenter: Graph, classifier: Graph, engines: Path, *, worth_it: bool = False) -> Backend:
+def _open(name: str, graphs: dict[str, Graph], engines: Path, *, worth_it: bool = False) -> Backend:
     """worth_it  refuse where the runtime works but would be no faster than the next."""
+    segmenter, classifier = graphs[SEGMENTER], graphs[CLASSIFIER]
     if name == "openvino":
         from cascade.backends.openvino import open_openvino
 

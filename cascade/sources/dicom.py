@@ -112,9 +112,12 @@ class DicomSource:
     def notes(self) -> tuple[str, ...]:
         told = dict.fromkeys(note for header in self._headers for note in header.notes)
         unplaced = "its header does not place it in the patient: its mask is a PNG, not a DICOM segmentation"
+        mixed = "its files lie in several folders and name no patient: see that they are of one"
+        nameless = not self._headers[0].patient_id
         return (
             *told,
             *(() if self._is_placed else (unplaced,)),
+            *((mixed,) if nameless and len({header.path.parent for header in self._headers}) > 1 else ()),
             *_gap_notes([_plane(item).distance_mm for item in self._slices]),
         )
 
@@ -123,7 +126,7 @@ class DicomSource:
         header, frame = self._slices[index]
         where = f"{header.path}, frame {frame + 1}" if len(header.planes) > 1 else str(header.path)
         pixels = _decoded(header, frame, self._dataset(header))
-        return Slice(checked(pixels, Path(where)), header.planes[frame].spacing_mm)
+        return Slice(checked(pixels, where), header.planes[frame].spacing_mm)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """A DICOM SEG, see `segmentation`; for an image that is not placed a PNG."""
@@ -182,7 +185,8 @@ def _stacks(headers: Sequence[Header]) -> Iterator[list[Header]]:
         if header.sop_class_uid in MULTI_FRAME or not header.is_placed:
             yield [header]
             continue
-        stacks = series[header.study_uid, header.series_uid, header.space_uid, header.rows, header.columns]
+        uids = (header.patient_id, header.study_uid, header.series_uid, header.space_uid)
+        stacks = series[*uids, header.rows, header.columns]
         for stack in stacks:
             if header.planes[0].is_parallel(stack[0].planes[0]):
                 stack.append(header)

@@ -69,7 +69,7 @@ TRAITS = {
 """By what images of one place differ where a series holds several, and the functional group that tells it."""
 
 TAGS = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID"),
     *("Modality", "ImageType", "SeriesNumber", "InstanceNumber", "NumberOfFrames", *GROUPS),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored"),
     *("PixelRepresentation", "RescaleSlope", "RescaleIntercept", "LossyImageCompression", "BurnedInAnnotation"),
@@ -119,6 +119,7 @@ class Plane:
 class Header:
     """What cascade takes from a file. UIDs are empty, and numbers None, where the file does not tell them.
 
+    patient_id   keeps people apart whose files bear the same UIDs; never shown, and empty where it was taken out.
     syntax       transfer syntax UID, how the pixels are encoded.
     inverted     whether high values are dark (MONOCHROME1).
     identifiers  patient and study, by keyword; empty unless they are asked for.
@@ -130,6 +131,7 @@ class Header:
     study_uid: str
     series_uid: str
     space_uid: str
+    patient_id: str = field(repr=False)
     series_number: int | None
     instance_number: int
     syntax: str
@@ -171,7 +173,7 @@ def _check_kind(path: Path, dataset: Dataset) -> None:
         raise NotMRI(f"{path}: is no MRI image, going by its SOP class", fix="give MR images")
     if "LOCALIZER" in values_of(dataset, "ImageType"):
         raise NotMRI(f"{path}: is a localizer", fix="give the T1 series with contrast agent")
-    if int(dataset.get("SamplesPerPixel", 1)) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
+    if int(dataset.get("SamplesPerPixel") or 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
         raise NotMRI(f"{path}: holds colour", fix="give the intensities that the scanner stored")
 
 
@@ -210,6 +212,7 @@ def _header(path: Path, dataset: Dataset) -> Header:
         study_uid=uid_of(dataset, "StudyInstanceUID"),
         series_uid=uid_of(dataset, "SeriesInstanceUID"),
         space_uid=uid_of(dataset, "FrameOfReferenceUID"),
+        patient_id=str(dataset.get("PatientID") or ""),
         series_number=whole_of(path, dataset, "SeriesNumber"),
         instance_number=whole_of(path, dataset, "InstanceNumber") or 0,
         syntax=str(dataset.file_meta.TransferSyntaxUID),
@@ -253,7 +256,7 @@ def _planes(path: Path, dataset: Dataset) -> Iterable[Plane]:
             traits={
                 keyword: str(group[keyword].value)
                 for keyword, sequence in TRAITS.items()
-                if keyword in (group := group_of(dataset, frame, sequence))
+                if (group := group_of(dataset, frame, sequence)).get(keyword) not in (None, "")
             },
         )
 

@@ -99,7 +99,7 @@ class NiftiSource:
                 pixels = pixels * slope + intercept
             pixels = np.ascontiguousarray(pixels, dtype=np.float32)
         where = f"{self.files[0]}, slice {index + 1} of {self.count}"
-        return Slice(checked(pixels, Path(where)), self._grid.spacing_mm[1:])
+        return Slice(checked(pixels, where), self._grid.spacing_mm[1:])
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """uint8, 1 on tumor, of the volume's shape, affine, qform, sform and zooms; the header's texts are empty."""
