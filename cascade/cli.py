@@ -1,6 +1,7 @@
 """The commands of `cascade`: each parses, calls and prints. What they call is imported when they run."""
 
 import json
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ app.command("benchmark")(cli_benchmark.benchmark)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """What the console script runs: the only place that prints a CascadeError, and exits with 1."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and means it
+            signal.signal(number, signal.default_int_handler)
     try:
         app(args=arguments, prog_name="cascade")
     except CascadeError as error:

@@ -74,7 +74,7 @@ def predict(
     """Outline the tumor in MRI slices and name it. Research only.
 
     Reads PNG, JPEG, TIFF, BMP, WebP, .mat, DICOM, NIfTI and zips of them.
-    Exit code: 0 all done, 1 nothing could be done, 2 some slices failed.
+    Exit code: 0 all done, 1 nothing could be done, 2 some slices failed, 130 interrupted.
 
     Example: [bold]cascade predict scans/ --out results[/]
     """

@@ -80,7 +80,12 @@ def find_slices(
     for given in paths:
         for path in _matches(given):
             search.look_at(path)
-    folder = os.path.commonpath(search.tops) if search.tops else ""
+    try:
+        folder = os.path.commonpath(search.tops) if search.tops else ""
+    except ValueError:
+        raise CascadeError(
+            "the inputs lie on several drives", fix="give those of each drive to a run of its own"
+        ) from None
     zipped = _unpack(search, folder, unpack_into, limits) if unpack_into else []
     names = sorted([*(_name(path, folder) for path in search.files), *zipped])
     if not names:

@@ -20,7 +20,7 @@ class Entry:
     """One input, done.
 
     name    of the input.
-    sha256  of its bytes (cascade/run_record.py: `content_sha256`).
+    sha256  of its bytes (cascade/sources/content.py: `content_sha256`).
     rows    of its slices.
     files   what was written for it: path below the results' folder → sha256.
     """
@@ -74,17 +74,25 @@ class Journal:
 
 
 def read_journal(out: Path, depends_on: dict[str, Any]) -> dict[str, Entry]:
-    """By name what an earlier run did that depended on the same; nothing where there was none or anything differs."""
+    """By name what an earlier run did; nothing where there was none.
+
+    Raises CascadeError where it depended on something else: to go on would be to begin anew, and remove its results.
+    """
     try:
         lines = (out / JOURNAL).read_bytes().split(b"\n")
     except OSError:
         return {}
     entries: dict[str, Entry] = {}
-    if _parsed(lines[0]) != json.loads(json.dumps(depends_on)):
-        return {}
     for line in lines[1:]:
         if (content := _parsed(line)) and (entry := _entry(content)):
             entries[entry.name] = entry
+    then, now = _parsed(lines[0]) or {}, json.loads(json.dumps(depends_on))
+    if entries and then != now:
+        differing = [f"{key} was {then.get(key)}, is {value}" for key, value in now.items() if then.get(key) != value]
+        raise CascadeError(
+            f"{out}: holds a run that cannot be gone on with: {'; '.join(differing)}",
+            fix="give what it was begun with, begin anew by --overwrite, or name another folder with --out",
+        )
     return entries
 
 

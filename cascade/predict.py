@@ -5,11 +5,12 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, starmap
+from signal import default_int_handler
 
 from cascade.errors import CascadeError
 from cascade.journal import Entry, Journal
@@ -18,10 +19,13 @@ from cascade.record import Advance, Recorder, Work
 from cascade.results import ResultsFolder, SliceResult
 from cascade.slices import Slice
 from cascade.sources import Source
-from cascade.sources.content import content_sha256
+from cascade.sources.content import stamps
 
 THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
 """That read, and as many that write: more are no use, for they share Python's lock."""
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""That end a run in order, where the program lets them interrupt."""
 
 SECONDS_BETWEEN_SAVES = 30.0
 """How old results.csv and results.json may be while a run goes on; its journal is never behind."""
@@ -72,7 +76,7 @@ def predict_slices(
     batch_size: int,
     problems: Mapping[str, CascadeError] | None = None,
     journal: Journal | None = None,
-    done: Mapping[str, Entry] | None = None,
+    done: Sequence[Entry] = (),
     advance: Advance = lambda count: None,
 ) -> Run:
     """Five batches of slices are in memory at most: two read ahead, two in the models, one being written.
@@ -81,10 +85,13 @@ def predict_slices(
     that are done are saved.
 
     problems  by name, what was given but cannot be done; they become rows.
-    done      by name, what an earlier run did; taken over where input and results are still what they were.
+    done      what an earlier run did of other inputs; its rows are taken over.
     """
     recorder = Recorder(folder, journal, advance)
     recorder.rows += [recorder.refused(name, error) for name, error in (problems or {}).items()]
+    for entry in done:
+        recorder.take_over(entry)
+    stamped = [(source, stamps(source.files)) for source in sources]
     expected = len(recorder.rows) + sum(source.count for source in sources)
     began = time.monotonic()
     writing: list[Future[None]] = []
@@ -99,7 +106,7 @@ def predict_slices(
     with _ctrl_c() as pressed, ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
         try:
             under_way: Callable[[], list[Found]] = list
-            for batch in _read_ahead(readers, _left_to_do(readers, sources, done or {}, recorder), batch_size):
+            for batch in _read_ahead(readers, starmap(Work, stamped), batch_size):
                 if pressed.is_set():
                     break
                 begun = _begin(cascade, [(work, index, item) for work, index, item in batch if isinstance(item, Slice)])
@@ -122,45 +129,36 @@ def predict_slices(
 
 @contextmanager
 def _ctrl_c() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C, so that it parts no file from its row; the second interrupts as ever."""
+    """Set by the first Ctrl-C, so that it parts no file from its row; the second interrupts as ever.
+
+    And so for each signal that interrupts like Ctrl-C. In a thread, where none arrives, it is never set.
+    """
     pressed = threading.Event()
+    listening = threading.current_thread() is threading.main_thread()
+    interrupting = [number for number in SIGNALS if listening and signal.getsignal(number) is default_int_handler]
 
     def note(number: int, frame: object) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, note)
+    def restore() -> None:
+        for number in interrupting:
+            signal.signal(number, default_int_handler)
+
+    for number in interrupting:
+        signal.signal(number, note)
     try:
         yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _left_to_do(
-    pool: ThreadPoolExecutor, sources: Sequence[Source], done: Mapping[str, Entry], recorder: Recorder
-) -> list[Source]:
-    """The sources without those that an earlier run did, whose rows the recorder takes over."""
-
-    def stands(source: Source) -> bool:
-        entry = done.get(source.name)
-        try:
-            return entry is not None and entry.sha256 == content_sha256(source.files) and entry.stands(recorder.out)
-        except CascadeError:
-            return False  # whoever reads it will say why
-
-    standing = list(pool.map(stands, sources))
-    for source, stood in zip(sources, standing, strict=True):
-        if stood:
-            recorder.take_over(done[source.name])
-    return [source for source, stood in zip(sources, standing, strict=True) if not stood]
+        restore()
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, sources: Sequence[Source], batch_size: int
+    pool: ThreadPoolExecutor, works: Iterable[Work], batch_size: int
 ) -> Iterator[list[tuple[Work, int, Slice | CascadeError]]]:
     """Batch after batch, in order; the pool has the next two while one is worked on."""
     waiting: deque[list[tuple[Work, int, Future[Slice | CascadeError]]]] = deque()
-    slices = ((work, index) for work in map(Work, sources) for index in range(work.source.count))
+    slices = ((work, index) for work in works for index in range(work.source.count))
     while batch := list(islice(slices, batch_size)):
         waiting.append([(work, index, pool.submit(_read, work.source, index)) for work, index in batch])
         if len(waiting) > 2:

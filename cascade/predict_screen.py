@@ -88,7 +88,9 @@ def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
     slices = sum(source.count for source in sources)
     lines = [Text(f"{slices:,} slices of {len(sources):,} inputs would be done; nothing was written.")]
     lines += [Text(printable(f"left out: {name}: {why}"), style="dim") for name, why in inputs.left_out.items()]
-    lines += [Text(printable(f"would fail: {error}"), style="red") for error in problems.values()]
+    for error in problems.values():
+        said = str(error).replace(str(inputs.unpacked), str(inputs.folder))
+        lines.append(Text(printable(f"would fail: {said}"), style="red"))
     return Group(table, *lines)
 
 

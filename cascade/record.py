@@ -2,6 +2,7 @@
 
 import threading
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from cascade.pipeline import Prediction
 from cascade.results import ResultsFolder, SliceResult
 from cascade.slices import BlankSlice, Slice
 from cascade.sources import Source
-from cascade.sources.content import content_sha256
+from cascade.sources.content import Stamps, content_sha256, stamps
 
 Advance = Callable[[int], object]
 """Called with how many more slices are done, once their rows are there."""
@@ -28,13 +29,15 @@ Advance = Callable[[int], object]
 class Work:
     """An input under way.
 
-    rows   of its slices so far, by index.
-    masks  (count, H, W) bool, of a volume; False where a slice is not done or could not be.
-    files  written for it: path below the results' folder → sha256.
-    lock   for what the slices of one volume share.
+    stamps  of its files, before the first is read.
+    rows    of its slices so far, by index.
+    masks   (count, H, W) bool, of a volume; False where a slice is not done or could not be.
+    files   written for it: path below the results' folder → sha256.
+    lock    for what the slices of one volume share.
     """
 
     source: Source
+    stamps: Stamps
     rows: dict[int, SliceResult] = field(default_factory=dict)
     masks: NDArray[np.bool_] | None = None
     files: dict[str, str] = field(default_factory=dict)
@@ -72,14 +75,15 @@ class Recorder:
         self.sha256: dict[str, str] = {}
         self.resumed = 0
         self._folder, self._journal, self._advance = folder, journal, advance
-        self._owners: dict[str, str] = {}  # by path below the results' folder, the input that it was written for
+        self._owners: dict[str, str] = {}  # by `_place`, the input that it was written for
+        self._ignores_case = (folder.out / folder.json.name.upper()).exists()
         self._lock = threading.Lock()
         self._saved = time.monotonic()
 
     def take_over(self, entry: Entry) -> None:
         """What an earlier run did."""
         self.rows += entry.rows
-        self._owners |= dict.fromkeys(entry.files, entry.name)
+        self._owners |= {self._place(path): entry.name for path in entry.files}
         self.sha256[entry.name] = entry.sha256
         self.resumed += len(entry.rows)
         self._advance(len(entry.rows))
@@ -151,11 +155,10 @@ class Recorder:
         source = work.source
         rows = [work.rows[index] for index in range(source.count)]
         try:
-            if work.masks is not None and any(row.status != "error" for row in rows):
-                path = self._folder.mask(source.name, source.mask_suffix)
-                written = self._write(work, path, source.mask_bytes(work.masks))
-                rows = [row if row.status == "error" else replace(row, mask=written) for row in rows]
+            rows = self._with_mask(work, rows)
             sha256 = content_sha256(source.files)
+            if stamps(source.files) != work.stamps:
+                raise CascadeError(f"{source.files[0]}: was changed while it was in use", fix="run again with --resume")
         except CascadeError as error:
             rows, sha256 = [self.refused(row.name, error, row.index) for row in rows], ""
         source.close()
@@ -165,10 +168,27 @@ class Recorder:
         if self._journal and not any(row.status == "error" for row in rows):
             self._journal.add(Entry(source.name, sha256, tuple(rows), work.files))
 
+    def _with_mask(self, work: Work, rows: list[SliceResult]) -> list[SliceResult]:
+        """Writes the mask of an input, where one of its slices went through the models, and tells its rows."""
+        source, failed = work.source, sum(row.status == "error" for row in rows)
+        if failed == 0 and work.masks is None:
+            raise CascadeError(f"{source.files[0]}: all its slices are blank", fix="export it again")
+        if failed == len(rows) or work.masks is None:
+            return rows
+        written = self._write(work, self._folder.mask(source.name, source.mask_suffix), source.mask_bytes(work.masks))
+        notes = (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()
+        return [
+            row if row.status == "error" else replace(row, mask=written, notes=(*row.notes, *notes)) for row in rows
+        ]
+
+    def _place(self, below: str) -> str:
+        """What tells files of the results' folder apart; some file systems take a.png and A.png for one."""
+        return unicodedata.normalize("NFC", below).casefold() if self._ignores_case else below
+
     def _write(self, work: Work, path: Path, content: bytes) -> str:
         below = path.relative_to(self._folder.out).as_posix()
         with self._lock:
-            owner = self._owners.setdefault(below, work.source.name)
+            owner = self._owners.setdefault(self._place(below), work.source.name)
         if owner != work.source.name:
             raise CascadeError(f"{path}: is where the results of {owner} go", fix="give the two in runs of their own")
         write_atomically(path, content, durable=False)

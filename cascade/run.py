@@ -1,10 +1,12 @@
 """`cascade predict`: from paths to a folder of results, and the record of how they came about."""
 
 import json
+import os
 import platform
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,14 +15,16 @@ from typing import Any
 
 from cascade import __version__
 from cascade.benchmarking.machine import installed_versions
+from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.inputs import Inputs, find_slices
-from cascade.journal import Journal, read_journal
+from cascade.journal import Entry, Journal, read_journal
 from cascade.pipeline import Cascade
-from cascade.predict import Run, predict_slices
+from cascade.predict import THREADS, Run, predict_slices
 from cascade.record import Advance
 from cascade.results import NOTE, ResultsFolder, claim, clear, written_files
 from cascade.sources import Source
+from cascade.sources.content import content_sha256
 from cascade.sources.find import open_sources
 from cascade.wanted import KINDS
 
@@ -52,6 +56,11 @@ class RunOptions:
     overwrite: bool = False
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises CascadeError for a batch without slices."""
+        if self.batch_size < 1:
+            raise CascadeError(f"a batch of {self.batch_size} slices is none", fix="give 1 or more")
+
 
 Begin = Callable[[int], object]
 """Called once with the number of slices."""
@@ -59,8 +68,8 @@ Begin = Callable[[int], object]
 
 def predict_paths(
     cascade: Cascade,
-    paths: Sequence[Path],
-    out: Path,
+    paths: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
     options: RunOptions = RunOptions(),
     *,
     begin: Begin = lambda count: None,
@@ -70,18 +79,18 @@ def predict_paths(
 
     Raises CascadeError, before anything is written, where there is nothing to do or the folder is not to be written.
     """
-    with found_inputs(paths, out, options) as inputs:
+    out = Path(out)
+    with found_inputs([Path(path) for path in paths], out, options) as inputs:
         sources, problems = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
         folder = ResultsFolder(
             *(out, inputs.folder, options.overlays, cascade.models, cascade.description, cascade.uncertain_below),
             unpacked=inputs.unpacked,
         )
         claim(folder, overwrite=options.overwrite, resume=options.resume)
-        depends_on = what_results_depend_on(cascade, options)
-        done = read_journal(out, depends_on) if options.resume else {}
-        done = {source.name: done[source.name] for source in sources if source.name in done}
+        depends_on = what_results_depend_on(cascade, options, inputs.folder)
+        done = still_standing(read_journal(out, depends_on), inputs, sources, out) if options.resume else {}
         clear(folder, keep=(path for entry in done.values() for path in entry.files))
-        folder.save([], complete=False)
+        folder.save((row for entry in done.values() for row in entry.rows), complete=False)
         record = RunRecord(cascade, options, inputs, sources)
         record.save(out, None)
         begin(sum(source.count for source in sources))
@@ -89,12 +98,12 @@ def predict_paths(
         try:
             run = predict_slices(
                 cascade,
-                sources,
+                [source for source in sources if source.name not in done],
                 folder,
                 batch_size=options.batch_size,
                 problems=problems,
                 journal=journal,
-                done=done,
+                done=list(done.values()),
                 advance=advance,
             )
         finally:
@@ -122,9 +131,40 @@ def found_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Itera
         )
 
 
-def what_results_depend_on(cascade: Cascade, options: RunOptions) -> dict[str, Any]:
-    """Beside an input's own bytes: an earlier run's results stand only where all of this was the same."""
+def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Source], out: Path) -> dict[str, Entry]:
+    """Of what an earlier run did, the inputs whose bytes and results are still what they were.
+
+    Raises CascadeError where it did more than is given now: its results would go.
+    """
+    of_name = {source.name: source for source in sources}
+    for name in done:
+        if name not in of_name and inputs.path(name).exists():
+            raise CascadeError(
+                f"{out}: holds results of {inputs.path(name)}, which is not given now",
+                fix="give all that its run was given, begin anew by --overwrite, or name another folder with --out",
+            )
+
+    def stands(entry: Entry) -> bool:
+        try:
+            return entry.sha256 == content_sha256(of_name[entry.name].files) and entry.stands(out)
+        except CascadeError:
+            return False  # whoever reads it will say why
+
+    entries = [entry for name, entry in done.items() if name in of_name]
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        return {entry.name: entry for entry, stood in zip(entries, pool.map(stands, entries), strict=True) if stood}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def what_results_depend_on(cascade: Cascade, options: RunOptions, inputs: Path) -> dict[str, Any]:
+    """Beside an input's own bytes: an earlier run's results stand only where all of this was the same.
+
+    inputs  the folder that names are relative to.
+    """
     return {
+        "folder of inputs": str(inputs),
         "cascade_version": __version__,
         "models": cascade.models,
         "backend": cascade.description,

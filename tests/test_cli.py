@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -221,19 +222,28 @@ def test_python_m_cascade_is_the_command(scans, models, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
-def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, tmp_path):
+@pytest.mark.parametrize("pressed", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, tmp_path, pressed):
     pixels = np.tile(np.linspace(0, 255, 64), (64, 1)).astype(np.uint8)
     (tmp_path / "scans").mkdir()
     for number in range(3000):
         Image.fromarray(pixels).save(tmp_path / "scans" / f"{number}.png", compress_level=0)
+    with zipfile.ZipFile(tmp_path / "scans" / "z.zip", "w") as archive:
+        archive.write(tmp_path / "scans" / "0.png", "patient_jane.png")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     arguments = ["predict", str(tmp_path / "scans"), "--out", str(tmp_path / "out"), "--models", str(models)]
     running = subprocess.Popen(
-        [sys.executable, "-m", "cascade", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "cascade", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "masks").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(pressed)
     printed = running.communicate(timeout=60)[1]
     assert running.returncode == 130, printed
     assert "Interrupted" in printed
@@ -242,6 +252,7 @@ def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, t
     written = {path.name for path in (tmp_path / "out" / "masks").iterdir()}
     assert {record["slice"] for record in content["slices"]} == written
     assert len(written) < 3000
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import io
+import ntpath
 import os
 import socket
 import tracemalloc
@@ -115,6 +116,12 @@ def pack(path, *members):
         for name, content in members:
             archive.writestr(name, content)
     return path
+
+
+def test_inputs_on_several_drives_are_named(scans, monkeypatch):
+    monkeypatch.setattr(os.path, "commonpath", lambda paths: ntpath.commonpath(["C:\\a", "D:\\b"]))
+    with pytest.raises(CascadeError, match="several drives"):
+        find_slices([scans])
 
 
 def test_by_default_volumes_and_zips_are_not_taken(scans):

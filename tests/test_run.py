@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -141,12 +142,101 @@ def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled
     assert Image.open(out / "masks/2.png").size == (48, 48)
 
 
-def test_other_models_do_all_anew(scans, out):
+def test_what_fails_or_shows_no_tumor_any_more_leaves_no_results_of_before(scans, out):
+    save(scans / "a.png")
+    save_volume(scans / "head.nii.gz")
+    predict_paths(cascade_of(), [scans], out)
+    assert (out / "masks/a.png").exists()
+    assert (out / "overlays/head.nii.gz/1.png").exists()
+    (scans / "a.png").write_bytes(b"no picture any more")
+    array = np.repeat(np.arange(32, dtype=np.float32)[:, None, None], 3, axis=2) * np.ones((32, 32, 1), np.float32)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "head.nii.gz")
+    predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+    assert [row["status"] for row in rows_of(out)] == ["error", "no_tumor", "no_tumor", "no_tumor"]
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.parent != out}
+    assert left == {"masks/head.nii.gz"}
+
+
+def test_a_run_is_not_gone_on_with_as_another_one(scans, out):
+    save(scans / "one/a.png")
+    save(scans / "two/b.png")
+    predict_paths(cascade_of(), [scans], out)
+    before = what_stays(out)
+    other = cascade_of(models={**MODELS, "segmenter": "other"})
+    for cascade, path, options, said in (
+        (other, scans, RunOptions(resume=True), "models was"),
+        (cascade_of(), scans, RunOptions(resume=True, overlays=False), "overlays was True, is False"),
+        (cascade_of(), scans / "one", RunOptions(resume=True), "folder of inputs was"),
+        (cascade_of(), scans, RunOptions(resume=True, exclude=("b.png",)), r"b\.png, which is not given now"),
+    ):
+        with pytest.raises(CascadeError, match=said) as raised:
+            predict_paths(cascade, [path], out, options)
+        assert "--overwrite" in raised.value.fix
+        assert what_stays(out) == before
+    assert predict_paths(other, [scans], out, RunOptions(overwrite=True)).resumed == 0
+
+
+def test_while_a_resumed_run_goes_on_the_rows_of_before_are_there(scans, out):
     save(scans / "a.png")
     predict_paths(cascade_of(), [scans], out)
-    again = Counting()
-    predict_paths(cascade_of(again, {**MODELS, "segmenter": "other"}), [scans], out, RunOptions(resume=True))
-    assert again.slices == 1
+    save(scans / "b.png", 1)
+
+    class Looks(BrightIsTumor):
+        def run(self, slice):
+            self.seen = [row["slice"] for row in rows_of(out)]
+            return super().run(slice)
+
+    looks = Looks()
+    predict_paths(cascade_of(looks), [scans], out, RunOptions(resume=True))
+    assert looks.seen == ["a.png"]
+
+
+def test_an_input_that_changes_while_it_is_in_use_has_no_result(scans, out):
+    save(scans / "a.png")
+
+    class Changes(BrightIsTumor):
+        def run(self, slice):
+            save(scans / "a.png", 1)
+            return super().run(slice)
+
+    run = predict_paths(cascade_of(Changes()), [scans], out)
+    assert "was changed while it was in use" in run.failed[0].problem
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 0
+
+
+def test_a_volume_of_nothing_is_an_error_and_one_that_failed_in_part_says_so(scans, out):
+    array = np.ones((32, 32, 3), dtype=np.float32)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "blank.nii")
+    array = array * np.arange(32, dtype=np.float32)[:, None, None]
+    array[0, 0, 1] = np.nan
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "part.nii")
+    run = predict_paths(cascade_of(), [scans], out)
+    assert [row["status"] for row in rows_of(out)] == ["error"] * 3 + ["no_tumor", "error", "no_tumor"]
+    assert run.failed[0].problem.endswith("blank.nii: all its slices are blank")
+    assert rows_of(out)[3]["notes"] == "1 of its slices failed: the mask shows no tumor in them"
+
+
+def test_where_the_file_system_ignores_case_no_result_replaces_another(scans, out):
+    save(scans / "a.png")
+    save(scans / "A.png", 1)
+    out.mkdir()
+    (out / "RESULTS.JSON").symlink_to("results.json")  # as if it ignored it
+    run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=1))
+    (failed,) = run.failed
+    assert "is where the results of" in failed.problem
+    assert sum(path.suffix == ".png" for path in (out / "masks").iterdir()) == 1
+
+
+def test_a_run_works_in_a_thread_and_with_paths_as_text(scans, out):
+    save(scans / "a.png")
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(predict_paths, cascade_of(), [str(scans)], str(out)).result()
+    assert run.exit_code == 0
+
+
+def test_a_batch_holds_a_slice():
+    with pytest.raises(CascadeError, match="a batch of 0 slices"):
+        RunOptions(batch_size=0)
 
 
 def test_a_journal_whose_last_line_was_cut_short_counts_up_to_there(scans, out):

@@ -19,6 +19,7 @@ from cascade.predict import predict_slices
 from cascade.record import Recorder, Work
 from cascade.results import ResultsFolder
 from cascade.slices import Letterbox, read_slice
+from cascade.sources.content import stamps
 from cascade.sources.picture import Picture
 
 STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
@@ -142,7 +143,8 @@ def _stage_by_stage(backend: Backend, slices: Inputs, request: Request, out: Pat
         writing = time.perf_counter()
         recorder = Recorder(results)
         for name, slice_, found in zip(batch, read, predictions, strict=True):
-            recorder.found(Work(Picture(name, slices.path(name))), 0, slice_, found)
+            picture = Picture(name, slices.path(name))
+            recorder.found(Work(picture, stamps(picture.files)), 0, slice_, found)
         for row in recorder.rows:
             if row.status == "error":
                 raise CascadeError(row.problem, fix=row.fix)

@@ -1,4 +1,4 @@
-"""The bytes that an input is made of, as one number: whether it is still what it was."""
+"""The bytes that an input is made of, as one number, and whether they are still what they were."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,6 +6,22 @@ from pathlib import Path
 
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
+
+Stamps = tuple[tuple[int, int] | None, ...]
+"""Of each file its size and the time of its last change; None where there is none."""
+
+
+def stamps(files: Sequence[Path]) -> Stamps:
+    """To be compared with those of later."""
+    return tuple(_stamp(path) for path in files)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return told.st_size, told.st_mtime_ns
 
 
 def content_sha256(files: Sequence[Path]) -> str:
