@@ -153,11 +153,12 @@ class Header:
 
 def read_header(path: Path, *, keep_identifiers: bool = False) -> Header:
     """Reads no pixels. Raises CascadeError, naming the file and the fix, for what cannot be done; see NotMRI."""
+    identifiers = IDENTIFIERS if keep_identifiers else ()
     with reading(path, lambda _: damaged(path, "its header cannot be read")):  # pydicom's messages quote the header
-        dataset = read_dataset(path, TAGS + (IDENTIFIERS if keep_identifiers else ()))
+        dataset = read_dataset(path, TAGS + identifiers)
         _check_kind(path, dataset)
         _check_pixels(path, dataset)
-        return _header(path, dataset)
+        return _header(path, dataset, identifiers)
 
 
 def _check_kind(path: Path, dataset: Dataset) -> None:
@@ -198,7 +199,7 @@ def _check_pixels(path: Path, dataset: Dataset) -> None:
         raise damaged(path, "it is shorter than its header tells")
 
 
-def _header(path: Path, dataset: Dataset) -> Header:
+def _header(path: Path, dataset: Dataset, identifiers: tuple[str, ...]) -> Header:
     planes = tuple(_planes(path, dataset))
     if not all(plane.is_parallel(planes[0]) for plane in planes):
         raise CascadeError(
@@ -224,7 +225,7 @@ def _header(path: Path, dataset: Dataset) -> Header:
         planes=planes,
         notes=tuple(_notes(dataset, planes[0])),
         identifiers={
-            keyword: "\\".join(map(str, values_of(dataset, keyword))) for keyword in IDENTIFIERS if keyword in dataset
+            keyword: "\\".join(map(str, values_of(dataset, keyword))) for keyword in identifiers if keyword in dataset
         },
     )
 
