@@ -26,10 +26,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, show_default=False)]
 TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0, show_default=False)]
-Weights = Annotated[
-    str | None,
-    typer.Option("--weights", help="Start from `imagenet`, `none` or a file of weights.", show_default="imagenet"),
-]
+START = "Start from `imagenet`, `none` or a file of weights."
+Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
 Healthy = Annotated[
     Path | None, typer.Option("--healthy", help="Folder of slices of healthy heads.", show_default=False)
 ]
@@ -103,17 +101,21 @@ def train_crossval(
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for all folds; goes on in it.")] = Path("runs/crossval"),
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
-    segmenter_epochs: Epochs = None,
-    classifier_epochs: Epochs = None,
-    segmenter_weights: Weights = None,
-    classifier_weights: Weights = None,
+    segmenter_epochs: Annotated[int | None, typer.Option("--segmenter-epochs", min=1, show_default=False)] = None,
+    classifier_epochs: Annotated[int | None, typer.Option("--classifier-epochs", min=1, show_default=False)] = None,
+    segmenter_weights: Annotated[
+        str | None, typer.Option("--segmenter-weights", help=START, show_default="imagenet")
+    ] = None,
+    classifier_weights: Annotated[
+        str | None, typer.Option("--classifier-weights", help=START, show_default="imagenet")
+    ] = None,
     healthy: Healthy = None,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train and test both models fold by fold, so that everyone is tested once by models that never saw them.
 
-    Takes as many trainings of each as there are folds. Called again, it goes on where it was ended. Weights of a file
-    must not come from people of this data set.
+    As many trainings of each as there are folds. Called again, it goes on where it was ended.
+    A file's weights must not come from people of this data set.
 
     Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
     """

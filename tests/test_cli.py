@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,6 +152,9 @@ def test_a_dry_run_lists_what_would_be_done_and_why_not_the_rest_and_writes_noth
     assert run("predict", scans, *arguments) == 0
     printed = capsys.readouterr().err
     assert "2 slices of 2 inputs would be done" in printed
+    (tmp_path / "file").touch()
+    assert run("predict", scans, "--out", tmp_path / "file", "--dry-run") == 1
+    assert "it is a file" in capsys.readouterr().err
     for name in ("notes.txt", "b.png", "broken.nii"):
         assert name in printed
     assert not (tmp_path / "out").exists()
@@ -268,6 +272,7 @@ def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, t
         "data split",
         "train segmenter",
         "train classifier",
+        "train crossval",
         "train export",
     ],
 )
@@ -276,6 +281,9 @@ def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) <= 50
     assert "Example: cascade" in printed or "Not a medical device" in printed
+    options, _, example = printed.partition("Options")[2], *printed.partition("Example:")[1:]
+    for option in re.findall(r"--[a-z-]+", example.partition("╭")[0]):
+        assert f"{option} " in options
 
 
 def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
