@@ -18,41 +18,47 @@ ACCURACIES = {
 
 def metrics_table(metrics: dict[str, Any]) -> RenderableType:
     """What metrics.json says in most detail about, in brief: masks, classes, and which stage errs."""
-    return Group(_masks(metrics), _accuracies(metrics), _classes(metrics), _footnote(metrics))
+    return Group(_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics), _footnote(metrics))
 
 
 def _masks(metrics: dict[str, Any]) -> Table:
-    dice_columns = ("Dice (95 % CI)", "median", "quartiles", "empty")
-    table = _table("Masks", ("slices", "patients", *dice_columns, "IoU", "HD95 px", "HD95 mm"))
+    table = _table("Masks", ("slices", "patients", "Dice (95 % CI)", "median", "empty", "IoU", "HD95 mm"))
     sizes = {f"{name} tumors": group for name, group in metrics["by_size"].items()}
     for name, group in {"all": metrics, **metrics["by_class"], **sizes}.items():
         dice, iou = group["dice"], group["iou"]
-        distances = (number(group[key]["mean"], digits=1) for key in ("hausdorff95_px", "hausdorff95_mm"))
         table.add_row(
             *(name, str(group["slices"]), str(group["patients"]), with_interval(dice["mean"], dice["ci95"])),
-            *(number(dice["median"]), interval(dice["quartiles"]), percent(dice["empty_share"])),
-            *(number(iou["mean"]), *distances),
+            *(number(dice["median"]), percent(dice["empty_share"]), number(iou["mean"])),
+            number(group["hausdorff95_mm"]["mean"], digits=1),
         )
     return table
 
 
 def _accuracies(metrics: dict[str, Any]) -> Table:
-    columns = ("accuracy (95 % CI)", "balanced accuracy", "macro F1", "macro AUC")
+    columns = ("accuracy (95 % CI)", "balanced", "macro F1", "macro AUC")
     table = _table("Classes, by the mask that the classifier is shown", columns)
     for key, shown in ACCURACIES.items():
-        figures = [metrics[name][key] for name in ("accuracy", "balanced_accuracy", "macro_f1")]
-        cells = [with_interval(figure["value"], figure["ci95"]) for figure in figures]
-        table.add_row(shown, *cells, number(metrics["macro_auc"][key]))
+        accuracy, others = metrics["accuracy"][key], (metrics[name][key] for name in ("balanced_accuracy", "macro_f1"))
+        table.add_row(
+            *(shown, with_interval(accuracy["value"], accuracy["ci95"])),
+            *(number(figure["value"]) for figure in others),
+            number(metrics["macro_auc"][key]),
+        )
     return table
 
 
 def _classes(metrics: dict[str, Any]) -> Table:
+    table = _table("Classes with the predicted mask, by slice", ("precision", "recall", "F1", "AUC"))
+    for name, figures in metrics["by_class"].items():
+        table.add_row(name, *(number(figures[key]) for key in ("precision", "recall", "f1", "auc")))
+    return table
+
+
+def _confusion(metrics: dict[str, Any]) -> Table:
     matrix = metrics["confusion_matrix"]
-    given = [f"→ {name}" for name in matrix["columns"]]
-    table = _table("Classes with the predicted mask, by slice", ("precision", "recall", "F1", "AUC", *given))
+    table = _table("How many slices of each class are called what", tuple(matrix["columns"]))
     for name, row in zip(matrix["rows"], matrix["slices"], strict=True):
-        figures = metrics["by_class"][name]
-        table.add_row(name, *(number(figures[key]) for key in ("precision", "recall", "f1", "auc")), *map(str, row))
+        table.add_row(name, *map(str, row))
     return table
 
 
@@ -74,7 +80,8 @@ def _footnote(metrics: dict[str, Any]) -> str:
         lines += _presence(metrics["presence"])
     if not metrics["models_trained_on_this_split"]:
         lines.append(
-            "The models were not trained on this split: make sure that none of these patients was among theirs."
+            "The models may have been trained on these very patients, for all that is known here: their records name "
+            "another split. Only of people in no training do these figures tell anything."
         )
     if metrics["failed"]["slices"]:
         lines.append(f"{metrics['failed']['slices']} slices could not be used; metrics.json names them under `failed`.")
@@ -92,7 +99,7 @@ def _presence(figures: dict[str, Any]) -> list[str]:
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
     return table
