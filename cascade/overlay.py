@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from cascade.contract import CLASS_NAMES, Box
 from cascade.pipeline import Prediction
@@ -28,12 +29,15 @@ PALETTE = bytes(round(255 * grey / (GREYS - 1)) for grey in range(GREYS) for _ i
 )
 
 NOTE = "research use only"
+SIZE = "slice"
 
 IndexArray = NDArray[np.uint8]
 
 
 def overlay_png(slice_: Slice, found: Prediction) -> bytes:
     """The slice with contour, box, class and probability; pixel (x, y) of the slice is pixel (x, y) of the picture.
+
+    Below it a caption. The text SIZE in the PNG tells how large the slice is without: WIDTHxHEIGHT.
 
     A palette of greys and a few colours: a third of the bytes of RGB. Stored without compression, which would take
     longer than all the rest here and save a third of the bytes.
@@ -43,7 +47,7 @@ def overlay_png(slice_: Slice, found: Prediction) -> bytes:
     if found.label is None:
         caption, colour = "no tumor found", 0
     else:
-        caption = f"{found.label} {found.probabilities[found.label]:.2f}"
+        caption = f"{found.label} {found.probabilities[found.label]:.2f}{', uncertain' if found.uncertain else ''}"
         colour = FIRST_CLASS_INDEX + CLASS_NAMES.index(found.label)
         picture[contour(found.mask, width)] = colour
     if found.box is not None:
@@ -54,8 +58,10 @@ def overlay_png(slice_: Slice, found: Prediction) -> bytes:
     canvas[picture.shape[0] :] = strip
     image = Image.fromarray(canvas)
     image.putpalette(PALETTE)
+    size = PngInfo()
+    size.add_text(SIZE, f"{picture.shape[1]}x{picture.shape[0]}")
     content = io.BytesIO()
-    image.save(content, "PNG", compress_level=0)
+    image.save(content, "PNG", compress_level=0, pnginfo=size)
     return content.getvalue()
 
 

@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cascade.contract import Box
+from cascade.overlay import SIZE
 from cascade.report import write_report
 from cascade.results import ResultsFolder, SliceResult
 
@@ -60,9 +62,11 @@ def write_results(out, rows, *, complete=True, inputs="/data"):
     for row in rows:
         if row.status != "error":
             mask, overlay = folder.mask(row.name), folder.overlay(row.name)
+            size = PngInfo()
+            size.add_text(SIZE, "400x300")
             for path, height in ((mask, 300), (overlay, 320)):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (400, height), 90).save(path)
+                Image.new("L", (400, height), 90).save(path, pnginfo=size if path is overlay else None)
             row = replace(row, mask=mask.relative_to(out).as_posix(), overlay=overlay.relative_to(out).as_posix())
         saved.append(row)
     folder.save(saved, complete=complete)

@@ -1,11 +1,12 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES, Box
-from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, contour, overlay_png, windowed
+from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, SIZE, contour, overlay_png, windowed
 from cascade.pipeline import Prediction
 from cascade.slices import Slice
 
@@ -38,6 +39,13 @@ def test_the_caption_lies_below_the_slice_and_is_never_cut():
     assert with_tumor.height > 60
     assert with_tumor.width > 100  # wider than the slice: class, probability and note need it
     assert not np.array_equal(np.asarray(with_tumor)[60:, :100], np.asarray(without)[60:, :100])
+
+
+def test_an_overlay_says_how_large_the_slice_is_and_that_a_class_is_uncertain():
+    certain = opened(overlay_png(Slice(RAMP), glioma_in_ramp()))
+    uncertain = opened(overlay_png(Slice(RAMP), replace(glioma_in_ramp(), uncertain=True)))
+    assert certain.info[SIZE] == uncertain.info[SIZE] == "100x60"
+    assert uncertain.width > certain.width  # the slice is narrow, and the caption longer
 
 
 def test_an_overlay_without_a_tumor_has_no_colours():

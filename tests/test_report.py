@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from report_files import (
     FIVE,
     HOSTILE,
@@ -27,6 +28,7 @@ from report_files import (
 )
 
 from cascade.errors import CascadeError
+from cascade.overlay import SIZE
 from cascade.report import pictures, write_report
 from cascade.results import NOTE
 
@@ -123,19 +125,25 @@ def test_a_file_named_like_a_scheme_is_still_linked_as_a_file(tmp_path):
     assert unquote(link) == "javascript:hacked()"
 
 
+def picture_of(url):
+    return Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/webp;base64,"))))
+
+
 def test_pictures_are_small_and_leave_the_caption_out(tmp_path):
     found = page_of(write_results(tmp_path, FIVE)).slices[0]
-    content = base64.b64decode(found["picture"].removeprefix("data:image/webp;base64,"))
-    with Image.open(io.BytesIO(content)) as picture:
-        assert (picture.format, picture.size) == ("WEBP", (256, 192))  # of 400 x 300, not 400 x 320
+    picture = picture_of(found["picture"])
+    assert (picture.format, picture.size) == ("WEBP", (256, 192))  # of 400 x 300, not 400 x 320
 
 
-def test_without_the_mask_the_picture_is_the_whole_overlay(tmp_path):
+@pytest.mark.parametrize("told", [None, "9999x9999", "no size"])
+def test_an_overlay_that_tells_no_size_is_shown_as_it_is_or_not_at_all(tmp_path, told):
     write_results(tmp_path, FIVE)
-    (tmp_path / "masks/a/1.png").unlink()
-    found = page_of(tmp_path).slices[0]
-    assert (found["mask"], found["overlay"]) == (None, "overlays/a/1.png")
-    assert found["picture"]
+    size = PngInfo()
+    if told:
+        size.add_text(SIZE, told)
+    Image.new("L", (400, 320)).save(tmp_path / "overlays/a/1.png", pnginfo=size)
+    found = page_of(tmp_path).slices[0]["picture"]
+    assert found is None if told == "no size" else picture_of(found).size == (256, 205)
 
 
 def test_an_overlay_that_cannot_be_read_leaves_its_slice_without_a_picture(tmp_path):
@@ -186,7 +194,7 @@ def test_a_slice_of_a_volume_has_its_picture_though_its_mask_is_none(tmp_path):
     (tmp_path / "masks/volume.nii.gz").write_bytes(b"of all slices")
     change(out, mask="masks/volume.nii.gz")
     (record,) = page_of(out).slices
-    assert record["picture"].startswith("data:image/webp")
+    assert picture_of(record["picture"]).size == (256, 192)
 
 
 def test_unknown_and_missing_keys_and_nan_are_tolerated(tmp_path):

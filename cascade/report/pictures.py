@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from cascade.overlay import SIZE
+
 Record = dict[str, Any]
 """A slice of results.json. Other versions have other keys, so any but its name may be missing."""
 
@@ -45,14 +47,11 @@ def _file(out: Path, relative: str | None) -> Path | None:
 
 
 def _picture(out: Path, record: Record) -> str | None:
-    """Without the overlay's caption, which would be too small to read: a mask of one slice tells how large that is."""
+    """Without the overlay's caption, which would be too small to read."""
     try:
         with Image.open(out / record["overlay"]) as overlay:
-            picture = overlay.convert("RGB")
-        mask = _file(out, record.get("mask"))
-        if mask and mask.suffix == ".png":
-            with Image.open(mask) as image:
-                picture = picture.crop((0, 0, *image.size))
+            width, height = map(int, overlay.info.get(SIZE, f"{overlay.width}x{overlay.height}").split("x"))
+            picture = overlay.convert("RGB").crop((0, 0, min(width, overlay.width), min(height, overlay.height)))
         picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
         content = io.BytesIO()
         picture.save(content, "WEBP", quality=80)
