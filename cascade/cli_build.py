@@ -34,8 +34,9 @@ def build(
 ) -> None:
     """Turn the models into FP16 TensorRT engines.
 
-    tensorrt builds on the GPU that it is for, tensorrt-rtx ahead of time on any machine. Each engine comes with a
-    JSON file that says what it is and how it was checked; one that is there unchanged is left as it is.
+    tensorrt builds on the GPU that it is for, tensorrt-rtx ahead of time anywhere.
+    A JSON file beside each engine says what it is and how it was checked.
+    One that is there unchanged is left as it is.
 
     Example: [bold]cascade build --flavor tensorrt-rtx --arch sm86,sm89 --check samples/[/]
     """

@@ -30,7 +30,7 @@ def predict(
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help="No such names.", rich_help_panel=TAKE),
+        typer.Option("--exclude", metavar="PATTERN", help="Not such names.", rich_help_panel=TAKE),
     ] = None,
     axis: Annotated[
         int | None,
@@ -39,7 +39,7 @@ def predict(
             min=0,
             max=2,
             metavar="0|1|2",
-            help="Across a NIfTI's slices.",
+            help="A NIfTI's, across slices.",
             show_default=False,
             rich_help_panel=TAKE,
         ),
@@ -48,10 +48,10 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=LEAVE)] = Path(
         "results"
     ),
-    overlays: Annotated[bool, typer.Option(help="Draw each slice.", show_default=False, rich_help_panel=LEAVE)] = True,
-    report: Annotated[
-        bool, typer.Option(help="Make a page of them.", show_default=False, rich_help_panel=LEAVE)
+    overlays: Annotated[
+        bool, typer.Option(help="Draw what is found.", show_default=False, rich_help_panel=LEAVE)
     ] = True,
+    report: Annotated[bool, typer.Option(help="Make report.html.", show_default=False, rich_help_panel=LEAVE)] = True,
     keep_identifiers: Annotated[
         bool, typer.Option("--keep-identifiers", help="Of patients, in DICOM masks.", rich_help_panel=LEAVE)
     ] = False,
@@ -74,12 +74,13 @@ def predict(
     """Outline the tumor in MRI slices and name it. Research only.
 
     Reads PNG, JPEG, TIFF, BMP, WebP, .mat, DICOM, NIfTI and zips of them.
-    Exit code: 0 all done, 1 nothing could be done, 2 some slices failed, 130 interrupted.
+    Exit code: 0 all done, 1 nothing done, 2 some failed, 130 interrupted.
 
     Example: [bold]cascade predict scans/ --out results[/]
     """
     from cascade.inputs import read_list
     from cascade.predict_screen import backend_line, dry_run_table, failures, progress_bar, run_report
+    from cascade.results import claim
     from cascade.run import RunOptions, found_inputs, predict_paths
 
     if overwrite and resume:
@@ -101,6 +102,7 @@ def predict(
     if dry_run:
         with found_inputs(given, out, options) as inputs:
             console.print(dry_run_table(inputs, options), soft_wrap=True)
+        claim(out, overwrite=overwrite, resume=resume)
         return
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("Loading the models", total=None)

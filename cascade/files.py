@@ -34,6 +34,8 @@ def reading(path: Path, unreadable: Callable[[Exception], CascadeError]) -> Iter
     except PermissionError:
         raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
     except Exception as error:
+        if path.is_file() and path.stat().st_size == 0:
+            raise CascadeError(f"{path}: is empty", fix="copy or export it again") from None
         raise unreadable(error) from None
 
 

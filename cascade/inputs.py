@@ -35,6 +35,11 @@ class Inputs:
     zipped: frozenset[str] = frozenset()
     unpacked: Path = Path()
 
+    def name(self, path: str) -> str:
+        """What the results of a path go by, there or not: below `folder`, else as it is."""
+        whole = Path(path).absolute()
+        return whole.relative_to(self.folder).as_posix() if whole.is_relative_to(self.folder) else path
+
     def root(self, name: str) -> Path:
         """The folder that the name is relative to on disk."""
         return self.unpacked if name in self.zipped else self.folder

@@ -37,16 +37,20 @@ class Run:
 
     rows         a row for each slice of each input that is done, and for each input that was none.
     seconds      from the first slice read to the last result written; the models were loaded before.
-    interrupted  by Ctrl-C.
+    left         how many slices are left to do: none, unless Ctrl-C ended it.
     resumed      how many of the rows an earlier run had done.
     sha256       of the content of each input that is done, by name.
     """
 
     rows: list[SliceResult]
     seconds: float
-    interrupted: bool
+    left: int = 0
     resumed: int = 0
     sha256: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def interrupted(self) -> bool:
+        return self.left > 0
 
     @property
     def failed(self) -> list[SliceResult]:
@@ -122,9 +126,9 @@ def predict_slices(
         finally:
             readers.shutdown(cancel_futures=True)
             writers.shutdown()
-            complete = len(recorder.rows) == expected
-            recorder.save(complete=complete)
-    return Run(recorder.rows, time.monotonic() - began, not complete, recorder.resumed, recorder.sha256)
+            left = expected - len(recorder.rows)
+            recorder.save(complete=left == 0)
+    return Run(recorder.rows, time.monotonic() - began, left, recorder.resumed, recorder.sha256)
 
 
 @contextmanager

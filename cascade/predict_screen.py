@@ -18,6 +18,7 @@ from cascade.run import RunOptions
 from cascade.sources.find import open_sources
 
 FAILURES_SHOWN = 20
+LEFT_OUT_SHOWN = 200
 
 
 class SlicesPerSecond(ProgressColumn):
@@ -69,7 +70,8 @@ def run_report(run: Run, out: Path, options: RunOptions, *, verbose: bool) -> Re
     best = "report.html" if options.report else "results.csv"
     lines = [Text(f"{speed}{earlier}Open {out / best}; tables and masks lie beside it.")]
     if run.interrupted:
-        lines.append(Text("Interrupted: what was done is kept; go on with --resume.", style="yellow"))
+        rest = f"what was done is kept, {run.left:,} slices are left; go on with --resume."
+        lines.append(Text(f"Interrupted: {rest}", style="yellow"))
     notes = dict.fromkeys(f"{row.input}: {note}" for row in run.rows for note in row.notes)
     if notes and verbose:
         lines += [Text(printable(f"note: {note}"), style="dim") for note in notes]
@@ -86,8 +88,16 @@ def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
     for source in sources:
         table.add_row(Text(printable(source.name), overflow="fold"), f"{source.count:,}", Text("; ".join(source.notes)))
     slices = sum(source.count for source in sources)
-    lines = [Text(f"{slices:,} slices of {len(sources):,} inputs would be done; nothing was written.")]
-    lines += [Text(printable(f"left out: {name}: {why}"), style="dim") for name, why in inputs.left_out.items()]
+    lines = [
+        Text(
+            f"{slices:,} slices of {len(sources):,} inputs would be done, where their pixels can be read; "
+            "nothing was written."
+        )
+    ]
+    left_out = sorted(inputs.left_out.items())
+    lines += [Text(printable(f"left out: {name}: {why}"), style="dim") for name, why in left_out[:LEFT_OUT_SHOWN]]
+    if len(left_out) > LEFT_OUT_SHOWN:
+        lines.append(Text(f"left out: {len(left_out) - LEFT_OUT_SHOWN:,} more", style="dim"))
     for error in problems.values():
         said = str(error).replace(str(inputs.unpacked), str(inputs.folder))
         lines.append(Text(printable(f"would fail: {said}"), style="red"))

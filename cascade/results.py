@@ -217,21 +217,23 @@ def _cut(name: str, suffix: str) -> str:
     return "/".join([*folders, last + suffix])
 
 
-def claim(folder: ResultsFolder, *, overwrite: bool = False, resume: bool = False) -> None:
+def claim(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:
     """Makes sure that the folder is the run's to write: empty, or with `overwrite` or `resume` an earlier run's.
 
     Raises CascadeError where it holds results and neither is asked for, or anything that a run would replace and none
     wrote. Nothing is removed yet.
     """
-    written = [path for path in written_files(folder.out) if path.exists()]
+    if out.exists() and not out.is_dir():
+        raise CascadeError(f"{out}: cannot be written, for it is a file", fix="name a folder with --out")
+    written = [path for path in written_files(out) if path.exists()]
     if written:
-        if not _is_ours(folder.json):
+        if not _is_ours(out / "results.json"):
             raise CascadeError(
                 f"{written[0]}: is in the way, and no run wrote it", fix="name another folder with --out"
             )
         if not (overwrite or resume):
             raise CascadeError(
-                f"{folder.out}: holds the results of an earlier run",
+                f"{out}: holds the results of an earlier run",
                 fix="go on with it by --resume, replace it by --overwrite, or name another folder with --out",
             )
 

@@ -86,7 +86,7 @@ def predict_paths(
             *(out, inputs.folder, options.overlays, cascade.models, cascade.description, cascade.uncertain_below),
             unpacked=inputs.unpacked,
         )
-        claim(folder, overwrite=options.overwrite, resume=options.resume)
+        claim(out, overwrite=options.overwrite, resume=options.resume)
         depends_on = what_results_depend_on(cascade, options, inputs.folder)
         done = still_standing(read_journal(out, depends_on), inputs, sources, out) if options.resume else {}
         clear(folder, keep=(path for entry in done.values() for path in entry.files))

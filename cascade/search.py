@@ -3,6 +3,7 @@
 # Paths are strings here: 100,000 of them take the least memory so, and os.path has an answer for any name.
 # ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH120
 
+import glob
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,8 @@ class Search:
         if any(real == folder or real.startswith(os.path.join(folder, "")) for folder in self.written):
             self.refuse(given, "lies where the results go", "name another folder with --out")
         elif not os.path.exists(real):
-            self.refuse(given, "there is no such file or folder", "check the path")
+            pattern = glob.has_magic(str(given))
+            self.refuse(given, "matches nothing" if pattern else "there is no such file or folder", "check the path")
         elif os.path.isdir(real):
             self._look_into(given, real)
         elif why := self._sort(path, given.name, given, os.path.dirname(path)):

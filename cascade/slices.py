@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 from cascade import figshare
@@ -95,8 +95,9 @@ def read_grey(path: Path) -> FloatArray:
             return CascadeError(
                 f"{path}: is far larger than any MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
             )
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # which names the path again
         return CascadeError(
-            f"{path}: cannot be read as a picture ({error})",
+            f"{path}: cannot be read as a picture{why}",
             fix="export the slice again as PNG; the file is cut short, damaged or not a picture",
         )
 

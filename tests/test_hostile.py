@@ -176,9 +176,9 @@ def rows_of_lies(lies):
 
 
 @pytest.mark.parametrize("name", [name for name, (_, problem) in LIES.items() if problem is not None])
-def test_a_file_that_lies_has_a_row_that_says_why_and_what_to_do(rows_of_lies, lies, name):
+def test_a_file_that_lies_has_a_row_that_says_why_and_what_to_do(rows_of_lies, name):
     problem = LIES[name][1]
-    rows = [row for row in rows_of_lies if row["slice"].removeprefix(f"{lies}/").startswith(name)]
+    rows = [row for row in rows_of_lies if row["slice"].startswith(name)]
     failed = [row for row in rows if row["status"] == "error"]
     assert failed
     for row in failed:
@@ -197,8 +197,8 @@ def test_beside_files_that_lie_the_others_are_done_and_nothing_else_is_written(r
     assert not [path for path in lies.parent.parent.rglob("slipped.png")]
 
 
-def test_links_in_a_circle_are_named(rows_of_lies, lies):
-    (row,) = [row for row in rows_of_lies if row["slice"] == str(lies / "loop.png")]
+def test_links_in_a_circle_are_named(rows_of_lies):
+    (row,) = [row for row in rows_of_lies if row["slice"] == "loop.png"]
     assert "leads nowhere" in row["problem"]
 
 

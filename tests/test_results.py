@@ -123,12 +123,12 @@ def test_a_name_too_long_for_a_file_system_is_cut_and_stays_its_own():
 
 
 def test_the_results_of_a_run_are_replaced_or_gone_on_with_only_when_asked_to(folder):
-    claim(folder)
+    claim(folder.out)
     folder.save([NO_TUMOR], complete=True)
     with pytest.raises(CascadeError, match=r"holds the results of an earlier run\n.*--resume.*--overwrite"):
-        claim(folder)
-    claim(folder, overwrite=True)
-    claim(folder, resume=True)
+        claim(folder.out)
+    claim(folder.out, overwrite=True)
+    claim(folder.out, resume=True)
 
 
 def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
@@ -152,7 +152,7 @@ def test_masks_that_no_run_wrote_are_never_touched(folder):
     truth.parent.mkdir(parents=True)
     truth.write_bytes(b"drawn by an expert")
     with pytest.raises(CascadeError, match="masks: is in the way"):
-        claim(folder, overwrite=True)
+        claim(folder.out, overwrite=True)
     assert truth.read_bytes() == b"drawn by an expert"
 
 

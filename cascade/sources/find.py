@@ -12,13 +12,13 @@ from cascade.wanted import KINDS
 def open_sources(
     inputs: Inputs, *, axis: int | None = None, keep_identifiers: bool = False
 ) -> tuple[list[Source], dict[str, CascadeError]]:
-    """All that can be opened, sorted by name, each name once; and by name or path what cannot.
+    """All that can be opened, sorted by name, each name once; and by name what cannot.
 
     axis              of a NIfTI's stored array, along which its slices lie; None takes that of the thickest.
     keep_identifiers  whether a DICOM mask says whose it is.
     """
     found: list[Source] = [Picture(name, inputs.path(name)) for name in inputs.of_kind("picture")]
-    problems = dict(inputs.problems)
+    problems = {inputs.name(path): error for path, error in inputs.problems.items()}
     if names := inputs.of_kind("nifti"):
         from cascade.sources.nifti import open_nifti
 
