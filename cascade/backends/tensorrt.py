@@ -36,13 +36,13 @@ def open_tensorrt(flavor: str, segmenter: Graph, classifier: Graph, engines: Pat
     for another graph, TensorRT version or GPU.
     """
     trt = import_tensorrt(flavor, extra=flavor)
-    graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
-    files = {name: find_engine(name, engines, flavor, graph) for name, graph in graphs.items()}
     gpu = find_gpu()
     if gpu is None:
         raise CascadeError(
             "there is no NVIDIA GPU that the driver can use", fix="use --backend onnxruntime or --backend openvino"
         )
+    graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
+    files = {name: find_engine(name, engines, flavor, graph) for name, graph in graphs.items()}
     for engine in files.values():
         recipe = engine.sidecar.recipe
         if reason := why_unfit(recipe, trt.__version__, gpu):
