@@ -1,6 +1,5 @@
 """A checkpoint → an ONNX graph that was seen to compute the same, and its entry in models.json."""
 
-import csv
 import importlib.metadata
 import json
 import tempfile
@@ -24,6 +23,7 @@ from cascade.split import read_split
 from train.calibrate import calibrate, presence_threshold
 from train.classifier import classifier_network, draw_masks, validation_logits
 from train.dataset import SegmenterData, SliceStore, tumor_free_copies
+from train.history import read_history
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import presence_logits, segmenter_network
 from train.weights import load_file, load_fitting
@@ -196,7 +196,6 @@ def _settings(run: Path) -> dict[str, Any]:
 
 def _epoch(run: Path, checkpoint: str) -> dict[str, float]:
     """The row of metrics.csv whose weights best.ckpt or last.ckpt holds."""
-    with (run / "metrics.csv").open(newline="") as lines:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+    rows = read_history(run)
     score = "validation_score" if "validation_score" in rows[0] else "validation_f1"
     return rows[-1] if checkpoint == "last" else max(rows, key=lambda row: row[score])
