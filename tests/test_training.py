@@ -17,6 +17,8 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
+import train.classifier
+import train.segmenter
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
 from cascade.graphs import find_graph
@@ -24,7 +26,13 @@ from cascade.pipeline import Cascade
 from cascade.slices import Slice
 from cascade.split import make_split, read_split, write_split
 from train import export
-from train.classifier import ClassifierSettings, classifier_network, start_weights, train_classifier
+from train.classifier import (
+    ClassifierSettings,
+    ClassifierTraining,
+    classifier_network,
+    start_weights,
+    train_classifier,
+)
 from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
 from train.without_tumor import write_copies
 
@@ -137,6 +145,25 @@ def test_a_run_is_not_resumed_as_another_one(data, segmenter_run):
     other = SegmenterSettings(**{**SETTINGS, "batch_size": 3})
     with pytest.raises(CascadeError, match="other settings"):
         train_segmenter(data, data / "split.json", segmenter_run, other, resume=True)
+
+
+def test_a_slice_without_a_found_mask_counts_as_wrong_for_the_classifier(monkeypatch):
+    """As in `cascade evaluate`: four slices, the last one's mask empty though its class would have been right."""
+    monkeypatch.setattr(train.classifier, "classifier_network", torch.nn.Identity)
+    training = ClassifierTraining(asdict(ClassifierSettings(weights="none")), [1.0, 1.0, 1.0])
+    labels, masks = torch.tensor([0, 1, 1, 2]), torch.ones(4, 1, 8, 8, dtype=torch.bool)
+    masks[3] = False
+    logged = {}
+    monkeypatch.setattr(training, "forward", lambda slices, masks: 50 * torch.nn.functional.one_hot(labels).float())
+    monkeypatch.setattr(training, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    training.validation_step((torch.zeros(4, 1, 8, 8), masks, labels))
+    training.on_validation_epoch_end()
+    assert logged["validation_accuracy"] == pytest.approx(3 / 4)
+    assert logged["validation_f1"] == pytest.approx(2 / 3)
+    training.validation_step((torch.zeros(4, 1, 8, 8), torch.zeros_like(masks), labels))
+    training.on_validation_epoch_end()
+    assert logged["validation_accuracy"] == 0
+    assert logged["validation_loss"] == 0  # of no slice: it weighs nothing
 
 
 def test_resuming_nothing_is_refused(data, tmp_path):
