@@ -9,10 +9,12 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import write_models
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
@@ -147,6 +149,39 @@ def test_a_run_is_not_resumed_as_another_one(data, segmenter_run):
         train_segmenter(data, data / "split.json", segmenter_run, other, resume=True)
 
 
+class Drawn(Exception):
+    """The first random number that a network's weights would be drawn with."""
+
+
+@pytest.mark.parametrize("name", ["segmenter", "classifier"])
+def test_the_seed_sets_the_first_weights(data, tmp_path, monkeypatch, name):
+    """They were drawn before anything was seeded."""
+    module = {"segmenter": train.segmenter, "classifier": train.classifier}[name]
+
+    def build(*_):
+        raise Drawn(float(torch.rand(())))
+
+    monkeypatch.setattr(module, f"{name.capitalize()}Training", build)
+    monkeypatch.setattr(module, "SliceStore", lambda *_: SimpleNamespace(labels=torch.tensor([0, 1, 2])))
+
+    def drawn(seed):
+        torch.manual_seed(99)
+        with pytest.raises(Drawn) as caught:
+            begin_training(seed)
+        return caught.value.args[0]
+
+    def begin_training(seed):
+        if name == "segmenter":
+            where, settings = (data, data / "split.json", tmp_path), SegmenterSettings(**SETTINGS, seed=seed)
+            train_segmenter(*where, settings, resume=False)
+        else:
+            models, settings = write_models(tmp_path / "models"), ClassifierSettings(**SETTINGS, seed=seed)
+            train_classifier(data, data / "split.json", models, tmp_path, settings, resume=False)
+
+    first, again, other = drawn(5), drawn(5), drawn(6)
+    assert first == again != other
+
+
 def test_a_slice_without_a_found_mask_counts_as_wrong_for_the_classifier(monkeypatch):
     """As in `cascade evaluate`: four slices, the last one's mask empty though its class would have been right."""
     monkeypatch.setattr(train.classifier, "classifier_network", torch.nn.Identity)
@@ -196,9 +231,11 @@ def test_a_killed_training_goes_on_where_it_was(data, tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     begun = torch.load(out / "last.ckpt", weights_only=True)["epoch"]
+    before = rows(out)[: begun + 1]
     subprocess.run([*command, "resume"], env=environment, check=True, timeout=300)
     assert begun < 3
     assert [row["epoch"] for row in rows(out)] == ["0", "1", "2", "3"]
+    assert rows(out)[: begun + 1] == before  # not trained again: the seconds are the same too
     assert torch.load(out / "last.ckpt", weights_only=True)["epoch"] == 3
 
 

@@ -18,7 +18,7 @@ from cascade.evaluation.metrics import NONE, accuracy, macro_f1
 from cascade.graphs import SEGMENTER, Graph, find_graph
 from cascade.split import read_split
 from train.dataset import ClassifierData, SliceStore
-from train.fit import FitSettings, fit, loader
+from train.fit import FitSettings, begin, fit, loader
 from train.region import classifier_planes
 from train.weights import imagenet_resnet50, load_file, load_fitting
 
@@ -129,6 +129,7 @@ def train_classifier(
     """
     split = read_split(split_file)
     segmenter = find_graph(SEGMENTER, models)
+    begin(settings, out, {"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256}, resume=resume)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
@@ -144,7 +145,6 @@ def train_classifier(
         loader(data["validation"], settings, shuffle=False),
         settings,
         out=out,
-        inputs={"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256},
         monitor="validation_f1",
         resume=resume,
     )

@@ -16,6 +16,7 @@ from cascade.backends import FloatArray
 from cascade.contract import CLASS_NAMES
 from cascade.dataset import read_labelled
 from cascade.figshare import person
+from cascade.files import sha256_of_bytes
 from cascade.inputs import find_slices
 from cascade.slices import Letterbox, read_slice
 from cascade.split import SplitSlice
@@ -68,6 +69,11 @@ def read_healthy(folder: Path) -> Tensor:
         for name in track(inputs.names, "reading healthy slices", console=Console(stderr=True))
     )
     return torch.cat([segmenter_input(square).half() for square in squares])
+
+
+def sha256_of_tensor(tensor: Tensor) -> str:
+    """Hex digest of its numbers' bytes."""
+    return sha256_of_bytes(tensor.numpy().tobytes())
 
 
 class SegmenterData(Dataset[tuple[Tensor, Tensor]]):

@@ -1,5 +1,6 @@
 """What both trainings share: settings, loaders, the Lightning trainer, and the folder that a run leaves."""
 
+import gc
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
@@ -68,6 +70,31 @@ def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataL
     )
 
 
+def begin(settings: FitSettings, out: Path, inputs: dict[str, str], *, resume: bool) -> None:
+    """Makes `out` a run's folder, or sees that it is this run's, and seeds all random numbers.
+
+    To be called before the network is built, whose weights are drawn. A resumed run draws other numbers than the
+    epochs that are behind it.
+
+    inputs  hashes of what it trains on; saved with the settings, and a run is resumed only with the same.
+
+    Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
+    """
+    gc.collect()  # An earlier training's data: Lightning's objects name each other, so gigabytes stay until then.
+    recorded = {**asdict(settings), **inputs}
+    check_folder(out, recorded, resume=resume)
+    write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
+    quieten()
+    seed = np.random.SeedSequence([settings.seed, epochs_done(out) if resume else 0]).generate_state(1)
+    lightning.seed_everything(int(seed.item()), workers=True, verbose=False)
+
+
+def epochs_done(out: Path) -> int:
+    """That a run's last.ckpt has behind it."""
+    last = torch.load(out / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    return int(last["epoch"]) + 1
+
+
 def fit(
     training: lightning.LightningModule,
     train: DataLoader[Any],
@@ -75,22 +102,11 @@ def fit(
     settings: FitSettings,
     *,
     out: Path,
-    inputs: dict[str, str],
     monitor: str,
     resume: bool,
 ) -> None:
-    """Runs or resumes a training in the folder `out`, validated by `monitor` (higher is better).
-
-    inputs  hashes of what it trains on; saved with the settings, and a run is resumed only with the same.
-
-    Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
-    """
+    """Runs or resumes the training that was begun in the folder `out`, validated by `monitor` (higher is better)."""
     last = out / "last.ckpt"
-    recorded = {**asdict(settings), **inputs}
-    check_folder(out, recorded, resume=resume)
-    write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
-    quieten()
-    lightning.seed_everything(settings.seed, workers=True, verbose=False)
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [
         EMAWeightAveraging(decay=settings.ema_decay),

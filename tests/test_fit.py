@@ -1,0 +1,113 @@
+"""Runs of a network of one weight: begun, cut off, moved, resumed, ended early."""
+
+import gc
+import json
+import weakref
+from dataclasses import asdict
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+import lightning
+from torch.utils.data import DataLoader, TensorDataset
+
+from train.fit import FitSettings, begin, fit
+from train.history import read_history
+
+DATA = TensorDataset(torch.ones(8, 1))
+
+
+def settings(**changes):
+    given = {"epochs": 4, "batch_size": 2, "learning_rate": 0.1, "weight_decay": 0.0, "patience": 9, "weights": "none"}
+    return FitSettings(**{**given, "devices": 1, **changes})
+
+
+class CutOff(Exception):
+    """What ends a run in these tests, as a kill would."""
+
+
+class OneWeight(lightning.LightningModule):
+    """Has the validation score of `scores` in each epoch, and is cut off in the epoch `cut_off`."""
+
+    def __init__(self, settings, scores, cut_off=None):
+        super().__init__()
+        self.settings, self.scores, self.cut_off = settings, scores, cut_off
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.drawn = []
+
+    def training_step(self, batch):
+        if self.current_epoch == self.cut_off:
+            raise CutOff
+        self.drawn.append(float(torch.rand(())))
+        return (self.weight - batch[0]).square().mean()
+
+    def validation_step(self, batch):
+        self.log("validation_score", self.scores[self.current_epoch])
+
+    def configure_optimizers(self):
+        return self.settings.one_cycle(self)
+
+
+def run(out, scores, *, resume=False, cut_off=None, **changes):
+    chosen = settings(**changes)
+    begin(chosen, out, {}, resume=resume)
+    training = OneWeight(chosen, scores, cut_off)
+    batches = DataLoader(DATA, batch_size=2)
+    fit(training, batches, batches, chosen, out=out, monitor="validation_score", resume=resume)
+    return training
+
+
+def cut_off_after_two(out, scores):
+    with pytest.raises(CutOff):
+        run(out, scores, cut_off=2)
+    assert len(read_history(out)) == 2
+
+
+def saved(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_a_resumed_run_draws_other_random_numbers_than_its_first_epochs(tmp_path):
+    """It drew those of epoch 0 again: the same batches, augmented in the same ways."""
+    scores = [0.1, 0.2, 0.3, 0.4]
+    first = run(tmp_path / "whole", scores).drawn
+    cut_off_after_two(tmp_path / "cut", scores)
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "cut").iterdir():
+        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    resumed, again = (run(tmp_path / name, scores, resume=True).drawn for name in ("cut", "copy"))
+    assert len(resumed) == 8
+    assert not set(resumed) & set(first)
+    assert resumed == again
+
+
+def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp_path):
+    """Lightning's objects name each other: a fold's 2 GB stayed until Python happened to look for cycles."""
+    chosen = settings(epochs=1)
+    data = TensorDataset(torch.ones(8, 1))
+    left = weakref.ref(data)
+    gc.disable()
+    try:
+        begin(chosen, tmp_path / "first", {}, resume=False)
+        batches = DataLoader(data, batch_size=2)
+        fit(
+            OneWeight(chosen, [0.1]),
+            batches,
+            batches,
+            chosen,
+            out=tmp_path / "first",
+            monitor="validation_score",
+            resume=False,
+        )
+        del data, batches
+        begin(chosen, tmp_path / "second", {}, resume=False)
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+def test_a_run_is_recorded_with_what_it_trains_on(tmp_path):
+    begin(settings(), tmp_path, {"split_sha256": "abc"}, resume=False)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {**asdict(settings()), "split_sha256": "abc"}
