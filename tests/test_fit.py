@@ -69,6 +69,19 @@ def saved(path):
     return torch.load(path, weights_only=True)
 
 
+def test_a_resumed_run_leaves_the_rows_of_the_epochs_before_as_they_were(tmp_path):
+    scores = [0.1, 0.2, 0.3, 0.4]
+    cut_off_after_two(tmp_path, scores)
+    table = tmp_path / "metrics.csv"
+    table.write_text(table.read_text().replace("\n0,0.1", "\n0,0.125"))  # would be 0.1 again if it were trained again
+    before = read_history(tmp_path)
+    run(tmp_path, scores, resume=True)
+    after = read_history(tmp_path)
+    assert after[:2] == before  # the seconds too
+    assert [row["epoch"] for row in after] == [0, 1, 2, 3]
+    assert [row["validation_score"] for row in after] == [0.125, 0.2, 0.3, 0.4]
+
+
 def test_a_resumed_run_draws_other_random_numbers_than_its_first_epochs(tmp_path):
     """It drew those of epoch 0 again: the same batches, augmented in the same ways."""
     scores = [0.1, 0.2, 0.3, 0.4]
@@ -81,6 +94,33 @@ def test_a_resumed_run_draws_other_random_numbers_than_its_first_epochs(tmp_path
     assert len(resumed) == 8
     assert not set(resumed) & set(first)
     assert resumed == again
+
+
+def test_the_best_epoch_stays_the_best_where_the_folder_was_moved(tmp_path):
+    """Lightning forgot its score, and the next epoch, a worse one, took its place."""
+    scores = [0.9, 0.2, 0.3, 0.4]
+    cut_off_after_two(tmp_path / "here", scores)
+    (tmp_path / "here").rename(tmp_path / "there")
+    run(tmp_path / "there", scores, resume=True)
+    assert saved(tmp_path / "there" / "best.ckpt")["epoch"] == 0
+    assert saved(tmp_path / "there" / "last.ckpt")["epoch"] == 3
+
+
+def test_a_better_epoch_takes_its_place_there_too(tmp_path):
+    scores = [0.5, 0.2, 0.6, 0.4]
+    cut_off_after_two(tmp_path / "here", scores)
+    (tmp_path / "here").rename(tmp_path / "there")
+    run(tmp_path / "there", scores, resume=True)
+    assert saved(tmp_path / "there" / "best.ckpt")["epoch"] == 2
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_run_that_ended_for_lack_of_progress_stays_ended(tmp_path):
+    scores = [0.5, 0.4, 0.3, 0.9]
+    for resume in (False, True):
+        run(tmp_path, scores, patience=2, resume=resume)
+        assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1, 2]
+    assert saved(tmp_path / "best.ckpt")["epoch"] == 0
 
 
 def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp_path):

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     RichProgressBar,
 )
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CascadeError
@@ -114,6 +115,7 @@ def fit(
         # The other's `save_last` would save after better epochs only.
         ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False),
         EarlyStopping(monitor=monitor, mode="max", patience=settings.patience),
+        Resumption(),
         History(out),
     ]
     if sys.stderr.isatty():
@@ -132,6 +134,22 @@ def fit(
         num_sanity_val_steps=0,
     )
     trainer.fit(training, train, validation, ckpt_path=last if resume else None, weights_only=True if resume else None)
+
+
+class Resumption(Callback):
+    """What Lightning leaves out when it resumes a run."""
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Of a folder that was moved it would forget the best score, and replace best.ckpt by a worse epoch's."""
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state:
+                state["dirpath"] = trainer.checkpoint_callback.dirpath
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A run that EarlyStopping ended would train on."""
+        trainer.should_stop = trainer.early_stopping_callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
 def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
