@@ -123,6 +123,14 @@ def test_a_run_that_ended_for_lack_of_progress_stays_ended(tmp_path):
     assert saved(tmp_path / "best.ckpt")["epoch"] == 0
 
 
+def test_what_is_validated_and_saved_is_the_moving_average(tmp_path):
+    run(tmp_path, [0.1, 0.2, 0.3, 0.4])
+    best = saved(tmp_path / "best.ckpt")
+    assert best["averaging_state"]["n_averaged"] > 1
+    averaged, current = (float(best[name]["weight"]) for name in ("state_dict", "current_model_state"))
+    assert 0 < averaged < 0.5 * current  # on its way from 0 to 1
+
+
 def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp_path):
     """Lightning's objects name each other: a fold's 2 GB stayed until Python happened to look for cycles."""
     chosen = settings(epochs=1)

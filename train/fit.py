@@ -110,7 +110,8 @@ def fit(
     last = out / "last.ckpt"
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [
-        EMAWeightAveraging(decay=settings.ema_decay),
+        # It is made before the network is moved, and would stay on the CPU.
+        EMAWeightAveraging(device="cuda" if on_gpu else None, decay=settings.ema_decay),
         ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False),
         # The other's `save_last` would save after better epochs only.
         ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False),
