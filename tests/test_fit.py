@@ -4,6 +4,7 @@ import gc
 import json
 import weakref
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -154,6 +155,17 @@ def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp
         assert left() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("steps", [*range(1, 13), 100])
+def test_a_schedule_of_any_length_can_be_run(steps):
+    """Over 10 steps, as of two epochs of five batches, it divided by zero."""
+    network = torch.nn.Linear(1, 1)
+    module = SimpleNamespace(parameters=network.parameters, trainer=SimpleNamespace(estimated_stepping_batches=steps))
+    made = settings().one_cycle(module)
+    for _ in range(steps):
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
 
 
 def test_a_run_is_recorded_with_what_it_trains_on(tmp_path):

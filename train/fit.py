@@ -52,7 +52,8 @@ class FitSettings:
     def one_cycle(self, module: lightning.LightningModule) -> Any:
         """AdamW under a one-cycle schedule that warms up over the first tenth of all steps."""
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(module.trainer.estimated_stepping_batches)
+        # Over 10 steps its warm-up takes no step, and the schedule would divide by that.
+        steps = max(11, int(module.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
