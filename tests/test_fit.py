@@ -14,7 +14,7 @@ pytest.importorskip("lightning")
 import lightning
 from torch.utils.data import DataLoader, TensorDataset
 
-from train.fit import FitSettings, begin, fit
+from train.fit import FitSettings, begin, fit, loader
 from train.history import read_history
 
 DATA = TensorDataset(torch.ones(8, 1))
@@ -166,6 +166,11 @@ def test_a_schedule_of_any_length_can_be_run(steps):
     for _ in range(steps):
         made["optimizer"].step()
         made["lr_scheduler"]["scheduler"].step()
+
+
+def test_there_are_workers_for_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
+    assert loader(DATA, settings(), shuffle=True).num_workers == 2
 
 
 def test_a_run_is_recorded_with_what_it_trains_on(tmp_path):

@@ -59,8 +59,9 @@ class FitSettings:
 
 
 def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataLoader[Any]:
-    """Workers for all cores but one; with one core the training itself reads."""
-    workers = min(16, (os.cpu_count() or 1) - 1)
+    """Workers for all cores that this process may use but one; with one core the training itself reads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    workers = min(16, cores - 1)
     return DataLoader(
         data,
         batch_size=settings.batch_size,
