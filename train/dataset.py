@@ -15,11 +15,12 @@ from torchvision import tv_tensors
 from cascade.backends import FloatArray
 from cascade.contract import CLASS_NAMES
 from cascade.dataset import read_labelled
+from cascade.errors import CascadeError
 from cascade.figshare import person
 from cascade.files import sha256_of_bytes
 from cascade.inputs import find_slices
 from cascade.slices import Letterbox, read_slice
-from cascade.split import SplitSlice
+from cascade.split import SplitSlice, check_files
 from train.augment import augmentation, jitter_mask
 from train.region import segmenter_input
 from train.tumor_free import TumorFree
@@ -32,12 +33,20 @@ class SliceStore:
     masks   (S, 1, SLICE_SIZE, SLICE_SIZE) bool.
     labels  (S,) int64, index into CLASS_NAMES.
     people  (S,) int64, the same number for slices of one person.
+
+    Raises CascadeError, naming the file, where one is not that of the split, cannot be used or has an empty mask.
     """
 
     def __init__(self, folder: Path, items: list[SplitSlice], description: str) -> None:
+        check_files(folder, items)
         slices, masks, labels, people = [], [], [], [person(item.patient) for item in items]
         for item in track(items, description, console=Console(stderr=True)):
             found = read_labelled(folder, item)
+            if not found.mask.any():
+                raise CascadeError(
+                    f"{folder / item.path}: is labelled {found.label} but its mask is empty",
+                    fix="mend the mask or leave the slice out, and write a new split",
+                )
             slices.append(unit_square(found.pixels))
             masks.append(Letterbox(*found.mask.shape).square(found.mask.astype(np.float32)) >= 0.5)
             labels.append(CLASS_NAMES.index(found.label))
