@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision import tv_tensors
 
 from cascade.backends import FloatArray
-from cascade.contract import CLASS_NAMES
+from cascade.contract import CLASS_NAMES, THRESHOLD
 from cascade.dataset import read_labelled
 from cascade.errors import CascadeError
 from cascade.figshare import person
@@ -140,7 +140,7 @@ def tumor_free_copies(data: SegmenterData, people: Tensor) -> TensorDataset:
 
 
 class ClassifierData(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """(slice, mask, label): (1, SLICE_SIZE, SLICE_SIZE) float32 twice, and an index into CLASS_NAMES.
+    """(slice, mask, label): (1, SLICE_SIZE, SLICE_SIZE) float16 and bool, and an index into CLASS_NAMES.
 
     found  (S, 1, SLICE_SIZE, SLICE_SIZE) bool, where the segmenter sees tumor. In training half of the masks are these
            and half the true ones, jittered, then augmented with the slice; without augmentation all are these.
@@ -154,13 +154,14 @@ class ClassifierData(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.store)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        slices, label = self.store.slices[index].float(), self.store.labels[index]
+        slices, label = self.store.slices[index], self.store.labels[index]
         found, true = self.found[index], self.store.masks[index]
         if self.augment is None:
-            return slices, found.float(), label
+            return slices, found, label
         mask = true if not found.any() or torch.rand(()) < 0.5 else found
-        pair = self.augment(tv_tensors.Image(slices), tv_tensors.Mask(jitter_mask(mask.float())))
-        return *_plain(pair), label
+        pair = self.augment(tv_tensors.Image(slices.float()), tv_tensors.Mask(jitter_mask(mask.float())))
+        slices, mask = _plain(pair)
+        return slices.half(), mask >= THRESHOLD, label
 
 
 def _plain(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
