@@ -31,7 +31,7 @@ Weights = Annotated[str | None, typer.Option("--weights", help=START, show_defau
 Healthy = Annotated[
     Path | None, typer.Option("--healthy", help="Folder of slices of healthy heads.", show_default=False)
 ]
-Seed = Annotated[int | None, typer.Option("--seed", show_default="0")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0")]
 Devices = Annotated[int | None, typer.Option("--devices", min=0, help="GPUs to use; 0 takes all.", show_default="0")]
 LimitBatches = Annotated[
     int | None, typer.Option("--limit-batches", min=1, help="Of each epoch, to try things out.", show_default=False)
@@ -124,7 +124,8 @@ def train_crossval(
         from train.crossval import crossvalidate
         from train.segmenter import SegmenterSettings
 
-    given = {"limit_batches": limit_batches}
+    # On several devices each of their processes would run all of it.
+    given = {"limit_batches": limit_batches, "devices": 1}
     segmenter = _given(SegmenterSettings, given | {"epochs": segmenter_epochs, "weights": segmenter_weights})
     classifier = _given(ClassifierSettings, given | {"epochs": classifier_epochs, "weights": classifier_weights})
     figures = crossvalidate(folder, split_file, out, folds, segmenter, classifier, healthy)

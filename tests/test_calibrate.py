@@ -52,3 +52,19 @@ def test_99_percent_of_the_tumors_reach_the_threshold_of_presence():
 def test_a_threshold_of_presence_is_never_one_that_nothing_or_all_would_reach():
     assert presence_threshold(torch.full((5,), -500.0), torch.zeros(1))[0] > 0
     assert presence_threshold(torch.full((5,), 500.0), torch.zeros(1))[0] < 1
+
+
+def test_classes_stated_with_one_confidence_are_trusted_together_or_not_at_all():
+    """At 0.9 three of four are right, but the wrong one may be sorted last."""
+    confidence = torch.tensor([0.95, 0.9, 0.9, 0.9, 0.9])
+    for wrong in range(1, 5):
+        right = torch.ones(5, dtype=torch.bool)
+        right[wrong] = False
+        assert uncertain_below(confidence, right) == pytest.approx(0.95)
+
+
+def test_of_no_trusted_class_no_accuracy_is_told():
+    """The mean of none was NaN, which is no JSON."""
+    _, told = calibrate(torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]), torch.tensor([1, 0]))
+    assert told["coverage"] == 0
+    assert told["accuracy_of_the_rest"] is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
 import train.crossval
@@ -93,10 +93,11 @@ def crossvalidation(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setattr(train.crossval, name, stand_in)
 
-    def run(folds=3, **changes):
-        return crossvalidate(
-            tmp_path, split_file, tmp_path / "out", folds, SegmenterSettings(**changes), ClassifierSettings()
-        )
+    monkeypatch.setattr(train.crossval, "read_healthy", lambda folder: torch.tensor(float(folder.name)))
+
+    def run(folds=3, healthy=None, **changes):
+        settings = SegmenterSettings(**changes), ClassifierSettings()
+        return crossvalidate(tmp_path, split_file, tmp_path / "out", folds, *settings, healthy)
 
     run.done, run.out = done, tmp_path / "out"
     return run
@@ -130,6 +131,13 @@ def test_another_cross_validation_is_not_mixed_in(crossvalidation):
     crossvalidation()
     with pytest.raises(CascadeError, match="of other settings"):
         crossvalidation(epochs=3)
+
+
+def test_nor_is_one_of_other_healthy_heads(crossvalidation):
+    """Only that there were some was kept."""
+    crossvalidation(healthy=Path("1"))
+    with pytest.raises(CascadeError, match="of other settings"):
+        crossvalidation(healthy=Path("2"))
 
 
 def test_too_few_people_for_the_folds_are_told(crossvalidation):

@@ -368,6 +368,15 @@ def test_the_threshold_that_finds_98_percent_of_the_tumors_is_told():
     assert found == {"least": 0.98, "threshold": pytest.approx(0.51), "sensitivity": 0.98, "false_alarms": 0.25}
 
 
+def test_no_threshold_is_told_that_gives_up_more_than_it_must():
+    """The curve left out the points on its straight lines, and the next point's threshold raised more false alarms."""
+    tumors = np.array([0.9] * 97 + [0.8, 0.7, 0.6])
+    found = presence(tumors, [TumorFreeSlice("", 0.1, 0.0)])
+    assert found["at_sensitivity"]["threshold"] == 0.8
+    assert found["at_sensitivity"]["sensitivity"] == 0.98
+    assert found["curve"]["threshold"] == [0.9, 0.8, 0.7, 0.6, 0.1]
+
+
 def test_the_presence_curve_is_drawn_and_told(run, tumor_free, tmp_path):
     metrics = run(draw=True, tumor_free=tumor_free)
     assert (tmp_path / "out" / "presence.png").exists()

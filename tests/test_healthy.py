@@ -7,7 +7,7 @@ from PIL import Image
 nibabel = pytest.importorskip("nibabel")
 
 from cascade.errors import CascadeError
-from train.healthy import slices_of, write_slices
+from train.healthy import check_names, main, slices_of, write_slices
 
 
 def ball(shape, spacing_mm, radius_mm=40.0):
@@ -48,3 +48,22 @@ def test_a_file_that_is_no_volume_is_refused_by_name(tmp_path):
     (tmp_path / "notes.nii.gz").write_text("no volume")
     with pytest.raises(CascadeError, match=r"notes\.nii\.gz: is no volume"):
         write_slices(tmp_path / "notes.nii.gz", tmp_path, 3)
+
+
+def test_two_volumes_whose_slices_would_have_the_same_names_are_refused(tmp_path):
+    """The second one's slices took the place of the first one's."""
+    with pytest.raises(CascadeError, match=r"a/t1\.nii\.gz and .*b/t1\.nii: their slices would have the same names"):
+        check_names([tmp_path / "a" / "t1.nii.gz", tmp_path / "b" / "t1.nii"])
+    check_names([tmp_path / "head.01.nii.gz", tmp_path / "head.02.nii.gz"])
+
+
+def test_a_blank_volume_is_told_as_the_command_line_tells_it(tmp_path, monkeypatch, capsys):
+    """It ended in an IndexError, and any problem in a traceback."""
+    nibabel.save(nibabel.Nifti1Image(np.full((20, 20, 20), 7, np.int16), np.eye(4)), tmp_path / "blank.nii.gz")
+    monkeypatch.setattr("sys.argv", ["healthy", str(tmp_path / "out"), str(tmp_path / "blank.nii.gz")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert "blank.nii.gz: every voxel has the same value" in told
+    assert "Traceback" not in told

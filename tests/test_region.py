@@ -4,7 +4,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.region import CROP_SIZE, MIN_SIDE, SegmenterGraph, classifier_planes, crop, crop_box, enlarge, normalise
+from train.region import (
+    CROP_SIZE,
+    MIN_SIDE,
+    ClassifierGraph,
+    SegmenterGraph,
+    classifier_planes,
+    crop,
+    crop_box,
+    enlarge,
+    normalise,
+)
 
 
 def mask_of(left, top, right, bottom):
@@ -105,3 +115,12 @@ def test_no_pixel_is_more_probable_than_a_tumor_on_the_slice_and_the_threshold_s
     probability = SegmenterGraph(OneTumor(presence), threshold)(torch.rand(2, 1, 512, 512))
     assert probability.amax((1, 2, 3)).tolist() == pytest.approx([highest] * 2, rel=1e-5)
     assert probability[..., 256:, 256:].max() < 1e-3
+
+
+def test_the_logits_are_divided_by_the_temperature():
+    class Sure(torch.nn.Module):
+        def forward(self, planes):
+            return torch.tensor([[2.0, 0.0, 4.0]]).expand(len(planes), 3)
+
+    class_probability, _ = ClassifierGraph(Sure(), temperature=2.0)(*torch.rand(2, 1, 1, 512, 512))
+    assert torch.allclose(class_probability[0], torch.tensor([1.0, 0.0, 2.0]).softmax(0))

@@ -9,14 +9,18 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import write_models
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
+import train.classifier
+import train.segmenter
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
 from cascade.graphs import find_graph
@@ -24,7 +28,13 @@ from cascade.pipeline import Cascade
 from cascade.slices import Slice
 from cascade.split import make_split, read_split, write_split
 from train import export
-from train.classifier import ClassifierSettings, classifier_network, start_weights, train_classifier
+from train.classifier import (
+    ClassifierSettings,
+    ClassifierTraining,
+    classifier_network,
+    start_weights,
+    train_classifier,
+)
 from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
 from train.without_tumor import write_copies
 
@@ -139,6 +149,58 @@ def test_a_run_is_not_resumed_as_another_one(data, segmenter_run):
         train_segmenter(data, data / "split.json", segmenter_run, other, resume=True)
 
 
+class Drawn(Exception):
+    """The first random number that a network's weights would be drawn with."""
+
+
+@pytest.mark.parametrize("name", ["segmenter", "classifier"])
+def test_the_seed_sets_the_first_weights(data, tmp_path, monkeypatch, name):
+    """They were drawn before anything was seeded."""
+    module = {"segmenter": train.segmenter, "classifier": train.classifier}[name]
+
+    def build(*_):
+        raise Drawn(float(torch.rand(())))
+
+    monkeypatch.setattr(module, f"{name.capitalize()}Training", build)
+    monkeypatch.setattr(module, "SliceStore", lambda *_: SimpleNamespace(labels=torch.tensor([0, 1, 2])))
+
+    def drawn(seed):
+        torch.manual_seed(99)
+        with pytest.raises(Drawn) as caught:
+            begin_training(seed)
+        return caught.value.args[0]
+
+    def begin_training(seed):
+        if name == "segmenter":
+            where, settings = (data, data / "split.json", tmp_path), SegmenterSettings(**SETTINGS, seed=seed)
+            train_segmenter(*where, settings, resume=False)
+        else:
+            models, settings = write_models(tmp_path / "models"), ClassifierSettings(**SETTINGS, seed=seed)
+            train_classifier(data, data / "split.json", models, tmp_path, settings, resume=False)
+
+    first, again, other = drawn(5), drawn(5), drawn(6)
+    assert first == again != other
+
+
+def test_a_slice_without_a_found_mask_counts_as_wrong_for_the_classifier(monkeypatch):
+    """As in `cascade evaluate`: four slices, the last one's mask empty though its class would have been right."""
+    monkeypatch.setattr(train.classifier, "classifier_network", torch.nn.Identity)
+    training = ClassifierTraining(asdict(ClassifierSettings(weights="none")), [1.0, 1.0, 1.0])
+    labels, masks = torch.tensor([0, 1, 1, 2]), torch.ones(4, 1, 8, 8, dtype=torch.bool)
+    masks[3] = False
+    logged = {}
+    monkeypatch.setattr(training, "forward", lambda slices, masks: 50 * torch.nn.functional.one_hot(labels).float())
+    monkeypatch.setattr(training, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    training.validation_step((torch.zeros(4, 1, 8, 8), masks, labels))
+    training.on_validation_epoch_end()
+    assert logged["validation_accuracy"] == pytest.approx(3 / 4)
+    assert logged["validation_f1"] == pytest.approx(2 / 3)
+    training.validation_step((torch.zeros(4, 1, 8, 8), torch.zeros_like(masks), labels))
+    training.on_validation_epoch_end()
+    assert logged["validation_accuracy"] == 0
+    assert logged["validation_loss"] == 0  # of no slice: it weighs nothing
+
+
 def test_resuming_nothing_is_refused(data, tmp_path):
     with pytest.raises(CascadeError, match="no run to resume"):
         train_segmenter(data, data / "split.json", tmp_path, SegmenterSettings(**SETTINGS), resume=True)
@@ -169,9 +231,11 @@ def test_a_killed_training_goes_on_where_it_was(data, tmp_path):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     begun = torch.load(out / "last.ckpt", weights_only=True)["epoch"]
+    before = rows(out)[: begun + 1]
     subprocess.run([*command, "resume"], env=environment, check=True, timeout=300)
     assert begun < 3
     assert [row["epoch"] for row in rows(out)] == ["0", "1", "2", "3"]
+    assert rows(out)[: begun + 1] == before  # not trained again: the seconds are the same too
     assert torch.load(out / "last.ckpt", weights_only=True)["epoch"] == 3
 
 

@@ -133,3 +133,14 @@ def test_the_tumor_free_copies_are_the_same_each_time_and_draw_no_random_number(
     assert torch.equal(first.tensors[0], second.tensors[0])
     assert len(first) == 3
     assert float(first.tensors[1].max()) == 0
+
+
+def test_half_of_the_slices_without_a_tumor_are_healthy_heads_where_there_are_some(data):
+    made = SegmenterData(data, tumor_free=0.8, healthy=torch.full((3, 1, 256, 256), 0.25).half())
+    made.editor.without_tumor = lambda index: torch.full((1, 256, 256), 0.5)
+    torch.manual_seed(0)
+    drawn = [made[index % 3] for index in range(200)]
+    levels = [float(slices[0, 0, 0]) if slices.min() == slices.max() else None for slices, _ in drawn]
+    assert all(float(mask.max()) == (level is None) for level, (_, mask) in zip(levels, drawn, strict=True))
+    assert 60 < levels.count(0.25) < 100  # 0.4 of 200
+    assert 60 < levels.count(0.5) < 100

@@ -48,7 +48,7 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:
         },
         "uncertain_below": threshold,
         "coverage": float(trusted.float().mean()),
-        "accuracy_of_the_rest": float(right[trusted].float().mean()),
+        "accuracy_of_the_rest": float(right[trusted].float().mean()) if trusted.any() else None,
     }
 
 
@@ -69,7 +69,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 def uncertain_below(confidence: Tensor, right: Tensor) -> float:
     """(N,) twice → the least confidence from which on TRUSTED_ACCURACY of the classes are right; 1 where none does."""
-    order = confidence.argsort(descending=True)
+    falling, order = confidence.sort(descending=True)
     accuracy = right[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
-    enough = torch.nonzero(accuracy >= TRUSTED_ACCURACY)
-    return float(confidence[order][enough[-1]]) if len(enough) else 1.0
+    last_of_its_value = falling != torch.cat([falling[1:], falling.new_full((1,), -1.0)])
+    enough = torch.nonzero((accuracy >= TRUSTED_ACCURACY) & last_of_its_value)
+    return float(falling[enough[-1]]) if len(enough) else 1.0

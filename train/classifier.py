@@ -9,15 +9,16 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.models import resnet50
 
 from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import CLASS_NAMES, PROBABILITY, SLICE, THRESHOLD
+from cascade.evaluation.metrics import NONE, accuracy, macro_f1
 from cascade.graphs import SEGMENTER, Graph, find_graph
 from cascade.split import read_split
 from train.dataset import ClassifierData, SliceStore
-from train.fit import FitSettings, fit, loader
+from train.fit import FitSettings, begin, fit, loader
 from train.region import classifier_planes
 from train.weights import imagenet_resnet50, load_file, load_fitting
 
@@ -53,7 +54,11 @@ def start_weights(network: nn.Module, weights: str) -> None:
 
 
 class ClassifierTraining(lightning.LightningModule):
-    """Cross-entropy weighted against the classes' shares; validated by macro F1 with the segmenter's own masks."""
+    """Cross-entropy weighted against the classes' shares; validated by macro F1 with the segmenter's own masks.
+
+    As `cascade evaluate` counts: where that mask is empty no class is named, which is wrong. `validation_loss` is of
+    the other slices.
+    """
 
     def __init__(self, settings: dict[str, Any], class_weights: list[float]) -> None:
         super().__init__()
@@ -61,8 +66,7 @@ class ClassifierTraining(lightning.LightningModule):
         self.settings = ClassifierSettings(**settings)
         self.network = classifier_network().to(memory_format=torch.channels_last)
         self.loss = nn.CrossEntropyLoss(torch.tensor(class_weights), label_smoothing=self.settings.label_smoothing)
-        self.accuracy = MulticlassAccuracy(len(CLASS_NAMES), average="micro")
-        self.f1 = MulticlassF1Score(len(CLASS_NAMES), average="macro")
+        self.confusion = MulticlassConfusionMatrix(NONE + 1)
 
     def forward(self, slices: Tensor, masks: Tensor) -> Tensor:
         planes, _ = classifier_planes(slices.float(), masks.float())
@@ -77,12 +81,16 @@ class ClassifierTraining(lightning.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         slices, masks, labels = batch
-        logits = self(slices, masks)
-        self.accuracy(logits, labels)
-        self.f1(logits, labels)
-        self.log("validation_loss", self.loss(logits, labels), batch_size=len(labels), sync_dist=True)
-        self.log("validation_accuracy", self.accuracy)
-        self.log("validation_f1", self.f1, prog_bar=True)
+        logits, seen = self(slices, masks), masks.flatten(1).any(1)
+        self.confusion.update(torch.where(seen, logits.argmax(1), NONE), labels)
+        loss = self.loss(logits[seen], labels[seen]).nan_to_num()  # of none: weighs nothing
+        self.log("validation_loss", loss, batch_size=int(seen.sum()), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        matrix = self.confusion.compute()[:NONE].double().cpu().numpy()
+        self.confusion.reset()
+        self.log("validation_accuracy", float(accuracy(matrix)))
+        self.log("validation_f1", float(macro_f1(matrix)), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         return self.settings.one_cycle(self)
@@ -121,6 +129,7 @@ def train_classifier(
     """
     split = read_split(split_file)
     segmenter = find_graph(SEGMENTER, models)
+    begin(settings, out, {"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256}, resume=resume)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
@@ -136,7 +145,6 @@ def train_classifier(
         loader(data["validation"], settings, shuffle=False),
         settings,
         out=out,
-        inputs={"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256},
         monitor="validation_f1",
         resume=resume,
     )

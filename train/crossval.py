@@ -23,6 +23,7 @@ from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
 from cascade.split import Split, make_folds, read_split, write_split
 from train.classifier import ClassifierSettings, train_classifier
+from train.dataset import read_healthy, sha256_of_tensor
 from train.export import export_model
 from train.segmenter import SegmenterSettings, train_segmenter
 
@@ -45,7 +46,7 @@ def crossvalidate(
     settings = {
         "split_sha256": read_split(split_file).sha256,
         "folds": folds,
-        "healthy": healthy is not None,
+        "healthy_sha256": sha256_of_tensor(read_healthy(healthy)) if healthy else None,
         "segmenter": asdict(segmenter),
         "classifier": asdict(classifier),
     }

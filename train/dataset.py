@@ -13,12 +13,14 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision import tv_tensors
 
 from cascade.backends import FloatArray
-from cascade.contract import CLASS_NAMES
+from cascade.contract import CLASS_NAMES, THRESHOLD
 from cascade.dataset import read_labelled
+from cascade.errors import CascadeError
 from cascade.figshare import person
+from cascade.files import sha256_of_bytes
 from cascade.inputs import find_slices
 from cascade.slices import Letterbox, read_slice
-from cascade.split import SplitSlice
+from cascade.split import SplitSlice, check_files
 from train.augment import augmentation, jitter_mask
 from train.region import segmenter_input
 from train.tumor_free import TumorFree
@@ -31,12 +33,20 @@ class SliceStore:
     masks   (S, 1, SLICE_SIZE, SLICE_SIZE) bool.
     labels  (S,) int64, index into CLASS_NAMES.
     people  (S,) int64, the same number for slices of one person.
+
+    Raises CascadeError, naming the file, where one is not that of the split, cannot be used or has an empty mask.
     """
 
     def __init__(self, folder: Path, items: list[SplitSlice], description: str) -> None:
+        check_files(folder, items)
         slices, masks, labels, people = [], [], [], [person(item.patient) for item in items]
         for item in track(items, description, console=Console(stderr=True)):
             found = read_labelled(folder, item)
+            if not found.mask.any():
+                raise CascadeError(
+                    f"{folder / item.path}: is labelled {found.label} but its mask is empty",
+                    fix="mend the mask or leave the slice out, and write a new split",
+                )
             slices.append(unit_square(found.pixels))
             masks.append(Letterbox(*found.mask.shape).square(found.mask.astype(np.float32)) >= 0.5)
             labels.append(CLASS_NAMES.index(found.label))
@@ -68,6 +78,11 @@ def read_healthy(folder: Path) -> Tensor:
         for name in track(inputs.names, "reading healthy slices", console=Console(stderr=True))
     )
     return torch.cat([segmenter_input(square).half() for square in squares])
+
+
+def sha256_of_tensor(tensor: Tensor) -> str:
+    """Hex digest of its numbers' bytes."""
+    return sha256_of_bytes(tensor.numpy().tobytes())
 
 
 class SegmenterData(Dataset[tuple[Tensor, Tensor]]):
@@ -125,7 +140,7 @@ def tumor_free_copies(data: SegmenterData, people: Tensor) -> TensorDataset:
 
 
 class ClassifierData(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """(slice, mask, label): (1, SLICE_SIZE, SLICE_SIZE) float32 twice, and an index into CLASS_NAMES.
+    """(slice, mask, label): (1, SLICE_SIZE, SLICE_SIZE) float16 and bool, and an index into CLASS_NAMES.
 
     found  (S, 1, SLICE_SIZE, SLICE_SIZE) bool, where the segmenter sees tumor. In training half of the masks are these
            and half the true ones, jittered, then augmented with the slice; without augmentation all are these.
@@ -139,13 +154,14 @@ class ClassifierData(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return len(self.store)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        slices, label = self.store.slices[index].float(), self.store.labels[index]
+        slices, label = self.store.slices[index], self.store.labels[index]
         found, true = self.found[index], self.store.masks[index]
         if self.augment is None:
-            return slices, found.float(), label
+            return slices, found, label
         mask = true if not found.any() or torch.rand(()) < 0.5 else found
-        pair = self.augment(tv_tensors.Image(slices), tv_tensors.Mask(jitter_mask(mask.float())))
-        return *_plain(pair), label
+        pair = self.augment(tv_tensors.Image(slices.float()), tv_tensors.Mask(jitter_mask(mask.float())))
+        slices, mask = _plain(pair)
+        return slices.half(), mask >= THRESHOLD, label
 
 
 def _plain(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

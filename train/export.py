@@ -1,8 +1,8 @@
 """A checkpoint → an ONNX graph that was seen to compute the same, and its entry in models.json."""
 
-import csv
 import importlib.metadata
 import json
+import math
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.errors import CascadeError
-from cascade.files import sha256_of, write_atomically
+from cascade.files import sha256_of_bytes, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
-from cascade.split import read_split
+from cascade.split import PARTS, Split, read_split
 from train.calibrate import calibrate, presence_threshold
 from train.classifier import classifier_network, draw_masks, validation_logits
 from train.dataset import SegmenterData, SliceStore, tumor_free_copies
+from train.history import read_history
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import presence_logits, segmenter_network
 from train.weights import load_file, load_fitting
@@ -35,7 +36,8 @@ TOLERANCE = 1e-3
 COMPARED_SLICES = 32
 """Taken evenly from the validation part."""
 
-DATA = "figshare brain tumor dataset by Jun Cheng, doi 10.6084/m9.figshare.1512427, CC BY 4.0"
+FIGSHARE = "figshare brain tumor dataset by Jun Cheng, doi 10.6084/m9.figshare.1512427, CC BY 4.0"
+OTHER_DATA = "other than figshare's; the split's sha256 names it"
 
 
 def export_model(
@@ -49,7 +51,8 @@ def export_model(
     folder  the data set: the validation part's slices are compared with PyTorch and calibrate the model, the
             classifier with the masks of the segmenter that is in `models` already.
 
-    Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class.
+    Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class,
+    and where the split, its files or the segmenter are not those that the run was trained with.
     """
     split = read_split(split_file)
     settings = _settings(run)
@@ -57,45 +60,58 @@ def export_model(
         raise CascadeError(
             f"{run}: was trained on another split than {split_file}", fix="give the split it was trained on"
         )
+    if name == CLASSIFIER:
+        _check_segmenter(run, settings, models)
     network = segmenter_network() if name == SEGMENTER else classifier_network()
     load_fitting(network, load_file(run / f"{checkpoint}.ckpt"), str(run))
     round_weights_to_fp16(network)
     store = SliceStore(folder, split.part("validation"), "reading validation")
     network.eval()
     if name == SEGMENTER:
-        data = SegmenterData(store)
-        threshold, calibration = presence_threshold(
-            presence_logits(network, data.slices),
-            presence_logits(network, tumor_free_copies(data, store.people).tensors[0]),
-        )
-        graph, outputs = SegmenterGraph(network, threshold).eval(), [PROBABILITY]
+        (graph, calibration), outputs = _calibrated_segmenter(network, store), [PROBABILITY]
     else:
-        segmenter = find_graph(SEGMENTER, models)
-        temperature, calibration = calibrate(
-            validation_logits(network, store, draw_masks(store, segmenter)), store.labels
-        )
-        calibration["segmenter_sha256"] = segmenter.sha256
-        graph, outputs = ClassifierGraph(network, temperature).eval(), [CLASS_PROBABILITY, BOX]
+        (graph, calibration), outputs = _calibrated_classifier(network, store, models), [CLASS_PROBABILITY, BOX]
     inputs = _compared(name, store)
     content = to_onnx(graph, inputs, outputs).SerializeToString()
     difference = largest_difference(content, graph, inputs, outputs[0])
-    write_atomically(models / f"{name}.onnx", content)
     record = {
-        "sha256": sha256_of(models / f"{name}.onnx"),
-        "date": datetime.now(UTC).date().isoformat(),
-        "data": DATA,
-        "slices": {part: len(split.part(part)) for part in ("train", "validation", "test")},
-        "checkpoint": checkpoint,
-        "validation": _epoch(run, checkpoint),
-        "comparison_with_pytorch": {"slices": COMPARED_SLICES, "max_abs_difference": difference},
+        "sha256": sha256_of_bytes(content),
+        **_origin(split, settings, run, checkpoint),
+        "comparison_with_pytorch": {"slices": len(inputs[SLICE]), "max_abs_difference": difference},
         "calibration": calibration,
-        "settings": settings | {"weights": Path(settings["weights"]).name},  # of a file its name, no path
-        "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
     }
     table = models / "models.json"
     entries = json.loads(table.read_text()) if table.exists() else {}
-    write_atomically(table, json.dumps({**entries, name: record}, indent=1).encode() + b"\n")
+    text = json.dumps({**entries, name: record}, indent=1, allow_nan=False)
+    write_atomically(models / f"{name}.onnx", content)
+    write_atomically(table, text.encode() + b"\n")
     return record
+
+
+def _calibrated_segmenter(network: nn.Module, store: SliceStore) -> tuple[nn.Module, dict[str, Any]]:
+    """The graph to export, and what models.json says of its threshold."""
+    data = SegmenterData(store)
+    threshold, calibration = presence_threshold(
+        presence_logits(network, data.slices),
+        presence_logits(network, tumor_free_copies(data, store.people).tensors[0]),
+    )
+    return SegmenterGraph(network, threshold).eval(), calibration
+
+
+def _calibrated_classifier(network: nn.Module, store: SliceStore, models: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The graph to export, and what models.json says of its temperature.
+
+    Set by the slices on which the segmenter in `models` sees a tumor: the classifier is never asked of others.
+    """
+    segmenter = find_graph(SEGMENTER, models)
+    masks = draw_masks(store, segmenter)
+    seen = masks.flatten(1).any(1)
+    if not seen.any():
+        raise CascadeError(
+            f"{segmenter.path}: sees no tumor in any slice of the validation part", fix="train the segmenter for longer"
+        )
+    temperature, calibration = calibrate(validation_logits(network, store, masks)[seen], store.labels[seen])
+    return ClassifierGraph(network, temperature).eval(), {**calibration, "segmenter_sha256": segmenter.sha256}
 
 
 def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
@@ -184,6 +200,29 @@ def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
     return inputs
 
 
+def _check_segmenter(run: Path, settings: dict[str, Any], models: Path) -> None:
+    found = find_graph(SEGMENTER, models).sha256
+    if settings.get("segmenter_sha256", found) != found:  # a segmenter's run names none: its weights will not fit
+        raise CascadeError(
+            f"{run}: was trained with the masks of another segmenter than that in {models}",
+            fix="give the --models it was trained with, or train the classifier with these",
+        )
+
+
+def _origin(split: Split, settings: dict[str, Any], run: Path, checkpoint: str) -> dict[str, Any]:
+    """What models.json says of the training."""
+    figshare = all(item.path.lower().endswith(".mat") for item in split.slices)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": FIGSHARE if figshare else OTHER_DATA,
+        "slices": {part: len(split.part(part)) for part in PARTS},
+        "checkpoint": checkpoint,
+        "validation": _epoch(run, checkpoint),
+        "settings": settings | {"weights": Path(settings["weights"]).name},  # of a file its name, no path
+        "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
+    }
+
+
 def _settings(run: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = json.loads((run / "settings.json").read_text())
@@ -195,8 +234,8 @@ def _settings(run: Path) -> dict[str, Any]:
 
 
 def _epoch(run: Path, checkpoint: str) -> dict[str, float]:
-    """The row of metrics.csv whose weights best.ckpt or last.ckpt holds."""
-    with (run / "metrics.csv").open(newline="") as lines:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+    """The row of metrics.csv whose weights best.ckpt or last.ckpt holds, without what is not finite."""
+    rows = read_history(run)
     score = "validation_score" if "validation_score" in rows[0] else "validation_f1"
-    return rows[-1] if checkpoint == "last" else max(rows, key=lambda row: row[score])
+    row = rows[-1] if checkpoint == "last" else max(rows, key=lambda row: row[score])
+    return {name: value for name, value in row.items() if math.isfinite(value)}

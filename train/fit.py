@@ -1,20 +1,17 @@
 """What both trainings share: settings, loaders, the Lightning trainer, and the folder that a run leaves."""
 
-import csv
-import io
+import gc
 import json
 import logging
-import math
 import os
 import sys
-import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
-import matplotlib
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
@@ -23,14 +20,12 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     RichProgressBar,
 )
-from rich.console import Console
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from train.history import History
 
 
 @dataclass(frozen=True)
@@ -57,14 +52,16 @@ class FitSettings:
     def one_cycle(self, module: lightning.LightningModule) -> Any:
         """AdamW under a one-cycle schedule that warms up over the first tenth of all steps."""
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(module.trainer.estimated_stepping_batches)
+        # Over 10 steps its warm-up takes no step, and the schedule would divide by that.
+        steps = max(11, int(module.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataLoader[Any]:
-    """Workers for all cores but one; with one core the training itself reads."""
-    workers = min(16, (os.cpu_count() or 1) - 1)
+    """Workers for all cores that this process may use but one; with one core the training itself reads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    workers = min(16, cores - 1)
     return DataLoader(
         data,
         batch_size=settings.batch_size,
@@ -76,6 +73,31 @@ def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataL
     )
 
 
+def begin(settings: FitSettings, out: Path, inputs: dict[str, str], *, resume: bool) -> None:
+    """Makes `out` a run's folder, or sees that it is this run's, and seeds all random numbers.
+
+    To be called before the network is built, whose weights are drawn. A resumed run draws other numbers than the
+    epochs that are behind it.
+
+    inputs  hashes of what it trains on; saved with the settings, and a run is resumed only with the same.
+
+    Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
+    """
+    gc.collect()  # An earlier training's data: Lightning's objects name each other, so gigabytes stay until then.
+    recorded = {**asdict(settings), **inputs}
+    check_folder(out, recorded, resume=resume)
+    write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
+    quieten()
+    seed = np.random.SeedSequence([settings.seed, epochs_done(out) if resume else 0]).generate_state(1)
+    lightning.seed_everything(int(seed.item()), workers=True, verbose=False)
+
+
+def epochs_done(out: Path) -> int:
+    """That a run's last.ckpt has behind it."""
+    last = torch.load(out / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
+    return int(last["epoch"]) + 1
+
+
 def fit(
     training: lightning.LightningModule,
     train: DataLoader[Any],
@@ -83,29 +105,20 @@ def fit(
     settings: FitSettings,
     *,
     out: Path,
-    inputs: dict[str, str],
     monitor: str,
     resume: bool,
 ) -> None:
-    """Runs or resumes a training in the folder `out`, validated by `monitor` (higher is better).
-
-    inputs  hashes of what it trains on; saved with the settings, and a run is resumed only with the same.
-
-    Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
-    """
+    """Runs or resumes the training that was begun in the folder `out`, validated by `monitor` (higher is better)."""
     last = out / "last.ckpt"
-    recorded = {**asdict(settings), **inputs}
-    check_folder(out, recorded, resume=resume)
-    write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
-    quieten()
-    lightning.seed_everything(settings.seed, workers=True, verbose=False)
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [
-        EMAWeightAveraging(decay=settings.ema_decay),
+        # It is made before the network is moved, and would stay on the CPU.
+        EMAWeightAveraging(device="cuda" if on_gpu else None, decay=settings.ema_decay),
         ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False),
         # The other's `save_last` would save after better epochs only.
         ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False),
         EarlyStopping(monitor=monitor, mode="max", patience=settings.patience),
+        Resumption(),
         History(out),
     ]
     if sys.stderr.isatty():
@@ -124,6 +137,22 @@ def fit(
         num_sanity_val_steps=0,
     )
     trainer.fit(training, train, validation, ckpt_path=last if resume else None, weights_only=True if resume else None)
+
+
+class Resumption(Callback):
+    """What Lightning leaves out when it resumes a run."""
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Of a folder that was moved it would forget the best score, and replace best.ckpt by a worse epoch's."""
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state:
+                state["dirpath"] = trainer.checkpoint_callback.dirpath
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A run that EarlyStopping ended would train on."""
+        trainer.should_stop = trainer.early_stopping_callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
 def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
@@ -147,61 +176,3 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (r"Checkpoint directory .* exists", r".*treespec, LeafSpec", r".*does not have many workers"):
         warnings.filterwarnings("ignore", message)
-
-
-class History(Callback):
-    """A row an epoch in metrics.csv, curves.png drawn from it, and a line for a reader without a progress bar.
-
-    A resumed run goes on below the rows of the epochs that its checkpoint has behind it.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.table, self.picture = out / "metrics.csv", out / "curves.png"
-        self.rows: list[dict[str, float]] = []
-        self.began = 0.0
-        self.console = Console(stderr=True)
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self.table.exists() and trainer.current_epoch > 0:
-            with self.table.open(newline="") as lines:
-                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
-            self.rows = [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] < trainer.current_epoch]
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.began = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        measured = {name: round(float(value), 5) for name, value in sorted(trainer.callback_metrics.items())}
-        seconds = round(time.monotonic() - self.began, 1)
-        self.rows.append({"epoch": trainer.current_epoch, **measured, "seconds": seconds})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.rows[-1], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomically(self.table, text.getvalue().encode())
-        write_atomically(self.picture, draw_curves(self.rows))
-        line = "  ".join(f"{name} {value:g}" for name, value in self.rows[-1].items())
-        self.console.print(line, highlight=False, soft_wrap=True)
-
-
-def draw_curves(rows: list[dict[str, float]]) -> bytes:
-    """PNG: the losses over the epochs on the left, accuracy, F1 and Dice on the right."""
-    figure, (losses, scores) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    epochs = [row["epoch"] for row in rows]
-    for name in rows[-1]:
-        values = [row.get(name, math.nan) for row in rows]
-        if name.endswith("loss"):
-            losses.plot(epochs, values, label=name)
-        elif name not in ("epoch", "seconds"):
-            scores.plot(epochs, values, label=name)
-    losses.set(xlabel="epoch", ylabel="loss", yscale="log")
-    scores.set(xlabel="epoch", ylim=(0, 1))
-    for axes in (losses, scores):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    plt.close(figure)
-    return content.getvalue()

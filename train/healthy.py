@@ -6,7 +6,6 @@ Volumes of healthy heads, of any sequence, come with many packages. Needs nibabe
 """
 
 import argparse
-import io
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cascade.errors import CascadeError
-from cascade.files import write_atomically
+from train.pictures import problems_told, write_png
 
 VIEWS = {"sagittal": 0, "coronal": 1, "axial": 2}
 """By the axis that a slice lies across, once the volume is turned to right, anterior, superior."""
@@ -56,8 +55,24 @@ def _square(plane: NDArray[np.float32], across: float, up: float) -> Image.Image
     return square
 
 
+def check_names(paths: list[Path]) -> None:
+    """Raises CascadeError where the slices of two volumes would have the same names."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        if (other := first.setdefault(_stem(path), path)) != path:
+            raise CascadeError(
+                f"{other} and {path}: their slices would have the same names",
+                fix="rename one of them, or write each into a folder of its own",
+            )
+
+
+def _stem(path: Path) -> str:
+    """What its slices' names begin with."""
+    return Path(path.name.removesuffix(".gz")).stem
+
+
 def write_slices(path: Path, out: Path, count: int) -> int:
-    """How many slices of a volume were written. Raises CascadeError for a file that is none."""
+    """How many slices of a volume were written. Raises CascadeError for a file that is none, or a blank one."""
     import nibabel
 
     try:
@@ -66,16 +81,12 @@ def write_slices(path: Path, out: Path, count: int) -> int:
     except Exception as error:  # nibabel's readers share no base class
         raise CascadeError(f"{path}: is no volume that can be read ({error})", fix="give NIfTI files") from error
     volume = volume[..., 0] if volume.ndim == 4 else volume
+    if volume.min() == volume.max():
+        raise CascadeError(f"{path}: every voxel has the same value", fix="leave it out")
     pictures = slices_of(volume, tuple(float(size) or 1.0 for size in image.header.get_zooms()[:3]), count)
     for name, picture in pictures.items():
-        write_atomically(out / f"{path.name.split('.')[0]}-{name}.png", _png(picture))
+        write_png(out / f"{_stem(path)}-{name}.png", picture)
     return len(pictures)
-
-
-def _png(picture: Image.Image) -> bytes:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()
 
 
 def main() -> None:
@@ -84,8 +95,10 @@ def main() -> None:
     parser.add_argument("volumes", type=Path, nargs="+")
     parser.add_argument("--count", type=int, default=16, help="slices of each view")
     arguments = parser.parse_args()
-    for path in arguments.volumes:
-        print(f"{path}: {write_slices(path, arguments.out, arguments.count)} slices")
+    with problems_told():
+        check_names(arguments.volumes)
+        for path in arguments.volumes:
+            print(f"{path}: {write_slices(path, arguments.out, arguments.count)} slices")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Lite0 (BatchNorm and ReLU6, no squeeze-and-excitation) was made for low precisio
 U-Net: Ronneberger et al. 2015. EfficientNet: Tan and Le 2019.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from torchmetrics.classification import BinaryAUROC
 
 from cascade.contract import THRESHOLD
 from cascade.split import read_split
-from train.dataset import SegmenterData, SliceStore, read_healthy, tumor_free_copies
-from train.fit import FitSettings, fit, loader
+from train.dataset import SegmenterData, SliceStore, read_healthy, sha256_of_tensor, tumor_free_copies
+from train.fit import FitSettings, begin, fit, loader
 from train.region import limited, normalise
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
@@ -174,14 +173,15 @@ def train_segmenter(
     Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`.
     """
     split = read_split(split_file)
+    inputs, heads = {"split_sha256": split.sha256}, None
+    if healthy:
+        heads = read_healthy(healthy)
+        inputs["healthy_sha256"] = sha256_of_tensor(heads)
+    begin(settings, out, inputs, resume=resume)
     training = SegmenterTraining(asdict(settings))
     if not resume:
         start_weights(training.network, settings.weights)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
-    inputs, heads = {"split_sha256": split.sha256}, None
-    if healthy:
-        heads = read_healthy(healthy)
-        inputs["healthy_sha256"] = hashlib.sha256(heads.numpy().tobytes()).hexdigest()
     train = SegmenterData(
         stores["train"],
         augment=True,
@@ -200,7 +200,6 @@ def train_segmenter(
         ),
         settings,
         out=out,
-        inputs=inputs,
         monitor="validation_score",
         resume=resume,
     )

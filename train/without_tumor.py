@@ -8,15 +8,14 @@ of the part alone. Some keep a trace of the tumor that its outline left out: oed
 """
 
 import argparse
-import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cascade.files import write_atomically
 from cascade.split import PARTS, read_split
 from train.dataset import SegmenterData, SliceStore, tumor_free_copies
+from train.pictures import problems_told, write_png
 
 
 def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
@@ -25,9 +24,8 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
     store = SliceStore(folder, items, f"reading {part}")
     copies = tumor_free_copies(SegmenterData(store), store.people).tensors[0]
     for item, copy in zip(items, copies, strict=True):
-        content = io.BytesIO()
-        Image.fromarray((copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8)).save(content, "PNG")
-        write_atomically(out / f"{item.path}.png", content.getvalue())
+        picture = Image.fromarray((copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8))
+        write_png(out / f"{item.path}.png", picture)
     return len(items)
 
 
@@ -38,7 +36,8 @@ def main() -> None:
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("--part", choices=PARTS, default="test")
     arguments = parser.parse_args()
-    print(f"{write_copies(arguments.folder, arguments.split, arguments.part, arguments.out)} slices")
+    with problems_told():
+        print(f"{write_copies(arguments.folder, arguments.split, arguments.part, arguments.out)} slices")
 
 
 if __name__ == "__main__":

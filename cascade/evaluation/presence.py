@@ -46,12 +46,13 @@ def presence(tumor_peaks: DoubleArray, tumor_free: Sequence[TumorFreeSlice]) -> 
 
     tumor_peaks  (N,) of the slices with a tumor.
 
-    `curve` holds the thresholds at which either share changes, falling.
+    `curve` holds every peak as a threshold, falling.
     """
     free_peaks = np.array([item.peak for item in tumor_free])
     peaks = np.concatenate([tumor_peaks, free_peaks])
     truth = np.concatenate([np.ones(len(tumor_peaks)), np.zeros(len(free_peaks))])
-    false_alarms, sensitivity, thresholds = roc_curve(truth, peaks)
+    # The curve needs no points on a straight line, but the threshold looked for may be one.
+    false_alarms, sensitivity, thresholds = roc_curve(truth, peaks, drop_intermediate=False)
     enough = int(np.argmax(sensitivity >= SENSITIVITY))
     return {
         "tumor_free_slices": len(tumor_free),

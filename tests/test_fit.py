@@ -1,0 +1,178 @@
+"""Runs of a network of one weight: begun, cut off, moved, resumed, ended early."""
+
+import gc
+import json
+import weakref
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+import lightning
+from torch.utils.data import DataLoader, TensorDataset
+
+from train.fit import FitSettings, begin, fit, loader
+from train.history import read_history
+
+DATA = TensorDataset(torch.ones(8, 1))
+
+
+def settings(**changes):
+    given = {"epochs": 4, "batch_size": 2, "learning_rate": 0.1, "weight_decay": 0.0, "patience": 9, "weights": "none"}
+    return FitSettings(**{**given, "devices": 1, **changes})
+
+
+class CutOff(Exception):
+    """What ends a run in these tests, as a kill would."""
+
+
+class OneWeight(lightning.LightningModule):
+    """Has the validation score of `scores` in each epoch, and is cut off in the epoch `cut_off`."""
+
+    def __init__(self, settings, scores, cut_off=None):
+        super().__init__()
+        self.settings, self.scores, self.cut_off = settings, scores, cut_off
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.drawn = []
+
+    def training_step(self, batch):
+        if self.current_epoch == self.cut_off:
+            raise CutOff
+        self.drawn.append(float(torch.rand(())))
+        return (self.weight - batch[0]).square().mean()
+
+    def validation_step(self, batch):
+        self.log("validation_score", self.scores[self.current_epoch])
+
+    def configure_optimizers(self):
+        return self.settings.one_cycle(self)
+
+
+def run(out, scores, *, resume=False, cut_off=None, **changes):
+    chosen = settings(**changes)
+    begin(chosen, out, {}, resume=resume)
+    training = OneWeight(chosen, scores, cut_off)
+    batches = DataLoader(DATA, batch_size=2)
+    fit(training, batches, batches, chosen, out=out, monitor="validation_score", resume=resume)
+    return training
+
+
+def cut_off_after_two(out, scores):
+    with pytest.raises(CutOff):
+        run(out, scores, cut_off=2)
+    assert len(read_history(out)) == 2
+
+
+def saved(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_a_resumed_run_leaves_the_rows_of_the_epochs_before_as_they_were(tmp_path):
+    scores = [0.1, 0.2, 0.3, 0.4]
+    cut_off_after_two(tmp_path, scores)
+    table = tmp_path / "metrics.csv"
+    table.write_text(table.read_text().replace("\n0,0.1", "\n0,0.125"))  # would be 0.1 again if it were trained again
+    before = read_history(tmp_path)
+    run(tmp_path, scores, resume=True)
+    after = read_history(tmp_path)
+    assert after[:2] == before  # the seconds too
+    assert [row["epoch"] for row in after] == [0, 1, 2, 3]
+    assert [row["validation_score"] for row in after] == [0.125, 0.2, 0.3, 0.4]
+
+
+def test_a_resumed_run_draws_other_random_numbers_than_its_first_epochs(tmp_path):
+    """It drew those of epoch 0 again: the same batches, augmented in the same ways."""
+    scores = [0.1, 0.2, 0.3, 0.4]
+    first = run(tmp_path / "whole", scores).drawn
+    cut_off_after_two(tmp_path / "cut", scores)
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "cut").iterdir():
+        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    resumed, again = (run(tmp_path / name, scores, resume=True).drawn for name in ("cut", "copy"))
+    assert len(resumed) == 8
+    assert not set(resumed) & set(first)
+    assert resumed == again
+
+
+def test_the_best_epoch_stays_the_best_where_the_folder_was_moved(tmp_path):
+    """Lightning forgot its score, and the next epoch, a worse one, took its place."""
+    scores = [0.9, 0.2, 0.3, 0.4]
+    cut_off_after_two(tmp_path / "here", scores)
+    (tmp_path / "here").rename(tmp_path / "there")
+    run(tmp_path / "there", scores, resume=True)
+    assert saved(tmp_path / "there" / "best.ckpt")["epoch"] == 0
+    assert saved(tmp_path / "there" / "last.ckpt")["epoch"] == 3
+
+
+def test_a_better_epoch_takes_its_place_there_too(tmp_path):
+    scores = [0.5, 0.2, 0.6, 0.4]
+    cut_off_after_two(tmp_path / "here", scores)
+    (tmp_path / "here").rename(tmp_path / "there")
+    run(tmp_path / "there", scores, resume=True)
+    assert saved(tmp_path / "there" / "best.ckpt")["epoch"] == 2
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_run_that_ended_for_lack_of_progress_stays_ended(tmp_path):
+    scores = [0.5, 0.4, 0.3, 0.9]
+    for resume in (False, True):
+        run(tmp_path, scores, patience=2, resume=resume)
+        assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1, 2]
+    assert saved(tmp_path / "best.ckpt")["epoch"] == 0
+
+
+def test_what_is_validated_and_saved_is_the_moving_average(tmp_path):
+    run(tmp_path, [0.1, 0.2, 0.3, 0.4])
+    best = saved(tmp_path / "best.ckpt")
+    assert best["averaging_state"]["n_averaged"] > 1
+    averaged, current = (float(best[name]["weight"]) for name in ("state_dict", "current_model_state"))
+    assert 0 < averaged < 0.5 * current  # on its way from 0 to 1
+
+
+def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp_path):
+    """Lightning's objects name each other: a fold's 2 GB stayed until Python happened to look for cycles."""
+    chosen = settings(epochs=1)
+    data = TensorDataset(torch.ones(8, 1))
+    left = weakref.ref(data)
+    gc.disable()
+    try:
+        begin(chosen, tmp_path / "first", {}, resume=False)
+        batches = DataLoader(data, batch_size=2)
+        fit(
+            OneWeight(chosen, [0.1]),
+            batches,
+            batches,
+            chosen,
+            out=tmp_path / "first",
+            monitor="validation_score",
+            resume=False,
+        )
+        del data, batches
+        begin(chosen, tmp_path / "second", {}, resume=False)
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("steps", [*range(1, 13), 100])
+def test_a_schedule_of_any_length_can_be_run(steps):
+    """Over 10 steps, as of two epochs of five batches, it divided by zero."""
+    network = torch.nn.Linear(1, 1)
+    module = SimpleNamespace(parameters=network.parameters, trainer=SimpleNamespace(estimated_stepping_batches=steps))
+    made = settings().one_cycle(module)
+    for _ in range(steps):
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+
+
+def test_there_are_workers_for_the_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
+    assert loader(DATA, settings(), shuffle=True).num_workers == 2
+
+
+def test_a_run_is_recorded_with_what_it_trains_on(tmp_path):
+    begin(settings(), tmp_path, {"split_sha256": "abc"}, resume=False)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {**asdict(settings()), "split_sha256": "abc"}

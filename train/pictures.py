@@ -1,0 +1,31 @@
+"""What the programs that make slices as pictures share: how they write them, and how they tell of a problem."""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from rich.text import Text
+
+from cascade.cli_options import printable, stderr
+from cascade.errors import CascadeError
+from cascade.files import write_atomically
+
+
+def write_png(path: Path, picture: Image.Image) -> None:
+    """Raises CascadeError where it cannot be written."""
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    write_atomically(path, content.getvalue())
+
+
+@contextmanager
+def problems_told() -> Iterator[None]:
+    """Prints a CascadeError as `cascade` does, and exits with 1."""
+    try:
+        yield
+    except CascadeError as error:
+        stderr().print(Text(printable(f"error: {error}"), style="red"), soft_wrap=True)
+        sys.exit(1)
