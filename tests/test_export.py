@@ -57,13 +57,6 @@ def test_the_best_epochs_weights_are_exported_or_those_of_the_last(run, tmp_path
     assert loaded.value.args == (run / checkpoint,)
 
 
-def test_a_classifier_is_not_exported_beside_a_segmenter_whose_masks_it_never_saw(run, tmp_path):
-    settings = json.loads((run / "settings.json").read_text())
-    (run / "settings.json").write_text(json.dumps(settings | {"segmenter_sha256": "another"}))
-    with pytest.raises(CascadeError, match="masks of another segmenter"):
-        export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path / "models")
-
-
 @pytest.mark.parametrize(("checkpoint", "epoch"), [("best", 0), ("last", 1)])
 def test_the_figures_are_those_of_the_exported_epoch(run, checkpoint, epoch):
     assert export._epoch(run, checkpoint)["epoch"] == epoch

@@ -52,7 +52,7 @@ def export_model(
             classifier with the masks of the segmenter that is in `models` already.
 
     Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class,
-    and where the split, its files or the segmenter are not those that the run was trained with.
+    and where the split or its files are not those that the run was trained with.
     """
     split = read_split(split_file)
     settings = _settings(run)
@@ -60,8 +60,6 @@ def export_model(
         raise CascadeError(
             f"{run}: was trained on another split than {split_file}", fix="give the split it was trained on"
         )
-    if name == CLASSIFIER:
-        _check_segmenter(run, settings, models)
     network = segmenter_network() if name == SEGMENTER else classifier_network()
     load_fitting(network, load_file(run / f"{checkpoint}.ckpt"), str(run))
     round_weights_to_fp16(network)
@@ -198,15 +196,6 @@ def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
     if name == CLASSIFIER:
         inputs[PROBABILITY] = store.masks[chosen][:COMPARED_SLICES].float()
     return inputs
-
-
-def _check_segmenter(run: Path, settings: dict[str, Any], models: Path) -> None:
-    found = find_graph(SEGMENTER, models).sha256
-    if settings.get("segmenter_sha256", found) != found:  # a segmenter's run names none: its weights will not fit
-        raise CascadeError(
-            f"{run}: was trained with the masks of another segmenter than that in {models}",
-            fix="give the --models it was trained with, or train the classifier with these",
-        )
 
 
 def _origin(split: Split, settings: dict[str, Any], run: Path, checkpoint: str) -> dict[str, Any]:
