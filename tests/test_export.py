@@ -11,7 +11,6 @@ pytest.importorskip("lightning")
 
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES
-from cascade.errors import CascadeError
 from cascade.graphs import find_graph
 from cascade.split import Split, SplitSlice, _digest, write_split
 from train import export
