@@ -1,12 +1,16 @@
-"""DICOM files made by code, with a planted patient whose texts must come out nowhere."""
+"""DICOM files made by code, with a planted patient whose texts must come out nowhere, and what opening them gives."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian
+
+from cascade.errors import CascadeError
+from cascade.sources.dicom import open_dicom
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
@@ -174,3 +178,25 @@ def multi_frame(head=HEAD, order=(3, 0, 5, 1, 4, 2), frame_groups=lambda frame: 
             **changes,
         },
     )
+
+
+def opened(paths, root):
+    """The one source of files without problems."""
+    (source,), problems = open_dicom(paths, root)
+    assert problems == {}
+    return source
+
+
+def refusal(path):
+    """The problem of opening one file, or of reading it."""
+    sources, problems = open_dicom([path], path.parent)
+    if sources:
+        with pytest.raises(CascadeError) as raised:
+            sources[0].read(0)
+        error = raised.value
+    else:
+        error = problems[path]
+    assert str(path) in error.problem
+    assert PLANTED not in error.problem
+    assert error.fix
+    return error.problem

@@ -1,0 +1,220 @@
+"""The pixels of DICOM files, in every encoding, whole and damaged."""
+
+from __future__ import annotations
+
+import io
+import struct
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pydicom.pixels.decoders
+import pytest
+from dicom_files import (
+    HEAD,
+    OBLIQUE,
+    PLANTED,
+    SPACING,
+    compressed,
+    groups,
+    image,
+    multi_frame,
+    opened,
+    refusal,
+    series,
+    write,
+)
+from PIL import Image
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from cascade.errors import CascadeError
+from cascade.slices import BlankSlice
+from cascade.sources.dicom import open_dicom
+
+
+def test_a_multi_frame_file_is_loaded_once_and_let_go_by_close(tmp_path):
+    path = write(tmp_path / "a.dcm", multi_frame())
+    source = opened([path], tmp_path)
+    first = source.read(0).pixels.tolist()
+    path.unlink()
+    assert source.read(0).pixels.tolist() == first
+    source.close()
+    with pytest.raises(CascadeError, match="pixels cannot be read"):
+        source.read(0)
+
+
+def test_many_threads_read_the_same_slices(tmp_path):
+    source = opened([write(tmp_path / "a.dcm", multi_frame())], tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda index: source.read(index % 6).pixels.sum(), range(96)))
+    assert found == [source.read(index % 6).pixels.sum() for index in range(96)]
+
+
+def test_the_scanners_slope_and_intercept_are_applied_and_its_window_is_not(tmp_path):
+    dataset = image(HEAD[4], RescaleSlope=0.5, RescaleIntercept=-10, WindowCenter=40, WindowWidth=2)
+    assert (
+        opened([write(tmp_path / "a.dcm", dataset)], tmp_path).read(0).pixels.tolist() == (HEAD[4] * 0.5 - 10).tolist()
+    )
+
+
+def test_where_high_values_are_dark_they_are_turned_over(tmp_path):
+    dataset = image(HEAD[4], PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11)
+    assert (
+        opened([write(tmp_path / "a.dcm", dataset)], tmp_path).read(0).pixels.tolist()
+        == (4095 - HEAD[4].astype(int)).tolist()
+    )
+    signed = image(HEAD[4].astype(np.int16) - 500, PhotometricInterpretation="MONOCHROME1")
+    found = opened([write(tmp_path / "b.dcm", signed)], tmp_path).read(0).pixels
+    assert found.tolist() == (499 - HEAD[4].astype(int)).tolist()
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_other_byte_orders_are_read(tmp_path, syntax):
+    dataset = image(HEAD[4])
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if syntax == ExplicitVRBigEndian:
+        dataset.PixelData = HEAD[4].astype(">u2").tobytes()
+    path = tmp_path / "a.dcm"
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    assert opened([path], tmp_path).read(0).pixels.tolist() == HEAD[4].tolist()
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_bare_data_set_as_old_archives_hold_is_read(tmp_path, implicit):
+    content = io.BytesIO()
+    dataset = image(HEAD[4])
+    bare = pydicom.Dataset(dataset)
+    pydicom.dcmwrite(content, bare, implicit_vr=implicit, little_endian=True)
+    (tmp_path / "a.dcm").write_bytes(content.getvalue())
+    assert opened([tmp_path / "a.dcm"], tmp_path).read(0).pixels.tolist() == HEAD[4].tolist()
+
+
+def jpeg_2000(pixels):
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG2000", irreversible=False, no_jp2=True)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("frames", [1, 6])
+def test_compressed_files_are_read(tmp_path, frames):
+    whole = HEAD[:frames]
+    plain = image(whole[0]) if frames == 1 else multi_frame(order=range(6), SharedFunctionalGroupsSequence=None)
+    if frames == 6:
+        plain.SharedFunctionalGroupsSequence = [
+            groups(
+                PixelMeasuresSequence={"PixelSpacing": list(SPACING)},
+                PlaneOrientationSequence={"ImageOrientationPatient": list(OBLIQUE)},
+            )
+        ]
+    rle = write(tmp_path / "rle.dcm", plain)
+    dataset = pydicom.dcmread(rle)
+    dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    write(rle, dataset)
+    j2k = write(tmp_path / "j2k.dcm", compressed(plain, JPEG2000Lossless, [jpeg_2000(pixels) for pixels in whole]))
+    for path in (rle, j2k):
+        source = opened([path], tmp_path)
+        assert [source.read(index).pixels.tolist() for index in range(frames)] == whole.tolist()
+
+
+def test_jpeg_is_read(tmp_path):
+    pixels = (np.add.outer(np.arange(32), np.arange(40)) * 3).astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=95)
+    path = write(tmp_path / "a.dcm", compressed(image(pixels), JPEGBaseline8Bit, [content.getvalue()]))
+    assert np.abs(opened([path], tmp_path).read(0).pixels - pixels).max() <= 4
+
+
+def test_without_a_decoder_the_fix_is_the_extra_to_install(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.dcm", compressed(image(HEAD[4]), JPEGLSLossless, [b"\xff\xd8"]))
+    monkeypatch.setattr(pydicom.pixels.decoders.JPEGLSLosslessDecoder, "_available", {})
+    _, problems = open_dicom([path], tmp_path)
+    assert problems[path].fix == "pip install 'cascade[compressed]'"
+
+
+@pytest.mark.parametrize("kind", ["jpeg 2000", "jpeg"])
+def test_a_frame_that_would_unpack_to_gigabytes_is_refused_undecoded(tmp_path, kind):
+    if kind == "jpeg 2000":
+        frame = bytearray(jpeg_2000(HEAD[4]))
+        struct.pack_into(">2I", frame, 8, 60_000, 60_000)
+        path = write(tmp_path / "a.dcm", compressed(image(HEAD[4]), JPEG2000Lossless, [bytes(frame)]))
+    else:
+        content = io.BytesIO()
+        Image.fromarray(HEAD[4].astype(np.uint8)).save(content, "JPEG")
+        frame = content.getvalue().replace(struct.pack(">HH", 20, 24), b"\xff\xff\xff\xff")
+        path = write(tmp_path / "a.dcm", compressed(image(HEAD[4].astype(np.uint8)), JPEGBaseline8Bit, [frame]))
+    assert "compressed in another size" in refusal(path)
+
+
+def test_a_run_length_code_longer_than_what_it_could_stand_for_is_refused_undecoded(tmp_path):
+    """Each two bytes of it may unpack to 128."""
+    frame = struct.pack("<16I", 2, 64, 2**19, *[0] * 13) + b"\x81\x07" * 2**19
+    path = write(tmp_path / "a.dcm", compressed(image(HEAD[4]), RLELossless, [frame]))
+    assert "compressed to more than they were" in refusal(path)
+
+
+@pytest.mark.filterwarnings("ignore")  # pytest undoes the filters that the module sets
+def test_damaged_run_lengths_do_not_end_the_run(tmp_path):
+    """pylibjpeg's decoder panicked on a run beyond the segment's end, which passes by all handlers of exceptions."""
+    dataset = image(HEAD[4])
+    dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    path = write(tmp_path / "a.dcm", dataset)
+    content = bytearray(path.read_bytes())
+    content[content.index(struct.pack("<2I", 2, 64)) + 64] = 127  # at the first segment's begin: copy 128 bytes
+    path.write_bytes(content)
+    assert opened([path], tmp_path).read(0).pixels.shape == (20, 24)
+
+
+def test_a_blank_slice_is_told_apart_from_a_damaged_one(tmp_path):
+    blank = HEAD.copy()
+    blank[0] = 7
+    source = opened(series(tmp_path / "scan", blank), tmp_path)
+    with pytest.raises(BlankSlice, match="IM0006: every pixel"):
+        source.read(0)
+    assert source.read(1).pixels.max() > 7
+
+
+def test_a_file_that_changed_since_it_was_opened_is_refused(tmp_path):
+    path = write(tmp_path / "a.dcm", image(HEAD[4]))
+    source = opened([path], tmp_path)
+    write(path, image(HEAD[4].T.copy()))
+    with pytest.raises(CascadeError, match="was changed"):
+        source.read(0)
+
+
+@pytest.mark.filterwarnings("ignore")  # pytest undoes the filters that the module sets
+@pytest.mark.parametrize("kind", ["single", "multi-frame", "jpeg 2000"])
+def test_a_damaged_file_is_read_or_refused_by_name_and_never_crashes(tmp_path, kind):
+    path = tmp_path / "a.dcm"
+    if kind == "single":
+        write(path, image(HEAD[4]))
+    elif kind == "multi-frame":
+        write(path, multi_frame())
+    else:
+        write(path, compressed(image(HEAD[4]), JPEG2000Lossless, [jpeg_2000(HEAD[4])]))
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    problems = []
+    for trial in range(100):
+        damaged = bytearray(whole)
+        if trial % 4 == 0:
+            del damaged[random.integers(len(whole)) :]
+        else:
+            for at in random.integers(132, min(len(whole), 5000), size=8):
+                damaged[at] = random.integers(256)
+        path.write_bytes(damaged)
+        sources, refused = open_dicom([path], tmp_path)
+        problems += [error.problem for error in refused.values()]
+        for source in sources:
+            try:
+                source.read(0)
+                source.mask_bytes(np.zeros((source.count, *source.read(0).pixels.shape), bool))
+            except CascadeError as error:
+                problems.append(error.problem)
+    assert len(problems) >= 30
+    assert all(problem.startswith(str(path)) and PLANTED not in problem for problem in problems)
