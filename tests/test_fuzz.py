@@ -22,7 +22,7 @@ BATCH = 250
 LENGTHS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
-LIBTIFF = re.compile(r"^(\w*(TIFF|Decode|LZW|ZIP)\w*|tempfile\.tif): .*\n+", re.MULTILINE)
+LIBTIFF = re.compile(r"^(\w*(TIFF|Decode|LZW|ZIP)\w*|MissingRequired|tempfile\.tif): .*\n+", re.MULTILINE)
 """The one library that writes to the terminal from C, where nothing can stop it: a line for each damaged strip."""
 
 
