@@ -65,12 +65,12 @@ def run_report(run: Run, out: Path, options: RunOptions, *, verbose: bool) -> Re
     table.add_row("no tumor", f"{counts['no_tumor']:,}")
     table.add_row("failed", f"{counts['error']:,}", style="red" if run.failed else None, end_section=True)
     table.add_row("all", f"{len(run.rows):,}")
-    speed = f"{done:,} slices in {run.seconds:.1f} s, {done / run.seconds:.1f} slices/s. " if done else ""
-    earlier = f"{run.resumed:,} slices were done before. " if run.resumed else ""
+    speed = f"Slices done: {done:,} in {run.seconds:.1f} s, {done / run.seconds:.1f} a second. " if done else ""
+    earlier = f"Done before: {run.resumed:,}. " if run.resumed else ""
     best = "report.html" if options.report else "results.csv"
     lines = [Text(f"{speed}{earlier}Open {out / best}; tables and masks lie beside it.")]
     if run.interrupted:
-        rest = f"what was done is kept, {run.left:,} slices are left; go on with --resume."
+        rest = f"what was done is kept, slices left: {run.left:,}; go on with --resume."
         lines.append(Text(f"Interrupted: {rest}", style="yellow"))
     notes = dict.fromkeys(f"{row.input}: {note}" for row in run.rows for note in row.notes)
     if notes and verbose:

@@ -96,7 +96,7 @@ def test_predict_does_a_folder_and_says_so_on_stderr_alone(scans, models, tmp_pa
     assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "3 slices in" in printed.err
+    assert "Slices done: 3 in" in printed.err
     assert "Not a medical device" in printed.err
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [record["class"] for record in content["slices"]] == ["glioma", "glioma", None]
@@ -141,7 +141,7 @@ def test_predict_goes_on_with_a_run_and_says_what_was_done_before(scans, models,
     arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
     assert run(*arguments) == 0
     assert run(*arguments, "--resume") == 0
-    assert "3 slices were done before" in capsys.readouterr().err
+    assert "Done before: 3" in capsys.readouterr().err
     assert run(*arguments, "--resume", "--overwrite") == 1
 
 

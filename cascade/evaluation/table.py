@@ -65,7 +65,7 @@ def _confusion(metrics: dict[str, Any]) -> Table:
 def _footnote(metrics: dict[str, Any]) -> str:
     right = metrics["right_with"]
     lines = [
-        f"Wrong only since the predicted mask differs from the true one: {right['true_mask_only']} slices. "
+        f"Slices wrong only since the predicted mask differs from the true one: {right['true_mask_only']}. "
         f"Wrong with either: {right['neither']}.",
         f"Expected calibration error: {number(metrics['reliability']['expected_calibration_error'])}. "
         "CI: bootstrap over patients.",
@@ -84,7 +84,7 @@ def _footnote(metrics: dict[str, Any]) -> str:
             "another split. Only of people in no training do these figures tell anything."
         )
     if metrics["failed"]["slices"]:
-        lines.append(f"{metrics['failed']['slices']} slices could not be used; metrics.json names them under `failed`.")
+        lines.append(f"Slices not used: {metrics['failed']['slices']}; metrics.json names them under `failed`.")
     return "\n".join(lines)
 
 
