@@ -75,7 +75,8 @@ def draw_curves(rows: list[dict[str, float]]) -> bytes:
     scores.set(xlabel="epoch", ylim=(0, 1))
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend()
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     plt.close(figure)
