@@ -4,6 +4,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -161,6 +162,9 @@ class Recorder:
                 raise CascadeError(f"{source.files[0]}: was changed while it was in use", fix="run again with --resume")
         except CascadeError as error:
             rows, sha256 = [self.refused(row.name, error, row.index) for row in rows], ""
+            for below in work.files:  # of which no row tells any more
+                with suppress(OSError):
+                    (self.out / below).unlink()
         source.close()
         with self._lock:
             self.rows += rows

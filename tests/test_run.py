@@ -201,6 +201,7 @@ def test_an_input_that_changes_while_it_is_in_use_has_no_result(scans, out):
 
     run = predict_paths(cascade_of(Changes()), [scans], out)
     assert "was changed while it was in use" in run.failed[0].problem
+    assert [path for path in out.rglob("*.png")] == []
     assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 0
 
 
