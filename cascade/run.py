@@ -137,8 +137,9 @@ def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Sou
     Raises CascadeError where it did more than is given now: its results would go.
     """
     of_name = {source.name: source for source in sources}
+    given = set(inputs.names)  # more than the sources: what cannot be opened any more is given, too
     for name in done:
-        if name not in of_name and inputs.path(name).exists():
+        if name not in given and inputs.path(name).exists():
             raise CascadeError(
                 f"{out}: holds results of {inputs.path(name)}, which is not given now",
                 fix="give all that its run was given, begin anew by --overwrite, or name another folder with --out",

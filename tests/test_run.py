@@ -157,6 +157,16 @@ def test_what_fails_or_shows_no_tumor_any_more_leaves_no_results_of_before(scans
     assert left == {"masks/head.nii.gz"}
 
 
+def test_a_volume_that_cannot_be_opened_any_more_fails_alone_when_its_run_is_gone_on_with(scans, out):
+    save(scans / "a.png")
+    save_volume(scans / "head.nii.gz")
+    predict_paths(cascade_of(), [scans], out)
+    (scans / "head.nii.gz").write_bytes(b"no volume any more")
+    run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+    assert (run.resumed, [row.name for row in run.failed]) == (1, ["head.nii.gz"])
+    assert not (out / "masks/head.nii.gz").exists()
+
+
 def test_a_run_is_not_gone_on_with_as_another_one(scans, out):
     save(scans / "one/a.png")
     save(scans / "two/b.png")
