@@ -121,7 +121,7 @@ def train_crossval(
     """
     with _train_packages():
         from train.classifier import ClassifierSettings
-        from train.crossval import crossvalidate
+        from train.crossval import crossval_table, crossvalidate
         from train.segmenter import SegmenterSettings
 
     # On several devices each of their processes would run all of it.
@@ -129,7 +129,7 @@ def train_crossval(
     segmenter = _given(SegmenterSettings, given | {"epochs": segmenter_epochs, "weights": segmenter_weights})
     classifier = _given(ClassifierSettings, given | {"epochs": classifier_epochs, "weights": classifier_weights})
     figures = crossvalidate(folder, split_file, out, folds, segmenter, classifier, healthy)
-    Console(stderr=True, highlight=False).print(_record_table(figures))
+    Console(stderr=True, highlight=False).print(crossval_table(figures))
 
 
 @app.command("export", no_args_is_help=True)

@@ -1,54 +1,50 @@
 """Cross-validation: who is tested when, what is done again after an end, and what the figures are of."""
 
 import csv
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
 import train.crossval
 from cascade.contract import CLASS_NAMES
+from cascade.dataset import Record
 from cascade.errors import CascadeError
+from cascade.evaluation.slices import ScoredSlice, as_csv
+from cascade.evaluation.summary import summarise
 from cascade.split import Split, SplitSlice, _digest, read_split, write_split
 from train.classifier import ClassifierSettings
-from train.crossval import crossvalidate, pooled
+from train.crossval import crossval_table, crossvalidate
 from train.segmenter import SegmenterSettings
 
-COLUMNS = ("patient", "label", "predicted", "dice", "predicted_area_px", "predicted_with_true_mask")
 
-
-def row(patient, label, predicted, dice, sure=0.8, with_true=None):
-    names = ("meningioma", "glioma", "pituitary tumor")
-    stated = {f"probability {name}": sure if name == predicted else (1 - sure) / 2 for name in names}
-    if predicted == "none":
-        stated = dict.fromkeys(stated, "")
-    values = (patient, label, predicted, dice, 0 if predicted == "none" else 100, with_true or label)
-    return {name: str(value) for name, value in {**dict(zip(COLUMNS, values, strict=True)), **stated}.items()}
-
-
-def test_the_figures_are_over_all_slices_and_people():
-    rows = [
-        row("1", "glioma", "glioma", 0.9),
-        row("1", "glioma", "meningioma", 0.5, sure=0.5),
-        row("2", "meningioma", "none", 0.0, with_true="glioma"),
-        row("3", "meningioma", "meningioma", 0.0),
-    ]
-    figures = pooled(rows)
-    assert (figures["slices"], figures["people"]) == (4, 3)
-    assert figures["dice"]["mean"] == pytest.approx(0.35)
-    assert figures["missed_share"] == 0.5
-    assert figures["empty_share"] == 0.25
-    assert figures["accuracy"]["predicted_mask"]["value"] == 0.5
-    assert figures["accuracy"]["true_mask"]["value"] == 0.75
-    assert figures["accuracy"]["by_patient"]["value"] == pytest.approx(2 / 3)
-    assert figures["by_class"]["glioma"] == {"slices": 2, "dice": pytest.approx(0.7), "recall": 0.5}
-    assert "pituitary tumor" not in figures["by_class"]
-    low, high = figures["dice"]["ci95"]
-    assert 0 <= low < 0.35 < high <= 0.7
+def scored(item, number):
+    """Right but for every sixth slice, on which nothing is found; one more of them in every fold is misnamed."""
+    right = np.eye(3)[CLASS_NAMES.index(item.label)] * 0.7 + 0.1
+    found = np.zeros(3) if number % 6 == 0 else np.roll(right, 1) if number == 1 else right
+    return ScoredSlice(
+        record=Record(item.path, item.mask, item.label, item.patient),
+        probabilities={
+            "true_mask": tuple(right),
+            "predicted_mask": tuple(found),
+            "whole_slice": tuple(np.roll(right, 1)),
+        },
+        dice=0.8 if found.any() else 0.0,
+        iou=0.8 / 1.2 if found.any() else 0.0,
+        hausdorff95_px=4.0 if found.any() else None,
+        hausdorff95_mm=None,
+        true_area_px=1000,
+        predicted_area_px=1000 if found.any() else 0,
+        peak=0.9 if found.any() else 0.3,
+        diameter_px=35.7,
+    )
 
 
 @pytest.fixture
@@ -77,13 +73,10 @@ def crossvalidation(tmp_path, monkeypatch):
 
     def evaluate(folder, *, split_file, part, out, **options):
         out.mkdir()
-        records = read_split(split_file).part(part)
-        with (out / "slices.csv").open("w", newline="") as lines:
-            rows = [row(item.patient, item.label, item.label, 1.0) for item in records]
-            writer = csv.DictWriter(lines, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        (out / "metrics.json").write_text("{}")
+        slices = [scored(item, number) for number, item in enumerate(read_split(split_file).part(part))]
+        (out / "slices.csv").write_text(as_csv(slices))
+        failed = {"slices": 1, "problems": [f"{out.parent.name}: cannot be read"]}
+        (out / "metrics.json").write_text(json.dumps({**summarise(slices), "failed": failed}))
 
     for name, stand_in in {
         "train_segmenter": pretend,
@@ -93,6 +86,7 @@ def crossvalidation(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setattr(train.crossval, name, stand_in)
 
+    monkeypatch.setattr(train.crossval, "charts", lambda metrics, slices: {"dice.png": b"drawn"})
     monkeypatch.setattr(train.crossval, "read_healthy", lambda folder: torch.tensor(float(folder.name)))
 
     def run(folds=3, healthy=None, **changes):
@@ -105,14 +99,48 @@ def crossvalidation(tmp_path, monkeypatch):
 
 def test_everyone_is_tested_once_and_never_by_models_that_saw_them(crossvalidation):
     figures = crossvalidation()
-    assert figures["slices"] == 72
-    assert figures["people"] == 36
+    assert (figures["slices"], figures["patients"]) == (72, 36)
     folds = [read_split(crossvalidation.out / f"fold-{number}" / "split.json") for number in range(3)]
     tested = [item.path for fold in folds for item in fold.part("test")]
     assert len(tested) == len(set(tested)) == 72
     assert all(len(fold.part("test")) == 24 and len(fold.part("validation")) == 12 for fold in folds)
     assert len(crossvalidation.done) == 6
-    assert json.loads((crossvalidation.out / "crossval.json").read_text())["dice"]["mean"] == 1
+
+
+def test_the_figures_are_of_all_slices_and_of_each_fold(crossvalidation):
+    figures = crossvalidation()
+    assert figures["dice"]["mean"] == pytest.approx(0.8 * 60 / 72)
+    assert figures["dice"]["empty_share"] == pytest.approx(12 / 72)
+    assert figures["accuracy"]["predicted_mask"]["value"] == pytest.approx((72 - 12 - 3) / 72)
+    assert figures["accuracy"]["true_mask"]["value"] == 1
+    assert figures["accuracy"]["whole_slice"]["value"] == 0
+    low, high = figures["accuracy"]["predicted_mask"]["ci95"]
+    assert low < 57 / 72 < high < 1
+    assert figures["by_fold"]["dice"] == pytest.approx([0.8 * 20 / 24] * 3)
+    assert figures["by_fold"]["accuracy"] == pytest.approx([19 / 24] * 3)
+    assert figures["failed"]["problems"] == [f"fold-{number}: cannot be read" for number in range(3)]
+
+
+def test_what_it_leaves(crossvalidation):
+    figures = crossvalidation()
+    out = crossvalidation.out
+    record = json.loads((out / "crossval.json").read_text())
+    assert record.items() >= figures.items()
+    assert (record["folds"], record["segmenter"]["epochs"]) == (3, SegmenterSettings().epochs)
+    assert (out / "dice.png").read_bytes() == b"drawn"
+    with (out / "slices.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len({row["path"] for row in rows}) == 72
+
+
+def test_a_person_reads_the_metrics_and_how_the_folds_differ(crossvalidation):
+    console = Console(width=80, file=io.StringIO())
+    by_fold = {"dice": [0.7, 0.8], "balanced_accuracy": [0.9, 0.9]}
+    console.print(crossval_table(crossvalidation() | {"by_fold": by_fold}))
+    shown = console.file.getvalue()
+    assert "Slices not used: 3" in shown
+    assert "mean ± standard deviation: dice 0.750 ± 0.071" in shown
+    assert "balanced accuracy 0.900 ± 0.000" in " ".join(shown.split())
 
 
 def test_it_goes_on_where_it_was_ended(crossvalidation):

@@ -22,6 +22,8 @@ from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY
 from cascade.errors import CascadeError
 from cascade.evaluate import evaluate, metrics_table
 from cascade.evaluation.presence import TumorFreeSlice, presence
+from cascade.evaluation.slices import as_csv, from_csv
+from cascade.evaluation.summary import summarise
 from cascade.files import sha256_of
 from cascade.graphs import find_graph
 from cascade.split import make_split, write_split
@@ -213,6 +215,16 @@ def test_slices_csv_has_a_row_a_slice(run, tmp_path):
     assert (float(rows[1]["dice"]), float(rows[1]["hausdorff95_px"])) == (0.5, 20.0)
     assert (rows[1]["true_area_px"], rows[1]["predicted_area_px"]) == ("1600", "1600")
     assert (rows[3]["predicted"], rows[3]["probability glioma"], rows[3]["hausdorff95_px"]) == ("none", "", "")
+
+
+def test_slices_csv_is_read_as_it_was_written(run, tmp_path):
+    """So that others can be summed up of it: those of all folds of a cross-validation."""
+    metrics = run()
+    text = (tmp_path / "out" / "slices.csv").read_text()
+    scored = from_csv(text.splitlines())
+    assert as_csv(scored) == text
+    again = json.loads(json.dumps(summarise(scored)))
+    assert again == {name: metrics[name] for name in again}
 
 
 def test_metrics_json_holds_what_is_promised_and_what_is_returned(run, models, tmp_path):

@@ -24,8 +24,8 @@ def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSli
         iou=dice / (2 - dice),
         hausdorff95_px=1.0,
         hausdorff95_mm=None,
-        true_area=1000,
-        predicted_area=1000,
+        true_area_px=1000,
+        predicted_area_px=1000,
         peak=0.9,
         diameter_px=20.0 + number,
     )

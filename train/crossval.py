@@ -4,21 +4,21 @@ One split of so few people has wide intervals. Each fold is a training as any ot
 fold has finished is not done again.
 """
 
-import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
+from rich.console import Group, RenderableType
 
-from cascade.contract import CLASS_NAMES
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.evaluate import evaluate
-from cascade.evaluation.bootstrap import PatientBootstrap
-from cascade.evaluation.metrics import NONE, chosen
-from cascade.figshare import person
+from cascade.evaluate import evaluate, metrics_table
+from cascade.evaluation.figures import charts
+from cascade.evaluation.slices import ScoredSlice, as_csv, from_csv
+from cascade.evaluation.summary import summarise
+from cascade.evaluation.table import number
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
 from cascade.split import Split, make_folds, read_split, write_split
@@ -37,7 +37,9 @@ def crossvalidate(
     classifier: ClassifierSettings,
     healthy: Path | None = None,
 ) -> dict[str, Any]:
-    """The figures over all folds, also in `out`/crossval.json; goes on where an earlier call was ended.
+    """The figures over all folds; goes on where an earlier call was ended.
+
+    Leaves them in `out` as crossval.json and charts, with slices.csv, and each fold's own in folders.
 
     split_file  says which slices there are, and their hashes; its parts are not used.
 
@@ -57,15 +59,17 @@ def crossvalidate(
         raise CascadeError(
             f"{out}: holds a cross-validation of other settings or slices", fix="name another folder with --out"
         )
-    rows = []
-    for number, fold in enumerate(make_folds(read_split(split_file), folds)):
-        here = out / f"fold-{number}"
-        if not (here / "evaluation" / "metrics.json").exists():
-            _run_fold(folder, fold, here, segmenter, classifier, healthy)
-        with (here / "evaluation" / "slices.csv").open(newline="") as lines:
-            rows += list(csv.DictReader(lines))
-    figures = pooled(rows)
-    write_atomically(out / "crossval.json", json.dumps({**settings, **figures}, indent=1).encode())
+    evaluations = [out / f"fold-{index}" / "evaluation" for index in range(folds)]
+    for fold, evaluation in zip(make_folds(read_split(split_file), folds), evaluations, strict=True):
+        if not (evaluation / "metrics.json").exists():
+            _run_fold(folder, fold, evaluation.parent, segmenter, classifier, healthy)
+    scored = [item for evaluation in evaluations for item in _scored(evaluation)]
+    figures = _figures(scored, [json.loads((evaluation / "metrics.json").read_text()) for evaluation in evaluations])
+    files = charts(figures, scored)
+    files["slices.csv"] = as_csv(scored).encode()
+    files["crossval.json"] = json.dumps({**settings, **figures}, indent=1, allow_nan=False).encode()
+    for name, content in files.items():
+        write_atomically(out / name, content)
     return figures
 
 
@@ -101,39 +105,33 @@ def _run_fold(
     )
 
 
-def pooled(rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Of the rows of all folds' slices.csv: figures over all slices, with intervals from a bootstrap over people."""
-    bootstrap = PatientBootstrap([person(row["patient"]) for row in rows])
-    labels = np.array([CLASS_NAMES.index(row["label"]) for row in rows])
-    dice = np.array([float(row["dice"]) for row in rows])
-    empty = np.array([row["predicted_area_px"] == "0" for row in rows])
-    right = {
-        "predicted_mask": np.array([row["predicted"] == row["label"] for row in rows], dtype=float),
-        "true_mask": np.array([row["predicted_with_true_mask"] == row["label"] for row in rows], dtype=float),
-    }
-    stated = np.array([[float(row[f"probability {name}"] or 0) for name in CLASS_NAMES] for row in rows])
-    people_labels = bootstrap.by_patient(np.eye(NONE)[labels]).argmax(1)
-    people_right = chosen(bootstrap.by_patient(stated)) == people_labels
+def _scored(evaluation: Path) -> list[ScoredSlice]:
+    with (evaluation / "slices.csv").open(newline="") as lines:
+        return from_csv(lines)
+
+
+def _figures(scored: list[ScoredSlice], folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The metrics of an evaluation over all slices, and some of those of each fold, in order."""
+    problems = [problem for fold in folds for problem in fold["failed"]["problems"]]
     return {
-        "slices": len(rows),
-        "people": len(bootstrap.people),
-        "dice": {"mean": float(dice.mean()), "median": float(np.median(dice)), "ci95": bootstrap.mean_interval(dice)},
-        "missed_share": float((dice == 0).mean()),
-        "empty_share": float(empty.mean()),
-        "accuracy": {
+        **summarise(scored),
+        "presence": None,
+        "models_trained_on_this_split": True,
+        "failed": {"slices": len(problems), "problems": problems},
+        "by_fold": {
+            "dice": [fold["dice"]["mean"] for fold in folds],
             **{
-                name: {"value": float(values.mean()), "ci95": bootstrap.mean_interval(values)}
-                for name, values in right.items()
+                name: [fold[name]["predicted_mask"]["value"] for fold in folds]
+                for name in ("accuracy", "balanced_accuracy")
             },
-            "by_patient": {"value": float(people_right.mean())},
-        },
-        "by_class": {
-            name: {
-                "slices": int((labels == index).sum()),
-                "dice": float(dice[labels == index].mean()),
-                "recall": float(right["predicted_mask"][labels == index].mean()),
-            }
-            for index, name in enumerate(CLASS_NAMES)
-            if (labels == index).any()
         },
     }
+
+
+def crossval_table(figures: dict[str, Any]) -> RenderableType:
+    """As `cascade evaluate` shows its metrics, and how the folds differ, as publications give it."""
+    spread = (
+        f"{name.replace('_', ' ')} {number(mean(values))} ± {number(stdev(values))}"
+        for name, values in figures["by_fold"].items()
+    )
+    return Group(metrics_table(figures), f"Over the folds, mean ± standard deviation: {', '.join(spread)}.")

@@ -1,9 +1,10 @@
-"""A labelled slice → `ScoredSlice`: what the evaluation keeps of it, and writes as a row of slices.csv."""
+"""A labelled slice → `ScoredSlice`: what the evaluation keeps of it, writes as a row of slices.csv and reads again."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from cascade.slices import FloatArray, Letterbox, Slice
 CROPS = ("true_mask", "predicted_mask", "whole_slice")
 """What the classifier is shown as the mask. Their accuracies, side by side, tell which stage errs."""
 
+FIGURES: dict[str, type[float] | type[int]] = {
+    **dict.fromkeys(("dice", "iou", "hausdorff95_px", "hausdorff95_mm"), float),
+    **dict.fromkeys(("true_area_px", "predicted_area_px"), int),
+    **dict.fromkeys(("peak", "diameter_px"), float),
+}
+"""Those fields of a ScoredSlice that are columns of slices.csv, and what they hold."""
+
 COLUMN_NAMES = (*CLASS_NAMES, "none")
 """By class index; `none` is metrics.NONE, a slice in which nothing was found."""
 
@@ -26,8 +34,8 @@ class ScoredSlice:
     """How the cascade did on one slice.
 
     probabilities     under each of CROPS, one a class; all 0 where the mask is empty.
-    true_area         pixels of the slice's own grid; never 0.
-    predicted_area    likewise; 0 for an empty mask.
+    true_area_px      pixels of the slice's own grid; never 0.
+    predicted_area_px likewise; 0 for an empty mask.
     peak              highest probability of any pixel; the mask is empty where it is below THRESHOLD.
     diameter_px       of the circle as large as the true mask, in pixels of a SLICE_SIZE grid, so that slices compare.
     hausdorff95_mm    None where the mask is empty or the spacing not known.
@@ -39,8 +47,8 @@ class ScoredSlice:
     iou: float
     hausdorff95_px: float | None
     hausdorff95_mm: float | None
-    true_area: int
-    predicted_area: int
+    true_area_px: int
+    predicted_area_px: int
     peak: float
     diameter_px: float
 
@@ -90,32 +98,49 @@ def _scored(
         iou=iou(labelled.mask, mask),
         hausdorff95_px=hausdorff95(labelled.mask, mask),
         hausdorff95_mm=hausdorff95(labelled.mask, mask, spacing_mm) if spacing_mm else None,
-        true_area=true_area,
-        predicted_area=int(mask.sum()),
+        true_area_px=true_area,
+        predicted_area_px=int(mask.sum()),
         peak=float(plane.max()),
         diameter_px=2 * (true_area / np.pi) ** 0.5 * SLICE_SIZE / max(mask.shape),
     )
 
 
 def as_csv(scored: Sequence[ScoredSlice]) -> str:
-    """One row a slice; an empty cell where there is no value."""
+    """One row for each of at least one slice; an empty cell where there is no value."""
+    rows = [_row(item) for item in scored]
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(
-        [
-            *("path", "patient", "label", "predicted", *(f"probability {name}" for name in CLASS_NAMES)),
-            *("dice", "iou", "hausdorff95_px", "hausdorff95_mm", "true_area_px", "predicted_area_px", "peak"),
-            *("predicted_with_true_mask", "predicted_with_whole_slice"),
-        ]
-    )
-    for item in scored:
-        stated = item.probabilities["predicted_mask"] if item.predicted_area else ("",) * NONE
-        writer.writerow(
-            [
-                *(item.record.path, item.record.patient, item.record.label, item.given("predicted_mask"), *stated),
-                *(item.dice, item.iou, item.hausdorff95_px, item.hausdorff95_mm),
-                *(item.true_area, item.predicted_area, item.peak),
-                *(item.given("true_mask"), item.given("whole_slice")),
-            ]
-        )
+    writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return lines.getvalue()
+
+
+def from_csv(lines: Iterable[str]) -> list[ScoredSlice]:
+    """What `as_csv` wrote, but for the names of the masks' files, which it leaves out."""
+    return [_item(row) for row in csv.DictReader(lines)]
+
+
+def _row(item: ScoredSlice) -> dict[str, Any]:
+    row = {"path": item.record.path, "patient": item.record.patient, "label": item.record.label}
+    row |= _answer(item, "predicted_mask", "predicted")
+    row |= {name: getattr(item, name) for name in FIGURES}
+    row |= _answer(item, "true_mask", "predicted_with_true_mask")
+    return row | _answer(item, "whole_slice", "predicted_with_whole_slice")
+
+
+def _item(row: dict[str, str]) -> ScoredSlice:
+    probabilities = {crop: tuple(float(row[name] or 0) for name in _probability_columns(crop)) for crop in CROPS}
+    figures: dict[str, Any] = {name: kind(row[name]) if row[name] else None for name, kind in FIGURES.items()}
+    return ScoredSlice(Record(row["path"], "", row["label"], row["patient"]), probabilities, **figures)
+
+
+def _answer(item: ScoredSlice, crop: str, column: str) -> dict[str, Any]:
+    """The class that is given and the probabilities, which are left empty where no class is."""
+    stated = item.probabilities[crop]
+    columns = _probability_columns(crop)
+    return {column: item.given(crop), **dict(zip(columns, stated if any(stated) else ("",) * NONE, strict=True))}
+
+
+def _probability_columns(crop: str) -> list[str]:
+    suffix = "" if crop == "predicted_mask" else f" with {crop.replace('_', ' ')}"
+    return [f"probability {name}{suffix}" for name in CLASS_NAMES]

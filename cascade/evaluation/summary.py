@@ -91,7 +91,7 @@ def _masks(scored: Sequence[ScoredSlice], meant: BoolArray, bootstrap: PatientBo
     """What the segmenter's masks are worth on the slices where `meant`, (N,), is True."""
     dice, iou, predicted_area, px, mm = (
         np.array([getattr(item, name) for item in scored], dtype=float)  # None becomes NaN
-        for name in ("dice", "iou", "predicted_area", "hausdorff95_px", "hausdorff95_mm")
+        for name in ("dice", "iou", "predicted_area_px", "hausdorff95_px", "hausdorff95_mm")
     )
     empty = predicted_area == 0
     return {

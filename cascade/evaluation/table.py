@@ -84,7 +84,7 @@ def _footnote(metrics: dict[str, Any]) -> str:
             "another split. Only of people in no training do these figures tell anything."
         )
     if metrics["failed"]["slices"]:
-        lines.append(f"Slices not used: {metrics['failed']['slices']}; metrics.json names them under `failed`.")
+        lines.append(f"Slices not used: {metrics['failed']['slices']}; `failed` names them in the metrics.")
     return "\n".join(lines)
 
 
