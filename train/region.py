@@ -32,7 +32,10 @@ def normalise(slices: Tensor) -> Tensor:
     same for any gain and offset of the scanner.
     """
     dims = (1, 2, 3)
-    tissue = (slices > slices.mean(dims, keepdim=True)).float()
+    # Row by row: summing all pixels in one go, ONNX Runtime errs by up to 2e-5 of the mean, and pixels that lie so near
+    # to it would be tissue in one runtime and air in another.
+    average = slices.mean(3, keepdim=True).mean(2, keepdim=True)
+    tissue = (slices > average).float()
     count = tissue.sum(dims, keepdim=True).clamp(min=1)
     mean = (slices * tissue).sum(dims, keepdim=True) / count
     variance = ((slices - mean).square() * tissue).sum(dims, keepdim=True) / count
