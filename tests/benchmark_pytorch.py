@@ -20,9 +20,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
@@ -40,10 +38,10 @@ from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from cascade.inputs import Inputs
 from cascade.slices import Letterbox, read_slice
-from train.classifier import classifier_network
+from train.classifier import ClassifierNetwork
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import segmenter_network
-from train.weights import load_file, load_fitting
+from train.weights import graph_weights, load_file, load_fitting
 
 PYTORCH = "pytorch"
 
@@ -188,24 +186,12 @@ def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path
     networks = []
     for name, network, run in (
         (SEGMENTER, segmenter_network(), segmenter_run),
-        (CLASSIFIER, classifier_network(), classifier_run),
+        (CLASSIFIER, ClassifierNetwork(), classifier_run),
     ):
         path = run / "best.ckpt" if run else find_graph(name, models).path
-        load_fitting(network, load_file(path) if run else weights_of(path, network), str(path))
+        load_fitting(network, load_file(path) if run else graph_weights(path, network), str(path))
         networks.append(network)
     return networks
-
-
-def weights_of(path: Path, network: nn.Module) -> dict[str, Tensor]:
-    """Of an ONNX graph, which keeps PyTorch's names; only BatchNorm's counters of training steps are not in it."""
-    weights = {
-        item.name.removeprefix("network.").removesuffix("_fp16"): torch.from_numpy(
-            numpy_helper.to_array(item).astype(np.float32)
-        )
-        for item in onnx.load(path).graph.initializer
-    }
-    counters = {key: value for key, value in network.state_dict().items() if key.endswith("num_batches_tracked")}
-    return counters | {key: value for key, value in weights.items() if key in network.state_dict()}
 
 
 if __name__ == "__main__":

@@ -70,30 +70,43 @@ def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
             load(path)
 
 
-def test_openvino_keeps_what_comes_before_the_network_in_fp32(tmp_path):
-    """BF16 has 8 bits of mantissa: there 1000.5 would become 1000, and the convolution would be given 0."""
-    a, same, half = (
+@pytest.mark.parametrize("first", ["half", "doubled"])
+def test_openvino_keeps_what_comes_before_the_networks_in_fp32(tmp_path, first):
+    """BF16 has 8 bits of mantissa: there 1000.5 would become 1000, and the convolutions would be given 0.
+
+    Of two networks on the same planes one doubles them before its convolution.
+    """
+    a, same, total = (
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 1, 2, 2])
-        for name in ("a", "same", "half")
+        for name in ("a", "same", "total")
     )
+    networks = {
+        "half": [onnx.helper.make_node("Conv", ["planes", "weight"], ["half"])],
+        "doubled": [
+            onnx.helper.make_node("Add", ["planes", "planes"], ["sum"]),
+            onnx.helper.make_node("Conv", ["sum", "weight"], ["doubled"]),
+        ],
+    }
     nodes = [
         onnx.helper.make_node("Identity", ["a"], ["same"]),
         onnx.helper.make_node("Add", ["a", "offset"], ["far"]),
         onnx.helper.make_node("AveragePool", ["far"], ["pooled"], kernel_shape=[1, 1]),
         onnx.helper.make_node("Sub", ["pooled", "offset"], ["planes"]),
-        onnx.helper.make_node("Conv", ["planes", "weight"], ["half"]),
+        *networks.pop(first),
+        *networks.popitem()[1],
+        onnx.helper.make_node("Add", ["half", "doubled"], ["total"]),
     ]
     constants = [
         onnx.numpy_helper.from_array(np.float32([1000]), "offset"),
         onnx.numpy_helper.from_array(np.full((1, 1, 1, 1), 0.5, np.float32), "weight"),
     ]
-    graph = onnx.helper.make_graph(nodes, "there and back", [a], [half, same], constants)
+    graph = onnx.helper.make_graph(nodes, "there and back", [a], [total, same], constants)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "graph.onnx")
     slices = np.float32([[[[0.5, 1.5], [2.5, 3.5]]]])
     found = openvino_bf16_graph(tmp_path / "graph.onnx").run(a=slices)
-    assert list(found) == ["half", "same"]
-    assert found["half"].tolist() == (slices / 2).tolist()
+    assert list(found) == ["total", "same"]
+    assert found["total"].tolist() == (slices * 1.5).tolist()
     assert found["same"].tolist() == slices.tolist()
 
 

@@ -1,4 +1,4 @@
-"""The classifier: torchvision's ResNet-50 (He et al. 2016) on three planes cut out by the mask; it names the tumor."""
+"""The classifier: a ResNet-50 and the segmenter's encoder on three planes cut out by the mask; they name the tumor."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.models import resnet50
 
@@ -20,7 +21,11 @@ from cascade.split import read_split
 from train.dataset import ClassifierData, SliceStore
 from train.fit import FitSettings, begin, fit, loader
 from train.region import classifier_planes
-from train.weights import imagenet_resnet50, load_file, load_fitting
+from train.segmenter import segmenter_network
+from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
+
+DROPOUT = 0.3
+"""Share of the encoder's features that its last layer does without in a training step (Srivastava et al. 2014)."""
 
 
 @dataclass(frozen=True)
@@ -36,46 +41,101 @@ class ClassifierSettings(FitSettings):
     label_smoothing: float = 0.05
 
 
-def classifier_network() -> nn.Module:
-    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3); 23.5 M parameters."""
-    network: nn.Module = resnet50(num_classes=len(CLASS_NAMES), zero_init_residual=True)
-    return network
+class ClassifierNetwork(nn.Module):
+    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the mean of two networks'; 26.5 M parameters.
+
+    One is torchvision's ResNet-50 (He et al. 2016). The other starts from what the segmenter knows of tumors, costs a
+    tenth of it, and errs on other slices (train/EXPERIMENTS.md).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnet = resnet50(num_classes=len(CLASS_NAMES), zero_init_residual=True)
+        self.branch = EncoderBranch()
+
+    def forward(self, planes: Tensor) -> Tensor:
+        resnet, branch = self.each(planes)
+        return (resnet + branch) / 2
+
+    def each(self, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of both, (N, 3) each."""
+        return self.resnet(planes), self.branch(planes)
 
 
-def start_weights(network: nn.Module, weights: str) -> None:
-    """Loads `imagenet` or a file, all but a last layer for other classes; `none` leaves the network as it is."""
+class EncoderBranch(nn.Module):
+    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3): one encoder for crop and whole slice, pooled, one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = segmenter_network().encoder
+        middle, deep = self.encoder.out_channels[-2:]
+        self.dropout, self.last = nn.Dropout(DROPOUT), nn.Linear(4 * deep + 2 * middle, len(CLASS_NAMES))
+
+    def forward(self, planes: Tensor) -> Tensor:
+        crop, whole, mask = planes.split(1, dim=1)
+        stages = self.encoder(torch.cat([crop, whole]))[-2:]
+        (crop_middle, whole_middle), (crop_deep, whole_deep) = (stage.unflatten(0, (2, -1)) for stage in stages)
+        features = [
+            crop_middle.mean((2, 3)),
+            crop_deep.mean((2, 3)),
+            crop_deep.amax((2, 3)),
+            mean_under(whole_middle, mask),
+            mean_under(whole_deep, mask),
+            whole_deep.mean((2, 3)),
+        ]
+        logits: Tensor = self.last(self.dropout(torch.cat(features, dim=1)))
+        return logits
+
+
+def mean_under(features: Tensor, mask: Tensor) -> Tensor:
+    """(N, C, H, W) and a larger mask (N, 1, k H, k W) in 0 .. 1 → (N, C): the features' mean where the tumor is."""
+    share = F.avg_pool2d(mask, mask.shape[-1] // features.shape[-1]) + 1e-4  # an empty mask weighs all alike
+    return (features * share).sum((2, 3)) / share.sum((2, 3))
+
+
+def start_weights(network: ClassifierNetwork, weights: str, segmenter: Path) -> None:
+    """Loads what training starts from.
+
+    weights    of the ResNet: `imagenet`, `none`, or a file, all but a last layer for other classes. A file of a
+               classifier's run holds those of both networks.
+    segmenter  the exported graph whose encoder the other starts from.
+    """
+    load_fitting(network.branch.encoder, graph_weights(segmenter, network.branch.encoder, "encoder."), str(segmenter))
     if weights == "none":
         return
     tensors = imagenet_resnet50() if weights == "imagenet" else load_file(Path(weights))
-    head = {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
+    if any(name.startswith("branch.") for name in tensors):
+        load_fitting(network, tensors, weights)
+        return
+    head = {name: value for name, value in network.resnet.state_dict().items() if name.startswith("fc.")}
     if any(name in tensors and tensors[name].shape != value.shape for name, value in head.items()):
         tensors |= head
-    load_fitting(network, tensors, weights)
+    load_fitting(network.resnet, tensors, weights)
 
 
 class ClassifierTraining(lightning.LightningModule):
-    """Cross-entropy weighted against the classes' shares; validated by macro F1 with the segmenter's own masks.
+    """Each network's own cross-entropy, weighted against the classes' shares: told apart they differ more.
 
-    As `cascade evaluate` counts: where that mask is empty no class is named, which is wrong. `validation_loss` is of
-    the other slices.
+    Validated by the macro F1 of both together with the segmenter's own masks, as `cascade evaluate` counts: where that
+    mask is empty no class is named, which is wrong. `validation_loss` is of the other slices.
     """
 
     def __init__(self, settings: dict[str, Any], class_weights: list[float]) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.settings = ClassifierSettings(**settings)
-        self.network = classifier_network().to(memory_format=torch.channels_last)
+        self.network = ClassifierNetwork().to(memory_format=torch.channels_last)
         self.loss = nn.CrossEntropyLoss(torch.tensor(class_weights), label_smoothing=self.settings.label_smoothing)
         self.confusion = MulticlassConfusionMatrix(NONE + 1)
 
     def forward(self, slices: Tensor, masks: Tensor) -> Tensor:
-        planes, _ = classifier_planes(slices.float(), masks.float())
-        logits: Tensor = self.network(planes.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(planes_of(slices, masks))
         return logits.float()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         slices, masks, labels = batch
-        loss: Tensor = self.loss(self(slices, masks), labels)
+        resnet, branch = self.network.each(planes_of(slices, masks))
+        loss: Tensor = (self.loss(resnet.float(), labels) + self.loss(branch.float(), labels)) / 2
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
@@ -94,6 +154,12 @@ class ClassifierTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return self.settings.one_cycle(self)
+
+
+def planes_of(slices: Tensor, masks: Tensor) -> Tensor:
+    """A batch of ClassifierData → (N, 3, CROP_SIZE, CROP_SIZE)."""
+    planes, _ = classifier_planes(slices.float(), masks.float())
+    return planes.contiguous(memory_format=torch.channels_last)
 
 
 def draw_masks(store: SliceStore, segmenter: Graph) -> Tensor:
@@ -134,7 +200,7 @@ def train_classifier(
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
     if not resume:
-        start_weights(training.network, settings.weights)
+        start_weights(training.network, settings.weights, segmenter.path)
     data = {
         part: ClassifierData(store, draw_masks(store, segmenter), augment=part == "train")
         for part, store in stores.items()

@@ -22,7 +22,7 @@ from cascade.files import sha256_of_bytes, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
 from cascade.split import PARTS, Split, read_split
 from train.calibrate import calibrate, presence_threshold
-from train.classifier import classifier_network, draw_masks, validation_logits
+from train.classifier import ClassifierNetwork, draw_masks, validation_logits
 from train.dataset import SegmenterData, SliceStore, tumor_free_copies
 from train.history import read_history
 from train.region import ClassifierGraph, SegmenterGraph
@@ -60,7 +60,7 @@ def export_model(
         raise CascadeError(
             f"{run}: was trained on another split than {split_file}", fix="give the split it was trained on"
         )
-    network = segmenter_network() if name == SEGMENTER else classifier_network()
+    network = segmenter_network() if name == SEGMENTER else ClassifierNetwork()
     load_fitting(network, load_file(run / f"{checkpoint}.ckpt"), str(run))
     round_weights_to_fp16(network)
     store = SliceStore(folder, split.part("validation"), "reading validation")

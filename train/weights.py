@@ -3,7 +3,10 @@
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 
@@ -69,11 +72,30 @@ def load_file(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
+def graph_weights(path: Path, network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """A network's tensors from an exported graph, which keeps PyTorch's names, with a prefix if it is a part of it.
+
+    Only BatchNorm's counters of training steps are not in a graph: they are the network's own.
+    """
+    prefix = f"network.{prefix}"
+    weights = {
+        item.name.removeprefix(prefix).removesuffix("_fp16"): torch.from_numpy(
+            numpy_helper.to_array(item).astype(np.float32)
+        )
+        for item in onnx.load(path).graph.initializer
+        if item.name.startswith(prefix)
+    }
+    own = network.state_dict()
+    return {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | {
+        name: value for name, value in weights.items() if name in own
+    }
+
+
 def load_fitting(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
     """Loads all of a network's weights. Raises CascadeError, naming their origin, for those of another network."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise CascadeError(
-            f"{origin}: holds another network's weights ({error})", fix="give best.ckpt of such a run"
+            f"{origin}: holds another network's weights ({error})", fix="give a run or model of this network"
         ) from error

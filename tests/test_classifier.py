@@ -1,0 +1,101 @@
+"""The classifier's two networks: what they start from, and how they are put together. Trainings: test_training.py."""
+
+from dataclasses import asdict
+
+import onnx
+import pytest
+from onnx import numpy_helper
+from tiny_models import write_models
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+from torch.nn import functional as F
+
+from cascade.errors import CascadeError
+from cascade.graphs import SEGMENTER, SHIPPED, find_graph
+from train import classifier
+from train.classifier import ClassifierNetwork, ClassifierSettings, ClassifierTraining, mean_under, start_weights
+
+SHIPPED_SEGMENTER = find_graph(SEGMENTER, SHIPPED).path
+
+
+@pytest.fixture(scope="module")
+def other():
+    """A network of other weights than those that a test draws."""
+    torch.manual_seed(7)
+    return ClassifierNetwork()
+
+
+def test_the_logits_are_the_mean_of_both_networks(other):
+    network, planes = other.eval(), torch.rand(2, 3, 128, 128)
+    with torch.inference_mode():
+        mean = (network.resnet(planes) + network.branch(planes)) / 2
+        assert torch.allclose(network(planes), mean)
+        assert not torch.allclose(network.resnet(planes), network.branch(planes), atol=1e-3)
+
+
+def test_features_are_averaged_where_the_tumor_is():
+    features = torch.arange(4.0).reshape(1, 1, 2, 2).repeat(2, 3, 1, 1)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, :, :4, 4:] = 1  # all of what is 1
+    mask[0, :, 4:, 4:6] = 1  # half of what is 3
+    found = mean_under(features, mask)
+    assert found.shape == (2, 3)
+    assert found[0].tolist() == pytest.approx([(1 + 0.5 * 3) / 1.5] * 3, abs=1e-3)
+    assert found[1].tolist() == pytest.approx([1.5] * 3)  # no mask: all alike
+
+
+def test_a_slice_is_named_alike_in_any_batch(other):
+    planes = torch.rand(3, 3, 128, 128)
+    with torch.inference_mode():
+        assert torch.allclose(other.eval()(planes)[2:], other(planes[2:]), atol=1e-4)
+
+
+def test_the_branch_starts_from_the_encoder_of_the_exported_segmenter():
+    network = ClassifierNetwork()
+    before = {name: value.clone() for name, value in network.resnet.state_dict().items()}
+    start_weights(network, "none", SHIPPED_SEGMENTER)
+    exported = {item.name: numpy_helper.to_array(item) for item in onnx.load(SHIPPED_SEGMENTER).graph.initializer}
+    own = {name: value for name, value in network.branch.encoder.state_dict().items() if "num_batches" not in name}
+    assert len(own) == 240  # BatchNorm's four each, and one of each convolution
+    for name, value in own.items():
+        stored = exported.get(f"network.encoder.{name}_fp16", exported.get(f"network.encoder.{name}"))
+        assert (value.numpy() == stored).all(), name
+    assert all(torch.equal(value, before[name]) for name, value in network.resnet.state_dict().items())
+
+
+def test_a_file_of_a_resnet_leaves_the_branch_with_the_segmenters_encoder(other, tmp_path):
+    """As torchvision's own files, of which the last layer is for other classes."""
+    torch.save(other.resnet.state_dict() | {"fc.weight": torch.zeros(1000, 2048)}, tmp_path / "resnet.pth")
+    network = ClassifierNetwork()
+    start_weights(network, str(tmp_path / "resnet.pth"), SHIPPED_SEGMENTER)
+    assert torch.equal(network.resnet.layer4[0].conv1.weight, other.resnet.layer4[0].conv1.weight)
+    assert network.resnet.fc.weight.shape == (3, 2048)
+    stem = network.branch.encoder.model.conv_stem.weight
+    assert not torch.equal(stem, other.branch.encoder.model.conv_stem.weight)
+
+
+def test_a_file_of_a_run_holds_both_networks(other, tmp_path):
+    state = {f"network.{name}": value for name, value in other.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "best.ckpt")
+    network = ClassifierNetwork()
+    start_weights(network, str(tmp_path / "best.ckpt"), SHIPPED_SEGMENTER)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_a_segmenter_of_another_kind_is_refused_by_name(tmp_path):
+    path = find_graph(SEGMENTER, write_models(tmp_path)).path
+    with pytest.raises(CascadeError, match=r"segmenter\.onnx: holds another network's weights"):
+        start_weights(ClassifierNetwork(), "none", path)
+
+
+def test_each_network_has_a_loss_of_its_own(monkeypatch):
+    """The mean's loss would let one network rest where the other is right."""
+    monkeypatch.setattr(classifier, "ClassifierNetwork", torch.nn.Identity)
+    training = ClassifierTraining(asdict(ClassifierSettings(label_smoothing=0)), [1.0, 1.0, 1.0])
+    sure, wrong, labels = torch.tensor([[9.0, 0, 0]]), torch.tensor([[0, 9.0, 0]]), torch.tensor([0])
+    monkeypatch.setattr(training.network, "each", lambda planes: (sure, wrong), raising=False)
+    monkeypatch.setattr(training, "log", lambda *_, **__: None)
+    loss = training.training_step((torch.zeros(1, 1, 512, 512), torch.ones(1, 1, 512, 512), labels))
+    assert float(loss) == pytest.approx(float(F.cross_entropy(sure, labels) + F.cross_entropy(wrong, labels)) / 2)
