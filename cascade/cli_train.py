@@ -84,7 +84,7 @@ def train_classifier(
     devices: Devices = None,
     limit_batches: LimitBatches = None,
 ) -> None:
-    """Train the ResNet-50 that names the tumor, on the crops that the exported segmenter finds.
+    """Train what names the tumor, a ResNet-50 and the segmenter's encoder, on the crops that the segmenter finds.
 
     Example: [bold]cascade train classifier figshare/ --split figshare/split.json --models models[/]
     """

@@ -16,7 +16,7 @@ SEGMENTER_SIZE = 256
 """Height and width at which the U-Net works."""
 
 CROP_SIZE = 128
-"""Height and width of the planes that the ResNet sees."""
+"""Height and width of the planes that the classifier sees."""
 
 MARGIN = 1.3
 """Side of the crop over the longer side of the tumor: the tissue around a tumor tells its kind too."""
