@@ -33,7 +33,7 @@ def test_the_shipped_models_tell_no_paths_of_the_machine_they_were_made_on():
 
 
 def test_the_shipped_models_are_small():
-    assert sum(find_graph(name).path.stat().st_size for name in (SEGMENTER, CLASSIFIER)) < 60e6
+    assert sum(find_graph(name).path.stat().st_size for name in (SEGMENTER, CLASSIFIER)) < 65e6
 
 
 def test_the_shipped_segmenter_outlines_the_simulated_tumors(found):
@@ -51,7 +51,7 @@ def test_the_shipped_classifier_names_most_simulated_tumors(found):
     right = [
         name for name, expected in EXPECTED.items() if expected["class"] and found[name].label == expected["class"]
     ]
-    assert len(right) >= 7, right
+    assert len(right) >= 8, right
 
 
 def test_in_the_simulated_slice_without_a_tumor_none_is_seen(found):
