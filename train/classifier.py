@@ -45,7 +45,7 @@ class ClassifierNetwork(nn.Module):
     """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the mean of two networks'; 26.5 M parameters.
 
     One is torchvision's ResNet-50 (He et al. 2016). The other starts from what the segmenter knows of tumors, costs a
-    tenth of it, and errs on other slices (train/EXPERIMENTS.md).
+    tenth of its arithmetic, and errs on other slices (train/EXPERIMENTS.md).
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def start_weights(network: ClassifierNetwork, weights: str, segmenter: Path) -> 
 
 
 class ClassifierTraining(lightning.LightningModule):
-    """Each network's own cross-entropy, weighted against the classes' shares: told apart they differ more.
+    """Each network's own cross-entropy, weighted against the classes' shares: what they learn differs more so.
 
     Validated by the macro F1 of both together with the segmenter's own masks, as `cascade evaluate` counts: where that
     mask is empty no class is named, which is wrong. `validation_loss` is of the other slices.
