@@ -97,5 +97,5 @@ def load_fitting(network: nn.Module, tensors: dict[str, Tensor], origin: str) ->
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise CascadeError(
-            f"{origin}: holds another network's weights ({error})", fix="give a run or model of this network"
+            f"{origin}: holds another network's weights ({error})", fix="give weights of this network"
         ) from error
