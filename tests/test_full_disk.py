@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import threading
 
 import pytest
 from hostile_files import check_left, put, run_alone, whole_file
@@ -22,6 +23,8 @@ from cascade.run import RunOptions, predict_paths
 class FullDisk(io.RawIOBase):
     """A file on a disk that has no more than `room[0]` bytes left: what is written may stop in the middle."""
 
+    lock = threading.Lock()  # two threads that write at once would both be given the last bytes
+
     def __init__(self, file, room):
         self.file, self.room = file, room
 
@@ -32,10 +35,11 @@ class FullDisk(io.RawIOBase):
         return self.file.fileno()
 
     def write(self, content):
-        if self.room[0] <= 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = self.file.raw.write(bytes(content[: self.room[0]]))
-        self.room[0] -= written
+        with self.lock:
+            if self.room[0] <= 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = self.file.raw.write(bytes(content[: self.room[0]]))
+            self.room[0] -= written
         return written
 
     def close(self):
