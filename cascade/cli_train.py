@@ -140,6 +140,10 @@ def train_export(
     split_file: SplitFile,
     models: Annotated[Path, typer.Option("--models", help="Folder to write the model into.", show_default=False)],
     last: Annotated[bool, typer.Option("--last", help="The last epoch's weights, not the best one's.")] = False,
+    mean_with: Annotated[
+        list[Path] | None,
+        typer.Option("--mean-with", help="Another run's best.ckpt or last.ckpt: export the mean of the weights."),
+    ] = None,
 ) -> None:
     """Turn a run's checkpoint into an ONNX graph that was seen to compute the same.
 
@@ -150,7 +154,7 @@ def train_export(
     with _train_packages():
         from train.export import export_model
 
-    record = export_model(name, run, folder, split_file, models, "last" if last else "best")
+    record = export_model(name, run, folder, split_file, models, "last" if last else "best", mean_with or ())
     Console(stderr=True, highlight=False).print(_record_table(record))
 
 

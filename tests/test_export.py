@@ -1,6 +1,7 @@
 """What is asked before a run is exported, and what models.json says of it. Real exports: tests/test_training.py."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -13,10 +14,12 @@ pytest.importorskip("lightning")
 from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES, SLICE
+from cascade.errors import CascadeError
 from cascade.graphs import find_graph
 from cascade.split import Split, SplitSlice, _digest, write_split
 from train import export
 from train.region import normalise
+from train.weights import mean_weights
 
 METRICS = """epoch,train_loss,validation_f1,validation_loss,seconds
 0,0.5,0.9,nan,3.1
@@ -52,11 +55,53 @@ def test_the_best_epochs_weights_are_exported_or_those_of_the_last(run, tmp_path
     def load(path):
         raise Loaded(path)
 
-    monkeypatch.setattr(export, "load_file", load)
+    monkeypatch.setattr(export, "mean_weights", load)
     where = ["--split", str(tmp_path / "split.json"), "--models", str(tmp_path / "models")]
     with pytest.raises(Loaded) as loaded:
         main(["train", "export", "classifier", str(run), str(tmp_path), *where, *options])
-    assert loaded.value.args == (run / checkpoint,)
+    assert loaded.value.args == ([run / checkpoint],)
+
+
+def other_run(run, split_sha256):
+    folder = run.parent / "other"
+    shutil.copytree(run, folder)
+    settings = json.loads((folder / "settings.json").read_text())
+    (folder / "settings.json").write_text(json.dumps(settings | {"split_sha256": split_sha256}))
+    return folder
+
+
+def test_weights_of_other_runs_are_averaged_in_and_told_of(run, tmp_path, monkeypatch):
+    other = other_run(run, json.loads((run / "settings.json").read_text())["split_sha256"])
+    network = torch.nn.BatchNorm1d(2)
+    for folder, level in ((run, 1.0), (other, 4.0)):
+        network.weight.data[:] = level
+        torch.save(network.state_dict(), folder / "last.ckpt")
+        network.num_batches_tracked += 1
+    mean = mean_weights([run / "last.ckpt", other / "last.ckpt"])
+    assert mean["weight"].tolist() == [2.5, 2.5]
+    assert int(mean["num_batches_tracked"]) == 0
+    monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
+    with pytest.raises(pytest.fail.Exception, match=r"best.ckpt.*other/last.ckpt"):
+        export.export_model(
+            "classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[other / "last.ckpt"]
+        )
+    assert export._training(other / "last.ckpt")["validation"]["epoch"] == 1
+
+
+def test_a_run_of_another_split_is_not_averaged_in(run, tmp_path):
+    """It may have learned from people of this one's test part."""
+    other = other_run(run, "0" * 64)
+    with pytest.raises(CascadeError, match="other: was trained on another split"):
+        export.export_model(
+            "classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[other / "a.ckpt"]
+        )
+
+
+def test_another_networks_weights_are_not_averaged_in(tmp_path):
+    for side in (2, 3):
+        torch.save(torch.nn.Linear(side, 1).state_dict(), tmp_path / f"{side}.ckpt")
+    with pytest.raises(CascadeError, match=r"3.ckpt: holds another network's weights than .*2.ckpt"):
+        mean_weights([tmp_path / "2.ckpt", tmp_path / "3.ckpt"])
 
 
 @pytest.mark.parametrize(("checkpoint", "epoch"), [("best", 0), ("last", 1)])
@@ -70,12 +115,13 @@ def test_a_figure_that_is_no_number_is_left_out_of_models_json(run):
 
 
 @pytest.mark.parametrize(("names", "figshare"), [(["1.mat", "b/2.MAT"], True), (["1.mat", "b/2.png"], False)])
-def test_only_figshares_files_are_called_figshares(run, names, figshare):
+def test_only_figshares_files_are_called_figshares(names, figshare):
     """Its DOI and licence were written for everyone's pictures."""
-    settings = json.loads((run / "settings.json").read_text())
-    record = export._origin(split_of(names), settings, run, "best")
-    assert ("10.6084/m9.figshare.1512427" in record["data"]) is figshare
-    assert record["settings"]["weights"] == "start.ckpt"
+    assert ("10.6084/m9.figshare.1512427" in export._origin(split_of(names))["data"]) is figshare
+
+
+def test_of_a_file_of_weights_its_name_alone_is_told(run):
+    assert export._training(run / "best.ckpt")["settings"]["weights"] == "start.ckpt"
 
 
 class Normalised(torch.nn.Module):

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import math
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from train.dataset import SegmenterData, SliceStore, tumor_free_copies
 from train.history import read_history
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import presence_logits, segmenter_network
-from train.weights import load_file, load_fitting
+from train.weights import load_fitting, mean_weights
 
 OPSET = 20
 TOLERANCE = 1e-3
@@ -41,27 +42,36 @@ OTHER_DATA = "other than figshare's; the split's sha256 names it"
 
 
 def export_model(
-    name: str, run: Path, folder: Path, split_file: Path, models: Path, checkpoint: str = "best"
+    name: str,
+    run: Path,
+    folder: Path,
+    split_file: Path,
+    models: Path,
+    checkpoint: str = "best",
+    mean_with: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Writes `name`.onnx and its entry in models.json into the folder `models`; returns that entry.
 
     name    `segmenter` or `classifier`.
     run     what `train_segmenter` or `train_classifier` left.
     checkpoint  of the run: `best`, or `last`.
+    mean_with   checkpoints in the folders of other runs; what is exported is the mean of all weights.
     folder  the data set: the validation part's slices are compared with PyTorch and calibrate the model, the
             classifier with the masks of the segmenter that is in `models` already.
 
     Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class,
-    and where the split or its files are not those that the run was trained with.
+    and where the split or its files are not those that the runs were trained with.
     """
     split = read_split(split_file)
-    settings = _settings(run)
-    if settings["split_sha256"] != split.sha256:
-        raise CascadeError(
-            f"{run}: was trained on another split than {split_file}", fix="give the split it was trained on"
-        )
+    checkpoints = [run / f"{checkpoint}.ckpt", *mean_with]
+    for trained in checkpoints:
+        if _settings(trained.parent)["split_sha256"] != split.sha256:
+            raise CascadeError(
+                f"{trained.parent}: was trained on another split than {split_file}",
+                fix="give the split it was trained on",
+            )
     network = segmenter_network() if name == SEGMENTER else ClassifierNetwork()
-    load_fitting(network, load_file(run / f"{checkpoint}.ckpt"), str(run))
+    load_fitting(network, mean_weights(checkpoints), str(run))
     round_weights_to_fp16(network)
     store = SliceStore(folder, split.part("validation"), "reading validation")
     network.eval()
@@ -74,7 +84,9 @@ def export_model(
     difference = largest_difference(content, graph, inputs, outputs[0])
     record = {
         "sha256": sha256_of_bytes(content),
-        **_origin(split, settings, run, checkpoint),
+        **_origin(split),
+        **_training(checkpoints[0]),
+        **({"mean_with": [_training(other) for other in mean_with]} if mean_with else {}),
         "comparison_with_pytorch": {"slices": len(inputs[SLICE]), "max_abs_difference": difference},
         "calibration": calibration,
     }
@@ -198,17 +210,24 @@ def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
     return inputs
 
 
-def _origin(split: Split, settings: dict[str, Any], run: Path, checkpoint: str) -> dict[str, Any]:
-    """What models.json says of the training."""
+def _origin(split: Split) -> dict[str, Any]:
+    """What models.json says of the data and the packages."""
     figshare = all(item.path.lower().endswith(".mat") for item in split.slices)
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "data": FIGSHARE if figshare else OTHER_DATA,
         "slices": {part: len(split.part(part)) for part in PARTS},
-        "checkpoint": checkpoint,
-        "validation": _epoch(run, checkpoint),
-        "settings": settings | {"weights": Path(settings["weights"]).name},  # of a file its name, no path
         "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
+    }
+
+
+def _training(checkpoint: Path) -> dict[str, Any]:
+    """What models.json says of the run that left this checkpoint."""
+    settings = _settings(checkpoint.parent)
+    return {
+        "checkpoint": checkpoint.stem,
+        "validation": _epoch(checkpoint.parent, checkpoint.stem),
+        "settings": settings | {"weights": Path(settings["weights"]).name},  # of a file its name, no path
     }
 
 

@@ -72,6 +72,24 @@ def load_file(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
+def mean_weights(files: list[Path]) -> dict[str, Tensor]:
+    """The mean of the weights of runs that began from each other (Wortsman et al. 2022, arXiv 2203.05482).
+
+    BatchNorm's counters of training steps are the first file's. Raises CascadeError, naming the file, where one holds
+    another network than the first.
+    """
+    loaded = [load_file(file) for file in files]
+    first = loaded[0]
+    shapes = {name: tensor.shape for name, tensor in first.items()}
+    for file, tensors in zip(files, loaded, strict=True):
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+            raise CascadeError(f"{file}: holds another network's weights than {files[0]}", fix="leave it out")
+    return {
+        name: torch.stack([tensors[name] for tensors in loaded]).mean(0) if tensor.is_floating_point() else tensor
+        for name, tensor in first.items()
+    }
+
+
 def graph_weights(path: Path, network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     """A network's tensors from an exported graph, which keeps PyTorch's names, with a prefix if it is a part of it.
 
