@@ -14,6 +14,7 @@ pytest.importorskip("lightning")
 import lightning
 from torch.utils.data import DataLoader, TensorDataset
 
+from train import fit as fit_module
 from train.fit import FitSettings, begin, fit, loader
 from train.history import read_history
 
@@ -176,3 +177,11 @@ def test_there_are_workers_for_the_cores_that_the_process_may_use(monkeypatch):
 def test_a_run_is_recorded_with_what_it_trains_on(tmp_path):
     begin(settings(), tmp_path, {"split_sha256": "abc"}, resume=False)
     assert json.loads((tmp_path / "settings.json").read_text()) == {**asdict(settings()), "split_sha256": "abc"}
+
+
+@pytest.mark.parametrize(("able", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is of machines without a GPU")
+def test_a_cpu_that_would_have_to_emulate_bf16_trains_in_fp32(monkeypatch, able, precision):
+    """An epoch of the segmenter took days on a CPU with AVX2 alone."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
+    assert fit_module.precision() == precision
