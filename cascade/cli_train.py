@@ -26,7 +26,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, show_default=False)]
 TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0, show_default=False)]
-START = "Start from `imagenet`, `none` or a file of weights."
+START = "Start from `imagenet`, `none`, a file of weights or an exported .onnx."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
 Healthy = Annotated[
     Path | None, typer.Option("--healthy", help="Folder of slices of healthy heads.", show_default=False)
@@ -142,7 +142,9 @@ def train_export(
     last: Annotated[bool, typer.Option("--last", help="The last epoch's weights, not the best one's.")] = False,
     mean_with: Annotated[
         list[Path] | None,
-        typer.Option("--mean-with", help="Another run's best.ckpt or last.ckpt: export the mean of the weights."),
+        typer.Option(
+            "--mean-with", help="Another run's best.ckpt or last.ckpt, or an exported .onnx: export the mean."
+        ),
     ] = None,
 ) -> None:
     """Turn a run's checkpoint into an ONNX graph that was seen to compute the same.

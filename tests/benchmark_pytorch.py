@@ -41,7 +41,7 @@ from cascade.slices import Letterbox, read_slice
 from train.classifier import ClassifierNetwork
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import segmenter_network
-from train.weights import graph_weights, load_file, load_fitting
+from train.weights import load_file, load_fitting
 
 PYTORCH = "pytorch"
 
@@ -189,7 +189,7 @@ def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path
         (CLASSIFIER, ClassifierNetwork(), classifier_run),
     ):
         path = run / "best.ckpt" if run else find_graph(name, models).path
-        load_fitting(network, load_file(path) if run else graph_weights(path, network), str(path))
+        load_fitting(network, load_file(path), str(path))
         networks.append(network)
     return networks
 

@@ -13,7 +13,7 @@ pytest.importorskip("lightning")
 from torch.nn import functional as F
 
 from cascade.errors import CascadeError
-from cascade.graphs import SEGMENTER, SHIPPED, find_graph
+from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from train import classifier
 from train.classifier import ClassifierNetwork, ClassifierSettings, ClassifierTraining, mean_under, start_weights
 
@@ -82,6 +82,15 @@ def test_a_file_of_a_run_holds_both_networks(other, tmp_path):
     network = ClassifierNetwork()
     start_weights(network, str(tmp_path / "best.ckpt"), SHIPPED_SEGMENTER)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_an_exported_classifier_holds_both_networks(other):
+    graph = find_graph(CLASSIFIER, SHIPPED).path
+    start_weights(other, str(graph), SHIPPED_SEGMENTER)
+    exported = {item.name: numpy_helper.to_array(item) for item in onnx.load(graph).graph.initializer}
+    for name in ("resnet.layer4.2.conv3.weight", "branch.last.weight", "resnet.bn1.running_mean"):
+        stored = exported.get(f"network.{name}_fp16", exported.get(f"network.{name}"))
+        assert (other.state_dict()[name].numpy() == stored).all(), name
 
 
 def test_a_segmenter_of_another_kind_is_refused_by_name(tmp_path):

@@ -15,6 +15,7 @@ from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES, SLICE
 from cascade.errors import CascadeError
+from cascade.files import sha256_of
 from cascade.graphs import find_graph
 from cascade.split import Split, SplitSlice, _digest, write_split
 from train import export
@@ -79,13 +80,38 @@ def test_weights_of_other_runs_are_averaged_in_and_told_of(run, tmp_path, monkey
         network.num_batches_tracked += 1
     mean = mean_weights([run / "last.ckpt", other / "last.ckpt"])
     assert mean["weight"].tolist() == [2.5, 2.5]
-    assert int(mean["num_batches_tracked"]) == 0
+    assert "num_batches_tracked" not in mean
     monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
     with pytest.raises(pytest.fail.Exception, match=r"best.ckpt.*other/last.ckpt"):
         export.export_model(
             "classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[other / "last.ckpt"]
         )
     assert export._training(other / "last.ckpt")["validation"]["epoch"] == 1
+
+
+def test_an_exported_graph_is_averaged_in_and_told_of(run, tmp_path, monkeypatch):
+    """Of the models that are shipped nothing else is left."""
+    split_sha256 = json.loads((run / "settings.json").read_text())["split_sha256"]
+    graph = exported_graph(tmp_path / "earlier", split_sha256)
+    monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
+    with pytest.raises(pytest.fail.Exception, match=r"best.ckpt.*earlier/classifier.onnx"):
+        export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[graph])
+    told = export._training(graph)
+    assert told == {"sha256": sha256_of(graph), "checkpoint": "best", "settings": {"split_sha256": split_sha256}}
+
+
+def test_a_graph_of_another_split_is_not_averaged_in(run, tmp_path):
+    graph = exported_graph(tmp_path / "earlier", "0" * 64)
+    with pytest.raises(CascadeError, match=r"classifier.onnx: was trained on another split"):
+        export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[graph])
+
+
+def exported_graph(folder, split_sha256):
+    graph = write_models(folder) / "classifier.onnx"
+    table = json.loads((folder / "models.json").read_text())
+    table["classifier"] |= {"checkpoint": "best", "settings": {"split_sha256": split_sha256}}
+    (folder / "models.json").write_text(json.dumps(table))
+    return graph
 
 
 def test_a_run_of_another_split_is_not_averaged_in(run, tmp_path):

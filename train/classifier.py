@@ -97,10 +97,10 @@ def start_weights(network: ClassifierNetwork, weights: str, segmenter: Path) -> 
     """Loads what training starts from.
 
     weights    of the ResNet: `imagenet`, `none`, or a file, all but a last layer for other classes. A file of a
-               classifier's run holds those of both networks.
+               classifier's run, and an exported classifier, hold those of both networks.
     segmenter  the exported graph whose encoder the other starts from.
     """
-    load_fitting(network.branch.encoder, graph_weights(segmenter, network.branch.encoder, "encoder."), str(segmenter))
+    load_fitting(network.branch.encoder, graph_weights(segmenter, "encoder."), str(segmenter))
     if weights == "none":
         return
     tensors = imagenet_resnet50() if weights == "imagenet" else load_file(Path(weights))

@@ -28,7 +28,7 @@ from train.dataset import SegmenterData, SliceStore, tumor_free_copies
 from train.history import read_history
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import presence_logits, segmenter_network
-from train.weights import load_fitting, mean_weights
+from train.weights import GRAPH, load_fitting, mean_weights
 
 OPSET = 20
 TOLERANCE = 1e-3
@@ -55,7 +55,8 @@ def export_model(
     name    `segmenter` or `classifier`.
     run     what `train_segmenter` or `train_classifier` left.
     checkpoint  of the run: `best`, or `last`.
-    mean_with   checkpoints in the folders of other runs; what is exported is the mean of all weights.
+    mean_with   checkpoints in the folders of other runs, or exported graphs in folders of models; what is exported is
+                the mean of all weights.
     folder  the data set: the validation part's slices are compared with PyTorch and calibrate the model, the
             classifier with the masks of the segmenter that is in `models` already.
 
@@ -65,9 +66,10 @@ def export_model(
     split = read_split(split_file)
     checkpoints = [run / f"{checkpoint}.ckpt", *mean_with]
     for trained in checkpoints:
-        if _settings(trained.parent)["split_sha256"] != split.sha256:
+        if _settings(trained)["split_sha256"] != split.sha256:
+            origin = trained if trained.suffix == GRAPH else trained.parent
             raise CascadeError(
-                f"{trained.parent}: was trained on another split than {split_file}",
+                f"{origin}: was trained on another split than {split_file}",
                 fix="give the split it was trained on",
             )
     network = segmenter_network() if name == SEGMENTER else ClassifierNetwork()
@@ -222,8 +224,15 @@ def _origin(split: Split) -> dict[str, Any]:
 
 
 def _training(checkpoint: Path) -> dict[str, Any]:
-    """What models.json says of the run that left this checkpoint."""
-    settings = _settings(checkpoint.parent)
+    """What models.json says of the run that left this checkpoint, or said of this graph."""
+    if checkpoint.suffix == GRAPH:
+        record = find_graph(checkpoint.stem, checkpoint.parent).record
+        return {
+            name: record[name]
+            for name in ("sha256", "checkpoint", "validation", "settings", "mean_with")
+            if name in record
+        }
+    settings = _settings(checkpoint)
     return {
         "checkpoint": checkpoint.stem,
         "validation": _epoch(checkpoint.parent, checkpoint.stem),
@@ -231,7 +240,11 @@ def _training(checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _settings(run: Path) -> dict[str, Any]:
+def _settings(checkpoint: Path) -> dict[str, Any]:
+    """Of the run that left this checkpoint, or this graph."""
+    if checkpoint.suffix == GRAPH:
+        return dict(find_graph(checkpoint.stem, checkpoint.parent).record["settings"])
+    run = checkpoint.parent
     try:
         settings: dict[str, Any] = json.loads((run / "settings.json").read_text())
     except (OSError, ValueError) as error:

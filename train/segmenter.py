@@ -71,7 +71,7 @@ def segmenter_network() -> nn.Module:
 
 
 def start_weights(network: nn.Module, weights: str) -> None:
-    """Loads `imagenet` (the encoder only) or a file of ours (all of it); `none` leaves the network as it is."""
+    """Loads `imagenet` (the encoder only) or a file or graph of ours (all of it); `none` leaves it as it is."""
     if weights == "imagenet":
         load_imagenet_lite0(network.encoder.model)
     elif weights != "none":

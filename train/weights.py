@@ -1,4 +1,4 @@
-"""Where a network starts from: ImageNet, a file, or nothing."""
+"""Where a network starts from: ImageNet, a file, an exported graph, or nothing."""
 
 from pathlib import Path
 from urllib.error import URLError
@@ -14,6 +14,12 @@ from cascade.errors import CascadeError
 
 BATCH_NORM_EPSILON = 1e-3, 1e-5
 """Of the networks the Lite0 weights were trained with (TensorFlow), and of ours (PyTorch)."""
+
+GRAPH = ".onnx"
+"""What the file of an exported graph ends with; other files of weights are PyTorch's."""
+
+COUNTER = "num_batches_tracked"
+"""Of BatchNorm, and of no use where its averages have a fixed momentum, as ours have."""
 
 
 def load_imagenet_lite0(encoder: nn.Module) -> None:
@@ -54,8 +60,13 @@ def imagenet_resnet50() -> dict[str, Tensor]:
 
 
 def load_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict or of one of our checkpoints. Nothing in the file is executed (weights_only)."""
+    """The tensors of a state dict, of one of our checkpoints or of an exported graph.
+
+    Nothing in the file is executed (weights_only).
+    """
     try:
+        if path.suffix == GRAPH:
+            return graph_weights(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file of weights", fix="check the path") from None
@@ -75,44 +86,42 @@ def load_file(path: Path) -> dict[str, Tensor]:
 def mean_weights(files: list[Path]) -> dict[str, Tensor]:
     """The mean of the weights of runs that began from each other (Wortsman et al. 2022, arXiv 2203.05482).
 
-    BatchNorm's counters of training steps are the first file's. Raises CascadeError, naming the file, where one holds
-    another network than the first.
+    Without BatchNorm's counters of training steps. Raises CascadeError, naming the file, where one holds another
+    network than the first.
     """
-    loaded = [load_file(file) for file in files]
-    first = loaded[0]
-    shapes = {name: tensor.shape for name, tensor in first.items()}
+    loaded = [
+        {name: tensor for name, tensor in load_file(file).items() if not name.endswith(COUNTER)} for file in files
+    ]
+    shapes = {name: tensor.shape for name, tensor in loaded[0].items()}
     for file, tensors in zip(files, loaded, strict=True):
         if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise CascadeError(f"{file}: holds another network's weights than {files[0]}", fix="leave it out")
-    return {
-        name: torch.stack([tensors[name] for tensors in loaded]).mean(0) if tensor.is_floating_point() else tensor
-        for name, tensor in first.items()
-    }
+    return {name: torch.stack([tensors[name] for tensors in loaded]).mean(0) for name in shapes}
 
 
-def graph_weights(path: Path, network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+def graph_weights(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """A network's tensors from an exported graph, which keeps PyTorch's names, with a prefix if it is a part of it.
 
-    Only BatchNorm's counters of training steps are not in a graph: they are the network's own.
+    Only BatchNorm's counters of training steps are not in a graph.
     """
     prefix = f"network.{prefix}"
-    weights = {
+    return {
         item.name.removeprefix(prefix).removesuffix("_fp16"): torch.from_numpy(
             numpy_helper.to_array(item).astype(np.float32)
         )
         for item in onnx.load(path).graph.initializer
         if item.name.startswith(prefix)
     }
-    own = network.state_dict()
-    return {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | {
-        name: value for name, value in weights.items() if name in own
-    }
 
 
 def load_fitting(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
-    """Loads all of a network's weights. Raises CascadeError, naming their origin, for those of another network."""
+    """Loads all of a network's weights; BatchNorm's counters stay as they are where there are none.
+
+    Raises CascadeError, naming the weights' origin, for those of another network.
+    """
+    counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(counters | tensors)
     except RuntimeError as error:
         raise CascadeError(
             f"{origin}: holds another network's weights ({error})", fix="give weights of this network"
