@@ -48,6 +48,16 @@ class Inputs:
         """Where the slice's file is."""
         return self.root(name) / name
 
+    def is_left_out(self, name: str) -> bool:
+        """Whether a name that is none of `names` is of a file that is there all the same, or of a zip's member."""
+        path = self.folder / name
+        archive = next((folder for folder in path.parents if folder.is_file()), None)
+        if archive is None:
+            return path.exists()
+        zipped, broken = self.name(str(archive)), {self.name(given) for given in self.problems}
+        taken = zipped in broken or any(other.startswith(f"{zipped}/") for other in self.zipped)
+        return not taken or str(path) in self.left_out
+
     def kind(self, name: str) -> Kind:
         return named_kind(name.rpartition("/")[2]) or "dicom"  # what no name told was opened, and seen to be DICOM
 

@@ -23,12 +23,14 @@ class Entry:
     sha256  of its bytes (cascade/sources/content.py: `content_sha256`).
     rows    of its slices.
     files   what was written for it: path below the results' folder → sha256.
+    read    its files: paths below the folder of inputs, those of zips as if these were folders.
     """
 
     name: str
     sha256: str
     rows: tuple[SliceResult, ...]
     files: dict[str, str]
+    read: tuple[str, ...]
 
     def stands(self, out: Path) -> bool:
         """Whether all that was written for it is there, and as it was written."""
@@ -110,7 +112,7 @@ def _parsed(line: bytes) -> Any:
 def _entry(content: dict[str, Any]) -> Entry | None:
     try:
         rows = tuple(_row(row) for row in content["rows"])
-        return Entry(str(content["name"]), str(content["sha256"]), rows, dict(content["files"]))
+        return Entry(content["name"], content["sha256"], rows, dict(content["files"]), tuple(content["read"]))
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -170,7 +170,8 @@ class Recorder:
             self.rows += rows
             self.sha256[source.name] = sha256
         if self._journal and not any(row.status == "error" for row in rows):
-            self._journal.add(Entry(source.name, sha256, tuple(rows), work.files))
+            read = tuple(self._folder.input_name(path) for path in source.files)
+            self._journal.add(Entry(source.name, sha256, tuple(rows), work.files, read))
 
     def _with_mask(self, work: Work, rows: list[SliceResult]) -> list[SliceResult]:
         """Writes the mask of an input, where one of its slices went through the models, and tells its rows."""

@@ -103,6 +103,11 @@ class ResultsFolder:
     def json(self) -> Path:
         return self.out / "results.json"
 
+    def input_name(self, path: Path) -> str:
+        """What a file that was read goes by: its path below `inputs`, though it may lie unpacked elsewhere."""
+        zipped = self.unpacked is not None and path.is_relative_to(self.unpacked)
+        return path.relative_to(self.unpacked if zipped and self.unpacked else self.inputs).as_posix()
+
     def mask(self, name: str, suffix: str = ".png") -> Path:
         """Of an input."""
         return written_folders(self.out)[0] / written_name(name, suffix)

@@ -134,14 +134,13 @@ def found_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Itera
 def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Source], out: Path) -> dict[str, Entry]:
     """Of what an earlier run did, the inputs whose bytes and results are still what they were.
 
-    Raises CascadeError where it did more than is given now: its results would go.
+    Raises CascadeError where it did more than is given now: its results would go. Those of files that are gone go.
     """
     of_name = {source.name: source for source in sources}
-    given = set(inputs.names)  # more than the sources: what cannot be opened any more is given, too
-    for name in done:
-        if name not in given and inputs.path(name).exists():
+    for name in sorted({name for entry in done.values() for name in entry.read} - set(inputs.names)):
+        if inputs.is_left_out(name):
             raise CascadeError(
-                f"{out}: holds results of {inputs.path(name)}, which is not given now",
+                f"{out}: holds results of {inputs.folder / name}, which is not given now",
                 fix="give all that its run was given, begin anew by --overwrite, or name another folder with --out",
             )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from dicom_files import series as dicom_series
 from PIL import Image
 from stub_cascade import MODELS, BrightIsTumor, cascade_of, rows_of
 
@@ -184,6 +185,37 @@ def test_a_run_is_not_gone_on_with_as_another_one(scans, out):
         assert "--overwrite" in raised.value.fix
         assert what_stays(out) == before
     assert predict_paths(other, [scans], out, RunOptions(overwrite=True)).resumed == 0
+
+
+@pytest.mark.parametrize("left_out", ["study.zip", "b.png", "z.png", "IM0003", "series"])
+def test_results_of_what_is_left_out_of_zips_and_series_are_not_removed_by_resuming(scans, out, left_out):
+    """They went without a word: neither has a file of its name, and only that was looked for."""
+    save(scans / "a.png")
+    with zipfile.ZipFile(scans / "study.zip", "w") as archive:
+        archive.write(scans / "a.png", "inner/b.png")
+        archive.write(scans / "a.png", "z.png")
+    dicom_series(scans / "series")
+    predict_paths(cascade_of(), [scans], out)
+    before = what_stays(out)
+    with pytest.raises(CascadeError, match=r"holds results of .*, which is not given now"):
+        predict_paths(cascade_of(), [scans], out, RunOptions(resume=True, exclude=(left_out,)))
+    assert what_stays(out) == before
+
+
+def test_results_of_a_member_that_is_gone_from_its_zip_go(scans, out):
+    save(scans / "a.png")
+    for members in (["b.png", "c.png"], ["c.png"]):
+        with zipfile.ZipFile(scans / "study.zip", "w") as archive:
+            for member in members:
+                archive.write(scans / "a.png", member)
+        run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=members == ["c.png"]))
+    assert run.resumed == 2
+    assert [row["slice"] for row in rows_of(out)] == ["a.png", "study.zip/c.png"]
+    (scans / "study.zip").write_bytes(b"no zip any more")
+    run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+    assert (run.resumed, [row.name for row in run.failed]) == (1, ["study.zip"])
+    (scans / "study.zip").unlink()
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 1
 
 
 def test_while_a_resumed_run_goes_on_the_rows_of_before_are_there(scans, out):
