@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from tiny_models import write_models
 
 from cascade import backends
 from cascade.backends import BACKENDS, open_backend
@@ -14,6 +18,8 @@ from cascade.backends.host import HostBackend
 from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import Box
 from cascade.errors import CascadeError
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -29,6 +35,18 @@ def adding_graph(tmp_path):
     path = tmp_path / "adding.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), path)
     return path
+
+
+def test_onnx_runtime_tells_no_one_of_the_models(tmp_path):
+    """It sent their names and hashes away, and left files in the home and temporary folders. It is silent under CI."""
+    models = write_models(tmp_path / "models")
+    kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    folders = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path / "empty"))
+    (tmp_path / "empty").mkdir()
+    program = "from cascade.backends import *; from pathlib import Path; open_backend('onnxruntime', Path('models'))"
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=models.parent, env=kept | folders | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def openvino_graph(path, precision="f32"):

@@ -1,13 +1,19 @@
 """ONNX Runtime on the CPU: always there."""
 
+import os
 from pathlib import Path
 
+# From 1.29 on its wheels tell Microsoft of every model that is loaded (ONNX Runtime's pull request 27379). Set only
+# before the import does the variable end that, without any file in the cache; Windows has but the call.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from cascade.backends import FloatArray
 from cascade.backends.host import HostBackend
 from cascade.errors import CascadeError
 from cascade.graphs import Graph
+
+onnxruntime.disable_telemetry_events()
 
 
 def open_onnxruntime(segmenter: Graph, classifier: Graph) -> HostBackend:
