@@ -89,6 +89,8 @@ def evaluate(
 
     Give --split for slices that the models were not trained on, or --all for data they have never seen.
 
+    Exit code: 0 all slices were used, 2 some could not be, 1 nothing could be done.
+
     Example: [bold]cascade evaluate figshare/ --split figshare/split.json[/]
     """
     if whole == (split_file is not None):
@@ -108,6 +110,7 @@ def evaluate(
         out=out,
     )
     stderr().print(metrics_table(metrics))
+    raise typer.Exit(2 if metrics["failed"]["slices"] else 0)
 
 
 @app.command()

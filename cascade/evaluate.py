@@ -28,15 +28,22 @@ from cascade.evaluation.table import metrics_table
 from cascade.figshare import LabelledSlice
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER
-from cascade.inputs import Inputs, find_slices
+from cascade.inputs import find_slices
 from cascade.pipeline import Cascade
-from cascade.slices import Slice, read_slice
+from cascade.slices import BlankSlice, Slice
+from cascade.sources import Source
+from cascade.sources.find import open_sources
 from cascade.split import PARTS, check_files, read_split
+from cascade.wanted import KINDS
 
 __all__ = ["evaluate", "metrics_table"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+WITH_TUMOR_FREE = {"presence.png", "tumor_free.csv"}
+"""Written only where there are tumor-free slices."""
+
 Found = tuple[Record, LabelledSlice] | CascadeError
 """A slice, opened, or why it cannot be used."""
 
@@ -55,14 +62,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of a part of a split, or of the whole folder where `split_file` is None; also written into `out`.
 
-    tumor_free  a slice or a folder of them, any that `predict` reads, none of which shows a tumor.
+    tumor_free  a file, folder or zip, any that `predict` reads, in which no slice shows a tumor.
 
     A slice that cannot be used is named under `failed` and the rest evaluated. Raises CascadeError where the split's
     files are missing or changed, or no slice can be used.
     """
     _check_out(out, folder)
     found, total, split_sha256 = _slices(folder, split_file, part)
-    free = find_slices([tumor_free]) if tumor_free else None
     choice = open_backend(backend, models, engines)
     graphs, cascade = choice.graphs, Cascade(choice.backend)
     scored, problems = _run("slices", map(_usable, found), total, batch_size, partial(score, cascade))
@@ -71,9 +77,9 @@ def evaluate(
             f"{folder}: no slice can be used: {problems[0]}", fix="mend the files or name another folder"
         )
     seen: list[TumorFreeSlice] = []
-    if free:
-        seen, more = _run("tumor-free slices", _read_plain(free), len(free.names), batch_size, partial(look, cascade))
-        problems += [*(error.problem for error in free.problems.values()), *more]
+    if tumor_free:
+        seen, more = _look_at(tumor_free, cascade, batch_size)
+        problems += more
     metrics = {
         "format": "cascade evaluation 1",
         "cascade": __version__,
@@ -97,9 +103,28 @@ def evaluate(
     if seen:
         files["tumor_free.csv"] = tumor_free_csv(seen).encode()
     files["metrics.json"] = json.dumps(metrics, indent=1, allow_nan=False).encode()
+    for name in WITH_TUMOR_FREE - files.keys():  # an earlier evaluation's, which would be taken for this one's
+        (out / name).unlink(missing_ok=True)
     for name, content in files.items():  # metrics.json last: where it is, the rest is
         write_atomically(out / name, content)
     return metrics
+
+
+def _look_at(tumor_free: Path, cascade: Cascade, batch_size: int) -> tuple[list[TumorFreeSlice], list[str]]:
+    """What the segmenter sees in every slice that is not blank, and every problem.
+
+    Raises CascadeError where there is no such slice.
+    """
+    with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
+        inputs = find_slices([tumor_free], kinds=KINDS, unpack_into=Path(unpacked))
+        sources, refused = open_sources(inputs)
+        total = sum(source.count for source in sources)
+        seen, problems = _run("tumor-free slices", _read_plain(sources), total, batch_size, partial(look, cascade))
+    problems = [*(error.problem for error in refused.values()), *problems]
+    if not seen:
+        why = problems[0] if problems else "all are blank"
+        raise CascadeError(f"{tumor_free}: no slice can be used: {why}", fix="mend the files or name another folder")
+    return seen, problems
 
 
 def _check_out(out: Path, folder: Path) -> None:
@@ -147,25 +172,34 @@ def _usable(found: Found) -> Found:
     )
 
 
-def _read_plain(inputs: Inputs) -> Iterator[tuple[str, Slice] | CascadeError]:
-    for name in inputs.names:
-        try:
-            yield name, read_slice(inputs.folder / name)
-        except CascadeError as error:
-            yield error
+def _read_plain(sources: Iterable[Source]) -> Iterator[tuple[str, Slice] | CascadeError | None]:
+    """The slices with their names; None for a blank one of a volume, which shows nothing to look at."""
+    for source in sources:
+        for index in range(source.count):
+            try:
+                yield source.name if source.count == 1 else f"{source.name}/{index}", source.read(index)
+            except BlankSlice as error:
+                yield error if source.count == 1 else None
+            except CascadeError as error:
+                yield error
+        source.close()
 
 
 def _run(
-    what: str, found: Iterator[T | CascadeError], total: int, batch_size: int, do: Callable[[Sequence[T]], list[R]]
+    what: str,
+    found: Iterator[T | CascadeError | None],
+    total: int,
+    batch_size: int,
+    do: Callable[[Sequence[T]], list[R]],
 ) -> tuple[list[R], list[str]]:
-    """What came of every slice, and every problem; shows how far it is on stderr."""
+    """What came of every slice that is not None, and every problem; shows how far it is on stderr."""
     results: list[R] = []
     problems: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=total)
         for batch in _read_ahead(found, batch_size):
-            usable = [item for item in batch if not isinstance(item, CascadeError)]
+            usable = [item for item in batch if item is not None and not isinstance(item, CascadeError)]
             problems += [item.problem for item in batch if isinstance(item, CascadeError)]
             if usable:
                 results += do(usable)

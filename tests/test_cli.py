@@ -292,6 +292,14 @@ def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
     assert run("evaluate", tmp_path, "--all", "--split", tmp_path / "split.json") == 1
 
 
+@pytest.mark.parametrize("failed", [0, 2])
+def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypatch, failed):
+    """It ended with 0, and named none of them."""
+    monkeypatch.setattr("cascade.evaluate.evaluate", lambda *_, **__: {"failed": {"slices": failed}})
+    monkeypatch.setattr("cascade.evaluate.metrics_table", lambda metrics: "")
+    assert run("evaluate", tmp_path, "--all") == failed
+
+
 def test_training_without_its_packages_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "train.segmenter", None)
     assert run("train", "segmenter", tmp_path, "--split", tmp_path / "split.json") == 1

@@ -138,7 +138,7 @@ def test_a_person_reads_the_metrics_and_how_the_folds_differ(crossvalidation):
     by_fold = {"dice": [0.7, 0.8], "balanced_accuracy": [0.9, 0.9]}
     console.print(crossval_table(crossvalidation() | {"by_fold": by_fold}))
     shown = console.file.getvalue()
-    assert "Slices not used: 3" in shown
+    assert "not used: fold-2: cannot be read" in shown
     assert "mean ± standard deviation: dice 0.750 ± 0.071" in shown
     assert "balanced accuracy 0.900 ± 0.000" in " ".join(shown.split())
 

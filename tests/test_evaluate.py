@@ -7,9 +7,11 @@ say which class the classifier answers with the found mask, which with the true 
 import csv
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -240,7 +242,11 @@ def test_metrics_json_holds_what_is_promised_and_what_is_returned(run, models, t
 
 
 def test_the_figures_are_there(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("presence.png", "tumor_free.csv"):  # of an evaluation with tumor-free slices
+        (tmp_path / "out" / name).write_text("earlier")
     run(draw=True)
+    assert not (tmp_path / "out" / "tumor_free.csv").exists()
     pictures = list((tmp_path / "out").glob("*.png"))
     assert {path.name for path in pictures} == {
         *("accuracy.png", "confusion_matrix.png", "dice.png", "reliability.png"),
@@ -261,6 +267,7 @@ def test_a_broken_file_is_named_and_the_rest_done(run, folder):
     (folder / "7.mat").write_text("not MATLAB")
     write_mat(folder / "8.mat", "500", GLIOMA, true=NOWHERE)
     metrics = run()
+    assert "not used: 7.mat: cannot be read" in shown(metrics)
     assert metrics["slices"] == 6
     assert metrics["failed"]["slices"] == 2
     assert metrics["failed"]["problems"][0].startswith("7.mat: cannot be read")
@@ -281,12 +288,18 @@ def test_nothing_is_written_among_the_data(run, folder):
 
 
 def test_the_tables_show_the_main_figures_also_of_a_single_patient(run, folder):
-    for table in (metrics_table(run()), metrics_table(only_first_slice(run, folder))):
-        console = Console(width=80, record=True, file=io.StringIO())
-        console.print(table)
-        shown = console.export_text()
-        assert "predicted mask, by patient" in shown
-        assert "…" not in shown  # all of it fits
+    for metrics in (run(), only_first_slice(run, folder)):
+        text = shown(metrics)
+        assert "predicted mask, by patient" in text
+        assert "…" not in text  # all of it fits
+        assert "not used" not in text
+        assert not text.endswith("\n\n")
+
+
+def shown(metrics, width=80):
+    console = Console(width=width, file=io.StringIO())
+    console.print(metrics_table(metrics))
+    return console.file.getvalue()
 
 
 def only_first_slice(run, folder):
@@ -392,9 +405,27 @@ def test_no_threshold_is_told_that_gives_up_more_than_it_must():
 def test_the_presence_curve_is_drawn_and_told(run, tumor_free, tmp_path):
     metrics = run(draw=True, tumor_free=tumor_free)
     assert (tmp_path / "out" / "presence.png").exists()
-    console = Console(file=io.StringIO(), width=120)
-    console.print(metrics_table(metrics))
-    assert "A tumor seen in 66.7% of 3 tumor-free slices, a large one in 33.3%" in console.file.getvalue()
+    assert "A tumor seen in 66.7% of 3 tumor-free slices, a large one in 33.3%" in shown(metrics, width=120)
+
+
+def test_tumor_free_slices_may_be_volumes_and_lie_in_zips(run, tumor_free, tmp_path):
+    """They were left out without a word."""
+    volume = np.zeros((64, 48, 3), np.float32)
+    volume[..., 1:] = np.arange(64)[:, None, None]  # the first slice is blank
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 1.0, 6.0, 1.0])), tumor_free / "head.nii.gz")
+    with zipfile.ZipFile(tumor_free / "more.zip", "w") as archive:
+        archive.write(tumor_free / "none.png", "inner/none.png")
+    metrics = run(tumor_free=tumor_free)
+    assert metrics["presence"]["tumor_free_slices"] == 3 + 2 + 1
+    assert metrics["failed"]["slices"] == 1
+    names = [row["path"] for row in csv.DictReader((tmp_path / "out" / "tumor_free.csv").open())]
+    assert {"head.nii.gz/1", "head.nii.gz/2", "more.zip/inner/none.png"} < set(names)
+
+
+def test_a_folder_of_no_tumor_free_slice_is_an_error(run, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(CascadeError, match=r"no slice can be used: .*broken\.png"):
+        run(tumor_free=tmp_path / "broken.png")
 
 
 def test_what_is_left_without_the_uncertain_slices(run, models):

@@ -6,6 +6,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
+
+from cascade.cli_options import printable
+from cascade.inputs import PROBLEMS_SHOWN
 
 ACCURACIES = {
     "true_mask": "true mask",
@@ -18,7 +22,10 @@ ACCURACIES = {
 
 def metrics_table(metrics: dict[str, Any]) -> RenderableType:
     """What metrics.json says in most detail about, in brief: masks, classes, and which stage errs."""
-    return Group(_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics), _footnote(metrics))
+    return Group(
+        *(_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics), _footnote(metrics)),
+        _not_used(metrics["failed"]["problems"]),
+    )
 
 
 def _masks(metrics: dict[str, Any]) -> Table:
@@ -83,9 +90,14 @@ def _footnote(metrics: dict[str, Any]) -> str:
             "The models may have been trained on these very patients, for all that is known here: their records name "
             "another split. Only of people in no training do these figures tell anything."
         )
-    if metrics["failed"]["slices"]:
-        lines.append(f"Slices not used: {metrics['failed']['slices']}; `failed` names them in the metrics.")
     return "\n".join(lines)
+
+
+def _not_used(problems: Sequence[str]) -> Text:
+    lines = [f"not used: {printable(problem)}" for problem in problems[:PROBLEMS_SHOWN]]
+    if len(problems) > PROBLEMS_SHOWN:
+        lines.append(f"and {len(problems) - PROBLEMS_SHOWN:,} more, which metrics.json names")
+    return Text("\n".join(lines), style="red", end="\n" if lines else "")
 
 
 def _presence(figures: dict[str, Any]) -> list[str]:
