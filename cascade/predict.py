@@ -40,6 +40,7 @@ class Run:
     left         how many slices are left to do: none, unless Ctrl-C ended it.
     resumed      how many of the rows an earlier run had done.
     sha256       of the content of each input that is done, by name.
+    left_out     by absolute path, why what lies in the folders that were given was not taken.
     """
 
     rows: list[SliceResult]
@@ -47,6 +48,7 @@ class Run:
     left: int = 0
     resumed: int = 0
     sha256: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:

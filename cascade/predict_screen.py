@@ -16,6 +16,7 @@ from cascade.predict import Run
 from cascade.results import NOTE
 from cascade.run import RunOptions
 from cascade.sources.find import open_sources
+from cascade.wanted import HIDDEN
 
 FAILURES_SHOWN = 20
 LEFT_OUT_SHOWN = 200
@@ -77,6 +78,10 @@ def run_report(run: Run, out: Path, options: RunOptions, *, verbose: bool) -> Re
         lines += [Text(printable(f"note: {note}"), style="dim") for note in notes]
     elif notes:
         lines.append(Text(f"{len(notes):,} notes on inputs, see --verbose or the column notes.", style="dim"))
+    reasons = Counter(why for why in run.left_out.values() if why != HIDDEN)
+    if reasons:
+        told = "; ".join(f"{count:,}: {why}" for why, count in reasons.most_common())
+        lines.append(Text(printable(f"Left out ({told}): run.json names them."), style="dim"))
     return Group(table, *lines, *failures(run))
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ def predict_paths(
             )
         finally:
             journal.close()
+        run = replace(run, left_out=inputs.left_out)
         record.save(out, run)
     if options.report:
         from cascade.report import write_report
@@ -202,6 +203,7 @@ class RunRecord:
                 "slices_of_an_earlier_run": run.resumed,
                 "failures": [{"slice": row.name, "problem": row.problem, "fix": row.fix} for row in run.failed],
             }
+            content["left_out"] = dict(sorted(run.left_out.items()))
         hashes = run.sha256 if run else {}
         content["inputs_folder"] = str(self._folder)
         content["inputs"] = [

@@ -1,8 +1,14 @@
 """What is printed at the end of a run."""
 
+import io
+from pathlib import Path
+
+from rich.console import Console
+
 from cascade.predict import Run
-from cascade.predict_screen import failures
+from cascade.predict_screen import failures, run_report
 from cascade.results import SliceResult
+from cascade.run import RunOptions
 
 
 def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():
@@ -14,3 +20,11 @@ def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():
         "failed: head.nii: cut (3 slices)\n  fix: copy it",
         "failed: a.png: broken\n  fix: export it",
     ]
+
+
+def test_files_of_formats_that_are_not_read_are_counted_at_the_end():
+    """Only --dry-run told of them; a folder of .mgz beside one PNG looked done."""
+    left_out = {"/scans/a.mgz": "is no slice", "/scans/b.mha": "is no slice", "/scans/.DS_Store": "is hidden"}
+    console = Console(file=io.StringIO(), width=100)
+    console.print(run_report(Run([], 1.0, left_out=left_out), Path("out"), RunOptions(), verbose=False))
+    assert "Left out (2: is no slice): run.json names them." in console.file.getvalue()
