@@ -19,6 +19,7 @@ from cascade import __version__
 from cascade.backends import open_backend
 from cascade.dataset import Record, count_slices, read_labelled, scan
 from cascade.errors import CascadeError
+from cascade.evaluation import FORMAT
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, gallery
 from cascade.evaluation.presence import TumorFreeSlice, look, presence, tumor_free_csv
@@ -81,7 +82,7 @@ def evaluate(
         seen, more = _look_at(tumor_free, cascade, batch_size)
         problems += more
     metrics = {
-        "format": "cascade evaluation 1",
+        "format": FORMAT,
         "cascade": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "models": {name: graph.sha256 for name, graph in graphs.items()},

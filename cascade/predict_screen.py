@@ -73,7 +73,7 @@ def run_report(run: Run, out: Path, options: RunOptions, *, verbose: bool) -> Re
     if run.interrupted:
         rest = f"what was done is kept, slices left: {run.left:,}; go on with --resume."
         lines.append(Text(f"Interrupted: {rest}", style="yellow"))
-    notes = dict.fromkeys(f"{row.input}: {note}" for row in run.rows for note in row.notes)
+    notes = _notes(run)
     if notes and verbose:
         lines += [Text(printable(f"note: {note}"), style="dim") for note in notes]
     elif notes:
@@ -83,6 +83,16 @@ def run_report(run: Run, out: Path, options: RunOptions, *, verbose: bool) -> Re
         told = "; ".join(f"{count:,}: {why}" for why, count in reasons.most_common())
         lines.append(Text(printable(f"Left out ({told}): run.json names them."), style="dim"))
     return Group(table, *lines, *failures(run))
+
+
+def _notes(run: Run) -> list[str]:
+    """One for each input and note, with the number of slices where it is not of all."""
+    slices = Counter(row.input for row in run.rows)
+    noted = Counter((row.input, note) for row in run.rows for note in row.notes)
+    return [
+        f"{name}: {note}" + (f" ({count:,} of {slices[name]:,} slices)" if count < slices[name] else "")
+        for (name, note), count in noted.items()
+    ]
 
 
 def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:

@@ -166,11 +166,13 @@ class Recorder:
                 with suppress(OSError):
                     (self.out / below).unlink()
         source.close()
+        read = tuple(self._folder.input_name(path) for path in source.files)
+        if len(read) == source.count > 1:
+            rows = [replace(row, file=name) for row, name in zip(rows, read, strict=True)]
         with self._lock:
             self.rows += rows
             self.sha256[source.name] = sha256
         if self._journal and not any(row.status == "error" for row in rows):
-            read = tuple(self._folder.input_name(path) for path in source.files)
             self._journal.add(Entry(source.name, sha256, tuple(rows), work.files, read))
 
     def _with_mask(self, work: Work, rows: list[SliceResult]) -> list[SliceResult]:
@@ -182,9 +184,12 @@ class Recorder:
             return rows
         written = self._write(work, self._folder.mask(source.name, source.mask_suffix), source.mask_bytes(work.masks))
         notes = (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()
-        return [
+        rows = [
             row if row.status == "error" else replace(row, mask=written, notes=(*row.notes, *notes)) for row in rows
         ]
+        if any(row.mask_mm2 is not None for row in rows):  # a blank slice, which is never read, tells no spacing
+            rows = [replace(row, mask_mm2=0.0) if row.mask_pixels == 0 else row for row in rows]
+        return rows
 
     def _place(self, below: str) -> str:
         """What tells files of the results' folder apart; some file systems take a.png and A.png for one."""

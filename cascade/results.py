@@ -39,6 +39,7 @@ class SliceResult:
 
     name           path of the slice below the run's input folder; in a volume its number follows: `scan.nii.gz/012`.
     index          its number in a volume, from 0; None where the input is one slice.
+    file           that holds it, by path as `name`, where its input is several files; None where that is one.
     probabilities  in the order of CLASS_NAMES; None without a tumor.
     box            where the classifier looked, in pixels of the slice; None without a tumor.
     mask_pixels    area of the mask; None when the slice could not be done.
@@ -52,6 +53,7 @@ class SliceResult:
     name: str
     status: Status
     index: int | None = None
+    file: str | None = None
     probabilities: tuple[float, ...] | None = None
     box: Box | None = None
     mask_pixels: int | None = None
@@ -142,6 +144,7 @@ class ResultsFolder:
             "slice": row.name,
             "input": row.input,
             "index": row.index,
+            "file": row.file,
             "status": row.status,
             "class": row.label,
             "uncertain": max(row.probabilities) < self.uncertain_below if row.probabilities else None,
@@ -178,7 +181,7 @@ def _column(label: str) -> str:
 
 
 CSV_COLUMNS = (
-    *("slice", "input", "index", "status", "class", "uncertain"),
+    *("slice", "input", "index", "file", "status", "class", "uncertain"),
     *(_column(label) for label in CLASS_NAMES),
     *(f"box_{edge}" for edge in Box._fields),
     *("mask_pixels", "mask_mm2", "latency_ms", "mask", "overlay", "notes", "problem", "fix"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.errors import CascadeError
+from cascade.evaluation import FORMAT, PICTURES
 from cascade.results import SCHEMA, written_folders
 from cascade.wanted import HIDDEN, NO_SLICE, Wanted, is_zip
 
@@ -138,14 +139,21 @@ class Search:
 
 
 def _written_in(folder: str) -> set[str]:
-    """The pictures of a run, where the folder holds the results of one."""
-    results = os.path.join(folder, "results.json")
-    if not os.path.isfile(results):
-        return set()
+    """The pictures of a run or an evaluation, where the folder holds the results of one."""
+    written: set[str] = set()
+    if _begins(os.path.join(folder, "results.json"), f'"schema": "{SCHEMA}'):
+        written |= {str(path) for path in written_folders(Path(folder))}
+    if _begins(os.path.join(folder, "metrics.json"), f'"format": "{FORMAT}'):
+        written |= {os.path.join(folder, name) for name in PICTURES}
+    return written
+
+
+def _begins(path: str, mark: str) -> bool:
+    """Whether a file of ours, of any version, has this mark at its beginning."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return False
     try:
-        with Path(results).open("rb") as file:
-            start = file.read(100)
+        with Path(path).open("rb") as file:
+            return mark.rstrip("0123456789").encode() in file.read(100)
     except OSError:
-        return set()
-    ours = f'"schema": "{SCHEMA.rstrip("0123456789")}'.encode()  # of any version
-    return {str(path) for path in written_folders(Path(folder))} if ours in start else set()
+        return False

@@ -23,6 +23,7 @@ from cascade.backends.host import HostBackend
 from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY
 from cascade.errors import CascadeError
 from cascade.evaluate import evaluate, metrics_table
+from cascade.evaluation import PICTURES
 from cascade.evaluation.presence import TumorFreeSlice, presence
 from cascade.evaluation.slices import as_csv, from_csv
 from cascade.evaluation.summary import summarise
@@ -248,10 +249,7 @@ def test_the_figures_are_there(run, tmp_path):
     run(draw=True)
     assert not (tmp_path / "out" / "tumor_free.csv").exists()
     pictures = list((tmp_path / "out").glob("*.png"))
-    assert {path.name for path in pictures} == {
-        *("accuracy.png", "confusion_matrix.png", "dice.png", "reliability.png"),
-        *("best_slices.png", "median_slices.png", "worst_slices.png"),
-    }
+    assert {path.name for path in pictures} == PICTURES - {"presence.png"}
     for path in pictures:
         with Image.open(path) as image:
             image.verify()
@@ -404,7 +402,7 @@ def test_no_threshold_is_told_that_gives_up_more_than_it_must():
 
 def test_the_presence_curve_is_drawn_and_told(run, tumor_free, tmp_path):
     metrics = run(draw=True, tumor_free=tumor_free)
-    assert (tmp_path / "out" / "presence.png").exists()
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == PICTURES
     assert "A tumor seen in 66.7% of 3 tumor-free slices, a large one in 33.3%" in shown(metrics, width=120)
 
 

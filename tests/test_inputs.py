@@ -325,6 +325,15 @@ def test_the_pictures_of_earlier_runs_are_not_read_wherever_they_are(scans):
     assert find_slices([scans]).names == ["a.png", "b/1.mat", "b/a.JPG", "b/old/own.png", "masks/own.png"]
 
 
+def test_the_pictures_of_an_evaluation_are_not_read(scans):
+    """`predict` took the charts beside the slices for slices, and saw a glioma in one."""
+    put(scans, "b/dice.png", "c/dice.png", "c/own.png", "c/worst_slices.png")
+    put(scans, "c/metrics.json", content=b'{\n "format": "cascade evaluation 2",\n')
+    inputs = find_slices([scans])
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "b/dice.png", "c/own.png"]
+    assert inputs.left_out[str(scans / "c/dice.png")] == "was written by a run"
+
+
 def test_an_error_of_many_problems_counts_those_that_it_does_not_show():
     with pytest.raises(CascadeError, match="and 80 more") as raised:
         find_slices([Path(f"missing-{number}.png") for number in range(100)])

@@ -1,6 +1,7 @@
 """What is printed at the end of a run."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -28,3 +29,12 @@ def test_files_of_formats_that_are_not_read_are_counted_at_the_end():
     console = Console(file=io.StringIO(), width=100)
     console.print(run_report(Run([], 1.0, left_out=left_out), Path("out"), RunOptions(), verbose=False))
     assert "Left out (2: is no slice): run.json names them." in console.file.getvalue()
+
+
+def test_a_note_on_one_slice_is_not_told_of_its_whole_volume():
+    rows = [SliceResult(f"head.nii/{index}", "no_tumor", index, notes=("turned",)) for index in range(3)]
+    rows[2] = replace(rows[2], notes=("turned", "blank"))
+    console = Console(file=io.StringIO(), width=100)
+    console.print(run_report(Run(rows, 1.0), Path("out"), RunOptions(), verbose=True))
+    assert "note: head.nii: turned\n" in console.file.getvalue()
+    assert "note: head.nii: blank (1 of 3 slices)\n" in console.file.getvalue()

@@ -46,7 +46,7 @@ def test_the_page_tells_the_run_and_counts_what_was_found(tmp_path):
 
 def test_a_slice_has_all_that_results_json_tells_of_it(tmp_path):
     write_results(tmp_path, FIVE)
-    change(tmp_path, input="a.nii.gz", index=0, notes="resampled")
+    change(tmp_path, input="series", index=0, file="a/IM1", notes="resampled")
     page = page_of(tmp_path)
     first, _, last = page.slices[:3]
     assert first.pop("picture").startswith("data:image/webp;base64,")
@@ -61,8 +61,9 @@ def test_a_slice_has_all_that_results_json_tells_of_it(tmp_path):
         "mask_pixels": 300,
         "mask_mm2": 73.5,
         "latency_ms": 12.5,
-        "input": "a.nii.gz",
+        "input": "series",
         "index": 0,
+        "file": "a/IM1",
         "notes": ["resampled"],
         "problem": None,
         "fix": None,

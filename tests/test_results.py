@@ -41,6 +41,7 @@ def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
         "slice": "b/a.jpg",
         "input": "b/a.jpg",
         "index": None,
+        "file": None,
         "status": "tumor",
         "class": "glioma",
         "uncertain": False,

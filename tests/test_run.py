@@ -99,6 +99,17 @@ def test_a_slice_is_shown_at_the_scale_that_the_models_know(scans, out):
     assert sides == pytest.approx([12, 24], abs=1)
 
 
+def test_a_slice_of_a_series_is_traced_to_its_file_and_a_blank_one_has_no_area(scans, out):
+    """File names run against the order in space."""
+    dicom_series(scans / "series")
+    predict_paths(cascade_of(), [scans], out)
+    assert [row["file"] for row in rows_of(out)] == [f"series/IM{number:04}" for number in (6, 5, 4, 3, 2, 1)]
+    save_volume(scans / "head.nii.gz")
+    predict_paths(cascade_of(), [scans / "head.nii.gz"], out, RunOptions(overwrite=True))
+    assert [row["file"] for row in rows_of(out)] == [None] * 3
+    assert [row["mask_mm2"] > 0 for row in rows_of(out)] == [False, True, False]
+
+
 def test_zips_are_done_like_folders(scans, out):
     save(scans / "a.png")
     with zipfile.ZipFile(scans / "study.zip", "w") as archive:

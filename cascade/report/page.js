@@ -183,6 +183,7 @@ function values(slice) {
     box: box && `x ${box.left} to ${box.right}, y ${box.top} to ${box.bottom} px`,
     latency: slice.latency_ms === null ? null : `${slice.latency_ms} ms`,
     input: slice.input,
+    file: slice.file,
     slice: slice.index === null ? null : String(slice.index),
     notes: slice.notes.join("\n"),
   };

@@ -69,7 +69,7 @@ def _shown(out: Path, place: int, record: Record, picture: str | None) -> Shown:
         "mask": pictures.link(out, record.get("mask")),
         "overlay": pictures.link(out, record.get("overlay")),
         **{key: record.get(key) for key in ("uncertain", "box", "mask_pixels", "mask_mm2", "latency_ms")},
-        **{key: record.get(key) for key in ("input", "index", "problem", "fix")},
+        **{key: record.get(key) for key in ("input", "index", "file", "problem", "fix")},
     }
 
 

@@ -32,7 +32,7 @@ class Source(Protocol):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Read for it, absolute."""
+        """Read for it, absolute. Where a series has one for each slice, in the order of these."""
         ...
 
     @property
