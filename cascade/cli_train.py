@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +14,10 @@ from rich.text import Text
 from cascade.cli_options import Folder
 from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
+
+if TYPE_CHECKING:
+    from train.classifier import ClassifierSettings
+    from train.segmenter import SegmenterSettings
 
 T = TypeVar("T")
 
@@ -33,6 +37,10 @@ Healthy = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0")]
 Devices = Annotated[int | None, typer.Option("--devices", min=0, help="GPUs to use; 0 takes all.", show_default="0")]
+SegmenterEpochs = Annotated[int | None, typer.Option("--segmenter-epochs", min=1, show_default=False)]
+ClassifierEpochs = Annotated[int | None, typer.Option("--classifier-epochs", min=1, show_default=False)]
+SegmenterWeights = Annotated[str | None, typer.Option("--segmenter-weights", help=START, show_default="imagenet")]
+ClassifierWeights = Annotated[str | None, typer.Option("--classifier-weights", help=START, show_default="imagenet")]
 LimitBatches = Annotated[
     int | None, typer.Option("--limit-batches", min=1, help="Of each epoch, to try things out.", show_default=False)
 ]
@@ -95,20 +103,46 @@ def train_classifier(
     run_training(folder, split_file, models, out, _settings(ClassifierSettings, context), resume=resume)
 
 
+@app.command("both", no_args_is_help=True)
+def train_both(
+    folder: Folder,
+    split_file: SplitFile,
+    out: Annotated[Path, typer.Option("--out", help="Folder for all of it; goes on in it.")] = Path("runs/both"),
+    part: Annotated[str, typer.Option("--part", help="Of the split, to evaluate.")] = "validation",
+    segmenter_epochs: SegmenterEpochs = None,
+    classifier_epochs: ClassifierEpochs = None,
+    segmenter_weights: SegmenterWeights = None,
+    classifier_weights: ClassifierWeights = None,
+    healthy: Healthy = None,
+    limit_batches: LimitBatches = None,
+) -> None:
+    """Train both models, export them and evaluate them, all by one command.
+
+    Called again, it goes on where it was ended. The test part stays closed until you name it with --part.
+
+    Example: [bold]cascade train both figshare/ --split figshare/split.json --healthy heads/[/]
+    """
+    with _train_packages():
+        from cascade.evaluate import metrics_table
+        from train.both import begin_or_go_on
+        from train.both import train_both as run_both
+
+    settings = _both_settings(segmenter_epochs, segmenter_weights, classifier_epochs, classifier_weights, limit_batches)
+    begin_or_go_on(out, split_file, *settings, healthy)
+    metrics = run_both(folder, split_file, out, *settings, healthy, part=part, evaluation=out / f"evaluation-{part}")
+    Console(stderr=True, highlight=False).print(metrics_table(metrics))
+
+
 @app.command("crossval", no_args_is_help=True)
 def train_crossval(
     folder: Folder,
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for all folds; goes on in it.")] = Path("runs/crossval"),
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
-    segmenter_epochs: Annotated[int | None, typer.Option("--segmenter-epochs", min=1, show_default=False)] = None,
-    classifier_epochs: Annotated[int | None, typer.Option("--classifier-epochs", min=1, show_default=False)] = None,
-    segmenter_weights: Annotated[
-        str | None, typer.Option("--segmenter-weights", help=START, show_default="imagenet")
-    ] = None,
-    classifier_weights: Annotated[
-        str | None, typer.Option("--classifier-weights", help=START, show_default="imagenet")
-    ] = None,
+    segmenter_epochs: SegmenterEpochs = None,
+    classifier_epochs: ClassifierEpochs = None,
+    segmenter_weights: SegmenterWeights = None,
+    classifier_weights: ClassifierWeights = None,
     healthy: Healthy = None,
     limit_batches: LimitBatches = None,
 ) -> None:
@@ -120,15 +154,10 @@ def train_crossval(
     Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
     """
     with _train_packages():
-        from train.classifier import ClassifierSettings
         from train.crossval import crossval_table, crossvalidate
-        from train.segmenter import SegmenterSettings
 
-    # On several devices each of their processes would run all of it.
-    given = {"limit_batches": limit_batches, "devices": 1}
-    segmenter = _given(SegmenterSettings, given | {"epochs": segmenter_epochs, "weights": segmenter_weights})
-    classifier = _given(ClassifierSettings, given | {"epochs": classifier_epochs, "weights": classifier_weights})
-    figures = crossvalidate(folder, split_file, out, folds, segmenter, classifier, healthy)
+    settings = _both_settings(segmenter_epochs, segmenter_weights, classifier_epochs, classifier_weights, limit_batches)
+    figures = crossvalidate(folder, split_file, out, folds, *settings, healthy)
     Console(stderr=True, highlight=False).print(crossval_table(figures))
 
 
@@ -163,6 +192,24 @@ def train_export(
 def _settings(kind: type[T], context: typer.Context) -> T:
     """The settings with what was given on the command line under their names; the rest as they are by default."""
     return _given(kind, {field.name: context.params.get(field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def _both_settings(
+    segmenter_epochs: int | None,
+    segmenter_weights: str | None,
+    classifier_epochs: int | None,
+    classifier_weights: str | None,
+    limit_batches: int | None,
+) -> "tuple[SegmenterSettings, ClassifierSettings]":
+    from train.classifier import ClassifierSettings
+    from train.segmenter import SegmenterSettings
+
+    # On several devices each of their processes would run all of it.
+    given = {"limit_batches": limit_batches, "devices": 1}
+    return (
+        _given(SegmenterSettings, given | {"epochs": segmenter_epochs, "weights": segmenter_weights}),
+        _given(ClassifierSettings, given | {"epochs": classifier_epochs, "weights": classifier_weights}),
+    )
 
 
 def _given(kind: type[T], values: dict[str, Any]) -> T:

@@ -272,6 +272,7 @@ def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, t
         "data split",
         "train segmenter",
         "train classifier",
+        "train both",
         "train crossval",
         "train export",
     ],

@@ -1,4 +1,4 @@
-"""Cross-validation: who is tested when, what is done again after an end, and what the figures are of."""
+"""Both trainings by one command, and cross-validation: who is tested when, what is done again after an end."""
 
 import csv
 import io
@@ -13,13 +13,16 @@ from rich.console import Console
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
+import cascade.evaluate
+import train.both
 import train.crossval
+from cascade.cli import main
 from cascade.contract import CLASS_NAMES
 from cascade.dataset import Record
 from cascade.errors import CascadeError
 from cascade.evaluation.slices import ScoredSlice, as_csv
 from cascade.evaluation.summary import summarise
-from cascade.split import Split, SplitSlice, _digest, read_split, write_split
+from cascade.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
 from train.classifier import ClassifierSettings
 from train.crossval import crossval_table, crossvalidate
 from train.segmenter import SegmenterSettings
@@ -84,16 +87,16 @@ def crossvalidation(tmp_path, monkeypatch):
         "export_model": export,
         "evaluate": evaluate,
     }.items():
-        monkeypatch.setattr(train.crossval, name, stand_in)
+        monkeypatch.setattr(train.both, name, stand_in)
 
     monkeypatch.setattr(train.crossval, "charts", lambda metrics, slices: {"dice.png": b"drawn"})
-    monkeypatch.setattr(train.crossval, "read_healthy", lambda folder: torch.tensor(float(folder.name)))
+    monkeypatch.setattr(train.both, "read_healthy", lambda folder: torch.tensor(float(folder.name)))
 
     def run(folds=3, healthy=None, **changes):
         settings = SegmenterSettings(**changes), ClassifierSettings()
         return crossvalidate(tmp_path, split_file, tmp_path / "out", folds, *settings, healthy)
 
-    run.done, run.out = done, tmp_path / "out"
+    run.done, run.out, run.split_file = done, tmp_path / "out", split_file
     return run
 
 
@@ -157,15 +160,32 @@ def test_it_goes_on_where_it_was_ended(crossvalidation):
 
 def test_another_cross_validation_is_not_mixed_in(crossvalidation):
     crossvalidation()
-    with pytest.raises(CascadeError, match="of other settings"):
+    with pytest.raises(CascadeError, match="with other settings"):
         crossvalidation(epochs=3)
 
 
 def test_nor_is_one_of_other_healthy_heads(crossvalidation):
     """Only that there were some was kept."""
     crossvalidation(healthy=Path("1"))
-    with pytest.raises(CascadeError, match="of other settings"):
+    with pytest.raises(CascadeError, match="with other settings"):
         crossvalidation(healthy=Path("2"))
+
+
+def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossvalidation, tmp_path, monkeypatch):
+    shown, out, split_file = [], crossvalidation.out, tmp_path / "parts.json"
+    monkeypatch.setattr(cascade.evaluate, "metrics_table", lambda metrics: shown.append(metrics["slices"]) or "")
+    write_split(make_folds(read_split(crossvalidation.split_file), 3)[0], split_file, seed=0)
+    command = ["train", "both", str(tmp_path), "--split", str(split_file), "--out", str(out)]
+    for more in ([], [], ["--part", "test"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *more])
+        assert ended.value.code == 0
+    assert crossvalidation.done == [("segmenter", False), ("classifier", False)]
+    assert shown == [12, 12, 24]
+    assert (out / "evaluation-test" / "metrics.json").exists()
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--segmenter-epochs", "3"])
+    assert ended.value.code == 1
 
 
 def test_too_few_people_for_the_folds_are_told(crossvalidation):
