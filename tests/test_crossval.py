@@ -23,7 +23,7 @@ from cascade.errors import CascadeError
 from cascade.evaluation.slices import ScoredSlice, as_csv
 from cascade.evaluation.summary import summarise
 from cascade.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
-from train.classifier import ClassifierSettings
+from train.classifier import ClassifierSettings, start_tensors
 from train.crossval import crossval_table, crossvalidate
 from train.segmenter import SegmenterSettings
 
@@ -86,14 +86,16 @@ def crossvalidation(tmp_path, monkeypatch):
         "train_classifier": pretend,
         "export_model": export,
         "evaluate": evaluate,
+        "start_weights": lambda network, weights: None,
+        "start_tensors": lambda weights: {},
     }.items():
         monkeypatch.setattr(train.both, name, stand_in)
 
     monkeypatch.setattr(train.crossval, "charts", lambda metrics, slices: {"dice.png": b"drawn"})
     monkeypatch.setattr(train.both, "read_healthy", lambda folder: torch.tensor(float(folder.name)))
 
-    def run(folds=3, healthy=None, **changes):
-        settings = SegmenterSettings(**changes), ClassifierSettings()
+    def run(folds=3, healthy=None, classifier_weights="imagenet", **changes):
+        settings = SegmenterSettings(**changes), ClassifierSettings(weights=classifier_weights)
         return crossvalidate(tmp_path, split_file, tmp_path / "out", folds, *settings, healthy)
 
     run.done, run.out, run.split_file = done, tmp_path / "out", split_file
@@ -186,6 +188,15 @@ def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossval
     with pytest.raises(SystemExit) as ended:
         main([*command, "--segmenter-epochs", "3"])
     assert ended.value.code == 1
+
+
+def test_weights_that_cannot_be_had_are_told_before_anything_is_trained(crossvalidation, monkeypatch):
+    """Without a network ImageNet's were missed once the segmenter was trained, and no others were accepted then."""
+    monkeypatch.setattr(train.both, "start_tensors", start_tensors)
+    with pytest.raises(CascadeError, match="there is no such file of weights"):
+        crossvalidation(classifier_weights="missing.ckpt")
+    assert crossvalidation.done == []
+    assert crossvalidation(classifier_weights="none")["slices"] == 72
 
 
 def test_too_few_people_for_the_folds_are_told(crossvalidation):

@@ -11,10 +11,10 @@ from cascade.evaluate import evaluate
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
 from cascade.split import read_split
-from train.classifier import ClassifierSettings, train_classifier
+from train.classifier import ClassifierSettings, start_tensors, train_classifier
 from train.dataset import read_healthy, sha256_of_tensor
 from train.export import export_model
-from train.segmenter import SegmenterSettings, train_segmenter
+from train.segmenter import SegmenterSettings, segmenter_network, start_weights, train_segmenter
 
 
 def begin_or_go_on(
@@ -27,7 +27,8 @@ def begin_or_go_on(
 ) -> dict[str, Any]:
     """Keeps in `out` what its results depend on, `more` among it, and returns that.
 
-    Raises CascadeError where `out` was begun with something else.
+    Raises CascadeError where `out` was begun with something else, and where the weights to start from cannot be had:
+    the classifier's turn comes hours later.
     """
     settings = {
         "split_sha256": read_split(split_file).sha256,
@@ -38,6 +39,8 @@ def begin_or_go_on(
     }
     record = out / "settings.json"
     if not record.exists():
+        start_weights(segmenter_network(), segmenter.weights)
+        start_tensors(classifier.weights)
         write_atomically(record, json.dumps(settings, indent=1).encode())
     elif json.loads(record.read_text()) != settings:
         raise CascadeError(f"{out}: was begun with other settings or slices", fix="name another folder with --out")

@@ -36,7 +36,7 @@ class ClassifierSettings(FitSettings):
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 2e-2
-    patience: int = 12
+    patience: int = 20
     weights: str = "imagenet"
     label_smoothing: float = 0.05
 
@@ -93,6 +93,13 @@ def mean_under(features: Tensor, mask: Tensor) -> Tensor:
     return (features * share).sum((2, 3)) / share.sum((2, 3))
 
 
+def start_tensors(weights: str) -> dict[str, Tensor]:
+    """Those of `imagenet` or of a file; none for `none`. Raises CascadeError where they cannot be had."""
+    if weights == "none":
+        return {}
+    return imagenet_resnet50() if weights == "imagenet" else load_file(Path(weights))
+
+
 def start_weights(network: ClassifierNetwork, weights: str, segmenter: Path) -> None:
     """Loads what training starts from.
 
@@ -101,9 +108,9 @@ def start_weights(network: ClassifierNetwork, weights: str, segmenter: Path) -> 
     segmenter  the exported graph whose encoder the other starts from.
     """
     load_fitting(network.branch.encoder, graph_weights(segmenter, "encoder."), str(segmenter))
-    if weights == "none":
+    tensors = start_tensors(weights)
+    if not tensors:
         return
-    tensors = imagenet_resnet50() if weights == "imagenet" else load_file(Path(weights))
     if any(name.startswith("branch.") for name in tensors):
         load_fitting(network, tensors, weights)
         return
