@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from cascade import __version__
 from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.errors import CascadeError
@@ -219,7 +220,10 @@ def _origin(split: Split) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "data": FIGSHARE if figshare else OTHER_DATA,
         "slices": {part: len(split.part(part)) for part in PARTS},
-        "versions": {name: importlib.metadata.version(name) for name in ("cascade", "torch", "torchvision", "onnx")},
+        "versions": {
+            "cascade": __version__,  # which a checkout that nobody installed has, too
+            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "onnx")},
+        },
     }
 
 
