@@ -1,8 +1,9 @@
 """An exported graph → the same graph with its network in FP16, and the proof that nothing else is.
 
-The network is what lies between the first and the last layer that has weights. What comes before (normalisation, box,
-crop) and after (resizing, sigmoid, softmax) counts pixels or sums over them and stays FP32, as do inputs and outputs;
-so does what sums inside the network, such as the mean before the last layer.
+The network is what lies between the first and the last layer that has weights; enlarging the logits, a convolution, is
+the segmenter's last. What comes before (normalisation, box, crop) counts pixels or sums over them and stays FP32, as do
+what comes after (sigmoid, softmax), inputs and outputs; so does what sums inside the network, such as the mean before
+the last layer.
 """
 
 from collections import defaultdict

@@ -111,6 +111,9 @@ def test_what_costs_is_a_pixel_that_is_wrong_and_a_presence_that_is():
     assert training.loss(speck, no, tumor) > 5
     assert training.loss(speck, no, none) > training.loss(nothing, no, none) + 0.03  # 16 of 4,096 pixels, 9 each
     assert training.loss(nothing, yes, tumor) > 0.9  # no overlap at all
+    # Dice is of the slices with a tumor alone: half of this batch, and all of it is missed there.
+    both = training.loss(nothing.repeat(2, 1, 1, 1), torch.cat([yes, no]), torch.cat([tumor, none]))
+    assert both == pytest.approx(float(training.loss(nothing, yes, tumor)), abs=0.02)
 
 
 def test_slices_without_their_tumor_become_pictures_under_their_names(data, tmp_path):

@@ -1,7 +1,7 @@
 """Slice and mask → what each network sees, as tensor operations.
 
 Exported inside the two graphs, so that training, ONNX Runtime, OpenVINO and TensorRT run one and the same arithmetic.
-Everything here counts pixels or sums over them and stays FP32, also where the networks run in FP16.
+All that counts pixels or sums over them stays FP32, also where the networks run in FP16.
 """
 
 import math
