@@ -131,6 +131,7 @@ def test_dice_counts_an_empty_mask_as_0(run):
     assert dice["quartiles"] == [0.125, 1.0]
     assert dice["empty_share"] == 1 / 6
     assert dice["misplaced_share"] == 1 / 6
+    assert dice["by_patient"]["mean"] == (0.75 + 0.5 + 0 + 1) / 4
 
 
 def test_iou_and_hausdorff_distance_are_means_over_the_slices_that_have_one(run):

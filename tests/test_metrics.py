@@ -214,6 +214,15 @@ def test_patients_are_resampled_not_slices():
     assert slices_high - slices_low < 0.07  # what resampling slices would claim: 4 * sqrt(0.25 / 1000) = 0.063
 
 
+def test_every_patient_counts_alike_whatever_number_of_slices_there_are():
+    """Slices: 1, 0 of the first, 0.5 of the second, none that is meant of the third."""
+    bootstrap = PatientBootstrap(["a", "a", "b", "c"])
+    means = bootstrap.patient_means(np.array([1.0, 0.0, 0.5, np.nan]))
+    assert means[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(means[2])
+    assert bootstrap.patient_mean_interval(means) == [0.5, 0.5]
+
+
 def test_a_patient_weighs_by_their_slices():
     bootstrap = PatientBootstrap(["a", "b", "b", "b"])
     low, high = bootstrap.mean_interval(np.array([1.0, 0.0, 0.0, 1.0]))

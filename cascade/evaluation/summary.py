@@ -94,6 +94,7 @@ def _masks(scored: Sequence[ScoredSlice], meant: BoolArray, bootstrap: PatientBo
         for name in ("dice", "iou", "predicted_area_px", "hausdorff95_px", "hausdorff95_mm")
     )
     empty = predicted_area == 0
+    by_patient = bootstrap.patient_means(np.where(meant, dice, np.nan))
     return {
         "slices": int(meant.sum()),
         "patients": len(set(bootstrap.of[meant].tolist())),
@@ -102,6 +103,10 @@ def _masks(scored: Sequence[ScoredSlice], meant: BoolArray, bootstrap: PatientBo
             "ci95": bootstrap.mean_interval(np.where(meant, dice, np.nan)),
             "empty_share": _mean_of_defined(empty[meant]),
             "misplaced_share": _mean_of_defined(((dice == 0) & ~empty)[meant]),
+            "by_patient": {
+                "mean": _mean_of_defined(by_patient[np.isfinite(by_patient)]),
+                "ci95": bootstrap.patient_mean_interval(by_patient),
+            },
         },
         "iou": _statistics(iou[meant]),
         "hausdorff95_px": _statistics(px[meant]) | {"undefined": int(np.isnan(px[meant]).sum())},

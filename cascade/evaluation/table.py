@@ -70,8 +70,9 @@ def _confusion(metrics: dict[str, Any]) -> Table:
 
 
 def _footnote(metrics: dict[str, Any]) -> str:
-    right = metrics["right_with"]
+    right, by_patient = metrics["right_with"], metrics["dice"]["by_patient"]
     lines = [
+        f"Dice where every patient counts alike: {with_interval(by_patient['mean'], by_patient['ci95'])}.",
         f"Slices wrong only since the predicted mask differs from the true one: {right['true_mask_only']}. "
         f"Wrong with either: {right['neither']}.",
         f"Expected calibration error: {number(metrics['reliability']['expected_calibration_error'])}. "
