@@ -164,7 +164,9 @@ def train_crossval(
 @app.command("export", no_args_is_help=True)
 def train_export(
     name: Annotated[str, typer.Argument(help="segmenter or classifier.", show_default=False)],
-    run: Annotated[Path, typer.Argument(help="Folder of the training run.", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of the training run, or an .onnx to calibrate anew.", show_default=False)
+    ],
     folder: Folder,
     split_file: SplitFile,
     models: Annotated[Path, typer.Option("--models", help="Folder to write the model into.", show_default=False)],

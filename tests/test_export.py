@@ -97,7 +97,15 @@ def test_an_exported_graph_is_averaged_in_and_told_of(run, tmp_path, monkeypatch
     with pytest.raises(pytest.fail.Exception, match=r"best.ckpt.*earlier/classifier.onnx"):
         export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[graph])
     told = export._training(graph)
-    assert told == {"sha256": sha256_of(graph), "checkpoint": "best", "settings": {"split_sha256": split_sha256}}
+    assert told == {"graph_sha256": sha256_of(graph), "checkpoint": "best", "settings": {"split_sha256": split_sha256}}
+
+
+def test_an_exported_graph_is_exported_again(run, tmp_path, monkeypatch):
+    """A new segmenter draws other masks, and the classifier's temperature is set by these."""
+    graph = exported_graph(tmp_path / "earlier", json.loads((run / "settings.json").read_text())["split_sha256"])
+    monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
+    with pytest.raises(pytest.fail.Exception, match=r"\[PosixPath\('.*earlier/classifier.onnx'\)\]"):
+        export.export_model("classifier", graph, tmp_path, tmp_path / "split.json", tmp_path)
 
 
 def test_a_graph_of_another_split_is_not_averaged_in(run, tmp_path):

@@ -54,7 +54,8 @@ def export_model(
     """Writes `name`.onnx and its entry in models.json into the folder `models`; returns that entry.
 
     name    `segmenter` or `classifier`.
-    run     what `train_segmenter` or `train_classifier` left.
+    run     what `train_segmenter` or `train_classifier` left; or an exported graph in a folder of models, to calibrate
+            it anew.
     checkpoint  of the run: `best`, or `last`.
     mean_with   checkpoints in the folders of other runs, or exported graphs in folders of models; what is exported is
                 the mean of all weights.
@@ -65,12 +66,12 @@ def export_model(
     and where the split or its files are not those that the runs were trained with.
     """
     split = read_split(split_file)
-    checkpoints = [run / f"{checkpoint}.ckpt", *mean_with]
-    for trained in checkpoints:
-        if _settings(trained)["split_sha256"] != split.sha256:
-            origin = trained if trained.suffix == GRAPH else trained.parent
+    checkpoints = [run if run.suffix == GRAPH else run / f"{checkpoint}.ckpt", *mean_with]
+    for checkpoint_file in checkpoints:
+        if _settings(checkpoint_file)["split_sha256"] != split.sha256:
+            named = checkpoint_file if checkpoint_file.suffix == GRAPH else checkpoint_file.parent
             raise CascadeError(
-                f"{origin}: was trained on another split than {split_file}",
+                f"{named}: was trained on another split than {split_file}",
                 fix="give the split it was trained on",
             )
     network = segmenter_network() if name == SEGMENTER else ClassifierNetwork()
@@ -85,11 +86,13 @@ def export_model(
     inputs = _compared(name, store)
     content = to_onnx(graph, inputs, outputs).SerializeToString()
     difference = largest_difference(content, graph, inputs, outputs[0])
+    trained = _training(checkpoints[0])
+    others = [*trained.pop("mean_with", []), *(_training(other) for other in mean_with)]
     record = {
         "sha256": sha256_of_bytes(content),
         **_origin(split),
-        **_training(checkpoints[0]),
-        **({"mean_with": [_training(other) for other in mean_with]} if mean_with else {}),
+        **trained,
+        **({"mean_with": others} if others else {}),
         "comparison_with_pytorch": {"slices": len(inputs[SLICE]), "max_abs_difference": difference},
         "calibration": calibration,
     }
@@ -231,11 +234,8 @@ def _training(checkpoint: Path) -> dict[str, Any]:
     """What models.json says of the run that left this checkpoint, or said of this graph."""
     if checkpoint.suffix == GRAPH:
         record = find_graph(checkpoint.stem, checkpoint.parent).record
-        return {
-            name: record[name]
-            for name in ("sha256", "checkpoint", "validation", "settings", "mean_with")
-            if name in record
-        }
+        told = {name: record[name] for name in ("checkpoint", "validation", "settings", "mean_with") if name in record}
+        return {"graph_sha256": record["sha256"], **told}
     settings = _settings(checkpoint)
     return {
         "checkpoint": checkpoint.stem,
