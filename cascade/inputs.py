@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import BinaryIO
 from cascade.archives import LIMITS, Limits, unpacked
 from cascade.errors import CascadeError
 from cascade.search import Search
-from cascade.wanted import Kind, Wanted, named_kind
+from cascade.wanted import HIDDEN, Kind, Wanted, named_kind
 
 PROBLEMS_SHOWN = 20
 """An error that ends the run names this many and counts the rest."""
@@ -147,6 +148,8 @@ def _nothing_to_do(search: Search) -> CascadeError:
     problems = [error.problem for error in errors[:PROBLEMS_SHOWN]] or ["there is no slice among what was given"]
     if len(errors) > PROBLEMS_SHOWN:
         problems.append(f"and {len(errors) - PROBLEMS_SHOWN:,} more")
+    reasons = Counter(why for why in search.left_out.values() if why != HIDDEN)
+    problems += [f"left out: {count:,}, for: {why}" for why, count in reasons.most_common()]
     fixes = dict.fromkeys(error.fix for error in errors) or [f"give files or folders of {search.formats}"]
     return CascadeError("\n".join(problems), fix="; ".join(fixes))
 

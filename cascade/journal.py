@@ -80,15 +80,8 @@ def read_journal(out: Path, depends_on: dict[str, Any]) -> dict[str, Entry]:
 
     Raises CascadeError where it depended on something else: to go on would be to begin anew, and remove its results.
     """
-    try:
-        lines = (out / JOURNAL).read_bytes().split(b"\n")
-    except OSError:
-        return {}
-    entries: dict[str, Entry] = {}
-    for line in lines[1:]:
-        if (content := _parsed(line)) and (entry := _entry(content)):
-            entries[entry.name] = entry
-    then, now = _parsed(lines[0]) or {}, json.loads(json.dumps(depends_on))
+    then, entries = _read(out)
+    now = json.loads(json.dumps(depends_on))
     if entries and then != now:
         differing = [f"{key} was {then.get(key)}, is {value}" for key, value in now.items() if then.get(key) != value]
         raise CascadeError(
@@ -96,6 +89,26 @@ def read_journal(out: Path, depends_on: dict[str, Any]) -> dict[str, Entry]:
             fix="give what it was begun with, begin anew by --overwrite, or name another folder with --out",
         )
     return entries
+
+
+def earlier_files(out: Path) -> set[str]:
+    """What the run in a folder wrote below it, going by its journal and, of inputs that failed in part, by its rows."""
+    written = {path for entry in _read(out)[1].values() for path in entry.files}
+    try:
+        rows = json.loads((out / "results.json").read_bytes())["slices"]
+        return written | {row[kind] for row in rows for kind in ("mask", "overlay") if row[kind]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return written
+
+
+def _read(out: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """What the run depended on, and its entries by name; nothing where there is no journal."""
+    try:
+        first, *lines = (out / JOURNAL).read_bytes().split(b"\n")
+    except OSError:
+        return {}, {}
+    entries = [entry for line in lines if (content := _parsed(line)) and (entry := _entry(content))]
+    return _parsed(first) or {}, {entry.name: entry for entry in entries}
 
 
 def _line(entry: Entry) -> str:

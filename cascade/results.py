@@ -12,12 +12,16 @@ from typing import Any, Literal
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
-from cascade.files import TEMPORARY, sha256_of_bytes, write_atomically
+from cascade.files import TEMPORARY, begins, sha256_of_bytes, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
 from cascade.wanted import KINDS, SUFFIXES
 
 SCHEMA = "cascade results 2"
+MARK = f'"schema": "{SCHEMA}'
+"""Near the beginning of results.json."""
+
 JOURNAL = "journal.jsonl"
+REPORT = "report.html"
 NOTE = "For research only. Not a medical device: do not use it to diagnose or treat anyone."
 
 DICOM_MASK = ".seg.dcm"
@@ -196,7 +200,7 @@ def written_folders(out: Path) -> tuple[Path, Path]:
 
 def written_files(out: Path) -> list[Path]:
     """All that a run writes, by files and folders."""
-    names = ("results.json", "results.csv", "run.json", "report.html", JOURNAL)
+    names = ("results.json", "results.csv", "run.json", REPORT, JOURNAL)
     return [*(out / name for name in names), *written_folders(out)]
 
 
@@ -235,7 +239,7 @@ def claim(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         raise CascadeError(f"{out}: cannot be written, for it is a file", fix="name a folder with --out")
     written = [path for path in written_files(out) if path.exists()]
     if written:
-        if not _is_ours(out / "results.json"):
+        if not begins(out / "results.json", MARK):
             raise CascadeError(
                 f"{written[0]}: is in the way, and no run wrote it", fix="name another folder with --out"
             )
@@ -246,30 +250,27 @@ def claim(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:
             )
 
 
-def clear(folder: ResultsFolder, keep: Iterable[str] = ()) -> None:
+def clear(folder: ResultsFolder, written: Iterable[str], keep: Iterable[str] = ()) -> None:
     """Removes the masks and overlays of an earlier run, but for those to `keep`, and all that it left half-written.
 
-    keep  paths below the folder.
+    Folders that are empty then go too, and its report, which tells of other rows. What others put beside them stays.
+
+    written  what the earlier run wrote, and `keep` of it: paths below the results' folder.
 
     Raises CascadeError for what cannot be removed.
     """
     kept = {folder.out / path for path in keep}
-    written = [path for below in written_folders(folder.out) for path in below.rglob("*")]
-    for path in sorted([*written, *folder.out.glob(f"{TEMPORARY}*")], reverse=True):  # files before their folders
-        try:
+    going = {folder.out / path for path in written} - kept
+    below = [path for written_folder in written_folders(folder.out) for path in written_folder.rglob("*")]
+    try:
+        (folder.out / REPORT).unlink(missing_ok=True)
+        for path in sorted([*below, *folder.out.glob(f"{TEMPORARY}*")], reverse=True):  # files before their folders
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif path not in kept:
+            elif path in going or path.name.startswith(TEMPORARY):
                 path.unlink()
-        except OSError as error:
-            raise CascadeError(
-                f"{error.filename}: cannot be removed ({error.strerror})", fix="name another --out"
-            ) from error
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        return str(json.loads(path.read_text())["schema"]).startswith(SCHEMA.rstrip("0123456789"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    except OSError as error:
+        raise CascadeError(
+            f"{error.filename}: cannot be removed ({error.strerror})", fix="name another --out"
+        ) from error

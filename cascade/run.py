@@ -18,7 +18,7 @@ from cascade.benchmarking.machine import installed_versions
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.inputs import Inputs, find_slices
-from cascade.journal import Entry, Journal, read_journal
+from cascade.journal import Entry, Journal, earlier_files, read_journal
 from cascade.pipeline import Cascade
 from cascade.predict import THREADS, Run, predict_slices
 from cascade.record import Advance
@@ -89,7 +89,7 @@ def predict_paths(
         claim(out, overwrite=options.overwrite, resume=options.resume)
         depends_on = what_results_depend_on(cascade, options, inputs.folder)
         done = still_standing(read_journal(out, depends_on), inputs, sources, out) if options.resume else {}
-        clear(folder, keep=(path for entry in done.values() for path in entry.files))
+        clear(folder, earlier_files(out), keep=(path for entry in done.values() for path in entry.files))
         folder.save((row for entry in done.values() for row in entry.rows), complete=False)
         record = RunRecord(cascade, options, inputs, sources)
         record.save(out, None)

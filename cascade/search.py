@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from cascade.benchmarking import SCHEMA as BENCHMARK
 from cascade.errors import CascadeError
 from cascade.evaluation import FORMAT, PICTURES
-from cascade.results import SCHEMA, written_folders
+from cascade.files import begins
+from cascade.results import MARK, written_folders
 from cascade.wanted import HIDDEN, NO_SLICE, Wanted, is_zip
 
 LINK = "is a link to a folder"
@@ -48,6 +50,7 @@ class Search:
     tops: set[str] = field(default_factory=set)
     problems: dict[str, CascadeError] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    _looked_through: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def formats(self) -> str:
@@ -65,6 +68,8 @@ class Search:
         elif not os.path.exists(real):
             pattern = glob.has_magic(str(given))
             self.refuse(given, "matches nothing" if pattern else "there is no such file or folder", "check the path")
+        elif self._lies_in_results(path):
+            self.left_out[path] = WRITTEN  # patterns and lists name all that is there
         elif os.path.isdir(real):
             self._look_into(given, real)
         elif why := self._sort(path, given.name, given, os.path.dirname(path)):
@@ -89,7 +94,7 @@ class Search:
                 self.refuse(folder, f"cannot be looked into ({error.strerror})", "change the folder's permissions")
                 some = True
                 continue
-            self.written |= _written_in(folder)
+            self.written |= self._written_in(folder)
             for entry in entries:
                 name = entry.path.removeprefix(os.path.join(top, "")).replace(os.sep, "/")
                 is_folder = os.path.isdir(entry.path)
@@ -102,6 +107,16 @@ class Search:
                     some = True
         if not some:
             self.refuse(given, f"holds no {self.formats}", f"give a folder of slices{self._or_ask_for_more}")
+
+    def _lies_in_results(self, path: str) -> bool:
+        """Whether a run wrote the file or folder, going by what is beside the folders that it is in."""
+        within = [path, *map(str, Path(path).parents)]
+        return any(inner in self._written_in(os.path.dirname(inner)) for inner in within[:-1])
+
+    def _written_in(self, folder: str) -> set[str]:
+        if folder not in self._looked_through:
+            self._looked_through[folder] = _written_in(folder)
+        return self._looked_through[folder]
 
     def _skip(self, entry: os.DirEntry[str], name: str, is_folder: bool) -> str | None:
         """Why what lies in a folder is left out, before it is looked at."""
@@ -141,19 +156,10 @@ class Search:
 def _written_in(folder: str) -> set[str]:
     """The pictures of a run or an evaluation, where the folder holds the results of one."""
     written: set[str] = set()
-    if _begins(os.path.join(folder, "results.json"), f'"schema": "{SCHEMA}'):
+    if begins(Path(folder, "results.json"), MARK):
         written |= {str(path) for path in written_folders(Path(folder))}
-    if _begins(os.path.join(folder, "metrics.json"), f'"format": "{FORMAT}'):
+    if begins(Path(folder, "metrics.json"), f'"format": "{FORMAT}'):
         written |= {os.path.join(folder, name) for name in PICTURES}
+    if begins(Path(folder, "benchmark.json"), f'"schema": "{BENCHMARK}'):
+        written.add(os.path.join(folder, "benchmark.png"))
     return written
-
-
-def _begins(path: str, mark: str) -> bool:
-    """Whether a file of ours, of any version, has this mark at its beginning."""
-    if not os.path.isfile(path):  # a pipe would be waited for
-        return False
-    try:
-        with Path(path).open("rb") as file:
-            return mark.rstrip("0123456789").encode() in file.read(100)
-    except OSError:
-        return False

@@ -334,6 +334,22 @@ def test_the_pictures_of_an_evaluation_are_not_read(scans):
     assert inputs.left_out[str(scans / "c/dice.png")] == "was written by a run"
 
 
+def test_nor_are_they_where_a_pattern_or_a_list_names_them(scans):
+    """`**/*.png` took the masks of an earlier run for slices."""
+    put(scans, "b/old/masks/c/a.png", "b/old/own.png", "b/benchmark.png")
+    put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
+    put(scans, "b/benchmark.json", content=b'{"schema": "cascade benchmark 1"}')
+    assert find_slices([scans / "**/*.png"]).names == ["a.png", "b/old/own.png"]
+    inputs = find_slices([scans / "a.png", scans / "b/old/masks"])
+    assert inputs.names == ["a.png"]
+    assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
+
+
+def test_where_all_was_left_out_the_reasons_are_told(scans):
+    with pytest.raises(CascadeError, match="left out: 1, for: matches --exclude scans"):
+        find_slices([scans], exclude=["scans"])
+
+
 def test_an_error_of_many_problems_counts_those_that_it_does_not_show():
     with pytest.raises(CascadeError, match="and 80 more") as raised:
         find_slices([Path(f"missing-{number}.png") for number in range(100)])

@@ -133,18 +133,20 @@ def test_the_results_of_a_run_are_replaced_or_gone_on_with_only_when_asked_to(fo
 
 
 def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
-    for name in ("masks/a.png", "masks/b/c.png", "overlays/b/.writing-x", "overlays/a.png"):
+    written = ["masks/a.png", "masks/b/c.png", "overlays/b/.writing-x", "overlays/a.png"]
+    for name in (*written, "masks/corrected.png", "report.html"):
         (folder.out / name).parent.mkdir(parents=True, exist_ok=True)
         (folder.out / name).write_bytes(b"")
-    clear(folder, keep=["masks/a.png"])
-    assert [path for path in folder.out.rglob("*") if path.is_file()] == [folder.out / "masks/a.png"]
+    clear(folder, written, keep=["masks/a.png"])
+    left = [path.relative_to(folder.out).as_posix() for path in sorted(folder.out.rglob("*")) if path.is_file()]
+    assert left == ["masks/a.png", "masks/corrected.png"]
     assert not (folder.out / "masks/b").exists()
 
 
 def test_clearing_removes_what_a_killed_run_left_half_written_beside_the_tables(folder):
     folder.out.mkdir()
     (folder.out / ".writing-x").write_bytes(b"half a results.js")
-    clear(folder)
+    clear(folder, [])
     assert list(folder.out.iterdir()) == []
 
 

@@ -231,6 +231,24 @@ def test_results_of_a_member_that_is_gone_from_its_zip_go(scans, out):
     assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 1
 
 
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_files_that_others_put_among_the_masks_stay_and_an_old_report_goes(scans, out, how):
+    """Corrected masks were removed without a word, and a killed run stood beside the report of the one before."""
+    save(scans / "a.png")
+    save_volume(scans / "head.nii.gz")
+    predict_paths(cascade_of(), [scans], out)
+    for name in ("masks/mine.mat", "overlays/sub/mine.png"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(b"mine")
+    (scans / "a.png").unlink()
+    predict_paths(cascade_of(), [scans], out, RunOptions(**{how: True}, report=False))
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.parent != out}
+    assert left == {"masks/mine.mat", "overlays/sub/mine.png", "masks/head.nii.gz", "overlays/head.nii.gz/1.png"} | {
+        "overlays/head.nii.gz"  # a folder
+    }
+    assert not (out / "report.html").exists()
+
+
 def test_while_a_resumed_run_goes_on_the_rows_of_before_are_there(scans, out):
     save(scans / "a.png")
     predict_paths(cascade_of(), [scans], out)

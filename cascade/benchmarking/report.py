@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cascade.benchmarking import SCHEMA
 from cascade.benchmarking.limit import Limit
 from cascade.benchmarking.machine import Machine
 from cascade.benchmarking.measure import STAGES, Measurement
@@ -21,8 +22,6 @@ from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
-
-SCHEMA = "cascade benchmark 1"
 
 
 def device_of(backend: str) -> str:

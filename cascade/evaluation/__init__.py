@@ -10,3 +10,6 @@ PICTURES = frozenset(
     }
 )
 """All that are drawn beside metrics.json: no run takes them for slices."""
+
+FILES = PICTURES | {"metrics.json", "slices.csv", "tumor_free.csv"}
+"""All that an evaluation writes."""
