@@ -19,7 +19,7 @@ from cascade import __version__
 from cascade.backends import open_backend
 from cascade.dataset import Record, count_slices, read_labelled, scan
 from cascade.errors import CascadeError
-from cascade.evaluation import FORMAT
+from cascade.evaluation import FILES, FORMAT
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, gallery
 from cascade.evaluation.presence import TumorFreeSlice, look, presence, tumor_free_csv
@@ -27,12 +27,12 @@ from cascade.evaluation.slices import as_csv, score
 from cascade.evaluation.summary import summarise
 from cascade.evaluation.table import metrics_table
 from cascade.figshare import LabelledSlice
-from cascade.files import write_atomically
+from cascade.files import begins, write_atomically
 from cascade.graphs import CLASSIFIER
 from cascade.inputs import find_slices
 from cascade.pipeline import Cascade
 from cascade.slices import BlankSlice, Slice
-from cascade.sources import Source
+from cascade.sources import Source, slice_name
 from cascade.sources.find import open_sources
 from cascade.split import PARTS, check_files, read_split
 from cascade.wanted import KINDS
@@ -122,6 +122,7 @@ def _look_at(tumor_free: Path, cascade: Cascade, batch_size: int) -> tuple[list[
         total = sum(source.count for source in sources)
         seen, problems = _run("tumor-free slices", _read_plain(sources), total, batch_size, partial(look, cascade))
     problems = [*(error.problem for error in refused.values()), *problems]
+    problems = [problem.replace(unpacked, str(inputs.folder)) for problem in problems]
     if not seen:
         why = problems[0] if problems else "all are blank"
         raise CascadeError(f"{tumor_free}: no slice can be used: {why}", fix="mend the files or name another folder")
@@ -132,6 +133,11 @@ def _check_out(out: Path, folder: Path) -> None:
     """Raises CascadeError for a folder that cannot be written, before the models have run for nothing."""
     if out.resolve() == folder.resolve():
         raise CascadeError(f"{out}: holds the data set", fix="write into another folder with --out")
+    there = [out / name for name in sorted(FILES) if (out / name).exists()]
+    if there and not begins(out / "metrics.json", f'"format": "{FORMAT}'):
+        raise CascadeError(
+            f"{there[0]}: is in the way, and no evaluation wrote it", fix="name another folder with --out"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -178,7 +184,7 @@ def _read_plain(sources: Iterable[Source]) -> Iterator[tuple[str, Slice] | Casca
     for source in sources:
         for index in range(source.count):
             try:
-                yield source.name if source.count == 1 else f"{source.name}/{index}", source.read(index)
+                yield slice_name(source, index), source.read(index)
             except BlankSlice as error:
                 yield error if source.count == 1 else None
             except CascadeError as error:

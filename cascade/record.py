@@ -19,7 +19,7 @@ from cascade.overlay import overlay_png
 from cascade.pipeline import Prediction
 from cascade.results import ResultsFolder, SliceResult
 from cascade.slices import BlankSlice, Slice
-from cascade.sources import Source
+from cascade.sources import Source, slice_name, slice_number
 from cascade.sources.content import Stamps, content_sha256, stamps
 
 Advance = Callable[[int], object]
@@ -45,17 +45,13 @@ class Work:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def number(self, index: int) -> str | None:
-        """Of a slice, as its results go by; None for the only one."""
-        return f"{index:0{len(str(self.source.count - 1))}}" if self.source.count > 1 else None
+        return slice_number(self.source, index)
 
     def row(self, index: int) -> SliceResult:
         """Of a slice in which no tumor is known yet."""
-        number, name = self.number(index), self.source.name
+        source = self.source
         return SliceResult(
-            name if number is None else f"{name}/{number}",
-            "no_tumor",
-            None if number is None else index,
-            notes=self.source.notes,
+            slice_name(source, index), "no_tumor", index if source.count > 1 else None, notes=source.notes
         )
 
 

@@ -247,6 +247,9 @@ def test_the_figures_are_there(run, tmp_path):
     (tmp_path / "out").mkdir()
     for name in ("presence.png", "tumor_free.csv"):  # of an evaluation with tumor-free slices
         (tmp_path / "out" / name).write_text("earlier")
+    with pytest.raises(CascadeError, match=r"presence\.png: is in the way, and no evaluation wrote it"):
+        run(draw=True)
+    (tmp_path / "out" / "metrics.json").write_text('{"format": "cascade evaluation 1"}')
     run(draw=True)
     assert not (tmp_path / "out" / "tumor_free.csv").exists()
     pictures = list((tmp_path / "out").glob("*.png"))
@@ -414,9 +417,11 @@ def test_tumor_free_slices_may_be_volumes_and_lie_in_zips(run, tumor_free, tmp_p
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 1.0, 6.0, 1.0])), tumor_free / "head.nii.gz")
     with zipfile.ZipFile(tumor_free / "more.zip", "w") as archive:
         archive.write(tumor_free / "none.png", "inner/none.png")
+        archive.write(tumor_free / "broken.png", "inner/broken.png")
     metrics = run(tumor_free=tumor_free)
     assert metrics["presence"]["tumor_free_slices"] == 3 + 2 + 1
-    assert metrics["failed"]["slices"] == 1
+    assert metrics["failed"]["slices"] == 2
+    assert any(problem.startswith(f"{tumor_free}/more.zip/inner/") for problem in metrics["failed"]["problems"])
     names = [row["path"] for row in csv.DictReader((tmp_path / "out" / "tumor_free.csv").open())]
     assert {"head.nii.gz/1", "head.nii.gz/2", "more.zip/inner/none.png"} < set(names)
 

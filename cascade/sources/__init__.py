@@ -66,6 +66,17 @@ class Source(Protocol):
         ...
 
 
+def slice_number(source: Source, index: int) -> str | None:
+    """Of a slice, as its results go by: as many digits as the last one's; None for the only one."""
+    return f"{index:0{len(str(source.count - 1))}}" if source.count > 1 else None
+
+
+def slice_name(source: Source, index: int) -> str:
+    """What the slice's results go by."""
+    number = slice_number(source, index)
+    return source.name if number is None else f"{source.name}/{number}"
+
+
 def check_size(path: Path, count: int, height: int, width: int, spacing_mm: tuple[float, float] | None) -> None:
     """Raises CascadeError for a volume whose slices are too small to show anything, or that would fill the memory.
 
