@@ -124,10 +124,13 @@ def train_both(
     """
     with _train_packages():
         from cascade.evaluate import metrics_table
+        from cascade.split import PARTS
         from train.both import begin_or_go_on
         from train.both import train_both as run_both
 
     settings = _both_settings(segmenter_epochs, segmenter_weights, classifier_epochs, classifier_weights, limit_batches)
+    if part not in PARTS:
+        raise CascadeError(f"there is no part {part!r}", fix=f"choose one of {', '.join(PARTS)}")
     begin_or_go_on(out, split_file, *settings, healthy)
     metrics = run_both(folder, split_file, out, *settings, healthy, part=part, evaluation=out / f"evaluation-{part}")
     Console(stderr=True, highlight=False).print(metrics_table(metrics))

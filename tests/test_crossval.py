@@ -178,6 +178,9 @@ def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossval
     monkeypatch.setattr(cascade.evaluate, "metrics_table", lambda metrics: shown.append(metrics["slices"]) or "")
     write_split(make_folds(read_split(crossvalidation.split_file), 3)[0], split_file, seed=0)
     command = ["train", "both", str(tmp_path), "--split", str(split_file), "--out", str(out)]
+    with pytest.raises(SystemExit):
+        main([*command, "--part", "tests"])
+    assert crossvalidation.done == []
     for more in ([], [], ["--part", "test"]):
         with pytest.raises(SystemExit) as ended:
             main([*command, *more])

@@ -42,8 +42,11 @@ def begin_or_go_on(
         start_weights(segmenter_network(), segmenter.weights)
         start_tensors(classifier.weights)
         write_atomically(record, json.dumps(settings, indent=1).encode())
-    elif json.loads(record.read_text()) != settings:
-        raise CascadeError(f"{out}: was begun with other settings or slices", fix="name another folder with --out")
+    elif (begun := json.loads(record.read_text())) != settings:
+        other = ", ".join(name for name, value in settings.items() if begun.get(name) != value)
+        raise CascadeError(
+            f"{out}: was begun with other settings or slices ({other})", fix="name another folder with --out"
+        )
     return settings
 
 

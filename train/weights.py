@@ -121,8 +121,15 @@ def load_fitting(network: nn.Module, tensors: dict[str, Tensor], origin: str) ->
     """
     counters = {name: value for name, value in network.state_dict().items() if name.endswith(COUNTER)}
     try:
-        network.load_state_dict(counters | tensors)
-    except RuntimeError as error:
+        missing, unexpected = network.load_state_dict(counters | tensors, strict=False)
+    except RuntimeError as error:  # of shapes; it names them all
+        first = str(error).splitlines()[1].strip()
         raise CascadeError(
-            f"{origin}: holds another network's weights ({error})", fix="give weights of this network"
+            f"{origin}: holds another network's weights ({first})", fix="give weights of this network"
         ) from error
+    for what, names in (("lacks", missing), ("also holds", unexpected)):
+        if names:
+            raise CascadeError(
+                f"{origin}: holds another network's weights: it {what} {names[0]} and {len(names) - 1:,} more",
+                fix="give weights of this network",
+            )
