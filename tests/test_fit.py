@@ -14,6 +14,7 @@ pytest.importorskip("lightning")
 import lightning
 from torch.utils.data import DataLoader, TensorDataset
 
+from cascade.files import sha256_of_bytes
 from train import fit as fit_module
 from train.fit import FitSettings, begin, fit, loader
 from train.history import read_history
@@ -185,3 +186,14 @@ def test_a_cpu_that_would_have_to_emulate_bf16_trains_in_fp32(monkeypatch, able,
     """An epoch of the segmenter took days on a CPU with AVX2 alone."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
     assert fit_module.precision() == precision
+
+
+def test_the_file_that_a_run_starts_from_is_told_by_its_hash_and_may_be_gone_when_it_is_resumed(tmp_path):
+    """Of a file called start.ckpt nobody could tell later which it was."""
+    start, out = tmp_path / "start.ckpt", tmp_path / "run"
+    start.write_bytes(b"weights")
+    with pytest.raises(CutOff):
+        run(out, [0.1, 0.2, 0.3, 0.4], cut_off=2, weights=str(start))
+    start.unlink()
+    run(out, [0.1, 0.2, 0.3, 0.4], resume=True, weights=str(start))
+    assert json.loads((out / "settings.json").read_text())["weights_sha256"] == sha256_of_bytes(b"weights")

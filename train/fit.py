@@ -25,7 +25,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CascadeError
-from cascade.files import write_atomically
+from cascade.files import sha256_of, write_atomically
 from train.history import History
 
 
@@ -80,17 +80,26 @@ def begin(settings: FitSettings, out: Path, inputs: dict[str, str], *, resume: b
     To be called before the network is built, whose weights are drawn. A resumed run draws other numbers than the
     epochs that are behind it.
 
-    inputs  hashes of what it trains on; saved with the settings, and a run is resumed only with the same.
+    inputs  hashes of what it trains on; saved with the settings and the hash of a file of weights that it starts from,
+            and a run is resumed only with the same.
 
     Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
     """
     gc.collect()  # An earlier training's data: Lightning's objects name each other, so gigabytes stay until then.
-    recorded = {**asdict(settings), **inputs}
+    recorded = {**asdict(settings), **inputs, **_start(settings.weights, out, resume=resume)}
     check_folder(out, recorded, resume=resume)
     write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
     quieten()
     seed = np.random.SeedSequence([settings.seed, epochs_done(out) if resume else 0]).generate_state(1)
     lightning.seed_everything(int(seed.item()), workers=True, verbose=False)
+
+
+def _start(weights: str, out: Path, *, resume: bool) -> dict[str, str]:
+    """The hash of the file that a run starts from, where it is one; a resumed run's may be gone by now."""
+    if resume and (out / "settings.json").exists():
+        begun = json.loads((out / "settings.json").read_text())
+        return {name: begun[name] for name in ("weights_sha256",) if name in begun}
+    return {"weights_sha256": sha256_of(Path(weights))} if Path(weights).is_file() else {}
 
 
 def epochs_done(out: Path) -> int:
