@@ -260,11 +260,11 @@ def clear(folder: ResultsFolder, written: Iterable[str], keep: Iterable[str] = (
     Raises CascadeError for what cannot be removed.
     """
     kept = {folder.out / path for path in keep}
-    going = {folder.out / path for path in written} - kept
+    going = {folder.out / path for path in (*written, REPORT)} - kept
     below = [path for written_folder in written_folders(folder.out) for path in written_folder.rglob("*")]
+    beside = [path for pattern in (REPORT, f"{TEMPORARY}*") for path in folder.out.glob(pattern)]
     try:
-        (folder.out / REPORT).unlink(missing_ok=True)
-        for path in sorted([*below, *folder.out.glob(f"{TEMPORARY}*")], reverse=True):  # files before their folders
+        for path in sorted([*below, *beside], reverse=True):  # files before their folders
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()

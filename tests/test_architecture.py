@@ -14,7 +14,7 @@ HEAVY = ("torch", "torchvision", "lightning", "tensorrt", "tensorrt_rtx", "openv
 
 
 def imported_at_module_level(source):
-    """Names of the top packages that importing the module imports: all imports but those inside functions."""
+    """Names of the top packages that importing the module imports: not those in functions or for the types alone."""
     names = set()
     waiting = list(ast.parse(source).body)
     while waiting:
@@ -23,6 +23,8 @@ def imported_at_module_level(source):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or ".").split(".")[0])
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             waiting += ast.iter_child_nodes(node)
     return names
@@ -32,9 +34,10 @@ def modules_of(package):
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def test_the_walk_sees_imports_in_branches_but_not_in_functions():
+def test_the_walk_sees_imports_in_branches_but_not_in_functions_or_for_types():
     source = "import a\nif a:\n    from b.c import d\nclass K:\n    import e\ndef f():\n    import g\n"
-    assert imported_at_module_level(source) == {"a", "b", "e"}
+    types = "if TYPE_CHECKING:\n    import h\nelse:\n    import i\n"
+    assert imported_at_module_level(source + types) == {"a", "b", "e", "i"}
 
 
 @pytest.mark.parametrize("path", modules_of("cascade"), ids=lambda path: path.relative_to(ROOT).as_posix())
