@@ -131,6 +131,21 @@ def test_a_run_of_another_split_is_not_averaged_in(run, tmp_path):
         )
 
 
+def test_a_part_that_an_earlier_network_lacked_is_the_mean_of_the_others(tmp_path):
+    network = torch.nn.Linear(1, 1)
+    for number, names in enumerate((["weight", "bias"], ["weight"], ["weight", "bias"])):
+        values = {name: torch.full_like(network.state_dict()[name], float(number)) for name in names}
+        torch.save(values, tmp_path / f"{number}.ckpt")
+    mean = mean_weights([tmp_path / f"{number}.ckpt" for number in (0, 1, 2)])
+    assert mean["weight"].item() == 1.0
+    assert mean["bias"].item() == 1.0
+    mean = mean_weights([tmp_path / "2.ckpt", tmp_path / "1.ckpt"])
+    assert mean["weight"].item() == 1.5
+    assert mean["bias"].item() == 2.0
+    with pytest.raises(CascadeError, match=r"2.ckpt: holds another network's weights than .*1.ckpt"):
+        mean_weights([tmp_path / "1.ckpt", tmp_path / "2.ckpt"])  # of the first, nothing may be missing
+
+
 def test_another_networks_weights_are_not_averaged_in(tmp_path):
     for side in (2, 3):
         torch.save(torch.nn.Linear(side, 1).state_dict(), tmp_path / f"{side}.ckpt")

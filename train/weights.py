@@ -86,17 +86,18 @@ def load_file(path: Path) -> dict[str, Tensor]:
 def mean_weights(files: list[Path]) -> dict[str, Tensor]:
     """The mean of the weights of runs that began from each other (Wortsman et al. 2022, arXiv 2203.05482).
 
-    Without BatchNorm's counters of training steps. Raises CascadeError, naming the file, where one holds another
-    network than the first.
+    Without BatchNorm's counters of training steps. A part that some did not have yet, as the first segmenters had no
+    presence, is the mean of the others'. Raises CascadeError, naming the file, where one holds another network than the
+    first.
     """
     loaded = [
         {name: tensor for name, tensor in load_file(file).items() if not name.endswith(COUNTER)} for file in files
     ]
     shapes = {name: tensor.shape for name, tensor in loaded[0].items()}
     for file, tensors in zip(files, loaded, strict=True):
-        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+        if not tensors or any(shapes.get(name) != tensor.shape for name, tensor in tensors.items()):
             raise CascadeError(f"{file}: holds another network's weights than {files[0]}", fix="leave it out")
-    return {name: torch.stack([tensors[name] for tensors in loaded]).mean(0) for name in shapes}
+    return {name: torch.stack([tensors[name] for tensors in loaded if name in tensors]).mean(0) for name in shapes}
 
 
 def graph_weights(path: Path, prefix: str = "") -> dict[str, Tensor]:
