@@ -144,6 +144,9 @@ def test_a_part_that_an_earlier_network_lacked_is_the_mean_of_the_others(tmp_pat
     assert mean["bias"].item() == 2.0
     with pytest.raises(CascadeError, match=r"2.ckpt: holds another network's weights than .*1.ckpt"):
         mean_weights([tmp_path / "1.ckpt", tmp_path / "2.ckpt"])  # of the first, nothing may be missing
+    torch.save({}, tmp_path / "empty.ckpt")
+    with pytest.raises(CascadeError, match=r"empty.ckpt: holds another network's weights"):
+        mean_weights([tmp_path / "2.ckpt", tmp_path / "empty.ckpt"])
 
 
 def test_another_networks_weights_are_not_averaged_in(tmp_path):
