@@ -109,6 +109,10 @@ def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
             "nothing was written."
         )
     ]
+    if options.resume:
+        lines.append(
+            Text("Of these, --resume leaves out what an earlier run did and whose files are as they were then.")
+        )
     left_out = sorted(inputs.left_out.items())
     lines += [Text(printable(f"left out: {name}: {why}"), style="dim") for name, why in left_out[:LEFT_OUT_SHOWN]]
     if len(left_out) > LEFT_OUT_SHOWN:

@@ -142,6 +142,8 @@ def test_predict_goes_on_with_a_run_and_says_what_was_done_before(scans, models,
     assert run(*arguments) == 0
     assert run(*arguments, "--resume") == 0
     assert "Done before: 3" in capsys.readouterr().err
+    assert run(*arguments, "--resume", "--dry-run") == 0
+    assert "--resume leaves out what an earlier run did" in capsys.readouterr().err
     assert run(*arguments, "--resume", "--overwrite") == 1
 
 
@@ -152,6 +154,7 @@ def test_a_dry_run_lists_what_would_be_done_and_why_not_the_rest_and_writes_noth
     assert run("predict", scans, *arguments) == 0
     printed = capsys.readouterr().err
     assert "2 slices of 2 inputs would be done" in printed
+    assert "--resume" not in printed
     (tmp_path / "file").touch()
     assert run("predict", scans, "--out", tmp_path / "file", "--dry-run") == 1
     assert "it is a file" in capsys.readouterr().err
