@@ -53,6 +53,15 @@ def test_a_file_that_went_away_is_named(tmp_path):
         content_sha256([tmp_path / "gone.png"])
 
 
+def test_a_file_that_may_not_be_read_is_no_file_that_changed(tmp_path, monkeypatch):
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("cascade.sources.content.sha256_of", refuse)
+    with pytest.raises(CascadeError, match=r"locked\.png: may not be read\n.*permissions"):
+        content_sha256([tmp_path / "locked.png"])
+
+
 def test_one_source_is_asked_for_by_its_path_and_several_are_refused(tmp_path):
     save_volume(tmp_path / "head.nii")
     assert open_source(tmp_path / "head.nii").count == 3

@@ -27,10 +27,12 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 def content_sha256(files: Sequence[Path]) -> str:
     """Of one file what `sha256sum` says; of several the digest of their digests, in their order.
 
-    Raises CascadeError for a file that cannot be read any more.
+    Raises CascadeError for a file that may not be read, or cannot be any more.
     """
     try:
         digests = [sha256_of(path) for path in files]
+    except PermissionError as error:
+        raise CascadeError(f"{error.filename}: may not be read", fix="change the file's permissions") from error
     except OSError as error:
         raise CascadeError(
             f"{error.filename}: could not be read to its end ({error.strerror})", fix="leave inputs alone during a run"
