@@ -24,7 +24,6 @@ from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY
 from cascade.errors import CascadeError
 from cascade.evaluate import evaluate, metrics_table
 from cascade.evaluation import PICTURES
-from cascade.evaluation.presence import TumorFreeSlice, presence
 from cascade.evaluation.slices import as_csv, from_csv
 from cascade.evaluation.summary import summarise
 from cascade.files import sha256_of
@@ -386,22 +385,6 @@ def test_false_alarms_are_counted_on_tumor_free_slices(run, tumor_free, tmp_path
 def test_without_tumor_free_slices_nothing_is_said_of_them(run, tmp_path):
     assert run()["presence"] is None
     assert not (tmp_path / "out" / "tumor_free.csv").exists()
-
-
-def test_the_threshold_that_finds_98_percent_of_the_tumors_is_told():
-    tumors = np.linspace(0.5, 0.99, 50)  # all 50 are needed
-    free = [TumorFreeSlice("", peak, 0.0) for peak in (0.1, 0.45, 0.505, 0.8)]
-    found = presence(tumors, free)["at_sensitivity"]
-    assert found == {"least": 0.98, "threshold": pytest.approx(0.51), "sensitivity": 0.98, "false_alarms": 0.25}
-
-
-def test_no_threshold_is_told_that_gives_up_more_than_it_must():
-    """The curve left out the points on its straight lines, and the next point's threshold raised more false alarms."""
-    tumors = np.array([0.9] * 97 + [0.8, 0.7, 0.6])
-    found = presence(tumors, [TumorFreeSlice("", 0.1, 0.0)])
-    assert found["at_sensitivity"]["threshold"] == 0.8
-    assert found["at_sensitivity"]["sensitivity"] == 0.98
-    assert found["curve"]["threshold"] == [0.9, 0.8, 0.7, 0.6, 0.1]
 
 
 def test_the_presence_curve_is_drawn_and_told(run, tumor_free, tmp_path):
