@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,15 @@ class ForbiddenBackend:
 
     def run(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         pytest.fail("this backend must not be run")
+
+
+@pytest.fixture
+def permissions(tmp_path_factory):
+    """For tests of files that may not be read or written: skips where permissions stop nobody."""
+    closed = tmp_path_factory.mktemp("closed") / "file"
+    closed.touch(mode=0)
+    if os.access(closed, os.R_OK):
+        pytest.skip("root may read and write everything, and Windows knows no such permissions")
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def test_a_file_in_the_place_of_the_folder_is_an_error_that_names_it(tmp_path):
     assert (tmp_path / "out").read_bytes() == b"precious"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("permissions")
 def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)

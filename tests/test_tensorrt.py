@@ -355,6 +355,5 @@ def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
         ("Logger", ["ERROR"]),
     ],
 )
-def test_what_the_backend_calls_is_what_tensorrt_has(owner, names):
-    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-    assert not [name for name in names if not hasattr(getattr(trt, owner), name)]
+def test_what_the_backend_calls_is_what_tensorrt_has(tensorrt, owner, names):
+    assert not [name for name in names if not hasattr(getattr(tensorrt, owner), name)]
