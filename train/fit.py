@@ -70,7 +70,7 @@ def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataL
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        drop_last=shuffle and len(data) > settings.batch_size,  # type: ignore[arg-type]  # ours have a length
+        drop_last=shuffle and len(data) > settings.batch_size,  # ours have a length
     )
 
 
