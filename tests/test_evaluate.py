@@ -407,6 +407,9 @@ def test_tumor_free_slices_may_be_volumes_and_lie_in_zips(run, tumor_free, tmp_p
     assert any(problem.startswith(f"{tumor_free}/more.zip/inner/") for problem in metrics["failed"]["problems"])
     names = [row["path"] for row in csv.DictReader((tmp_path / "out" / "tumor_free.csv").open())]
     assert {"head.nii.gz/1", "head.nii.gz/2", "more.zip/inner/none.png"} < set(names)
+    rows = [line.split() for line in shown(metrics).splitlines()]
+    first = rows.index(["(in", "none)", "3", "66.7%"])
+    assert rows[first + 1 : first + 3] == [["head.nii.gz", "2", "0.0%"], ["more.zip", "1", "0.0%"]]
 
 
 def test_a_folder_of_no_tumor_free_slice_is_an_error(run, tmp_path):

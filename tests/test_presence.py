@@ -20,3 +20,13 @@ def test_no_threshold_is_told_that_gives_up_more_than_it_must():
     assert found["at_sensitivity"]["threshold"] == 0.8
     assert found["at_sensitivity"]["sensitivity"] == 0.98
     assert found["curve"]["threshold"] == [0.9, 0.8, 0.7, 0.6, 0.1]
+
+
+def test_false_alarms_are_told_of_each_folder_zip_and_volume():
+    peaks = {"plain.png": 0.5, "glioma/1.png": 0.9, "glioma/b/2.png": 0.1, "head.nii.gz/0": 0.4}
+    found = presence(np.array([0.9]), [TumorFreeSlice(path, peak, 0.0) for path, peak in peaks.items()])["by_folder"]
+    assert found == {
+        "": {"slices": 1, "false_alarms": 1.0},
+        "glioma": {"slices": 2, "false_alarms": 0.5},
+        "head.nii.gz": {"slices": 1, "false_alarms": 0.0},
+    }

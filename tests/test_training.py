@@ -120,9 +120,9 @@ def test_slices_without_their_tumor_become_pictures_under_their_names(data, tmp_
     """Tissue is 300 of a slice's 240 .. 760, the tumor 700: on black to white 30 and 225 of 255."""
     count = write_copies(data, data / "split.json", "test", tmp_path)
     items = read_split(data / "split.json").part("test")
-    assert count == len(items) == len(list(tmp_path.iterdir()))
+    assert count == len(items) == len(list(tmp_path.rglob("*.png")))
     for item in items:
-        picture = np.asarray(Image.open(tmp_path / f"{item.path}.png"))
+        picture = np.asarray(Image.open(tmp_path / item.label / f"{item.path}.png"))
         assert picture.shape == (256, 256)
         assert picture.max() < 120
 

@@ -4,7 +4,8 @@
     cascade evaluate figshare/ --split figshare/split.json --tumor-free tumor_free/
 
 They are made as training makes its own (train/tumor_free.py), at SEGMENTER_SIZE, always the same ones, from the people
-of the part alone. Some keep a trace of the tumor that its outline left out: oedema, a shifted ventricle, a scar.
+of the part alone, in a folder for each class. Some keep a trace of the tumor that its outline left out: oedema, a
+shifted ventricle, a scar.
 """
 
 import argparse
@@ -19,13 +20,16 @@ from train.pictures import problems_told, write_png
 
 
 def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
-    """How many were written, each under its slice's name. Raises CascadeError where the data cannot be read."""
+    """How many were written, each under its slice's name, in a folder a class of what was there.
+
+    Raises CascadeError where the data cannot be read.
+    """
     items = read_split(split_file).part(part)
     store = SliceStore(folder, items, f"reading {part}")
     copies = tumor_free_copies(SegmenterData(store), store.people).tensors[0]
     for item, copy in zip(items, copies, strict=True):
         picture = Image.fromarray((copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8))
-        write_png(out / f"{item.path}.png", picture)
+        write_png(out / item.label / f"{item.path}.png", picture)
     return len(items)
 
 

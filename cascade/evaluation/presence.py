@@ -29,6 +29,11 @@ class TumorFreeSlice:
     peak: float
     area_share: float
 
+    @property
+    def folder(self) -> str:
+        """The first name of its path, be it a folder, a zip or a volume; empty for a file that lies in none."""
+        return self.path.rpartition("/")[0].partition("/")[0]
+
 
 def look(cascade: Cascade, batch: Sequence[tuple[str, Slice]]) -> list[TumorFreeSlice]:
     """What the segmenter sees in slices, given with their paths, that show no tumor."""
@@ -46,7 +51,7 @@ def presence(tumor_peaks: DoubleArray, tumor_free: Sequence[TumorFreeSlice]) -> 
 
     tumor_peaks  (N,) of the slices with a tumor.
 
-    `curve` holds every peak as a threshold, falling.
+    `curve` holds every peak as a threshold, falling; `by_folder` the false alarms of each of TumorFreeSlice.folder.
     """
     free_peaks = np.array([item.peak for item in tumor_free])
     peaks = np.concatenate([tumor_peaks, free_peaks])
@@ -59,6 +64,7 @@ def presence(tumor_peaks: DoubleArray, tumor_free: Sequence[TumorFreeSlice]) -> 
         "sensitivity": float((tumor_peaks >= THRESHOLD).mean()),
         "false_alarms": float((free_peaks >= THRESHOLD).mean()),
         "large_false_alarms": float(np.mean([item.area_share > LARGE for item in tumor_free])),
+        "by_folder": _by_folder(tumor_free),
         "auc": float(roc_auc_score(truth, peaks)),
         "at_sensitivity": {
             "least": SENSITIVITY,
@@ -72,6 +78,13 @@ def presence(tumor_peaks: DoubleArray, tumor_free: Sequence[TumorFreeSlice]) -> 
             "false_alarms": false_alarms[1:].tolist(),
         },
     }
+
+
+def _by_folder(tumor_free: Sequence[TumorFreeSlice]) -> dict[str, dict[str, float]]:
+    seen: dict[str, list[bool]] = {}
+    for item in tumor_free:
+        seen.setdefault(item.folder, []).append(item.peak >= THRESHOLD)
+    return {name: {"slices": len(seen[name]), "false_alarms": float(np.mean(seen[name]))} for name in sorted(seen)}
 
 
 def tumor_free_csv(slices: Sequence[TumorFreeSlice]) -> str:

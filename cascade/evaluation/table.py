@@ -23,7 +23,9 @@ ACCURACIES = {
 def metrics_table(metrics: dict[str, Any]) -> RenderableType:
     """What metrics.json says in most detail about, in brief: masks, classes, and which stage errs."""
     return Group(
-        *(_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics), _footnote(metrics)),
+        *(_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics)),
+        *_false_alarms(metrics["presence"]),
+        _footnote(metrics),
         _not_used(metrics["failed"]["problems"]),
     )
 
@@ -67,6 +69,16 @@ def _confusion(metrics: dict[str, Any]) -> Table:
     for name, row in zip(matrix["rows"], matrix["slices"], strict=True):
         table.add_row(name, *map(str, row))
     return table
+
+
+def _false_alarms(presence: dict[str, Any] | None) -> list[Table]:
+    """A table where there are folders to compare."""
+    if not presence or len(presence["by_folder"]) < 2:
+        return []
+    table = _table("Tumor-free slices, by folder", ("slices", "a tumor seen"))
+    for name, group in presence["by_folder"].items():
+        table.add_row(Text(printable(name) or "(in none)"), str(group["slices"]), percent(group["false_alarms"]))
+    return [table]
 
 
 def _footnote(metrics: dict[str, Any]) -> str:
