@@ -79,12 +79,24 @@ def test_another_tissue_never_touches_the_tumor():
     )
     made = with_tumors(heads, masks)
     changed = 0
-    for seed in range(6):
+    for seed in range(20):
         torch.manual_seed(seed)
         found = made.retouched(0)
         assert torch.allclose(found[masks[0] > 0], torch.ones(1))
         changed += int((found - made.slices[0].float()).abs().max() > 0.05)
     assert changed > 0
+
+
+@pytest.mark.parametrize("left", [SIZE - 39, SIZE - 45, SIZE - 30])
+def test_tissue_from_the_other_side_is_never_the_tumor_that_lies_there(left):
+    """Retouching left out the tumor where it was, but mirrored it into a hole on the other side, and called it none."""
+    heads = [head(seed=0) for _ in range(4)]
+    made = with_tumors(heads, [square(40, 25), *[square(40, left)] * 3])
+    for seed in range(8):
+        torch.manual_seed(seed)
+        hole = square(40, left) > 0
+        found = made._filled(0, hole, keep=grown(square(40, 25) > 0, 6))
+        assert found[hole].max() < 0.9, seed
 
 
 def test_those_most_alike_are_other_people_flipped_or_not():

@@ -154,7 +154,7 @@ class ClassifierTraining(lightning.LightningModule):
         self.log("validation_loss", loss, batch_size=int(seen.sum()), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        matrix = self.confusion.compute()[:NONE].double().cpu().numpy()
+        matrix = self.confusion.compute()[:NONE].cpu().double().numpy()
         self.confusion.reset()
         self.log("validation_accuracy", float(accuracy(matrix)))
         self.log("validation_f1", float(macro_f1(matrix)), prog_bar=True)

@@ -134,7 +134,7 @@ def tumor_free_copies(data: SegmenterData, people: Tensor) -> TensorDataset:
     """Each slice once without its tumor, with an empty mask; always the same ones."""
     editor = TumorFree(data.slices, data.masks, people)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would set the GPUs' as well
         slices = torch.stack([editor.without_tumor(index) for index in range(len(data))])
     return TensorDataset(slices, torch.zeros_like(slices))
 

@@ -134,7 +134,7 @@ class SegmenterTraining(lightning.LightningModule):
         self.log("validation_loss", self.loss(logits, presence, masks), batch_size=len(slices), sync_dist=True)
         if tumor.any():
             self.dice.update(compute_dice(found[tumor], truth[tumor])[:, 0])
-        self.auc.update(presence[:, 0], tumor.long())
+        self.auc.update(presence[:, 0].sigmoid(), tumor.long())  # of logits it would guess batch by batch
         self.empty.update(1 - seen[tumor])
         self.false_alarms.update(seen[~tumor])
         self.log("validation_dice", self.dice, prog_bar=True)

@@ -56,19 +56,20 @@ class TumorFree:
         ring = grown(hole, 8) & ~hole
         if keep is not None:
             ring &= ~keep
-        tissue = self._mirrored(index, slice_, hole) if torch.rand(()) < 0.5 else None
+        tissue = self._mirrored(index, slice_, hole, keep) if torch.rand(()) < 0.5 else None
         if tissue is None:
             tissue = self._donated(index, slice_, hole, ring)
         return faded_in(slice_, tissue, hole, ring)
 
-    def _mirrored(self, index: int, slice_: Tensor, hole: Tensor) -> Tensor | None:
-        """The slice mirrored about the head's axis; None where it has none, or the hole lies across it."""
+    def _mirrored(self, index: int, slice_: Tensor, hole: Tensor, keep: Tensor | None) -> Tensor | None:
+        """The slice mirrored about the head's axis; None where it has none, or would put the hole or a tumor there."""
         if index not in self._axes:
             self._axes[index] = mirror_axis(slice_, self.masks[index].float() > 0)
         angle, offset, correlation = self._axes[index]
         if correlation < SYMMETRY:
             return None
-        planes = mirror(torch.stack([slice_, hole.float()]), angle, offset)
+        unfit = hole if keep is None else hole | keep
+        planes = mirror(torch.stack([slice_, unfit.float()]), angle, offset)
         return planes[0] if not (planes[1] > 0.1)[hole].any() else None
 
     def _donated(self, index: int, slice_: Tensor, hole: Tensor, ring: Tensor) -> Tensor:
