@@ -78,7 +78,8 @@ class Wanted:
     exclude  patterns; a file that matches one is left out, whatever it includes.
 
     Patterns are fnmatch's, mind case, and are read as in a .gitignore: one without "/" is matched with the names of the
-    file and of the folders that it is in, one with "/" with the paths of these below the folder or zip that was given.
+    file and of the folders that it is in, one with "/" with the paths of these below the folder or zip that was given,
+    where a star of it takes "/" for a letter.
     """
 
     kinds: tuple[Kind, ...] = ("picture",)
@@ -88,13 +89,13 @@ class Wanted:
     def excluded(self, name: str) -> str | None:
         """Why the file or folder, a path below what was given, is left out with all below it."""
         for pattern in self.exclude:
-            if _expression(pattern).match(name):
+            if _matches(pattern, name):
                 return f"matches --exclude {pattern}"
         return None
 
     def unasked(self, name: str) -> str | None:
         """Why the file, a path below what was given, is left out whatever it holds."""
-        if self.include and not any(_expression(pattern).match(name) for pattern in self.include):
+        if self.include and not any(_matches(pattern, name) for pattern in self.include):
             return "matches no --include"
         return self.excluded(name)
 
@@ -113,11 +114,17 @@ class Wanted:
         return f"{', '.join(most)} or {last}" if most else last
 
 
-@lru_cache(maxsize=256)
-def _expression(pattern: str) -> re.Pattern[str]:
+def _matches(pattern: str, name: str) -> bool:
     anywhere = pattern.startswith("**/") or "/" not in pattern.rstrip("/")
-    pattern = pattern.removeprefix("**/").strip("/")
-    ways = [pattern, pattern.replace("/**/", "/")]
+    path = pattern.removeprefix("**/").strip("/")
+    if anywhere and "/" not in path:
+        return any(fnmatch.fnmatchcase(part, path) for part in name.split("/"))
+    return bool(_expression(path, anywhere).match(name))
+
+
+@lru_cache(maxsize=256)
+def _expression(path: str, anywhere: bool) -> re.Pattern[str]:
+    ways = [path, path.replace("/**/", "/")]
     if anywhere:
         ways += [f"*/{way}" for way in ways]
     ways += [f"{way}/*" for way in ways]

@@ -67,13 +67,15 @@ def test_a_folder_or_pipe_without_suffix_is_not_opened(tmp_path):
         ("b/**/a.png", ["b/a.png", "b/c/a.png"]),
         ("/a.png", ["a.png"]),
         ("b/*.png", ["b/a.png", "b/c/a.png"]),
+        ("b*.png", []),
+        ("b*", ["b/a.png", "b/c/a.png", "b/c/x.tif"]),
         ("[!a].tif", ["b/c/x.tif"]),
         ("?.tif", ["b/c/x.tif"]),
         ("", []),
         ("[", []),
     ],
 )
-def test_patterns_are_read_as_in_a_gitignore_but_that_a_star_crosses_folders(pattern, names):
+def test_patterns_are_read_as_in_a_gitignore_but_that_a_star_of_one_with_a_slash_crosses_folders(pattern, names):
     below = ["a.png", "b/a.png", "b/c/a.png", "b/c/x.tif"]
     wanted = Wanted(exclude=(pattern,))
     assert [name for name in below if wanted.excluded(name)] == names
