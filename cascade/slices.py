@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
 from cascade import figshare
 from cascade.contract import PIXEL_MM, SLICE_SIZE, Box
@@ -107,7 +107,8 @@ def read_grey(path: Path) -> FloatArray:
             channels = read_deep_colour(path)
             _check_colour(channels, path)
             return np.asarray(channels @ LUMA)
-        pixels = np.asarray(_grey(image, path)).astype(np.float32)
+        stored = np.asarray(_grey(image, path))
+        pixels = (stored.view(np.uint32) if _is_stored_unsigned(image) else stored).astype(np.float32)
         if _is_stored_inverted(image):
             with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 is refused as infinite
                 pixels = pixels.max() + pixels.min() - pixels
@@ -121,6 +122,11 @@ def _is_stored_inverted(image: ImageFile.ImageFile) -> bool:
         and image.mode[0] in "IF"
         and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
     )
+
+
+def _is_stored_unsigned(image: ImageFile.ImageFile) -> bool:
+    """A TIFF of 32 bits without a sign, which Pillow reads as if the highest were one."""
+    return isinstance(image, TiffImageFile) and image.mode == "I" and image.tag_v2.get(SAMPLEFORMAT, (1,)) == (1,)
 
 
 def _check_header(image: ImageFile.ImageFile, path: Path) -> None:

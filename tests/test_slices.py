@@ -70,6 +70,13 @@ def test_tiff_of_floats_and_of_signed_numbers_keeps_negative_values(tmp_path, ki
     assert read_grey(tmp_path / "a.tif").tolist() == (RAMP - 200).tolist()
 
 
+def test_tiff_of_unsigned_32_bits_keeps_its_highest_values(tmp_path):
+    """Pillow reads them as signed: the brightest came out as the darkest."""
+    stored = RAMP.astype(np.uint32) * 10_000_000  # up to 3.99e9
+    tifffile.imwrite(tmp_path / "a.tif", stored)
+    assert read_grey(tmp_path / "a.tif").tolist() == stored.astype(np.float32).tolist()
+
+
 def test_1_bit_and_palette_show_what_a_viewer_shows(tmp_path):
     Image.fromarray(RAMP >= 200).save(tmp_path / "bit.png")
     assert read_grey(tmp_path / "bit.png").tolist() == (255.0 * (RAMP >= 200)).tolist()
