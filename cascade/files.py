@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ TEMPORARY = ".writing-"
 """What a file's name begins with until it is whole."""
 
 FIXES = {
+    errno.EACCES: "close the program that has it open, change the permissions, or choose another folder",
     errno.ENAMETOOLONG: "choose a folder with a shorter path, or give the inputs shorter names",
     errno.ENOTDIR: "choose a folder, or give the inputs other names",
 }
@@ -75,15 +76,13 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-        temporary = Path(name)
+        temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,19 @@ def test_a_full_disk_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path
     assert "free space" in raised.value.fix
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_may_read_a_file_is_what_the_umask_says(tmp_path):
+    """All might: of masks and pictures of people, whatever the umask."""
+    before = os.umask(0o077)
+    try:
+        write_atomically(tmp_path / "mask.png", b"")
+        os.umask(0o022)
+        write_atomically(tmp_path / "results.csv", b"")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("mask.png", "results.csv")]
+    assert modes == [0o600, 0o644]
 
 
 def test_an_interrupt_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_on_a_full_disk_nothing_is_half_written_and_resuming_completes_the_run(s
 
     def open_(file, mode="r", *arguments, **options):
         opened = io_open(file, mode, *arguments, **options)
-        return io.BufferedWriter(FullDisk(opened, left)) if mode in ("wb", "ab") else opened
+        return io.BufferedWriter(FullDisk(opened, left)) if mode in ("xb", "ab") else opened
 
     with monkeypatch.context() as full:
         full.setattr(io, "open", open_)
