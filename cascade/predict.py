@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice, starmap
 from signal import default_int_handler
@@ -121,7 +121,8 @@ def predict_slices(
                 for work, index, why in _refused(batch):
                     recorder.not_found(work, index, why)
                 if recorder.seconds_since_saved() > SECONDS_BETWEEN_SAVES:
-                    recorder.save(complete=False)
+                    with suppress(CascadeError):  # another program may have a table open; the last save must succeed
+                        recorder.save(complete=False)
             if not pressed.is_set():
                 write(under_way())
             write([])

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import threading
 import weakref
@@ -221,6 +222,25 @@ def test_what_a_killed_run_did_is_on_disk(scans, monkeypatch):
     run_on(scans, Cascade(HostBackend(LooksAtResults(), AlwaysGlioma())))
     assert saved[0] == 0
     assert saved[2] >= 4  # as the third batch starts, the first is on disk and the second being written
+
+
+def test_a_table_that_another_program_holds_for_a_while_does_not_end_the_run(scans, monkeypatch):
+    """Windows lets nobody replace a file that Excel has open: one such save ended the run."""
+    monkeypatch.setattr(cascade.predict, "SECONDS_BETWEEN_SAVES", 0.0)
+    for number in range(12):
+        save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+    replace, refused = os.replace, []
+
+    def held(source, target):
+        if str(target).endswith("results.csv") and not refused:
+            refused.append(target)
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", held)
+    run, folder = run_on(scans)
+    assert refused
+    assert len(run.rows) == len(folder.csv.read_text().splitlines()) - 1 == 12
 
 
 def test_progress_is_told_once_a_slice(scans):
