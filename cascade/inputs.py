@@ -38,7 +38,9 @@ class Inputs:
 
     def name(self, path: str) -> str:
         """What the results of a path go by, there or not: below `folder`, else as it is."""
-        whole = Path(path).absolute()
+        given = Path(path)
+        file = next((above for above in (given, *given.parents) if above.is_file()), given)  # a zip of that member
+        whole = Path(os.path.realpath(file.parent), file.name, given.relative_to(file))  # a link keeps its own name
         return whole.relative_to(self.folder).as_posix() if whole.is_relative_to(self.folder) else path
 
     def root(self, name: str) -> Path:

@@ -14,6 +14,9 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 from cascade.results import JOURNAL, SliceResult
 
+BEGUN = "begun"
+"""Key of a file's path."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -41,9 +44,10 @@ class Entry:
 
 
 class Journal:
-    """Lines of JSON in the results' folder: what the run depends on, then an `Entry` each, added from any thread.
+    """Lines of JSON in the results' folder, added from any thread: what the run depends on; then before each file that
+    it writes for an input, that file's path, and an `Entry` for each input that is done.
 
-    A line that was cut short by a kill is no entry.
+    A line that was cut short by a kill is none.
     """
 
     def __init__(self, out: Path, depends_on: dict[str, Any], kept: Iterable[Entry] = ()) -> None:
@@ -54,11 +58,23 @@ class Journal:
         write_atomically(self._path, "".join(f"{line}\n" for line in lines).encode())
         self._file: BinaryIO = self._path.open("ab")
 
+    def begin(self, below: str) -> None:
+        """Before a file is written, so that a later run can remove it though its input was never done.
+
+        below  its path below the results' folder.
+
+        Raises CascadeError on a full disk.
+        """
+        self._append(json.dumps({BEGUN: below}))
+
     def add(self, entry: Entry) -> None:
         """Raises CascadeError on a full disk."""
+        self._append(_line(entry))
+
+    def _append(self, line: str) -> None:
         with self._lock:
             try:
-                self._file.write(f"{_line(entry)}\n".encode())
+                self._file.write(f"{line}\n".encode())
                 self._file.flush()
             except OSError as error:
                 raise CascadeError(
@@ -80,7 +96,8 @@ def read_journal(out: Path, depends_on: dict[str, Any]) -> dict[str, Entry]:
 
     Raises CascadeError where it depended on something else: to go on would be to begin anew, and remove its results.
     """
-    then, entries = _read(out)
+    then, lines = _lines(out)
+    entries = _entries(lines)
     now = json.loads(json.dumps(depends_on))
     if entries and then != now:
         differing = [f"{key} was {then.get(key)}, is {value}" for key, value in now.items() if then.get(key) != value]
@@ -92,34 +109,37 @@ def read_journal(out: Path, depends_on: dict[str, Any]) -> dict[str, Entry]:
 
 
 def earlier_files(out: Path) -> set[str]:
-    """What the run in a folder wrote below it, going by its journal and, of inputs that failed in part, by its rows."""
-    written = {path for entry in _read(out)[1].values() for path in entry.files}
-    try:
-        rows = json.loads((out / "results.json").read_bytes())["slices"]
-        return written | {row[kind] for row in rows for kind in ("mask", "overlay") if row[kind]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return written
+    """What the run in a folder wrote below it, also for inputs that it never ended."""
+    lines = _lines(out)[1]
+    begun = {line[BEGUN] for line in lines if BEGUN in line}
+    return begun | {path for entry in _entries(lines).values() for path in entry.files}
 
 
-def _read(out: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
-    """What the run depended on, and its entries by name; nothing where there is no journal."""
+def _lines(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the run depended on, and all lines after; nothing where there is no journal."""
     try:
         first, *lines = (out / JOURNAL).read_bytes().split(b"\n")
     except OSError:
-        return {}, {}
-    entries = [entry for line in lines if (content := _parsed(line)) and (entry := _entry(content))]
-    return _parsed(first) or {}, {entry.name: entry for entry in entries}
+        return {}, []
+    return _parsed(first), [content for line in lines if (content := _parsed(line))]
+
+
+def _entries(lines: Iterable[dict[str, Any]]) -> dict[str, Entry]:
+    """By name."""
+    return {entry.name: entry for line in lines if (entry := _entry(line))}
 
 
 def _line(entry: Entry) -> str:
     return json.dumps(asdict(entry))
 
 
-def _parsed(line: bytes) -> Any:
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Nothing for a line that holds none."""
     try:
-        return json.loads(line)
+        content = json.loads(line)
     except ValueError:
-        return None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _entry(content: dict[str, Any]) -> Entry | None:

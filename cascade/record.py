@@ -95,14 +95,15 @@ class Recorder:
     def found(self, work: Work, index: int, slice_: Slice, found: Prediction) -> None:
         """One slice went through the models."""
         row = self._row(work, index, slice_, found)
+        mask: NDArray[np.bool_] | None = found.mask
         try:
             # Of a volume only what shows a tumor: a head has hundreds of slices, and most show none.
             if self._folder.overlays and (found.label or work.source.count == 1):
                 path = self._folder.overlay(work.source.name, work.number(index))
                 row = replace(row, overlay=self._write(work, path, overlay_png(slice_, found)))
         except CascadeError as error:
-            row = self.refused(row.name, error, row.index)
-        self._add(work, index, row, found.mask)
+            row, mask = self.refused(row.name, error, row.index), None
+        self._add(work, index, row, mask)
 
     def not_found(self, work: Work, index: int, why: CascadeError) -> None:
         """One slice never reached the models: it cannot be read, or holds nothing."""
@@ -115,10 +116,10 @@ class Recorder:
     def save(self, *, complete: bool) -> None:
         """Replaces results.csv and results.json by what is done."""
         with self._lock:
-            self._folder.save(self.rows, complete=complete)
+            self._saved = time.monotonic()
             if self._journal:
                 self._journal.save()
-            self._saved = time.monotonic()
+            self._folder.save(self.rows, complete=complete)
 
     def seconds_since_saved(self) -> float:
         return time.monotonic() - self._saved
@@ -197,6 +198,8 @@ class Recorder:
             owner = self._owners.setdefault(self._place(below), work.source.name)
         if owner != work.source.name:
             raise CascadeError(f"{path}: is where the results of {owner} go", fix="give the two in runs of their own")
+        if self._journal:
+            self._journal.begin(below)
         write_atomically(path, content, durable=False)
         with work.lock:
             work.files[below] = sha256_of_bytes(content)

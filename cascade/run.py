@@ -138,6 +138,7 @@ def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Sou
     Raises CascadeError where it did more than is given now: its results would go. Those of files that are gone go.
     """
     of_name = {source.name: source for source in sources}
+    called = {inputs.path(name): name for name in inputs.names}
     for name in sorted({name for entry in done.values() for name in entry.read} - set(inputs.names)):
         if inputs.is_left_out(name):
             raise CascadeError(
@@ -146,8 +147,11 @@ def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Sou
             )
 
     def stands(entry: Entry) -> bool:
+        files = of_name[entry.name].files
+        if entry.read != tuple(called[path] for path in files):  # its rows name them
+            return False
         try:
-            return entry.sha256 == content_sha256(of_name[entry.name].files) and entry.stands(out)
+            return entry.sha256 == content_sha256(files) and entry.stands(out)
         except CascadeError:
             return False  # whoever reads it will say why
 

@@ -256,6 +256,21 @@ def test_no_two_slices_share_a_name_whatever_is_given(scans, tmp_path):
     assert inputs.path("a/x.zip/y.zip/a.png").read_bytes() == b"deep in a zip"
 
 
+def test_a_path_through_dots_or_a_link_goes_by_the_name_of_the_file_that_it_leads_to(scans, tmp_path, monkeypatch):
+    """A broken zip went by the path as given, and --resume said that it was not given."""
+    (scans / "link").symlink_to(scans / "b")
+    monkeypatch.chdir(scans / "b")
+    pack(scans / "b" / "x.zip", ("../out.png", b""), ("z.png", b""))
+    for given in ("../b", "../link"):
+        inputs = find_slices([Path("../a.png"), Path(given, "x.zip")], unpack_into=tmp_path / given[3:])
+        assert inputs.names == ["a.png", "b/x.zip/z.png"]
+        assert [inputs.name(path) for path in inputs.problems] == ["b/x.zip/../out.png"]
+        assert inputs.name(f"{given}/gone.zip") == "b/gone.zip"
+    (scans / "linked.zip").symlink_to(scans / "b" / "x.zip")
+    inputs = find_slices([scans / "linked.zip"], unpack_into=tmp_path / "linked")
+    assert [inputs.name(path) for path in inputs.problems] == ["linked.zip/../out.png"]
+
+
 def test_two_links_to_one_zip_are_two_zips(scans, tmp_path):
     path = pack(tmp_path / "elsewhere" / "x.zip", ("a.png", b"1"))
     for name in ("1.zip", "2.zip"):

@@ -14,6 +14,7 @@ from dicom_files import series as dicom_series
 from PIL import Image
 from stub_cascade import MODELS, BrightIsTumor, cascade_of, rows_of
 
+import cascade.record
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 from cascade.run import RunOptions, predict_paths
@@ -156,6 +157,68 @@ def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled
     assert Image.open(out / "masks/2.png").size == (48, 48)
 
 
+def test_a_series_whose_files_were_renamed_is_done_again_for_its_rows_name_them(scans, out):
+    for number, path in enumerate(dicom_series(scans)):
+        path.rename(scans / f"old{number}.dcm")
+    predict_paths(cascade_of(), [scans], out)
+    for path in scans.glob("old*"):
+        path.rename(scans / f"new{path.name[3:]}")
+    predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+    assert {row["file"] for row in rows_of(out)} == {path.name for path in scans.iterdir()}
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_overlays_of_a_volume_that_was_not_ended_go(scans, out, how):
+    """They stayed beside rows that say no_tumor: neither journal nor rows knew of a volume that was cut short."""
+    array = np.zeros((32, 32, 6), dtype=np.float32) + np.arange(32)[:, None, None]
+    array[4:10, 8:20] = 320
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "head.nii.gz")
+
+    class Dies(Counting):
+        def run(self, slice):
+            if self.slices == 4:
+                raise ZeroDivisionError
+            return super().run(slice)
+
+    with pytest.raises(ZeroDivisionError):
+        predict_paths(cascade_of(Dies()), [scans], out, RunOptions(batch_size=1))
+    assert list(out.glob("overlays/head.nii.gz/*.png"))
+    array[:] = np.arange(32)[:, None, None]
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "head.nii.gz")
+    predict_paths(cascade_of(), [scans], out, RunOptions(**{how: True}))
+    assert {row["status"] for row in rows_of(out)} == {"no_tumor"}
+    assert not list(out.glob("overlays/**/*.png"))
+
+
+def test_series_of_two_zips_and_a_folder_keep_names_of_their_own(scans, out):
+    """Each place gave out its names alone: of two series-003 one mask took the other's place."""
+    for number, path in enumerate(dicom_series(scans, SeriesInstanceUID="1.2.3.5")):
+        with zipfile.ZipFile(scans / f"part{number % 2}.zip", "a") as archive:
+            archive.write(path, path.name)
+        path.unlink()
+    loose = dicom_series(scans)
+    for path in loose[4:]:
+        path.unlink()
+    predict_paths(cascade_of(), [scans], out)
+    rows = [row["input"] for row in rows_of(out)]
+    assert (rows.count("series-003"), rows.count("series-003-2"), len(rows)) == (4, 6, 10)
+    assert len(list((out / "masks").glob("series-003*.seg.dcm"))) == 2
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 10
+
+
+def test_a_slice_whose_overlay_cannot_be_written_is_not_in_the_mask(scans, out, monkeypatch):
+    """The other slices' notes say that the mask shows no tumor in it."""
+
+    def no_space(slice_, found):
+        raise CascadeError("the disk is full", fix="free space")
+
+    monkeypatch.setattr(cascade.record, "overlay_png", no_space)
+    save_volume(scans / "head.nii.gz")
+    run = predict_paths(cascade_of(), [scans], out)
+    assert [row.name for row in run.failed] == ["head.nii.gz/1"]
+    assert not nibabel.load(out / "masks" / "head.nii.gz").get_fdata().any()
+
+
 def test_what_fails_or_shows_no_tumor_any_more_leaves_no_results_of_before(scans, out):
     save(scans / "a.png")
     save_volume(scans / "head.nii.gz")
@@ -187,14 +250,14 @@ def test_a_run_is_not_gone_on_with_as_another_one(scans, out):
     predict_paths(cascade_of(), [scans], out)
     before = what_stays(out)
     other = cascade_of(models={**MODELS, "segmenter": "other"})
-    for cascade, path, options, said in (
+    for loaded, path, options, said in (
         (other, scans, RunOptions(resume=True), "models was"),
         (cascade_of(), scans, RunOptions(resume=True, overlays=False), "overlays was True, is False"),
         (cascade_of(), scans / "one", RunOptions(resume=True), "folder of inputs was"),
         (cascade_of(), scans, RunOptions(resume=True, exclude=("b.png",)), r"b\.png, which is not given now"),
     ):
         with pytest.raises(CascadeError, match=said) as raised:
-            predict_paths(cascade, [path], out, options)
+            predict_paths(loaded, [path], out, options)
         assert "--overwrite" in raised.value.fix
         assert what_stays(out) == before
     assert predict_paths(other, [scans], out, RunOptions(overwrite=True)).resumed == 0

@@ -9,7 +9,7 @@ import os
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +43,12 @@ PIXEL_TAGS = (
 
 
 def open_dicom(
-    paths: Sequence[Path], root: Path, *, keep_identifiers: bool = False
+    paths: Sequence[Path], root: Path, *, taken: Iterable[str] = (), keep_identifiers: bool = False
 ) -> tuple[list[Source], dict[Path, CascadeError]]:
     """Files → series, sorted by name; and by path, what cannot be done. Reads headers only.
 
-    root  a folder that holds all the files.
+    root   a folder that holds all the files.
+    taken  names that other sources have.
 
     A series of several files is named by the folder that holds them, below `root`, and its number; a file on its own by
     its path. Slices of one series that differ in orientation or size become a source each, and so do slices that the
@@ -71,7 +72,7 @@ def open_dicom(
         others = f" (and {len(alike) - 1:,} more like it in its folder)" if len(alike) > 1 else ""
         problems[path] = CascadeError(f"{path}{what}{others}", fix=first.fix)
     sources: list[Source] = []
-    names: set[str] = set()
+    names = set(taken)
     for stack in sorted(_stacks(list(headers.values())), key=lambda stack: len(stack) > 1):  # paths keep their names
         try:
             sources.append(DicomSource(_free(_name(stack, root.absolute()), names), stack))

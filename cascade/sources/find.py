@@ -30,9 +30,10 @@ def open_sources(
     if names := inputs.of_kind("dicom"):
         from cascade.sources.dicom import open_dicom
 
-        for root in sorted({inputs.root(name) for name in names}):
+        for root in dict.fromkeys((inputs.folder, inputs.unpacked)):
             paths = {inputs.path(name): name for name in names if inputs.root(name) == root}
-            series, refused = open_dicom(list(paths), root, keep_identifiers=keep_identifiers)
+            taken = [source.name for source in found]
+            series, refused = open_dicom(list(paths), root, taken=taken, keep_identifiers=keep_identifiers)
             found += series
             problems |= {paths[path]: error for path, error in refused.items()}
     return sorted(found, key=lambda source: source.name), problems
