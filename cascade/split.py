@@ -64,9 +64,10 @@ def assign_parts(records: list[Record], seed: int) -> list[str]:
             counts.keys() - part_of.keys(), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
         )
         total = sum(counts.values())
-        for part, share in SHARES.items():
+        for others, (part, share) in zip((2, 1), SHARES.items(), strict=True):
+            kept = max(1, min(others, len(counts) - 1))  # for the parts that come after
             taken = sum(count for name, count in counts.items() if part_of.get(name) == part)
-            while len(waiting) > 1 and taken < share * total:
+            while len(waiting) > kept and taken < share * total:
                 name = waiting.pop()
                 part_of[name] = part
                 taken += counts[name]

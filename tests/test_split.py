@@ -115,6 +115,14 @@ def test_few_people_train_first_then_test_then_validate():
     assert assign_parts([], seed=0) == []
 
 
+@pytest.mark.parametrize("counts", [(3, 22, 5), (1, 40, 1), (9, 1, 1), (2, 2, 30)])
+def test_three_people_of_a_class_fill_all_parts_however_unlike_their_shares_are(counts):
+    """Test took the person whom validation needed, and thresholds were set without the class."""
+    for seed in range(10):
+        records = records_of(*((f"p{number}", "glioma", count) for number, count in enumerate(counts)))
+        assert set(parts_by_patient(records, seed=seed).values()) == set(PARTS)
+
+
 def test_a_class_may_be_missing():
     records = records_of(*((f"p{number}", "pituitary tumor", 4) for number in range(20)))
     assert Counter(assign_parts(records, seed=0)) == {"train": 56, "validation": 12, "test": 12}
