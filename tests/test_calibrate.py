@@ -37,16 +37,25 @@ def test_as_many_are_trusted_as_98_percent_of_are_right():
 
 
 def test_where_no_class_can_be_trusted_none_is():
-    assert uncertain_below(torch.tensor([0.9, 0.8]), torch.tensor([False, True])) == 1.0
+    assert uncertain_below(torch.tensor([0.9, 0.8]), torch.tensor([False, True])) > 1.0
+    assert uncertain_below(torch.tensor([1.0, 0.9]), torch.tensor([False, True])) > 1.0
 
 
 def test_199_of_200_tumors_reach_the_threshold_of_presence():
     tumor = torch.linspace(-2.0, 17.9, 200)  # 200 of them: the least likely is given up
     threshold, told = presence_threshold(tumor.flip(0), torch.tensor([-5.0, -2.1, -1.7, 3.0]))
-    assert threshold == pytest.approx(torch.tensor(-1.9).sigmoid().item(), rel=1e-4)
+    assert threshold == pytest.approx(torch.tensor(-1.95).sigmoid().item(), rel=1e-4)
     assert told["tumors_kept"] == pytest.approx(0.995)
     assert told["false_alarms"] == 0.5
     assert told["false_alarms_at_half"] == 0.25
+
+
+def test_the_threshold_of_presence_lies_between_tumors_not_on_one():
+    """On one, the exported graph's rounding lost that tumor; far below it, all would be let through."""
+    assert presence_threshold(torch.full((5,), 2.0), torch.zeros(1))[0] == pytest.approx(torch.tensor(1.5).sigmoid())
+    assert presence_threshold(torch.tensor([-torch.inf, *[2.0] * 399]), torch.zeros(1))[0] == pytest.approx(
+        torch.tensor(1.5).sigmoid()
+    )
 
 
 def test_a_threshold_of_presence_is_never_one_that_nothing_or_all_would_reach():

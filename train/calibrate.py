@@ -1,5 +1,6 @@
 """What the models' numbers mean, set by slices that they were not trained on: no tumor, and how sure a class is."""
 
+import math
 from typing import Any
 
 import torch
@@ -18,15 +19,19 @@ TUMORS_KEPT = 0.995
 def presence_threshold(tumor: Tensor, tumor_free: Tensor) -> tuple[float, dict[str, Any]]:
     """Logits of a tumor's presence, (N,) of slices with one and (M,) without → the threshold for there to be one.
 
-    The probability that TUMORS_KEPT of the tumors reach, and what models.json says of it.
+    The probability that TUMORS_KEPT of the tumors reach, and what models.json says of it. It lies halfway to the next
+    tumor below, since on the exported graph a logit comes out a little different.
     """
-    least = tumor.sort().values[int(len(tumor) * (1 - TUMORS_KEPT))]
-    return float(least.sigmoid().clamp(1e-6, 1 - 1e-6)), {
+    ordered = tumor.sort().values
+    least = ordered[int(len(tumor) * (1 - TUMORS_KEPT))]
+    below = ordered[ordered < least]
+    threshold = (least + below[-1].clamp(min=least - 1)) / 2 if len(below) else least - 0.5
+    return float(threshold.sigmoid().clamp(1e-6, 1 - 1e-6)), {
         "slices": len(tumor),
         "tumor_free_slices": len(tumor_free),
-        "presence_threshold": float(least.sigmoid()),
-        "tumors_kept": float((tumor >= least).float().mean()),
-        "false_alarms": float((tumor_free >= least).float().mean()),
+        "presence_threshold": float(threshold.sigmoid()),
+        "tumors_kept": float((tumor >= threshold).float().mean()),
+        "false_alarms": float((tumor_free >= threshold).float().mean()),
         "false_alarms_at_half": float((tumor_free >= 0).float().mean()),
     }
 
@@ -68,9 +73,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def uncertain_below(confidence: Tensor, right: Tensor) -> float:
-    """(N,) twice → the least confidence from which on TRUSTED_ACCURACY of the classes are right; 1 where none does."""
+    """(N,) twice → the least confidence from which on TRUSTED_ACCURACY of the classes are right; above 1 for none."""
     falling, order = confidence.sort(descending=True)
     accuracy = right[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
     last_of_its_value = falling != torch.cat([falling[1:], falling.new_full((1,), -1.0)])
     enough = torch.nonzero((accuracy >= TRUSTED_ACCURACY) & last_of_its_value)
-    return float(falling[enough[-1]]) if len(enough) else 1.0
+    return float(falling[enough[-1]]) if len(enough) else math.nextafter(1, 2)

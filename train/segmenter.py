@@ -23,7 +23,7 @@ from cascade.contract import THRESHOLD
 from cascade.split import read_split
 from train.dataset import SegmenterData, SliceStore, read_healthy, sha256_of_tensor, tumor_free_copies
 from train.fit import FitSettings, begin, fit, loader
-from train.region import limited, normalise
+from train.region import enlarge, limited, normalise
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
 STOCHASTIC_DEPTH = 0.1
@@ -156,8 +156,16 @@ def has_tumor(masks: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def presence_logits(network: nn.Module, slices: Tensor) -> Tensor:
-    """(N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) → (N,) of a tumor being on the slice."""
-    return torch.cat([network(normalise(piece.float()))[1][:, 0] for piece in slices.split(16)])
+    """(N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) → (N,) of a tumor being on the slice.
+
+    Minus infinity where no pixel is a tumor's: the exported graph then finds none, whatever its threshold of presence.
+    """
+    told = []
+    for piece in slices.split(16):
+        logits, presence = network(normalise(piece.float()))
+        seen = enlarge(logits).sigmoid().amax((1, 2, 3)) >= THRESHOLD
+        told.append(torch.where(seen, presence[:, 0], -torch.inf))
+    return torch.cat(told)
 
 
 def train_segmenter(

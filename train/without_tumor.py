@@ -3,9 +3,9 @@
     python -m train.without_tumor figshare/ tumor_free/ --split figshare/split.json --part test
     cascade evaluate figshare/ --split figshare/split.json --tumor-free tumor_free/
 
-They are made as training makes its own (train/tumor_free.py), at SEGMENTER_SIZE, always the same ones, from the people
-of the part alone, in a folder for each class. Some keep a trace of the tumor that its outline left out: oedema, a
-shifted ventricle, a scar.
+They are made as training makes its own (train/tumor_free.py), always the same ones, from the people of the part alone,
+in a folder for each class. Each pixel of SEGMENTER_SIZE is written several times, so that the segmenter sees just that
+and nothing smoothed. Some keep a trace of the tumor that its outline left out: oedema, a shifted ventricle, a scar.
 """
 
 import argparse
@@ -14,9 +14,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cascade.contract import SLICE_SIZE
 from cascade.split import PARTS, read_split
 from train.dataset import SegmenterData, SliceStore, tumor_free_copies
 from train.pictures import problems_told, write_png
+from train.region import SEGMENTER_SIZE
+
+EACH_PIXEL = np.ones((SLICE_SIZE // SEGMENTER_SIZE,) * 2, np.uint8)
+"""Of the segmenter, in pixels of a slice."""
 
 
 def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
@@ -28,7 +33,10 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
     store = SliceStore(folder, items, f"reading {part}")
     copies = tumor_free_copies(SegmenterData(store), store.people).tensors[0]
     for item, copy in zip(items, copies, strict=True):
-        picture = Image.fromarray((copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8))
+        pixels = (copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8)
+        picture = Image.fromarray(
+            pixels.repeat(SLICE_SIZE // SEGMENTER_SIZE, 0).repeat(SLICE_SIZE // SEGMENTER_SIZE, 1)
+        )
         write_png(out / item.label / f"{item.path}.png", picture)
     return len(items)
 
