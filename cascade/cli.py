@@ -175,6 +175,7 @@ def data_split(
 
 def _split_table(split: "Split", path: Path) -> Table:
     """Slices of each part and class, and how many patients they are from."""
+    from cascade.figshare import person
     from cascade.split import PARTS
 
     table = Table("part", title=str(path), title_justify="left")
@@ -183,6 +184,6 @@ def _split_table(split: "Split", path: Path) -> Table:
     for part in PARTS:
         slices = split.part(part)
         labels = Counter(item.label for item in slices)
-        patients = {item.patient for item in slices}
+        patients = {person(item.patient) for item in slices}
         table.add_row(part, *(f"{labels[name]:,}" for name in CLASS_NAMES), f"{len(slices):,}", f"{len(patients):,}")
     return table

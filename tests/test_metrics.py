@@ -225,6 +225,7 @@ def test_every_patient_counts_alike_whatever_number_of_slices_there_are():
 
 def test_a_patient_weighs_by_their_slices():
     bootstrap = PatientBootstrap(["a", "b", "b", "b"])
+    assert bootstrap.mean_interval(np.array([np.nan, 0.0, 0.5, 1.0])) is None  # of b alone
     low, high = bootstrap.mean_interval(np.array([1.0, 0.0, 0.0, 1.0]))
     assert (low, high) == pytest.approx((1 / 3, 1.0))  # b twice, or a twice, in a quarter of the resamples each
     draws = bootstrap.resampled(bootstrap.by_patient(np.ones(4)))

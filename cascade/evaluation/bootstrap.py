@@ -55,6 +55,8 @@ class PatientBootstrap:
         return self._interval_of_share(np.nan_to_num(values), np.isfinite(values).astype(np.float64))
 
     def _interval_of_share(self, sums: DoubleArray, counts: DoubleArray) -> list[float] | None:
+        if np.count_nonzero(counts) < 2:
+            return None
         return self.interval(_share(self.resampled(sums), self.resampled(counts)))
 
     def interval(self, statistics: DoubleArray) -> list[float] | None:

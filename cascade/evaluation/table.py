@@ -99,9 +99,10 @@ def _footnote(metrics: dict[str, Any]) -> str:
     if metrics["presence"]:
         lines += _presence(metrics["presence"])
     if not metrics["models_trained_on_this_split"]:
+        why = "no split was given" if metrics["split_sha256"] is None else "their records name another split"
         lines.append(
-            "The models may have been trained on these very patients, for all that is known here: their records name "
-            "another split. Only of people in no training do these figures tell anything."
+            f"The models may have been trained on these very patients, for all that is known here: {why}. "
+            "Only of people in no training do these figures tell anything."
         )
     return "\n".join(lines)
 
