@@ -30,7 +30,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, show_default=False)]
 TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0, show_default=False)]
-START = "Start from `imagenet`, `none`, a file of weights or an exported .onnx."
+START = "Start from `imagenet`, `none`, a file of weights or an exported .onnx, which must not know your test people."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
 Healthy = Annotated[
     Path | None, typer.Option("--healthy", help="Folder of slices of healthy heads.", show_default=False)

@@ -86,8 +86,7 @@ def evaluate(
         "cascade": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "models": {name: graph.sha256 for name, graph in graphs.items()},
-        "models_trained_on_this_split": split_sha256 is not None
-        and all(graph.record.get("settings", {}).get("split_sha256") == split_sha256 for graph in graphs.values()),
+        "models_trained_on_this_split": all(graph.splits == {split_sha256} for graph in graphs.values()),
         "backend": cascade.description,
         "part": part if split_file else "all",
         "split_sha256": split_sha256,

@@ -27,6 +27,17 @@ class Graph:
         """Of the classifier: a class stated with less probability than this is not to be relied on; 0 if unknown."""
         return float(self.record.get("calibration", {}).get("uncertain_below", 0.0))
 
+    @property
+    def splits(self) -> set[str]:
+        """sha256 of each split whose training part its weights learned from, as far as runs and their starts told."""
+        runs = [self.record, *self.record.get("mean_with", [])]
+        return {sha256 for run in runs for sha256 in splits_of(run.get("settings", {}))}
+
+
+def splits_of(settings: dict[str, Any]) -> set[str]:
+    """Of a run: sha256 of its split, and of those whose training part was learned by what it started from."""
+    return {sha256 for sha256 in (settings.get("split_sha256"), *settings.get("other_splits", ())) if sha256}
+
 
 def find_graph(name: str, folder: Path = SHIPPED) -> Graph:
     """The graph `segmenter` or `classifier` of a models folder, its bytes checked against models.json.

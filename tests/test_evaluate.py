@@ -340,6 +340,21 @@ def test_only_the_part_that_is_asked_for_is_evaluated(run, split, tmp_path):
     assert (metrics["part"], metrics["split_sha256"]) == ("test", content.sha256)
 
 
+@pytest.mark.parametrize(("other", "vouched"), [({}, True), ({"other_splits": ["another"]}, False)])
+def test_only_models_that_learned_from_no_other_split_are_vouched_for(run, split, models, other, vouched):
+    path, content = split
+    table = models / "models.json"
+    records = json.loads(table.read_text())
+    for record in records.values():
+        record["settings"] = {"split_sha256": content.sha256}
+    records["classifier"]["settings"] |= other
+    table.write_text(json.dumps(records))
+    metrics = run(split_file=path)
+    assert metrics["models_trained_on_this_split"] is vouched
+    assert ("records name another split" in shown(metrics, width=500)) is not vouched
+    assert "no split was given" in shown(run(), width=500)
+
+
 def test_a_file_of_the_part_that_is_missing_or_changed_is_an_error(run, split, folder):
     path, content = split
     name = content.part("test")[0].path

@@ -18,6 +18,7 @@ from cascade.files import sha256_of_bytes
 from train import fit as fit_module
 from train.fit import FitSettings, begin, fit, loader
 from train.history import read_history
+from train.weights import splits_behind
 
 DATA = TensorDataset(torch.ones(8, 1))
 
@@ -197,3 +198,21 @@ def test_the_file_that_a_run_starts_from_is_told_by_its_hash_and_may_be_gone_whe
     start.unlink()
     run(out, [0.1, 0.2, 0.3, 0.4], resume=True, weights=str(start))
     assert json.loads((out / "settings.json").read_text())["weights_sha256"] == sha256_of_bytes(b"weights")
+
+
+def test_a_run_tells_of_other_splits_that_what_it_starts_from_learned_from(tmp_path):
+    """A graph of another split may know the test part's people, and the export vouched for it all the same."""
+    first, graph = tmp_path / "first", tmp_path / "models" / "segmenter.onnx"
+    first.mkdir()
+    (first / "settings.json").write_text(json.dumps({"split_sha256": "mine", "other_splits": ["older"]}))
+    (first / "best.ckpt").write_bytes(b"weights")
+    graph.parent.mkdir()
+    graph.write_bytes(b"graph")
+    entry = {"sha256": sha256_of_bytes(b"graph"), "mean_with": [{"settings": {"split_sha256": "other"}}]}
+    (graph.parent / "models.json").write_text(json.dumps({"segmenter": entry}))
+    chosen = settings(weights=str(first / "best.ckpt"))
+    begin(chosen, tmp_path / "run", {"split_sha256": "mine"}, built_on=[graph], resume=False)
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["other_splits"] == ["older", "other"]
+    assert splits_behind(tmp_path / "run" / "best.ckpt") == {"mine", "older", "other"}
+    graph.write_bytes(b"another graph, of which nothing is known")
+    assert splits_behind(graph) == set()

@@ -202,7 +202,8 @@ def train_classifier(
     """
     split = read_split(split_file)
     segmenter = find_graph(SEGMENTER, models)
-    begin(settings, out, {"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256}, resume=resume)
+    inputs = {"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256}
+    begin(settings, out, inputs, built_on=[segmenter.path], resume=resume)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())

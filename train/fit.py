@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 from train.history import History
+from train.weights import splits_behind
 
 
 @dataclass(frozen=True)
@@ -74,19 +76,22 @@ def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataL
     )
 
 
-def begin(settings: FitSettings, out: Path, inputs: dict[str, str], *, resume: bool) -> None:
+def begin(
+    settings: FitSettings, out: Path, inputs: dict[str, str], *, built_on: Sequence[Path] = (), resume: bool
+) -> None:
     """Makes `out` a run's folder, or sees that it is this run's, and seeds all random numbers.
 
     To be called before the network is built, whose weights are drawn. A resumed run draws other numbers than the
     epochs that are behind it.
 
-    inputs  hashes of what it trains on; saved with the settings and the hash of a file of weights that it starts from,
-            and a run is resumed only with the same.
+    inputs    hashes of what it trains on, its split among them; saved with the settings, the hash of a file of weights
+              that it starts from, and the `other_splits` that this learned from. A run is resumed only with the same.
+    built_on  files of weights that it starts from besides the one that the settings name.
 
     Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
     """
     gc.collect()  # An earlier training's data: Lightning's objects name each other, so gigabytes stay until then.
-    recorded = {**asdict(settings), **inputs, **_start(settings.weights, out, resume=resume)}
+    recorded = {**asdict(settings), **inputs, **_start(settings.weights, built_on, inputs, out, resume=resume)}
     check_folder(out, recorded, resume=resume)
     write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
     quieten()
@@ -94,12 +99,17 @@ def begin(settings: FitSettings, out: Path, inputs: dict[str, str], *, resume: b
     lightning.seed_everything(int(seed.item()), workers=True, verbose=False)
 
 
-def _start(weights: str, out: Path, *, resume: bool) -> dict[str, str]:
-    """The hash of the file that a run starts from, where it is one; a resumed run's may be gone by now."""
+def _start(
+    weights: str, built_on: Sequence[Path], inputs: dict[str, str], out: Path, *, resume: bool
+) -> dict[str, Any]:
+    """What is to be known of the files that a run starts from; a resumed run's may be gone by now."""
     if resume and (out / "settings.json").exists():
         begun = json.loads((out / "settings.json").read_text())
-        return {name: begun[name] for name in ("weights_sha256",) if name in begun}
-    return {"weights_sha256": sha256_of(Path(weights))} if Path(weights).is_file() else {}
+        return {name: begun[name] for name in ("weights_sha256", "other_splits") if name in begun}
+    splits = {sha256 for file in (Path(weights), *built_on) for sha256 in splits_behind(file)}
+    others = sorted(splits - {inputs.get("split_sha256")})
+    told: dict[str, Any] = {"other_splits": others} if others else {}
+    return told | ({"weights_sha256": sha256_of(Path(weights))} if Path(weights).is_file() else {})
 
 
 def epochs_done(out: Path) -> int:

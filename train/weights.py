@@ -1,5 +1,6 @@
 """Where a network starts from: ImageNet, a file, an exported graph, or nothing."""
 
+import json
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 
 from cascade.errors import CascadeError
+from cascade.files import sha256_of
+from cascade.graphs import Graph, splits_of
 
 BATCH_NORM_EPSILON = 1e-3, 1e-5
 """Of the networks the Lite0 weights were trained with (TensorFlow), and of ours (PyTorch)."""
@@ -81,6 +84,21 @@ def load_file(path: Path) -> dict[str, Tensor]:
             if name.startswith("network.")
         }
     return dict(content)
+
+
+def splits_behind(file: Path) -> set[str]:
+    """sha256 of each split whose training part the weights in a file learned from.
+
+    Going by what lies beside it, a graph's models.json or a run's settings.json; of others' weights none is known.
+    """
+    try:
+        if file.suffix == GRAPH:
+            sha256 = sha256_of(file)
+            records = json.loads((file.parent / "models.json").read_text()).values()
+            return next((Graph(file, sha256, record).splits for record in records if record["sha256"] == sha256), set())
+        return splits_of(json.loads((file.parent / "settings.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
 
 def mean_weights(files: list[Path]) -> dict[str, Tensor]:
