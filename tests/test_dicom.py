@@ -150,8 +150,8 @@ def test_a_series_that_shows_each_place_twice_is_refused_with_what_differs(tmp_p
         paths.append(write(tmp_path / "scan" / f"second{n}", dataset))
     sources, problems = open_dicom(paths, tmp_path)
     assert sources == []
-    (error,) = problems.values()
-    assert "shows places more than once" in error.problem
+    ((path, error),) = problems.items()
+    assert error.problem.startswith(f"{path}: its series shows places more than once")  # the row bears that name too
     assert keyword in error.problem
 
 

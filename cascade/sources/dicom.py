@@ -77,7 +77,7 @@ def open_dicom(
         try:
             sources.append(DicomSource(_free(_name(stack, root.absolute()), names), stack))
         except CascadeError as error:
-            problems[stack[0].path] = error
+            problems[min(header.path for header in stack)] = error
         else:
             names.add(sources[-1].name)
     return sorted(sources, key=lambda source: source.name), problems
@@ -144,7 +144,7 @@ class DicomSource:
             self._held = None
 
     def _check(self) -> None:
-        first = self._slices[0][0]
+        first = min(self._headers, key=lambda header: header.path)  # which the results name
         if not self._is_placed and len(self._slices) > 1:
             raise CascadeError(
                 f"{first.path}: its header does not place its frames in the patient", fix="export it as enhanced MR"
