@@ -64,8 +64,8 @@ def assign_parts(records: list[Record], seed: int) -> list[str]:
             counts.keys() - part_of.keys(), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
         )
         total = sum(counts.values())
-        for others, (part, share) in zip((2, 1), SHARES.items(), strict=True):
-            kept = max(1, min(others, len(counts) - 1))  # for the parts that come after
+        for parts_to_come, (part, share) in zip((2, 1), SHARES.items(), strict=True):
+            kept = max(1, min(parts_to_come, len(counts) - 1))
             taken = sum(count for name, count in counts.items() if part_of.get(name) == part)
             while len(waiting) > kept and taken < share * total:
                 name = waiting.pop()

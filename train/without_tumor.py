@@ -21,7 +21,7 @@ from train.pictures import problems_told, write_png
 from train.region import SEGMENTER_SIZE
 
 EACH_PIXEL = np.ones((SLICE_SIZE // SEGMENTER_SIZE,) * 2, np.uint8)
-"""Of the segmenter, in pixels of a slice."""
+"""The pixels of a slice that are one of the segmenter's."""
 
 
 def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
@@ -34,10 +34,7 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
     copies = tumor_free_copies(SegmenterData(store), store.people).tensors[0]
     for item, copy in zip(items, copies, strict=True):
         pixels = (copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8)
-        picture = Image.fromarray(
-            pixels.repeat(SLICE_SIZE // SEGMENTER_SIZE, 0).repeat(SLICE_SIZE // SEGMENTER_SIZE, 1)
-        )
-        write_png(out / item.label / f"{item.path}.png", picture)
+        write_png(out / item.label / f"{item.path}.png", Image.fromarray(np.kron(pixels, EACH_PIXEL)))
     return len(items)
 
 
