@@ -106,10 +106,11 @@ def _start(
     if resume and (out / "settings.json").exists():
         begun = json.loads((out / "settings.json").read_text())
         return {name: begun[name] for name in ("weights_sha256", "other_splits") if name in begun}
-    splits = {sha256 for file in (Path(weights), *built_on) for sha256 in splits_behind(file)}
+    file = Path(weights) if Path(weights).is_file() else None
+    splits = {sha256 for path in (file, *built_on) if path for sha256 in splits_behind(path)}
     others = sorted(splits - {inputs.get("split_sha256")})
-    told: dict[str, Any] = {"other_splits": others} if others else {}
-    return told | ({"weights_sha256": sha256_of(Path(weights))} if Path(weights).is_file() else {})
+    told: dict[str, Any] = {"weights_sha256": sha256_of(file)} if file else {}
+    return told | ({"other_splits": others} if others else {})
 
 
 def epochs_done(out: Path) -> int:
