@@ -246,6 +246,7 @@ def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, t
         env=os.environ | {"TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(pressed, signal.SIG_DFL),  # what a shell runs in the background ignores Ctrl-C
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "masks").exists() and time.monotonic() < deadline:
