@@ -50,9 +50,9 @@ class Split:
 def assign_parts(records: list[Record], seed: int) -> list[str]:
     """A part for each record: by person, stratified by class, SHARES of each class's slices (the rest trains).
 
-    The last person of a class trains: of two, one trains and one tests. A person with slices of two classes goes
-    where the first of CLASS_NAMES sends them. People are ordered by a hash of seed and id, not by a library's random
-    numbers: those change between versions.
+    The last person of a class trains: of two, one trains and one tests, and of more, some are in each part. A person
+    with slices of two classes goes where the first of CLASS_NAMES sends them. People are ordered by a hash of seed and
+    id, not by a library's random numbers: those change between versions.
     """
     part_of: dict[str, str] = {}
     for label in CLASS_NAMES:

@@ -291,6 +291,21 @@ def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
         assert f"{option} " in options
 
 
+def test_a_split_counts_people_not_their_ids(tmp_path, write_mat, capsys):
+    """Of nine people with two ids each, three a class and one of these a part, the table told 18."""
+    random = np.random.default_rng(0)
+    for number in range(18):
+        patient = f"MR{number // 2:06}{'B' * (number % 2)}"
+        write_mat(
+            tmp_path / f"{number}.mat", random.integers(0, 99, (20, 30)), label=number // 2 % 3 + 1, patient=patient
+        )
+    assert run("data", "split", tmp_path) == 0
+    rows = [re.findall(r"[\w.]+", line) for line in capsys.readouterr().err.splitlines()]
+    assert [row for row in rows if row[:1] in (["train"], ["validation"], ["test"])] == [
+        [part, "2", "2", "2", "6", "3"] for part in ("train", "validation", "test")
+    ]
+
+
 def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
     assert run("evaluate", tmp_path) == 1
     assert "give --split FILE or --all" in capsys.readouterr().err

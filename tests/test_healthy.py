@@ -1,10 +1,9 @@
 """A ball of tissue in a volume whose voxels are no cubes, cut into slices."""
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-
-nibabel = pytest.importorskip("nibabel")
 
 from cascade.errors import CascadeError
 from train.healthy import check_names, main, slices_of, write_slices

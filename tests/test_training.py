@@ -35,7 +35,7 @@ from train.classifier import (
     start_weights,
     train_classifier,
 )
-from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
+from train.segmenter import SegmenterSettings, SegmenterTraining, presence_logits, train_segmenter
 from train.without_tumor import write_copies
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
@@ -114,6 +114,34 @@ def test_what_costs_is_a_pixel_that_is_wrong_and_a_presence_that_is():
     # Dice is of the slices with a tumor alone: half of this batch, and all of it is missed there.
     both = training.loss(nothing.repeat(2, 1, 1, 1), torch.cat([yes, no]), torch.cat([tumor, none]))
     assert both == pytest.approx(float(training.loss(nothing, yes, tumor)), abs=0.02)
+
+
+class Says(torch.nn.Module):
+    """The same logits for all pixels of a slice, and of presence, slice after slice; (pixel, presence) of each."""
+
+    def __init__(self, *said):
+        super().__init__()
+        self.said = list(said)
+
+    def forward(self, planes):
+        pixels, presence = torch.tensor([self.said.pop(0) for _ in planes]).T
+        return pixels[:, None, None, None].expand_as(planes), presence[:, None]
+
+
+def test_a_slice_on_which_no_pixel_is_tumor_is_no_false_alarm_whatever_its_presence():
+    """Calibration counted those that the graph never shows."""
+    assert presence_logits(Says((3.0, 5.0), (-0.1, 5.0)), torch.rand(2, 1, 64, 64)).tolist() == [5.0, -torch.inf]
+
+
+def test_the_area_under_the_curve_is_of_all_batches_alike():
+    """Logits that all lay in 0 .. 1 were taken for probabilities, and compared with those of other batches."""
+    training = SegmenterTraining(asdict(SegmenterSettings(weights="none")))
+    training.network = Says((0.0, 0.05), (0.0, 0.04), (0.0, 3.0), (0.0, -2.0))
+    training.log = lambda *_, **__: None
+    masks = torch.stack([torch.ones(1, 64, 64), torch.zeros(1, 64, 64)])
+    for _ in range(2):
+        training.validation_step((torch.rand(2, 1, 64, 64), masks))
+    assert training.auc.compute() == 1
 
 
 def test_slices_without_their_tumor_become_pictures_under_their_names(data, tmp_path):
