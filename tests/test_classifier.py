@@ -15,7 +15,14 @@ from torch.nn import functional as F
 from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from train import classifier
-from train.classifier import ClassifierNetwork, ClassifierSettings, ClassifierTraining, mean_under, start_weights
+from train.classifier import (
+    ClassifierNetwork,
+    ClassifierSettings,
+    ClassifierTraining,
+    mean_under,
+    person_weights,
+    start_weights,
+)
 
 SHIPPED_SEGMENTER = find_graph(SEGMENTER, SHIPPED).path
 
@@ -27,11 +34,11 @@ def other():
     return ClassifierNetwork()
 
 
-def test_the_logits_are_the_mean_of_both_networks(other):
+def test_the_logits_are_the_mean_of_both_networks_the_branch_twice(other):
     network, planes = other.eval(), torch.rand(2, 3, 128, 128)
     with torch.inference_mode():
-        mean = (network.resnet(planes) + network.branch(planes)) / 2
-        assert torch.allclose(network(planes), mean)
+        mean = (network.resnet(planes) + 2 * network.branch(planes)) / 3
+        assert torch.allclose(network(planes), mean, atol=1e-6)
         assert not torch.allclose(network.resnet(planes), network.branch(planes), atol=1e-3)
 
 
@@ -97,6 +104,13 @@ def test_a_segmenter_of_another_kind_is_refused_by_name(tmp_path):
     path = find_graph(SEGMENTER, write_models(tmp_path)).path
     with pytest.raises(CascadeError, match=r"segmenter\.onnx: holds another network's weights"):
         start_weights(ClassifierNetwork(), "none", path)
+
+
+@pytest.mark.parametrize(("by_person", "of_each"), [(0.0, [4.0, 1.0]), (0.5, [2.0, 1.0]), (1.0, [1.0, 1.0])])
+def test_slices_are_drawn_by_slice_by_person_or_between(by_person, of_each):
+    people = torch.tensor([0, 1, 0, 0, 0])
+    weights = person_weights(people, by_person)
+    assert [float(weights[people == person].sum()) for person in (0, 1)] == of_each
 
 
 def test_each_network_has_a_loss_of_its_own(monkeypatch):

@@ -176,6 +176,14 @@ def test_there_are_workers_for_the_cores_that_the_process_may_use(monkeypatch):
     assert loader(DATA, settings(), shuffle=True).num_workers == 2
 
 
+def test_data_are_drawn_as_often_as_their_weights_say():
+    weights = torch.tensor([0.0, 3.0, 1.0] + 5 * [0.0])
+    sampler = loader(DATA, settings(), shuffle=True, weights=weights).sampler
+    drawn = [index for _ in range(100) for index in sampler]
+    assert set(drawn) == {1, 2}
+    assert 0.65 < drawn.count(1) / len(drawn) < 0.85
+
+
 def test_a_run_is_recorded_with_what_it_trains_on(tmp_path):
     begin(settings(), tmp_path, {"split_sha256": "abc"}, resume=False)
     assert json.loads((tmp_path / "settings.json").read_text()) == {**asdict(settings()), "split_sha256": "abc"}

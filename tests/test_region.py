@@ -24,13 +24,13 @@ def mask_of(left, top, right, bottom):
 
 
 def test_the_box_is_a_square_wider_than_the_tumor_by_the_margin():
-    # 100 x 60 pixels around (250, 230): 1.3 x 100 = 130 on each side
-    assert crop_box(mask_of(200, 200, 300, 260)).tolist() == [[185.0, 165.0, 315.0, 295.0]]
+    # 100 x 60 pixels around (250, 230): 1.6 x 100 = 160 on each side
+    assert crop_box(mask_of(200, 200, 300, 260)).tolist() == [[170.0, 150.0, 330.0, 310.0]]
 
 
 def test_a_box_at_the_border_is_moved_into_the_slice_and_keeps_its_size():
     (left, top, right, bottom) = crop_box(mask_of(412, 0, 512, 100))[0].tolist()
-    assert (left, top, right, bottom) == (382.0, 0.0, 512.0, 130.0)
+    assert (left, top, right, bottom) == (352.0, 0.0, 512.0, 160.0)
 
 
 def test_a_mask_over_the_whole_slice_gives_the_whole_slice():
@@ -47,7 +47,7 @@ def test_one_pixel_gets_the_smallest_box():
 def test_an_empty_mask_gives_no_box_and_leaves_the_rest_of_the_batch_alone():
     boxes = crop_box(torch.cat([torch.zeros(1, 1, 512, 512), mask_of(200, 200, 300, 300)]))
     assert boxes[0].tolist() == [0.0, 0.0, 0.0, 0.0]
-    assert boxes[1].tolist() == [185.0, 185.0, 315.0, 315.0]
+    assert boxes[1].tolist() == [170.0, 170.0, 330.0, 330.0]
 
 
 def test_an_empty_mask_still_gives_finite_planes():

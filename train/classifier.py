@@ -24,13 +24,21 @@ from train.region import classifier_planes
 from train.segmenter import segmenter_network
 from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
 
+BRANCH_WEIGHT = 2 / 3
+"""Of the branch's logits in the mean: it is the surer of the two (train/EXPERIMENTS.md)."""
+
 DROPOUT = 0.3
 """Share of the encoder's features that its last layer does without in a training step (Srivastava et al. 2014)."""
 
 
 @dataclass(frozen=True)
 class ClassifierSettings(FitSettings):
-    """label_smoothing: Szegedy et al. 2016."""
+    """What can be set for this training.
+
+    label_smoothing  Szegedy et al. 2016.
+    by_person        0 draws every slice alike, 1 every person, however many slices they have: of
+                     a person who has n, each is drawn n ** -by_person as often.
+    """
 
     epochs: int = 30
     batch_size: int = 32
@@ -39,10 +47,11 @@ class ClassifierSettings(FitSettings):
     patience: int = 20
     weights: str = "imagenet"
     label_smoothing: float = 0.05
+    by_person: float = 0.5
 
 
 class ClassifierNetwork(nn.Module):
-    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the mean of two networks'; 26.5 M parameters.
+    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the weighted mean of two networks'; 26.5 M parameters.
 
     One is torchvision's ResNet-50 (He et al. 2016). The other starts from what the segmenter knows of tumors, costs a
     tenth of its arithmetic, and errs on other slices (train/EXPERIMENTS.md).
@@ -55,7 +64,7 @@ class ClassifierNetwork(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         resnet, branch = self.each(planes)
-        return (resnet + branch) / 2
+        return (1 - BRANCH_WEIGHT) * resnet + BRANCH_WEIGHT * branch
 
     def each(self, planes: Tensor) -> tuple[Tensor, Tensor]:
         """The logits of both, (N, 3) each."""
@@ -169,6 +178,11 @@ def planes_of(slices: Tensor, masks: Tensor) -> Tensor:
     return planes.contiguous(memory_format=torch.channels_last)
 
 
+def person_weights(people: Tensor, by_person: float) -> Tensor:
+    """(S,) whose slice each is → (S,) float64, how often each is drawn (ClassifierSettings.by_person)."""
+    return people.bincount()[people].double() ** -by_person
+
+
 def draw_masks(store: SliceStore, segmenter: Graph) -> Tensor:
     """(S, 1, SLICE_SIZE, SLICE_SIZE) bool: where the exported segmenter sees tumor in each slice of the store."""
     loaded = OnnxRuntimeGraph(segmenter.path)
@@ -215,7 +229,12 @@ def train_classifier(
     }
     fit(
         training,
-        loader(data["train"], settings, shuffle=True),
+        loader(
+            data["train"],
+            settings,
+            shuffle=True,
+            weights=person_weights(stores["train"].people, settings.by_person),
+        ),
         loader(data["validation"], settings, shuffle=False),
         settings,
         out=out,

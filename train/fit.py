@@ -22,8 +22,9 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
@@ -61,14 +62,20 @@ class FitSettings:
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def loader(data: Dataset[Any], settings: FitSettings, *, shuffle: bool) -> DataLoader[Any]:
-    """Workers for all cores that this process may use but one; with one core the training itself reads."""
+def loader(
+    data: Dataset[Any], settings: FitSettings, *, shuffle: bool, weights: Tensor | None = None
+) -> DataLoader[Any]:
+    """Workers for all cores that this process may use but one; with one core the training itself reads.
+
+    weights  (N,) how often each of the data is to be drawn, over the others; None of data that are shuffled alike.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
     workers = min(16, cores - 1)
     return DataLoader(
         data,
         batch_size=settings.batch_size,
-        shuffle=shuffle,
+        shuffle=shuffle and weights is None,
+        sampler=None if weights is None else WeightedRandomSampler(weights.tolist(), len(weights)),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

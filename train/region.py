@@ -18,7 +18,7 @@ SEGMENTER_SIZE = 256
 CROP_SIZE = 128
 """Height and width of the planes that the classifier sees."""
 
-MARGIN = 1.3
+MARGIN = 1.6
 """Side of the crop over the longer side of the tumor: the tissue around a tumor tells its kind too."""
 
 MIN_SIDE = 48.0
