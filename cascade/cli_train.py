@@ -16,10 +16,12 @@ from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from train.classifier import ClassifierSettings
     from train.segmenter import SegmenterSettings
 
-T = TypeVar("T")
+T = TypeVar("T", bound="DataclassInstance")
 
 app = typer.Typer(help="Train the two models and export them.", no_args_is_help=True)
 
@@ -196,7 +198,7 @@ def train_export(
 
 def _settings(kind: type[T], context: typer.Context) -> T:
     """The settings with what was given on the command line under their names; the rest as they are by default."""
-    return _given(kind, {field.name: context.params.get(field.name) for field in fields(kind)})  # type: ignore[arg-type]
+    return _given(kind, {field.name: context.params.get(field.name) for field in fields(kind)})
 
 
 def _both_settings(

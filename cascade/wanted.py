@@ -40,14 +40,18 @@ def kind(path: Path) -> Kind | None:
 def named_kind(name: str) -> Kind | None:
     """What the name alone tells."""
     name = name.lower()
-    suffix = ".nii.gz" if name.endswith(".nii.gz") else os.path.splitext(name)[1]  # noqa: PTH122  names by the 100,000
+    suffix = ".nii.gz" if name.endswith(".nii.gz") else _suffix(name)
     return next((kind for kind, suffixes in SUFFIXES.items() if suffix in suffixes), None)
 
 
 def may_be_dicom(name: str) -> bool:
     """Whether the name tells so little that only the content can say. A DICOMDIR is the index of a disc, no slice."""
-    suffix = os.path.splitext(name)[1]  # noqa: PTH122
+    suffix = _suffix(name)
     return (suffix == "" or suffix[1:].isdigit()) and name.upper() != "DICOMDIR"
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1]  # noqa: PTH122  Path takes three times as long, of names by the 100,000
 
 
 def starts_as_dicom(file: IO[bytes]) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cascade.backends import open_backend
+from cascade.benchmarking.gpu_limit import gpu_limit
 from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
 from cascade.gpu import find_gpu
@@ -133,3 +134,10 @@ def test_an_engine_cut_short_is_refused(engines, tmp_path):
         (tmp_path / path.name).write_bytes(content[: len(content) // 2] if path.suffix == ".engine" else content)
     with pytest.raises(CascadeError, match="is not the file that its sidecar vouches for"):
         open_backend(flavor, engines=tmp_path)
+
+
+def test_a_gpus_limit_is_in_fp16():
+    limit = gpu_limit()
+    assert limit.gflops > 0
+    assert limit.gb_per_second > 0
+    assert limit.what.startswith("FP16")
