@@ -1,126 +1,22 @@
-"""`evaluate` end to end, on slices and models so simple that every number can be worked out by hand.
+"""`evaluate` end to end, on slices and models so simple that every number can be worked out by hand."""
 
-The stub models read their answers off the slice: tumor is "found" where it is BRIGHT, and three pixels in the corner
-say which class the classifier answers with the found mask, which with the true one, and how probable in percent.
-"""
-
-import csv
-import io
 import json
-import zipfile
-from pathlib import Path
 
-import h5py
-import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
+from stub_evaluation import GLIOMA, NOWHERE, rows_of, shown, write_mat
+from stub_evaluation import folder as folder
+from stub_evaluation import models as models
+from stub_evaluation import run as run
 
-import cascade.evaluate
-from cascade.backends import Choice
-from cascade.backends.host import HostBackend
-from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY
+from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
-from cascade.evaluate import evaluate, metrics_table
 from cascade.evaluation import PICTURES
 from cascade.evaluation.slices import as_csv, from_csv
 from cascade.evaluation.summary import summarise
 from cascade.files import sha256_of
-from cascade.graphs import find_graph
 from cascade.split import make_split, write_split
-
-MENINGIOMA, GLIOMA, PITUITARY = range(3)
-BRIGHT = 200
-TUMOR = np.s_[100:140, 100:140]  # 1600 pixels; a circle as large is 45 pixels wide: small
-HALF_OFF = np.s_[100:140, 120:160]
-FAR_OFF = np.s_[300:340, 100:140]
-NOWHERE = np.s_[0:0, 0:0]
-
-
-class StubSegmenter:
-    def run(self, slice):
-        return {PROBABILITY: (slice >= BRIGHT).astype(np.float32)}
-
-
-class StubClassifier:
-    def run(self, slice, probability):
-        assert probability.any((1, 2, 3)).all(), "asked about an empty mask"
-        rows = [self.answer(*planes) for planes in zip(slice[:, 0], probability[:, 0], strict=True)]
-        return {CLASS_PROBABILITY: np.array(rows, np.float32), BOX: np.zeros((len(rows), 4), np.float32)}
-
-    def answer(self, pixels, mask):
-        if mask.all():
-            return [0.2, 0.5, 0.3]
-        with_found, with_true, percent = pixels[0, :3].astype(int)
-        row = np.full(3, (100 - percent) / 200)
-        row[with_found if np.array_equal(mask, pixels >= BRIGHT) else with_true] = percent / 100
-        return row
-
-
-def write_mat(path, patient, label, *, found=TUMOR, with_found=None, with_true=None, percent=80, true=TUMOR, side=512):
-    """A slice of the figshare layout. Without `with_found` or `with_true` the classifier answers the true class."""
-    pixels, mask = np.zeros((side, side), np.int16), np.zeros((side, side), np.uint8)
-    pixels[found], mask[true] = BRIGHT, 1
-    pixels[0, :3] = [label if given is None else given for given in (with_found, with_true)] + [percent]
-    with h5py.File(path, "w") as file:
-        file["cjdata/PID"] = np.array([[ord(letter)] for letter in patient], np.uint16)
-        file["cjdata/label"] = np.array([[label + 1.0]])
-        file.create_dataset("cjdata/image", data=pixels.T, compression="gzip")
-        file.create_dataset("cjdata/tumorMask", data=mask.T, compression="gzip")
-
-
-@pytest.fixture
-def models(tmp_path, monkeypatch):
-    folder = tmp_path / "models"
-    folder.mkdir()
-    for name in ("segmenter", "classifier"):
-        (folder / f"{name}.onnx").write_text(name)
-    hashes = {name: {"sha256": sha256_of(folder / f"{name}.onnx")} for name in ("segmenter", "classifier")}
-    (folder / "models.json").write_text(json.dumps(hashes))
-
-    def stub(backend, models, engines):
-        graphs = {name: find_graph(name, models) for name in ("segmenter", "classifier")}
-        return Choice("onnxruntime", HostBackend(StubSegmenter(), StubClassifier(), "stub"), graphs)
-
-    monkeypatch.setattr(cascade.evaluate, "open_backend", stub)
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Six slices of four people: MR7A and MR7B count as one."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write_mat(folder / "1.mat", "100", MENINGIOMA)
-    write_mat(folder / "2.mat", "100", MENINGIOMA, found=HALF_OFF, with_found=GLIOMA, percent=60)
-    write_mat(folder / "3.mat", "MR7A", GLIOMA)
-    write_mat(folder / "4.mat", "MR7B", GLIOMA, found=NOWHERE)
-    write_mat(folder / "5.mat", "300", PITUITARY, found=FAR_OFF, with_true=GLIOMA)
-    write_mat(folder / "6.mat", "400", GLIOMA, with_found=MENINGIOMA, with_true=MENINGIOMA)
-    return folder
-
-
-@pytest.fixture
-def run(folder, models, tmp_path, monkeypatch):
-    """Evaluates; without the figures, which take most of the time, unless they are asked for."""
-
-    def run(draw=False, **changes):
-        settings = {
-            "split_file": None,
-            "part": "test",
-            "backend": "onnxruntime",
-            "engines": tmp_path / "engines",
-            "batch_size": 4,
-            "out": tmp_path / "out",
-        }
-        with monkeypatch.context() as patch:
-            if not draw:
-                patch.setattr(cascade.evaluate, "charts", lambda metrics, scored: {})
-                patch.setattr(cascade.evaluate, "gallery", lambda name, some, folder, cascade: b"")
-            return evaluate(folder, models=models, **{**settings, **changes})
-
-    return run
 
 
 def test_dice_counts_an_empty_mask_as_0(run):
@@ -197,11 +93,6 @@ def test_where_the_spacing_is_not_known_there_is_no_distance_in_mm(run, folder, 
     metrics = run()
     assert (metrics["hausdorff95_px"]["undefined"], metrics["hausdorff95_mm"]["undefined"]) == (1, 2)
     assert rows_of(tmp_path / "out")[6]["hausdorff95_mm"] == ""
-
-
-def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "slices.csv").open(newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 def test_slices_csv_has_a_row_a_slice(run, tmp_path):
@@ -297,12 +188,6 @@ def test_the_tables_show_the_main_figures_also_of_a_single_patient(run, folder):
         assert not text.endswith("\n\n")
 
 
-def shown(metrics, width=80):
-    console = Console(width=width, file=io.StringIO())
-    console.print(metrics_table(metrics))
-    return console.file.getvalue()
-
-
 def only_first_slice(run, folder):
     for path in folder.glob("[2-9].mat"):
         path.unlink()
@@ -369,68 +254,6 @@ def test_a_file_of_the_part_that_is_missing_or_changed_is_an_error(run, split, f
 def test_an_unknown_part_is_an_error(run, split):
     with pytest.raises(CascadeError, match="no part 'tests'"):
         run(split_file=split[0], part="tests")
-
-
-@pytest.fixture
-def tumor_free(tmp_path):
-    """Four pictures of 512 x 512: no tumor, a speck and a large patch as bright as a tumor, and a broken file."""
-    folder = tmp_path / "healthy"
-    folder.mkdir()
-    for name, found in {"none": NOWHERE, "speck": np.s_[0:4, 0:4], "patch": TUMOR}.items():
-        pixels = np.zeros((512, 512), np.uint8)
-        pixels[400:] = BRIGHT // 2  # a blank slice would be refused
-        pixels[found] = BRIGHT
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
-    return folder
-
-
-def test_false_alarms_are_counted_on_tumor_free_slices(run, tumor_free, tmp_path):
-    metrics = run(tumor_free=tumor_free)
-    found = metrics["presence"]
-    assert found["tumor_free_slices"] == 3
-    assert found["false_alarms"] == pytest.approx(2 / 3)
-    assert found["large_false_alarms"] == pytest.approx(1 / 3)
-    assert found["sensitivity"] == pytest.approx(5 / 6)
-    assert any("broken.png" in problem for problem in metrics["failed"]["problems"])
-    rows = list(csv.DictReader((tmp_path / "out" / "tumor_free.csv").open()))
-    assert {row["path"]: float(row["peak"]) for row in rows} == {"none.png": 0, "speck.png": 1, "patch.png": 1}
-
-
-def test_without_tumor_free_slices_nothing_is_said_of_them(run, tmp_path):
-    assert run()["presence"] is None
-    assert not (tmp_path / "out" / "tumor_free.csv").exists()
-
-
-def test_the_presence_curve_is_drawn_and_told(run, tumor_free, tmp_path):
-    metrics = run(draw=True, tumor_free=tumor_free)
-    assert {path.name for path in (tmp_path / "out").glob("*.png")} == PICTURES
-    assert "A tumor seen in 66.7% of 3 tumor-free slices, a large one in 33.3%" in shown(metrics, width=120)
-
-
-def test_tumor_free_slices_may_be_volumes_and_lie_in_zips(run, tumor_free, tmp_path):
-    """They were left out without a word."""
-    volume = np.zeros((64, 48, 3), np.float32)
-    volume[..., 1:] = np.arange(64)[:, None, None]  # the first slice is blank
-    nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 1.0, 6.0, 1.0])), tumor_free / "head.nii.gz")
-    with zipfile.ZipFile(tumor_free / "more.zip", "w") as archive:
-        archive.write(tumor_free / "none.png", "inner/none.png")
-        archive.write(tumor_free / "broken.png", "inner/broken.png")
-    metrics = run(tumor_free=tumor_free)
-    assert metrics["presence"]["tumor_free_slices"] == 3 + 2 + 1
-    assert metrics["failed"]["slices"] == 2
-    assert any(problem.startswith(f"{tumor_free}/more.zip/inner/") for problem in metrics["failed"]["problems"])
-    names = [row["path"] for row in csv.DictReader((tmp_path / "out" / "tumor_free.csv").open())]
-    assert {"head.nii.gz/1", "head.nii.gz/2", "more.zip/inner/none.png"} < set(names)
-    rows = [line.split() for line in shown(metrics).splitlines()]
-    first = rows.index(["(in", "none)", "3", "66.7%"])
-    assert rows[first + 1 : first + 3] == [["head.nii.gz", "2", "0.0%"], ["more.zip", "1", "0.0%"]]
-
-
-def test_a_folder_of_no_tumor_free_slice_is_an_error(run, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(CascadeError, match=r"no slice can be used: .*broken\.png"):
-        run(tumor_free=tmp_path / "broken.png")
 
 
 def test_what_is_left_without_the_uncertain_slices(run, models):
