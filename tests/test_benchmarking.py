@@ -1,17 +1,14 @@
-"""The parts of a benchmark: statistics, turns, timing, arithmetic, reports. Nothing here asks how fast anything is."""
+"""The parts of a benchmark: statistics, turns, timing, limits, reports. Nothing here asks how fast anything is."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from cascade.backends.host import HostBackend
@@ -25,7 +22,7 @@ from cascade.benchmarking.report import Settings, batches_report, read_report
 from cascade.benchmarking.simulated import simulated_slice
 from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
 from cascade.benchmarking.turns import take_turns
-from cascade.benchmarking.work import Work, count_work
+from cascade.benchmarking.work import Work
 from cascade.contract import Box
 from cascade.errors import CascadeError
 from cascade.inputs import find_slices
@@ -143,69 +140,6 @@ def test_a_classifier_that_nobody_asked_has_no_speed():
     idle = a_measurement(classified=0)
     work = {"segmenter": Work(10**9, 1, 1), "classifier": Work(10**9, 1, 1)}
     assert set(batches_report(2, [idle], [idle], 1, work, None).gflops) == {"models", "segmenter"}
-
-
-@pytest.fixture
-def save_graph(tmp_path):
-    """save_graph(nodes, input shape, output shape, weights) → path of an ONNX file."""
-
-    def save(nodes, given, output, **weights):
-        graph = helper.make_graph(
-            nodes,
-            "tiny",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, given)],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
-            [numpy_helper.from_array(value, name) for name, value in weights.items()],
-        )
-        path = tmp_path / "tiny.onnx"
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-        return path
-
-    return save
-
-
-def test_flops_of_a_convolution_are_two_for_each_weight_at_each_place(save_graph):
-    """3 x 3 over 4 channels to 5, a 6 x 8 plane: 5 · 6 · 8 outputs of 4 · 9 products; weights stored as FP16."""
-    nodes = [
-        helper.make_node("Cast", ["w_fp16"], ["w"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["x", "w", "b"], ["y"], pads=[1, 1, 1, 1]),
-    ]
-    weights = {"w_fp16": np.zeros((5, 4, 3, 3), np.float16), "b": np.zeros(5, np.float32)}
-    path = save_graph(nodes, ["batch", 4, 6, 8], ["batch", 5, 6, 8], **weights)
-    assert count_work(path) == Work(
-        flops=2 * (5 * 6 * 8) * (4 * 9), weights=5 * 4 * 9 + 5, activations=4 * 6 * 8 + 5 * 6 * 8
-    )
-
-
-def test_a_convolution_in_groups_sees_only_its_group_and_a_stride_skips_places(save_graph):
-    """Depthwise, 3 x 3, every second row and column of 8 x 8: 4 · 4 · 4 outputs of 9 products."""
-    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1], group=4, strides=[2, 2])
-    path = save_graph([node], ["batch", 4, 8, 8], ["batch", 4, 4, 4], w=np.zeros((4, 1, 3, 3), np.float32))
-    assert count_work(path).flops == 2 * (4 * 4 * 4) * 9
-
-
-def test_a_transposed_convolution_spreads_each_input_over_its_kernel(save_graph):
-    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])
-    path = save_graph([node], ["batch", 4, 8, 8], ["batch", 3, 16, 16], w=np.zeros((4, 3, 2, 2), np.float32))
-    assert count_work(path).flops == 2 * (4 * 8 * 8) * (3 * 2 * 2)
-
-
-@pytest.mark.parametrize(("kind", "shape", "settings"), [("Gemm", (3, 7), {"transB": 1}), ("MatMul", (7, 3), {})])
-def test_a_matrix_product_multiplies_over_its_inner_length(save_graph, kind, shape, settings):
-    node = helper.make_node(kind, ["x", "w"], ["y"], **settings)
-    path = save_graph([node], ["batch", 7], ["batch", 3], w=np.zeros(shape, np.float32))
-    assert count_work(path) == Work(flops=2 * 7 * 3, weights=21, activations=10)
-
-
-def test_bytes_count_weights_once_a_batch_and_activations_once_a_slice():
-    assert Work(0, weights=100, activations=10).bytes_moved(batch_size=8, bytes_a_number=2) == 2 * (100 + 80)
-
-
-def test_without_onnx_counting_names_the_extra_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(CascadeError, match="needs the package onnx") as raised:
-        count_work(tmp_path / "any.onnx")
-    assert "cascade[benchmark]" in raised.value.fix
 
 
 def test_the_limit_keeps_the_best_round_and_says_its_precision():
