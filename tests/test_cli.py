@@ -11,66 +11,20 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_models
 
 from cascade.cli import main
-from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.files import sha256_of
 
 ROOT = Path(__file__).parent.parent
 
 
-def plane(name):
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, SLICE_SIZE, SLICE_SIZE])
-
-
-def save_graph(path, nodes, inputs, outputs, **constants):
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [plane(name) for name in inputs],
-        outputs,
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    bright = [
-        helper.make_node("Greater", [SLICE, "level"], ["bright"]),
-        helper.make_node("Cast", ["bright"], [PROBABILITY], to=TensorProto.FLOAT),
-    ]
-    save_graph(folder / "segmenter.onnx", bright, [SLICE], [plane(PROBABILITY)], level=np.float32(200))
-    fixed = [
-        helper.make_node("ReduceMax", [PROBABILITY, "axes"], ["most"], keepdims=0),
-        helper.make_node("ReduceMin", [SLICE, "axes"], ["least"], keepdims=0),
-        helper.make_node("Add", ["most", "least"], ["sum"]),
-        helper.make_node("Mul", ["sum", "zero"], ["nothing"]),
-        helper.make_node("Add", ["nothing", "probabilities"], [CLASS_PROBABILITY]),
-        helper.make_node("Add", ["nothing", "edges"], [BOX]),
-    ]
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n])
-        for name, n in ((CLASS_PROBABILITY, 3), (BOX, 4))
-    ]
-    save_graph(
-        folder / "classifier.onnx",
-        fixed,
-        [SLICE, PROBABILITY],
-        outputs,
-        axes=np.array([2, 3]),
-        zero=np.float32([[0]]),
-        probabilities=np.float32([[0.02, 0.97, 0.01]]),
-        edges=np.float32([[100, 50, 200, 250]]),
-    )
-    table = {name: {"sha256": sha256_of(folder / f"{name}.onnx")} for name in ("segmenter", "classifier")}
-    (folder / "models.json").write_text(json.dumps(table))
-    return folder
+    return write_models(folder, segmenter=segmenter_of_brightness(), classifier=classifier_of_glioma())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Inputs that lie, names that trick, folders that cannot be written: each gets its reason, and the rest is done."""
+"""Files that lie of what is in them: each gets its reason, and the rest is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -23,7 +22,6 @@ from hostile_files import (
     check_left,
     dicom,
     encoded,
-    files_below,
     mat,
     nifti,
     put,
@@ -34,15 +32,11 @@ from hostile_files import (
 from hostile_files import out as out
 from hostile_files import scans as scans
 from stub_cascade import cascade_of, rows_of
-from test_cli import models as models
+from tiny_models import write_models
 
-from cascade.errors import CascadeError
 from cascade.run import RunOptions, predict_paths
 
 QUICK = RunOptions(report=False)
-
-
-# --- what is in files -------------------------------------------------------------------------------------------------
 
 
 def declared_png(width, height):
@@ -202,11 +196,12 @@ def test_links_in_a_circle_are_named(rows_of_lies):
     assert "leads nowhere" in row["problem"]
 
 
-def test_the_command_says_so_in_words(scans, models, out):
+def test_the_command_says_so_in_words(scans, tmp_path, out):
     """Neither tracebacks nor warnings of the libraries reach the user, and no name moves the terminal's cursor."""
     for kind in KINDS:
         put(scans / kind, half(whole_file(kind)))
     put(scans / "!\x1b[2J\u202e.png", b"")
+    models = write_models(tmp_path / "models")
     command = [sys.executable, "-m", "cascade", "predict", str(scans), "--out", str(out), "--models", str(models)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run([*command, "--backend", "onnxruntime"], env=environment, capture_output=True, text=True)
@@ -240,97 +235,3 @@ def test_marks_and_grey_stored_as_colour_are_no_photo(scans, out):
     for kind in ("marks.png", "marks.jpg", "alpha.png", "palette.png", "deep-colour.tif"):
         put(scans / kind, whole_file(kind))
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
-
-
-# --- what files are called --------------------------------------------------------------------------------------------
-
-NAMES = (
-    *("caf\u00e9.png", "cafe\u0301.png"),  # one name to the eye: composed, decomposed
-    *("\u05e9\u05dc\u05d5\u05dd.png", "\u202egnp.exe.png", "\U0001f9e0\u200d\u2695\ufe0f.png", "two\nlines.png"),
-    *("\x1b[31mred\x07.png", "\udcff\udcfe.png", "=1+1.png", "-.png", " .png", "a;b,c.png", '"quoted".png'),
-    *("A.png", "a.png", "a.PNG", "<script>.png", "%00.png", "CON.png", "results.json.png"),
-    *("x" * 251 + ".png", "x" * 251 + ".jpg", "\u8111" * 83 + ".webp"),
-)
-
-
-def test_any_name_has_its_own_results(scans, out):
-    jpeg, webp = whole_file("grey.jpg"), whole_file("grey.webp")
-    for name in NAMES:
-        put(scans / name, {".jpg": jpeg, ".webp": webp}.get(Path(name).suffix, whole_file("grey.png")))
-    put(scans / ("9" * 255), dicom(number=1))
-    put(scans / ("8" * 255), dicom(number=2, ImagePositionPatient=None))
-    run = predict_paths(cascade_of(), [scans], out)
-    rows = rows_of(out)
-    assert run.exit_code == 0
-    assert {row["slice"] for row in rows} == {*NAMES, GOOD, "9" * 255, "8" * 255}
-    assert len({row[key] for row in rows for key in ("mask", "overlay")}) == 2 * len(rows)
-    check_left(out, rows)
-    resumed = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
-    assert resumed.resumed == len(rows)
-
-
-def test_a_path_too_long_for_the_results_is_named(scans, tmp_path):
-    """The input is within what the file system takes, its results would not be."""
-    deep = scans.joinpath(*["x" * 99] * 38)
-    put(deep / "a.png", whole_file("grey.png"))
-    out = tmp_path.joinpath(*["o" * 99] * 3)
-    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
-    (row,) = [row for row in rows_of(out) if row["status"] == "error"]
-    assert "too long" in row["problem"]
-    assert "shorter" in row["fix"]
-    check_left(out, rows_of(out))
-
-
-def test_a_nameless_dicom_file_and_a_picture_of_its_name_are_two(scans, out):
-    put(scans / "IM1", dicom(number=1))
-    put(scans / "IM2", dicom(number=2, ImagePositionPatient=None))
-    for name in ("IM1.png", "IM2.png", "IM2.dicom.png"):
-        put(scans / name, whole_file("grey.png"))
-    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
-    rows = rows_of(out)
-    assert len({row["mask"] for row in rows}) == len({row["overlay"] for row in rows}) == len(rows) == 6
-    check_left(out, rows)
-
-
-def test_where_two_results_would_still_share_a_name_one_is_done_and_the_other_told_so(scans, out):
-    put(scans / "IM1", whole_file("frames.dcm"))
-    put(scans / "IM1.dicom/0.png", whole_file("grey.png"))
-    assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
-    failed = [row for row in rows_of(out) if row["status"] == "error"]
-    assert len(failed) == 1
-    assert "is where the results of" in failed[0]["problem"]
-
-
-def test_what_is_given_twice_is_done_once_and_a_zip_is_not_the_folder_beside_it(scans, out):
-    put(scans / "study/a.png", whole_file("grey.png"))
-    put(scans / "study.zip", zipped({"a.png": whole_file("grey.png"), "study.zip/a.png": whole_file("grey.png")}))
-    given = [scans, scans, scans / GOOD, scans / "study" / ".." / GOOD, scans / "study.zip"]
-    assert predict_paths(cascade_of(), given, out, QUICK).exit_code == 0
-    rows = rows_of(out)
-    names = [GOOD, "study.zip/a.png", "study.zip/study.zip/a.png", "study/a.png"]
-    assert [row["slice"] for row in rows] == names
-    check_left(out, rows)
-
-
-# --- where results go -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("below", [".", "results", "study/results"])
-def test_results_may_lie_in_the_input_folder(scans, below):
-    put(scans / "study/a.png", whole_file("grey.png"))
-    inputs = {path: (scans / path).read_bytes() for path in files_below(scans)}
-    for options in (QUICK, RunOptions(overwrite=True), RunOptions(resume=True)):
-        assert len(predict_paths(cascade_of(), [scans], scans / below, options).rows) == 2
-    assert inputs == {path: (scans / path).read_bytes() for path in inputs}
-
-
-def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_done(scans, tmp_path):
-    put(tmp_path / "file", b"")
-    for place in (tmp_path / "file", tmp_path / "file" / "out", scans / GOOD):
-        with pytest.raises(CascadeError, match="cannot be written"):
-            predict_paths(cascade_of(), [scans], place, QUICK)
-    (tmp_path / "closed").mkdir(mode=0o500)
-    if not os.access(tmp_path / "closed", os.W_OK):
-        with pytest.raises(CascadeError, match="cannot be written"):
-            predict_paths(cascade_of(), [scans], tmp_path / "closed" / "out", QUICK)
-    assert files_below(tmp_path) == {Path("file"), Path("scans") / GOOD}

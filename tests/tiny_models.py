@@ -1,6 +1,7 @@
-"""Two graphs with the cascade's inputs and outputs and a few weights: pixel arithmetic, a small network, probabilities.
+"""Graphs with the cascade's inputs and outputs.
 
-The segmenter finds what is brighter than 1.5 standard deviations over the mean; the classifier boxes it.
+Two have a few weights: pixel arithmetic, a small network, probabilities. That segmenter finds what is brighter than 1.5
+standard deviations over the mean; the classifier boxes it. Two others have none, so that what they say is known.
 """
 
 import json
@@ -120,6 +121,36 @@ def classifier():
         weight=np.float32([1, 0, 0, 1, 1, 1]).reshape(3, 2, 1, 1),
         head=np.float32([[1, 0, 0], [0, 9, 0], [0, 0, 1]]),
         head_bias=np.float32([0, 0, -0.5]),
+    )
+
+
+def segmenter_of_brightness(level=200):
+    """What is brighter than `level` is tumor."""
+    nodes = [
+        node("Greater", [SLICE, "level"], "bright"),
+        node("Cast", ["bright"], PROBABILITY, to=TensorProto.FLOAT),
+    ]
+    return model(nodes, [plane(SLICE)], [plane(PROBABILITY)], level=np.float32(level))
+
+
+def classifier_of_glioma():
+    """Every tumor is a glioma, and every box the same."""
+    nodes = [
+        node("ReduceMax", [PROBABILITY, "axes"], "most", keepdims=0),
+        node("ReduceMin", [SLICE, "axes"], "least", keepdims=0),
+        node("Add", ["most", "least"], "sum"),
+        node("Mul", ["sum", "zero"], "nothing"),
+        node("Add", ["nothing", "probabilities"], CLASS_PROBABILITY),
+        node("Add", ["nothing", "edges"], BOX),
+    ]
+    return model(
+        nodes,
+        [plane(SLICE), plane(PROBABILITY)],
+        [vector(CLASS_PROBABILITY, 3), vector(BOX, 4)],
+        axes=np.array([2, 3]),
+        zero=np.float32([[0]]),
+        probabilities=np.float32([[0.02, 0.97, 0.01]]),
+        edges=np.float32([[100, 50, 200, 250]]),
     )
 
 
