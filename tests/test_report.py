@@ -237,4 +237,3 @@ def test_the_page_files_are_part_of_the_package():
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     files = [path.name for path in (root / "cascade/report").iterdir() if path.suffix in {".html", ".css", ".js"}]
     assert sorted(settings["package-data"]["cascade.report"]) == sorted(files)
-    assert "cascade.report" in settings["packages"]
