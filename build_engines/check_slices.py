@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cascade.contract import SLICE_SIZE
-from cascade.inputs import find_slices
+from cascade.discovery.inputs import find_slices
 from cascade.slices import Letterbox, read_slice
 
 FloatArray = NDArray[np.float32]

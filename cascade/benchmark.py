@@ -28,10 +28,10 @@ from cascade.benchmarking.turns import Started, Step, Turns, slices_a_round, sta
 from cascade.benchmarking.work import Work, count_work
 from cascade.benchmarking.worker import Refusal
 from cascade.contract import SLICE_SIZE
+from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, Graph, find_graph
-from cascade.inputs import Inputs, find_slices
 from cascade.slices import read_slice
 
 DEFAULT_BASELINE = "onnxruntime"

@@ -78,7 +78,7 @@ def predict(
 
     Example: [bold]cascade predict scans/ --out results[/]
     """
-    from cascade.inputs import read_list
+    from cascade.discovery.inputs import read_list
     from cascade.predict_screen import backend_line, dry_run_table, failures, progress_bar, run_report
     from cascade.results import claim
     from cascade.run import RunOptions, found_inputs, predict_paths

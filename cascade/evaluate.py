@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cascade import __version__
 from cascade.backends import open_backend
 from cascade.dataset import Record, count_slices, read_labelled, scan
+from cascade.discovery.filters import KINDS
+from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.evaluation import FILES, FORMAT
 from cascade.evaluation.figures import charts
@@ -29,13 +31,11 @@ from cascade.evaluation.table import metrics_table
 from cascade.figshare import LabelledSlice
 from cascade.files import begins, write_atomically
 from cascade.graphs import CLASSIFIER
-from cascade.inputs import find_slices
 from cascade.pipeline import Cascade
 from cascade.slices import BlankSlice, Slice
 from cascade.sources import Source, slice_name
 from cascade.sources.find import open_sources
 from cascade.split import PARTS, check_files, read_split
-from cascade.wanted import KINDS
 
 __all__ = ["evaluate", "metrics_table"]
 

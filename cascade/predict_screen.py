@@ -10,13 +10,13 @@ from rich.text import Text
 
 from cascade.cli_options import printable
 from cascade.contract import CLASS_NAMES
-from cascade.inputs import Inputs
+from cascade.discovery.filters import HIDDEN
+from cascade.discovery.inputs import Inputs
 from cascade.pipeline import Cascade
 from cascade.predict import Run
 from cascade.results import NOTE
 from cascade.run import RunOptions
 from cascade.sources.find import open_sources
-from cascade.wanted import HIDDEN
 
 FAILURES_SHOWN = 20
 LEFT_OUT_SHOWN = 200

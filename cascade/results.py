@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
+from cascade.discovery.filters import KINDS, SUFFIXES
 from cascade.errors import CascadeError
 from cascade.files import TEMPORARY, begins, sha256_of_bytes, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
-from cascade.wanted import KINDS, SUFFIXES
 
 SCHEMA = "cascade results 2"
 MARK = f'"schema": "{SCHEMA}'

@@ -15,9 +15,10 @@ from typing import Any
 
 from cascade import __version__
 from cascade.benchmarking.machine import installed_versions
+from cascade.discovery.filters import KINDS
+from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.inputs import Inputs, find_slices
 from cascade.journal import Entry, Journal, earlier_files, read_journal
 from cascade.pipeline import Cascade
 from cascade.predict import THREADS, Run, predict_slices
@@ -26,7 +27,6 @@ from cascade.results import NOTE, ResultsFolder, claim, clear, written_files
 from cascade.sources import Source
 from cascade.sources.content import content_sha256
 from cascade.sources.find import open_sources
-from cascade.wanted import KINDS
 
 SCHEMA = "cascade run 1"
 
@@ -37,7 +37,7 @@ class RunOptions:
 
     axis              of NIfTI volumes, along which slices lie; None takes that of the thickest.
     recursive         whether to look into folders inside folders.
-    include, exclude  patterns of names (cascade/wanted.py).
+    include, exclude  patterns of names (cascade/discovery/filters.py).
     overlays          whether pictures are drawn.
     report            whether report.html is made.
     keep_identifiers  whether a DICOM mask says whose it is.

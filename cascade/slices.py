@@ -20,8 +20,6 @@ from cascade.files import reading
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
-SLICE_SUFFIXES = IMAGE_SUFFIXES | {".mat"}
 MIN_SIDE = 16
 MAX_PIXELS = 4096**2
 """Far beyond any MRI matrix, and 64 MB as float32: a run holds some 40 slices at a time."""

@@ -23,8 +23,8 @@ from PIL import Image
 from rich.console import Console
 
 from cascade.contract import THRESHOLD
+from cascade.discovery.inputs import Inputs, find_slices
 from cascade.graphs import SHIPPED
-from cascade.inputs import Inputs, find_slices
 from cascade.pipeline import Cascade
 from cascade.predict import Run
 from cascade.predict_screen import progress_bar

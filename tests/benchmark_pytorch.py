@@ -33,10 +33,10 @@ from cascade.benchmarking.turns import slices_a_round, start_backends, take_turn
 from cascade.benchmarking.worker import Measurer
 from cascade.cli_benchmark import batch_size_list
 from cascade.contract import PROBABILITY, SLICE, THRESHOLD
+from cascade.discovery.inputs import Inputs
 from cascade.engines import ENGINES
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
-from cascade.inputs import Inputs
 from cascade.slices import Letterbox, read_slice
 from train.classifier import ClassifierNetwork
 from train.region import ClassifierGraph, SegmenterGraph

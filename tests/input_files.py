@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from cascade.archives import unpacked
-from cascade.wanted import KINDS, Wanted
+from cascade.discovery.archives import unpacked
+from cascade.discovery.filters import KINDS, Wanted
 
 ALL = Wanted(KINDS)
 DICOM = bytes(128) + b"DICM" + b"the rest"

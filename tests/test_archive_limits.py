@@ -9,7 +9,7 @@ import pytest
 from input_files import ALL, DICOM, files_below, only_problem, pack, patch
 from input_files import unpack as unpack
 
-from cascade.archives import CHUNK, Limits, unpacked
+from cascade.discovery.archives import CHUNK, Limits, unpacked
 from cascade.errors import CascadeError
 
 

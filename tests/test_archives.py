@@ -9,9 +9,9 @@ import pytest
 from input_files import DICOM, files_below, only_problem, pack, patch
 from input_files import unpack as unpack
 
-from cascade.archives import unpacked
+from cascade.discovery.archives import unpacked
+from cascade.discovery.filters import KINDS, Wanted
 from cascade.errors import CascadeError
-from cascade.wanted import KINDS, Wanted
 
 
 def special(name, mode):

@@ -24,8 +24,8 @@ from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
 from cascade.benchmarking.turns import take_turns
 from cascade.benchmarking.work import Work
 from cascade.contract import Box
+from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.inputs import find_slices
 
 
 def test_percentiles_lie_between_the_two_nearest_timings():

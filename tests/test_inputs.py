@@ -9,9 +9,9 @@ import pytest
 from input_files import DICOM, pack, put
 from input_files import scans as scans
 
+from cascade.discovery.filters import KINDS
+from cascade.discovery.inputs import find_slices, read_list
 from cascade.errors import CascadeError
-from cascade.inputs import find_slices, read_list
-from cascade.wanted import KINDS
 
 
 def test_a_folder_gives_its_slices_at_any_depth_sorted_and_without_hidden_ones(scans):

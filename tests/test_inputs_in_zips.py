@@ -6,8 +6,8 @@ import pytest
 from input_files import pack, put
 from input_files import scans as scans
 
-from cascade.archives import Limits
-from cascade.inputs import find_slices
+from cascade.discovery.archives import Limits
+from cascade.discovery.inputs import find_slices
 
 
 def test_slices_in_zips_are_named_as_if_the_zip_were_a_folder(scans, tmp_path):

@@ -14,8 +14,8 @@ import cascade.predict
 import cascade.sources.picture
 from cascade.backends.host import HostBackend
 from cascade.contract import PROBABILITY
+from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.inputs import find_slices
 from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.results import ResultsFolder

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.inputs import find_slices
 from cascade.sources.content import content_sha256
 from cascade.sources.find import open_source, open_sources
 from cascade.sources.picture import mask_png

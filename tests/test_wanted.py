@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from cascade.wanted import KINDS, Wanted, kind
+from cascade.discovery.filters import KINDS, Wanted, kind
 
 DICOM = bytes(128) + b"DICM"
 

@@ -15,10 +15,10 @@ from torchvision import tv_tensors
 from cascade.backends import FloatArray
 from cascade.contract import CLASS_NAMES, THRESHOLD
 from cascade.dataset import read_labelled
+from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.figshare import person
 from cascade.files import sha256_of_bytes
-from cascade.inputs import find_slices
 from cascade.slices import Letterbox, read_slice
 from cascade.split import SplitSlice, check_files
 from train.augment import augmentation, jitter_mask

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from cascade.backends import Backend, FloatArray, Outputs, Pending
+from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
-from cascade.inputs import Inputs
 from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.record import Recorder, Work

@@ -10,8 +10,8 @@ from typing import Protocol, TypeVar
 
 from cascade.backends import open_backend
 from cascade.benchmarking.measure import Measurement, Request, measure
+from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
-from cascade.inputs import Inputs
 from cascade.pipeline import Cascade
 from cascade.slices import read_slice
 

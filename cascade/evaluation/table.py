@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade.cli_options import printable
-from cascade.inputs import PROBLEMS_SHOWN
+from cascade.discovery.inputs import PROBLEMS_SHOWN
 
 ACCURACIES = {
     "true_mask": "true mask",

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from cascade.discovery.filters import KINDS
+from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
-from cascade.inputs import Inputs, find_slices
 from cascade.sources import Source
 from cascade.sources.picture import Picture
-from cascade.wanted import KINDS
 
 
 def open_sources(

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from cascade.discovery.filters import HIDDEN, NO_SLICE, Wanted, is_zip, named_kind, starts_as_dicom
 from cascade.errors import CascadeError
-from cascade.wanted import HIDDEN, NO_SLICE, Wanted, is_zip, named_kind, starts_as_dicom
 
 CHUNK = 2**16
 MOST_DIRECTORY_BYTES = 2**24

@@ -8,13 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal, get_args
 
-from cascade.slices import SLICE_SUFFIXES
-
 Kind = Literal["picture", "nifti", "dicom"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SUFFIXES: dict[Kind, frozenset[str]] = {
-    "picture": SLICE_SUFFIXES,
+    "picture": frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),
     "nifti": frozenset({".nii", ".nii.gz"}),
     "dicom": frozenset({".dcm", ".ima"}),
 }

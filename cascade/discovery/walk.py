@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.benchmarking import SCHEMA as BENCHMARK
+from cascade.discovery.filters import HIDDEN, NO_SLICE, Wanted, is_zip
 from cascade.errors import CascadeError
 from cascade.evaluation import FORMAT, PICTURES
 from cascade.files import begins
 from cascade.results import MARK, written_folders
-from cascade.wanted import HIDDEN, NO_SLICE, Wanted, is_zip
 
 LINK = "is a link to a folder"
 DEEPER = "is a folder in a folder"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from cascade.archives import LIMITS, Limits, unpacked
+from cascade.discovery.archives import LIMITS, Limits, unpacked
+from cascade.discovery.filters import HIDDEN, Kind, Wanted, named_kind
+from cascade.discovery.walk import Search
 from cascade.errors import CascadeError
-from cascade.search import Search
-from cascade.wanted import HIDDEN, Kind, Wanted, named_kind
 
 PROBLEMS_SHOWN = 20
 """An error that ends the run names this many and counts the rest."""

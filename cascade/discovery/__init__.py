@@ -1,0 +1,1 @@
+"""Command-line arguments → the files to read: paths, patterns, folders and zips."""
