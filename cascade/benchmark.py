@@ -29,6 +29,7 @@ from cascade.benchmarking.work import Work, count_work
 from cascade.benchmarking.worker import Refusal
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import Inputs, find_slices
+from cascade.discovery.output_marker import BENCHMARK_PICTURE
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, Graph, find_graph
@@ -93,7 +94,7 @@ def benchmark(
     content = as_json(report)
     comparison = compare_reports(content, then) if then else None
     save_report(content | {"comparison": asdict(comparison) if comparison else None}, out / "benchmark.json")
-    write_atomically(out / "benchmark.png", latency_plot(report))
+    write_atomically(out / BENCHMARK_PICTURE, latency_plot(report))
     return report, comparison
 
 

@@ -20,8 +20,8 @@ from cascade.backends import open_backend
 from cascade.dataset import Record, count_slices, read_labelled, scan
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import find_slices
+from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
-from cascade.evaluation import FILES, FORMAT
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, gallery
 from cascade.evaluation.presence import TumorFreeSlice, look, presence, tumor_free_csv
@@ -29,7 +29,7 @@ from cascade.evaluation.slices import as_csv, score
 from cascade.evaluation.summary import summarise
 from cascade.evaluation.table import metrics_table
 from cascade.figshare import LabelledSlice
-from cascade.files import begins, write_atomically
+from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER
 from cascade.pipeline import Cascade
 from cascade.slices import BlankSlice, Slice
@@ -41,6 +41,9 @@ __all__ = ["evaluate", "metrics_table"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+FILES = EVALUATION_PICTURES | {"metrics.json", "slices.csv", "tumor_free.csv"}
+"""All files that an evaluation writes."""
 
 WITH_TUMOR_FREE = {"presence.png", "tumor_free.csv"}
 """Written only where there are tumor-free slices."""
@@ -82,7 +85,7 @@ def evaluate(
         seen, more = _look_at(tumor_free, cascade, batch_size)
         problems += more
     metrics = {
-        "format": FORMAT,
+        "format": EVALUATION,
         "cascade": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "models": {name: graph.sha256 for name, graph in graphs.items()},
@@ -133,7 +136,7 @@ def _check_out(out: Path, folder: Path) -> None:
     if out.resolve() == folder.resolve():
         raise CascadeError(f"{out}: holds the data set", fix="write into another folder with --out")
     there = [out / name for name in sorted(FILES) if (out / name).exists()]
-    if there and not begins(out / "metrics.json", f'"format": "{FORMAT}'):
+    if there and not has_marker(out / "metrics.json"):
         raise CascadeError(
             f"{there[0]}: is in the way, and no evaluation wrote it", fix="name another folder with --out"
         )

@@ -45,17 +45,6 @@ def without_home(text: str) -> str:
     return text.replace(str(Path.home()), "~")
 
 
-def begins(path: Path, mark: str) -> bool:
-    """Whether the file has the mark at its beginning, whatever version the mark ends with."""
-    if not path.is_file():  # a pipe would be waited for
-        return False
-    try:
-        with path.open("rb") as file:
-            return mark.rstrip("0123456789").encode() in file.read(100)
-    except OSError:
-        return False
-
-
 def sha256_of(path: Path) -> str:
     """Hex digest of the file's bytes."""
     with path.open("rb") as file:

@@ -12,13 +12,10 @@ from typing import Any, Literal
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
 from cascade.discovery.filters import KINDS, SUFFIXES
+from cascade.discovery.output_marker import RESULTS, has_marker, written_folders
 from cascade.errors import CascadeError
-from cascade.files import TEMPORARY, begins, sha256_of_bytes, write_atomically
+from cascade.files import TEMPORARY, sha256_of_bytes, write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER
-
-SCHEMA = "cascade results 2"
-MARK = f'"schema": "{SCHEMA}'
-"""Near the beginning of results.json."""
 
 JOURNAL = "journal.jsonl"
 REPORT = "report.html"
@@ -129,7 +126,7 @@ class ResultsFolder:
         """Replaces both files; `complete` tells whether the run got to its end. Raises CascadeError on a full disk."""
         records = [self._record(row) for row in sorted(rows, key=lambda row: row.name)]
         content = {
-            "schema": SCHEMA,
+            "schema": RESULTS,
             "cascade_version": __version__,
             "research_use_only": NOTE,
             "complete": complete,
@@ -193,11 +190,6 @@ CSV_COLUMNS = (
 )
 
 
-def written_folders(out: Path) -> tuple[Path, Path]:
-    """Of masks and of overlays."""
-    return out / "masks", out / "overlays"
-
-
 def written_files(out: Path) -> list[Path]:
     """All that a run writes, by files and folders."""
     names = ("results.json", "results.csv", "run.json", REPORT, JOURNAL)
@@ -239,7 +231,7 @@ def claim(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         raise CascadeError(f"{out}: cannot be written, for it is a file", fix="name a folder with --out")
     written = [path for path in written_files(out) if path.exists()]
     if written:
-        if not begins(out / "results.json", MARK):
+        if not has_marker(out / "results.json"):
             raise CascadeError(
                 f"{written[0]}: is in the way, and no run wrote it", fix="name another folder with --out"
             )

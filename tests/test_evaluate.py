@@ -11,8 +11,8 @@ from stub_evaluation import models as models
 from stub_evaluation import run as run
 
 from cascade.contract import CLASS_NAMES
+from cascade.discovery.output_marker import EVALUATION_PICTURES
 from cascade.errors import CascadeError
-from cascade.evaluation import PICTURES
 from cascade.evaluation.slices import as_csv, from_csv
 from cascade.evaluation.summary import summarise
 from cascade.files import sha256_of
@@ -143,7 +143,7 @@ def test_the_figures_are_there(run, tmp_path):
     run(draw=True)
     assert not (tmp_path / "out" / "tumor_free.csv").exists()
     pictures = list((tmp_path / "out").glob("*.png"))
-    assert {path.name for path in pictures} == PICTURES - {"presence.png"}
+    assert {path.name for path in pictures} == EVALUATION_PICTURES - {"presence.png"}
     for path in pictures:
         with Image.open(path) as image:
             image.verify()

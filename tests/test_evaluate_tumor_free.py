@@ -12,8 +12,8 @@ from stub_evaluation import folder as folder
 from stub_evaluation import models as models
 from stub_evaluation import run as run
 
+from cascade.discovery.output_marker import EVALUATION_PICTURES
 from cascade.errors import CascadeError
-from cascade.evaluation import PICTURES
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_without_tumor_free_slices_nothing_is_said_of_them(run, tmp_path):
 
 def test_the_presence_curve_is_drawn_and_told(run, tumor_free, tmp_path):
     metrics = run(draw=True, tumor_free=tumor_free)
-    assert {path.name for path in (tmp_path / "out").glob("*.png")} == PICTURES
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == EVALUATION_PICTURES
     assert "A tumor seen in 66.7% of 3 tumor-free slices, a large one in 33.3%" in shown(metrics, width=120)
 
 

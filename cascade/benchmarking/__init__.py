@@ -1,4 +1,1 @@
 """What `cascade benchmark` measures and how it shows it; `cascade.benchmark` puts it together."""
-
-SCHEMA = "cascade benchmark 1"
-"""Of benchmark.json."""

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cascade.benchmarking import SCHEMA
 from cascade.benchmarking.limit import Limit
 from cascade.benchmarking.machine import Machine
 from cascade.benchmarking.measure import STAGES, Measurement
 from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
 from cascade.benchmarking.work import Work
 from cascade.benchmarking.worker import Loaded, Refusal
+from cascade.discovery.output_marker import BENCHMARK
 from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
@@ -163,7 +163,7 @@ def _gflops(batch_size: int, rounds: Sequence[Measurement], work: dict[str, Work
 
 def as_json(report: Report) -> dict[str, Any]:
     """What benchmark.json holds."""
-    content: dict[str, Any] = {"schema": SCHEMA, **asdict(report)}
+    content: dict[str, Any] = {"schema": BENCHMARK, **asdict(report)}
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
 
@@ -183,6 +183,6 @@ def read_report(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CascadeError(f"{path}: cannot be read as JSON ({error})", fix=fix) from error
     schema = content.get("schema") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or schema != SCHEMA:
-        raise CascadeError(f"{path}: is no {SCHEMA!r}" + (f" but {schema!r}" if schema else ""), fix=fix)
+    if not isinstance(content, dict) or schema != BENCHMARK:
+        raise CascadeError(f"{path}: is no {BENCHMARK!r}" + (f" but {schema!r}" if schema else ""), fix=fix)
     return content

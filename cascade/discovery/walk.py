@@ -9,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cascade.benchmarking import SCHEMA as BENCHMARK
 from cascade.discovery.filters import HIDDEN, NO_SLICE, Wanted, is_zip
+from cascade.discovery.output_marker import written_in
 from cascade.errors import CascadeError
-from cascade.evaluation import FORMAT, PICTURES
-from cascade.files import begins
-from cascade.results import MARK, written_folders
 
 LINK = "is a link to a folder"
 DEEPER = "is a folder in a folder"
@@ -115,7 +112,7 @@ class Search:
 
     def _written_in(self, folder: str) -> set[str]:
         if folder not in self._looked_through:
-            self._looked_through[folder] = _written_in(folder)
+            self._looked_through[folder] = written_in(folder)
         return self._looked_through[folder]
 
     def _skip(self, entry: os.DirEntry[str], name: str, is_folder: bool) -> str | None:
@@ -151,15 +148,3 @@ class Search:
     def _or_ask_for_more(self) -> str:
         narrowed = self.wanted.include or self.wanted.exclude or not self.recursive
         return ", or leave out fewer" if narrowed else ""
-
-
-def _written_in(folder: str) -> set[str]:
-    """The pictures of a run or an evaluation, where the folder holds the results of one."""
-    written: set[str] = set()
-    if begins(Path(folder, "results.json"), MARK):
-        written |= {str(path) for path in written_folders(Path(folder))}
-    if begins(Path(folder, "metrics.json"), f'"format": "{FORMAT}'):
-        written |= {os.path.join(folder, name) for name in PICTURES}
-    if begins(Path(folder, "benchmark.json"), f'"schema": "{BENCHMARK}'):
-        written.add(os.path.join(folder, "benchmark.png"))
-    return written

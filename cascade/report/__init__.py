@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cascade.discovery.output_marker import RESULTS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.report.page import report_page
-from cascade.results import SCHEMA
 
 
 def write_report(out: Path) -> Path:
@@ -26,7 +26,7 @@ def _read_results(path: Path) -> dict[str, Any]:
     fix = "name a folder that `cascade predict` wrote to"
     try:
         results = _loads(path.read_bytes())
-        if results["schema"] == SCHEMA and all(isinstance(record["slice"], str) for record in results["slices"]):
+        if results["schema"] == RESULTS and all(isinstance(record["slice"], str) for record in results["slices"]):
             return dict(results)
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file", fix=fix) from None
