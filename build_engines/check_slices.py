@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import find_slices
-from cascade.slices import Letterbox, read_slice
+from cascade.io.image import Letterbox, read_slice
 
 FloatArray = NDArray[np.float32]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cascade.errors import CascadeError
+    from cascade.io.image import Slice
     from cascade.pipeline import Cascade, Prediction
     from cascade.run import RunOptions, predict_paths
-    from cascade.slices import Slice
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ _MODULES = {
     "CascadeError": "errors",
     "Prediction": "pipeline",
     "RunOptions": "run",
-    "Slice": "slices",
+    "Slice": "io.image",
     "predict_paths": "run",
 }
 

@@ -33,7 +33,7 @@ from cascade.discovery.output_marker import BENCHMARK_PICTURE
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, Graph, find_graph
-from cascade.slices import read_slice
+from cascade.io.image import read_slice
 
 DEFAULT_BASELINE = "onnxruntime"
 

@@ -10,7 +10,7 @@ import numpy as np
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
 from cascade.figshare import LabelledSlice, read_mat
-from cascade.slices import BoolArray, checked, read_grey, read_slice
+from cascade.io.image import BoolArray, checked, read_grey, read_slice
 
 COLUMNS = ("path", "mask", "label", "patient")
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from cascade.contract import CLASS_NAMES, Box
+from cascade.io.image import FloatArray, Slice
 from cascade.pipeline import Prediction
-from cascade.slices import FloatArray, Slice
 
 WINDOW = (1.0, 99.5)
 """Percentiles of the slice shown as black and as white."""

@@ -14,10 +14,10 @@ from cascade.contract import CLASS_NAMES, THRESHOLD, Box
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
-from cascade.slices import BlankSlice, Letterbox, Slice, array_slice, checked
+from cascade.io.image import BlankSlice, Letterbox, Slice, array_slice, checked
 
 if TYPE_CHECKING:
-    from cascade.sources import Source
+    from cascade.io.slices import Source
 
 BATCH = 8
 """Slices of a volume that go through the models at once."""
@@ -105,7 +105,7 @@ class Cascade:
         Blank slices of a volume show no tumor. Raises CascadeError for what cannot be opened or read, and where every
         slice is blank.
         """
-        from cascade.sources.find import open_source
+        from cascade.io.open import open_source
 
         source = open_source(Path(path), axis)
         found: list[Prediction] = []

@@ -12,11 +12,11 @@ from cascade.cli_options import printable
 from cascade.contract import CLASS_NAMES
 from cascade.discovery.filters import HIDDEN
 from cascade.discovery.inputs import Inputs
+from cascade.io.open import open_sources
 from cascade.pipeline import Cascade
 from cascade.predict import Run
 from cascade.results import NOTE
 from cascade.run import RunOptions
-from cascade.sources.find import open_sources
 
 FAILURES_SHOWN = 20
 LEFT_OUT_SHOWN = 200

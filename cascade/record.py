@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
+from cascade.io.checksums import Stamps, content_sha256, stamps
+from cascade.io.image import BlankSlice, Slice
+from cascade.io.slices import Source, slice_name, slice_number
 from cascade.journal import Entry, Journal
 from cascade.overlay import overlay_png
 from cascade.pipeline import Prediction
 from cascade.results import ResultsFolder, SliceResult
-from cascade.slices import BlankSlice, Slice
-from cascade.sources import Source, slice_name, slice_number
-from cascade.sources.content import Stamps, content_sha256, stamps
 
 Advance = Callable[[int], object]
 """Called with how many more slices are done, once their rows are there."""

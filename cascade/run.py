@@ -19,14 +19,14 @@ from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
+from cascade.io.checksums import content_sha256
+from cascade.io.open import open_sources
+from cascade.io.slices import Source
 from cascade.journal import Entry, Journal, earlier_files, read_journal
 from cascade.pipeline import Cascade
 from cascade.predict import THREADS, Run, predict_slices
 from cascade.record import Advance
 from cascade.results import NOTE, ResultsFolder, claim, clear, written_files
-from cascade.sources import Source
-from cascade.sources.content import content_sha256
-from cascade.sources.find import open_sources
 
 SCHEMA = "cascade run 1"
 

@@ -25,11 +25,11 @@ from rich.console import Console
 from cascade.contract import THRESHOLD
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.graphs import SHIPPED
+from cascade.io.image import Letterbox, read_slice
 from cascade.pipeline import Cascade
 from cascade.predict import Run
 from cascade.predict_screen import progress_bar
 from cascade.run import RunOptions, predict_paths
-from cascade.slices import Letterbox, read_slice
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 DIFFERENT_SLICES = 100

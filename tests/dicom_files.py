@@ -10,7 +10,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian
 
 from cascade.errors import CascadeError
-from cascade.sources.dicom import open_dicom
+from cascade.io.dicom.series import open_dicom
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"

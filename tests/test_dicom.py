@@ -28,7 +28,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
 )
 
-from cascade.sources.dicom import open_dicom
+from cascade.io.dicom.series import open_dicom
 
 
 def test_slices_follow_each_other_as_they_lie_in_space_whatever_their_names_and_numbers(tmp_path):
@@ -276,7 +276,7 @@ def test_nothing_is_printed_of_a_headers_faults(tmp_path):
     content = path.read_bytes().replace(b"19410203", b"PLANTED?").replace(b"1.2.3.3\0", b"PLANTED\0")
     path.write_bytes(content.replace(TEXTS["StudyTime"].encode(), b"PLANTE"))
     code = (
-        "import sys, numpy, pathlib; from cascade.sources.dicom import open_dicom;"
+        "import sys, numpy, pathlib; from cascade.io.dicom.series import open_dicom;"
         "path = pathlib.Path(sys.argv[1]);"
         "(source,), _ = open_dicom([path], path.parent, keep_identifiers=True);"
         "source.read(0); source.mask_bytes(numpy.zeros((1, 20, 24), bool)); print(source.mask_suffix)"
@@ -286,6 +286,6 @@ def test_nothing_is_printed_of_a_headers_faults(tmp_path):
 
 
 def test_reading_needs_no_library_that_only_masks_need():
-    code = "import sys, cascade.sources.dicom; print('highdicom' in sys.modules)"
+    code = "import sys, cascade.io.dicom.series; print('highdicom' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False"]

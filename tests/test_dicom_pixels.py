@@ -34,8 +34,8 @@ from pydicom.uid import (
 )
 
 from cascade.errors import CascadeError
-from cascade.slices import BlankSlice
-from cascade.sources.dicom import open_dicom
+from cascade.io.dicom.series import open_dicom
+from cascade.io.image import BlankSlice
 
 
 def test_a_multi_frame_file_is_loaded_once_and_let_go_by_close(tmp_path):

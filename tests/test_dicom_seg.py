@@ -11,7 +11,7 @@ import pytest
 from dicom_files import HEAD, MARKER, PLANTED, SECONDARY_CAPTURE, TEXTS, image, multi_frame, position, series, write
 from PIL import Image
 
-from cascade.sources.dicom import open_dicom
+from cascade.io.dicom.series import open_dicom
 
 sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade[dev]'")
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cascade.errors import CascadeError
-from cascade.slices import BlankSlice
-from cascade.sources.nifti import open_nifti
+from cascade.io.image import BlankSlice
+from cascade.io.nifti import open_nifti
 
 sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade[dev]'")
 
@@ -302,7 +302,7 @@ def test_a_damaged_volume_is_read_or_refused_by_name_and_never_crashes(tmp_path,
 def test_nothing_is_printed_of_quirks(tmp_path):
     path = write(tmp_path / "a.nii", qform_code=77, pixdim=[0, *SPACING, 0, 0, 0, 0], vox_offset=0, bitpix=3, cal_max=1)
     code = (
-        "import sys, numpy, pathlib; from cascade.sources.nifti import open_nifti;"
+        "import sys, numpy, pathlib; from cascade.io.nifti import open_nifti;"
         "source = open_nifti(pathlib.Path(sys.argv[1]), 'a'); source.read(0);"
         "source.mask_bytes(numpy.zeros((18, 24, 20), bool))"
     )

@@ -15,7 +15,7 @@ from cascade.benchmarking.gpu_limit import gpu_limit
 from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
 from cascade.gpu import find_gpu
-from cascade.slices import Letterbox, read_slice
+from cascade.io.image import Letterbox, read_slice
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES, Box
+from cascade.io.image import Slice
 from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, SIZE, contour, overlay_png, windowed
 from cascade.pipeline import Prediction
-from cascade.slices import Slice
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
 RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))

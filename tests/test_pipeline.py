@@ -13,8 +13,8 @@ from PIL import Image
 from cascade.backends.host import HostBackend
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
+from cascade.io.image import Slice
 from cascade.pipeline import Cascade
-from cascade.slices import Slice
 
 
 def slice_of(height, width):

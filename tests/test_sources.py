@@ -10,9 +10,9 @@ from PIL import Image
 
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.sources.content import content_sha256
-from cascade.sources.find import open_source, open_sources
-from cascade.sources.picture import mask_png
+from cascade.io.checksums import content_sha256
+from cascade.io.open import open_source, open_sources
+from cascade.io.picture import mask_png
 
 RAMP = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
 
@@ -57,7 +57,7 @@ def test_a_file_that_may_not_be_read_is_no_file_that_changed(tmp_path, monkeypat
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("cascade.sources.content.sha256_of", refuse)
+    monkeypatch.setattr("cascade.io.checksums.sha256_of", refuse)
     with pytest.raises(CascadeError, match=r"locked\.png: may not be read\n.*permissions"):
         content_sha256([tmp_path / "locked.png"])
 

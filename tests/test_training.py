@@ -24,8 +24,8 @@ import train.segmenter
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
 from cascade.graphs import find_graph
+from cascade.io.image import Slice
 from cascade.pipeline import Cascade
-from cascade.slices import Slice
 from cascade.split import make_split, read_split, write_split
 from train import export
 from train.classifier import (

@@ -19,7 +19,7 @@ from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.figshare import person
 from cascade.files import sha256_of_bytes
-from cascade.slices import Letterbox, read_slice
+from cascade.io.image import Letterbox, read_slice
 from cascade.split import SplitSlice, check_files
 from train.augment import augmentation, jitter_mask
 from train.region import segmenter_input

@@ -14,13 +14,13 @@ import numpy as np
 from cascade.backends import Backend, FloatArray, Outputs, Pending
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
+from cascade.io.checksums import stamps
+from cascade.io.image import Letterbox, read_slice
+from cascade.io.picture import Picture
 from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.record import Recorder, Work
 from cascade.results import ResultsFolder
-from cascade.slices import Letterbox, read_slice
-from cascade.sources.content import stamps
-from cascade.sources.picture import Picture
 
 STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
 """In order. A backend on the CPU has neither upload nor download."""

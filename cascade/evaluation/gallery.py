@@ -13,8 +13,8 @@ from cascade.evaluation.figures import png
 from cascade.evaluation.metrics import BoolArray
 from cascade.evaluation.slices import ScoredSlice
 from cascade.figshare import LabelledSlice
+from cascade.io.image import Slice
 from cascade.pipeline import Cascade
-from cascade.slices import Slice
 
 SHOWN = 6
 TRUE_COLOUR, PREDICTED_COLOUR = "#56B4E9", "#E69F00"  # blue and orange differ to any colour vision

@@ -11,8 +11,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from cascade.contract import THRESHOLD
 from cascade.evaluation.metrics import DoubleArray
+from cascade.io.image import Letterbox, Slice
 from cascade.pipeline import Cascade
-from cascade.slices import Letterbox, Slice
 
 LARGE = 0.005
 """Share of the picture from which on a false alarm counts as a large one."""

@@ -12,8 +12,8 @@ from cascade.contract import CLASS_NAMES, SLICE_SIZE, THRESHOLD
 from cascade.dataset import Record
 from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, chosen, dice, hausdorff95, iou
 from cascade.figshare import LabelledSlice
+from cascade.io.image import FloatArray, Letterbox, Slice
 from cascade.pipeline import Cascade
-from cascade.slices import FloatArray, Letterbox, Slice
 
 CROPS = ("true_mask", "predicted_mask", "whole_slice")
 """What the classifier is shown as the mask. Their accuracies, side by side, tell which stage errs."""

@@ -13,9 +13,9 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from cascade import figshare
 from cascade.contract import PIXEL_MM, SLICE_SIZE, Box
-from cascade.deep_colour import LUMA, read_deep_colour
 from cascade.errors import CascadeError
 from cascade.files import reading
+from cascade.io.color16 import LUMA, read_deep_colour
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

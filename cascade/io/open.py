@@ -5,8 +5,8 @@ from pathlib import Path
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
-from cascade.sources import Source
-from cascade.sources.picture import Picture
+from cascade.io.picture import Picture
+from cascade.io.slices import Source
 
 
 def open_sources(
@@ -20,7 +20,7 @@ def open_sources(
     found: list[Source] = [Picture(name, inputs.path(name)) for name in inputs.of_kind("picture")]
     problems = {inputs.name(path): error for path, error in inputs.problems.items()}
     if names := inputs.of_kind("nifti"):
-        from cascade.sources.nifti import open_nifti
+        from cascade.io.nifti import open_nifti
 
         for name in names:
             try:
@@ -28,7 +28,7 @@ def open_sources(
             except CascadeError as error:
                 problems[name] = error
     if names := inputs.of_kind("dicom"):
-        from cascade.sources.dicom import open_dicom
+        from cascade.io.dicom.series import open_dicom
 
         for root in dict.fromkeys((inputs.folder, inputs.unpacked)):
             paths = {inputs.path(name): name for name in names if inputs.root(name) == root}

@@ -20,12 +20,12 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
 
 from cascade.errors import CascadeError
-from cascade.slices import FloatArray, Slice, checked
-from cascade.sources import Source, check_size
-from cascade.sources.dicom_elements import damaged, read_dataset
-from cascade.sources.dicom_header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, read_header
-from cascade.sources.dicom_seg import segmentation
-from cascade.sources.picture import mask_png
+from cascade.io.dicom.elements import damaged, read_dataset
+from cascade.io.dicom.header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, read_header
+from cascade.io.dicom.seg import segmentation
+from cascade.io.image import FloatArray, Slice, checked
+from cascade.io.picture import mask_png
+from cascade.io.slices import Source, check_size
 
 SAME_PLACE_MM = 0.01
 """Slices less far apart lie at one place."""

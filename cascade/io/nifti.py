@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
 from cascade.files import reading
-from cascade.slices import Slice, checked
-from cascade.sources import Source, check_size
-from cascade.sources.grid import Grid
+from cascade.io.image import Slice, checked
+from cascade.io.orientation import Grid
+from cascade.io.slices import Source, check_size
 
 Header = nib.Nifti1Header  # Nifti2Header is a subclass
 

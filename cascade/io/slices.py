@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
-from cascade.slices import MAX_PIXELS, MIN_SIDE, Slice
+from cascade.io.image import MAX_PIXELS, MIN_SIDE, Slice
 
 MAX_VOXELS = 512**3
 """Of one volume: beyond any head at 7 tesla, and 1 GB in the widest type that is read."""

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.valuerep import DSfloat
 
 from cascade import __version__
-from cascade.sources.dicom_header import IDENTIFIERS, MULTI_FRAME, Header, Plane
+from cascade.io.dicom.header import IDENTIFIERS, MULTI_FRAME, Header, Plane
 
 SERIES_NUMBER = 9001
 """Beyond those that scanners give."""

@@ -13,8 +13,7 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from cascade.errors import CascadeError
 from cascade.files import reading
-from cascade.sources import check_size
-from cascade.sources.dicom_elements import (
+from cascade.io.dicom.elements import (
     GROUPS,
     Numbers,
     damaged,
@@ -25,6 +24,7 @@ from cascade.sources.dicom_elements import (
     values_of,
     whole_of,
 )
+from cascade.io.slices import check_size
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = frozenset({"1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4"})  # the latter converted to it

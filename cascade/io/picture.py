@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cascade.slices import Slice, read_slice
+from cascade.io.image import Slice, read_slice
 
 
 @dataclass(frozen=True)
