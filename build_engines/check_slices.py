@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import find_slices
-from cascade.io.image import Letterbox, read_slice
+from cascade.io.image import read_slice
+from cascade.io.preprocess import Letterbox
 
 FloatArray = NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cascade.errors import CascadeError
-    from cascade.io.image import Slice
+    from cascade.io.slices import Slice
     from cascade.pipeline import Cascade, Prediction
     from cascade.run import RunOptions, predict_paths
 
@@ -23,7 +23,7 @@ _MODULES = {
     "CascadeError": "errors",
     "Prediction": "pipeline",
     "RunOptions": "run",
-    "Slice": "io.image",
+    "Slice": "io.slices",
     "predict_paths": "run",
 }
 

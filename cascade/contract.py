@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 CLASS_NAMES = ("meningioma", "glioma", "pituitary tumor")
 """In the order of the classifier's outputs; figshare's labels 1, 2, 3."""
 
@@ -13,6 +16,9 @@ PIXEL_MM = 0.49
 
 THRESHOLD = 0.5
 """A pixel is tumor where its probability is at least this."""
+
+FloatArray = NDArray[np.float32]
+"""Type of every input and output of the two graphs."""
 
 # Inputs and outputs of the two graphs; all float32, N slices a batch, H = W = SLICE_SIZE.
 SLICE = "slice"  # (N, 1, H, W), raw intensities of any range: the graphs normalise

@@ -10,7 +10,8 @@ import numpy as np
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
 from cascade.figshare import LabelledSlice, read_mat
-from cascade.io.image import BoolArray, checked, read_grey, read_slice
+from cascade.io.image import read_grey, read_slice
+from cascade.io.slices import BoolArray, checked
 
 COLUMNS = ("path", "mask", "label", "patient")
 

@@ -31,9 +31,8 @@ from cascade.evaluation.table import metrics_table
 from cascade.figshare import LabelledSlice
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER
-from cascade.io.image import BlankSlice, Slice
 from cascade.io.open import open_sources
-from cascade.io.slices import Source, slice_name
+from cascade.io.slices import BlankSlice, Slice, Source, slice_name
 from cascade.pipeline import Cascade
 from cascade.split import PARTS, check_files, read_split
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from cascade.contract import CLASS_NAMES, Box
-from cascade.io.image import FloatArray, Slice
+from cascade.contract import CLASS_NAMES, Box, FloatArray
+from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
 
 WINDOW = (1.0, 99.5)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cascade.backends import AUTO, Backend, FloatArray, Outputs, open_backend
-from cascade.contract import CLASS_NAMES, THRESHOLD, Box
+from cascade.backends import AUTO, Backend, Outputs, open_backend
+from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
-from cascade.io.image import BlankSlice, Letterbox, Slice, array_slice, checked
+from cascade.io.preprocess import Letterbox
+from cascade.io.slices import BlankSlice, Slice, array_slice, checked
 
 if TYPE_CHECKING:
     from cascade.io.slices import Source

@@ -14,8 +14,7 @@ from signal import default_int_handler
 
 from cascade.errors import CascadeError
 from cascade.io.checksums import stamps
-from cascade.io.image import Slice
-from cascade.io.slices import Source
+from cascade.io.slices import Slice, Source
 from cascade.journal import Entry, Journal
 from cascade.pipeline import Cascade, Prediction
 from cascade.record import Advance, Recorder, Work

@@ -15,8 +15,7 @@ from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.io.checksums import Stamps, content_sha256, stamps
-from cascade.io.image import BlankSlice, Slice
-from cascade.io.slices import Source, slice_name, slice_number
+from cascade.io.slices import BlankSlice, Slice, Source, slice_name, slice_number
 from cascade.journal import Entry, Journal
 from cascade.overlay import overlay_png
 from cascade.pipeline import Prediction

@@ -25,7 +25,8 @@ from rich.console import Console
 from cascade.contract import THRESHOLD
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.graphs import SHIPPED
-from cascade.io.image import Letterbox, read_slice
+from cascade.io.image import read_slice
+from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
 from cascade.predict import Run
 from cascade.predict_screen import progress_bar

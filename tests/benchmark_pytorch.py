@@ -37,7 +37,8 @@ from cascade.discovery.inputs import Inputs
 from cascade.engines import ENGINES
 from cascade.files import write_atomically
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
-from cascade.io.image import Letterbox, read_slice
+from cascade.io.image import read_slice
+from cascade.io.preprocess import Letterbox
 from train.classifier import ClassifierNetwork
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import segmenter_network

@@ -35,7 +35,7 @@ from pydicom.uid import (
 
 from cascade.errors import CascadeError
 from cascade.io.dicom.series import open_dicom
-from cascade.io.image import BlankSlice
+from cascade.io.slices import BlankSlice
 
 
 def test_a_multi_frame_file_is_loaded_once_and_let_go_by_close(tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cascade.errors import CascadeError
-from cascade.figshare import person, read_image, read_mat
+from cascade.figshare import person, read_mat
+from cascade.io.mat import read_image
 
 
 def change(path, name, value):

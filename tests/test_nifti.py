@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from cascade.errors import CascadeError
-from cascade.io.image import BlankSlice
 from cascade.io.nifti import open_nifti
+from cascade.io.slices import BlankSlice
 
 sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade[dev]'")
 

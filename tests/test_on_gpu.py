@@ -15,7 +15,8 @@ from cascade.benchmarking.gpu_limit import gpu_limit
 from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
 from cascade.gpu import find_gpu
-from cascade.io.image import Letterbox, read_slice
+from cascade.io.image import read_slice
+from cascade.io.preprocess import Letterbox
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

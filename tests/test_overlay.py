@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES, Box
-from cascade.io.image import Slice
+from cascade.io.slices import Slice
 from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, SIZE, contour, overlay_png, windowed
 from cascade.pipeline import Prediction
 

@@ -13,7 +13,7 @@ from PIL import Image
 from cascade.backends.host import HostBackend
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
-from cascade.io.image import Slice
+from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 
 

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from stub_cascade import AlwaysGlioma, BrightIsTumor
 
-import cascade.io.picture
+import cascade.io.image
 import cascade.predict
 from cascade.backends.host import HostBackend
 from cascade.contract import PROBABILITY
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.io.image import Slice
 from cascade.io.open import open_sources
+from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.results import ResultsFolder
@@ -263,7 +263,7 @@ def test_of_300_slices_at_most_five_batches_are_in_memory(scans, monkeypatch):
         weakref.finalize(found, alive.discard, id(found))
         return found
 
-    monkeypatch.setattr(cascade.io.picture, "read_slice", read)
+    monkeypatch.setattr(cascade.io.image, "read_slice", read)
     for number in range(300):
         (scans / f"{number}.png").touch()
     run, _ = run_on(scans, batch_size=4)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from cascade.contract import SLICE_SIZE, Box
 from cascade.errors import CascadeError
-from cascade.io.image import MIN_SIDE, Letterbox, array_slice, checked, read_grey, read_slice
+from cascade.io.image import read_grey, read_slice
+from cascade.io.preprocess import Letterbox
+from cascade.io.slices import MIN_SIDE, array_slice, checked
 
 RAMP = np.arange(400, dtype=np.float32).reshape(20, 20)  # 0 .. 399
 BYTES = (RAMP // 2).astype(np.uint8)  # 0 .. 199

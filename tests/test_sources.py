@@ -11,8 +11,8 @@ from PIL import Image
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.io.checksums import content_sha256
+from cascade.io.image import mask_png
 from cascade.io.open import open_source, open_sources
-from cascade.io.picture import mask_png
 
 RAMP = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
 

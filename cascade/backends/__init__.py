@@ -5,15 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cascade.contract import FloatArray
 from cascade.engines import ENGINES
 from cascade.errors import CascadeError
 from cascade.files import without_home
 from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, Graph, find_graph
-
-FloatArray = NDArray[np.float32]
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
 """Fastest first: the order in which `auto` tries them."""

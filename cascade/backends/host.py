@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from cascade.backends import FloatArray, LoadedGraph, Outputs, Pending
-from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD
+from cascade.backends import LoadedGraph, Outputs, Pending
+from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD, FloatArray
 
 
 class HostBackend:

@@ -8,8 +8,8 @@ from pathlib import Path
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-from cascade.backends import FloatArray
 from cascade.backends.host import HostBackend
+from cascade.contract import FloatArray
 from cascade.errors import CascadeError
 from cascade.graphs import Graph
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from cascade.backends import FloatArray
 from cascade.backends.host import HostBackend
+from cascade.contract import FloatArray
 from cascade.errors import CascadeError
 from cascade.graphs import Graph
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from cascade.backends import FloatArray, LoadedGraph, Outputs, Pending
-from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE
+from cascade.backends import LoadedGraph, Outputs, Pending
+from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE, FloatArray
 from cascade.engines import build_command, find_engine, why_unfit
 from cascade.errors import CascadeError
 from cascade.gpu import find_gpu

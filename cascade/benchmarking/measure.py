@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.backends import Backend, FloatArray, Outputs, Pending
+from cascade.backends import Backend, Outputs, Pending
+from cascade.contract import FloatArray
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.checksums import stamps
-from cascade.io.image import Letterbox, read_slice
-from cascade.io.picture import Picture
+from cascade.io.image import Picture, read_slice
+from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.record import Recorder, Work

@@ -13,7 +13,7 @@ from cascade.evaluation.figures import png
 from cascade.evaluation.metrics import BoolArray
 from cascade.evaluation.slices import ScoredSlice
 from cascade.figshare import LabelledSlice
-from cascade.io.image import Slice
+from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 
 SHOWN = 6

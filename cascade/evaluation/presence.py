@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from cascade.contract import THRESHOLD
 from cascade.evaluation.metrics import DoubleArray
-from cascade.io.image import Letterbox, Slice
+from cascade.io.preprocess import Letterbox
+from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 
 LARGE = 0.005

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
 from cascade.files import reading
-from cascade.io.image import Slice, checked
 from cascade.io.orientation import Grid
-from cascade.io.slices import Source, check_size
+from cascade.io.slices import Slice, Source, check_size, checked
 
 Header = nib.Nifti1Header  # Nifti2Header is a subclass
 

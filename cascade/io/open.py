@@ -5,7 +5,7 @@ from pathlib import Path
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
-from cascade.io.picture import Picture
+from cascade.io.image import Picture
 from cascade.io.slices import Source
 
 

@@ -19,13 +19,13 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
 
+from cascade.contract import FloatArray
 from cascade.errors import CascadeError
 from cascade.io.dicom.elements import damaged, read_dataset
 from cascade.io.dicom.header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, read_header
 from cascade.io.dicom.seg import segmentation
-from cascade.io.image import FloatArray, Slice, checked
-from cascade.io.picture import mask_png
-from cascade.io.slices import Source, check_size
+from cascade.io.image import mask_png
+from cascade.io.slices import Slice, Source, check_size, checked
 
 SAME_PLACE_MM = 0.01
 """Slices less far apart lie at one place."""
