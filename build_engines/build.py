@@ -16,12 +16,12 @@ from build_engines.gate import ENGINE, FP16_GRAPH, Reference, find_reference, pa
 from build_engines.load import load_graph
 from build_engines.precision import count_by_type, engine_layers, load_engine, prove_engine
 from build_engines.target import Target, find_target
-from cascade.backends import LoadedGraph
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
-from cascade.engines import Batches, Engine, Layer, Recipe, Sidecar, engine_path, find_engine, sidecar_path
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER, Graph, find_graph
+from cascade.runtime.engines import Batches, Engine, Layer, Recipe, Sidecar, engine_path, find_engine, sidecar_path
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph, find_graph
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
+from cascade.runtime.protocol import LoadedGraph
 
 OpenEngine = Callable[[str, bytes], LoadedGraph]
 """A graph's name and its engine's bytes → what runs it on the GPU that is here."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from build_engines.precision import network_layers, prove_network
 from build_engines.progress import Report, interruptible, progress_monitor
-from cascade.engines import Batches, EngineTensor, Layer
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
+from cascade.runtime.engines import Batches, EngineTensor, Layer
 
 
 @dataclass(frozen=True)

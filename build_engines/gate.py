@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from build_engines.check_slices import CheckSlices, FloatArray
-from cascade.backends import LoadedGraph
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD
-from cascade.engines import Batches, Verification
 from cascade.errors import CascadeError
-from cascade.graphs import SEGMENTER
+from cascade.runtime.engines import Batches, Verification
+from cascade.runtime.models import SEGMENTER
+from cascade.runtime.protocol import LoadedGraph
 
 ENGINE = "engine"
 FP16_GRAPH = "FP16 graph on the CPU"

@@ -6,7 +6,7 @@ import onnx
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, Graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph
 
 INPUTS = {SEGMENTER: (SLICE,), CLASSIFIER: (SLICE, PROBABILITY)}
 OUTPUTS = {SEGMENTER: (PROBABILITY,), CLASSIFIER: (CLASS_PROBABILITY, BOX)}

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from cascade.engines import Layer
 from cascade.errors import CascadeError
+from cascade.runtime.engines import Layer
 
 NAMES = {"HALF": "fp16", "FLOAT": "fp32"}
 """TensorRT's names of types that differ from ours, which are its own in lower case."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cascade.backends.tensorrt import import_tensorrt
-from cascade.engines import FLAVORS, Gpu
 from cascade.errors import CascadeError
-from cascade.gpu import find_gpu
+from cascade.runtime.engines import FLAVORS, Gpu
+from cascade.runtime.gpu import find_gpu
+from cascade.runtime.tensorrt import import_tensorrt
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "build"}
 """Of this package, by flavor: what has to be installed to build."""

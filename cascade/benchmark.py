@@ -7,11 +7,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cascade.backends import BACKENDS
 from cascade.benchmarking.compare import Comparison, compare_reports
 from cascade.benchmarking.gpu_limit import gpu_limit
 from cascade.benchmarking.limit import CpuLimit, Limit
-from cascade.benchmarking.machine import this_machine
 from cascade.benchmarking.plot import latency_plot
 from cascade.benchmarking.report import (
     BackendReport,
@@ -32,8 +30,10 @@ from cascade.discovery.inputs import Inputs, find_slices
 from cascade.discovery.output_marker import BENCHMARK_PICTURE
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER, Graph, find_graph
 from cascade.io.image import read_slice
+from cascade.runtime.machine import this_machine
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph, find_graph
+from cascade.runtime.select import BACKENDS
 
 DEFAULT_BASELINE = "onnxruntime"
 

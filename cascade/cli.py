@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade import __version__, cli_benchmark, cli_build, cli_predict, cli_train
-from cascade.backends import AUTO
 from cascade.cli_options import BackendName, BatchSize, Engines, Folder, Models, printable, stderr
 from cascade.contract import CLASS_NAMES
-from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.graphs import SHIPPED
+from cascade.runtime.engines import ENGINES
+from cascade.runtime.models import SHIPPED
+from cascade.runtime.select import AUTO
 
 if TYPE_CHECKING:
     from cascade.split import Split

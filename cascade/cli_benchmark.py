@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cascade.backends import BACKENDS
 from cascade.cli_options import Engines, Models
-from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.graphs import SHIPPED
+from cascade.runtime.engines import ENGINES
+from cascade.runtime.models import SHIPPED
+from cascade.runtime.select import BACKENDS
 
 
 def benchmark(

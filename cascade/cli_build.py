@@ -9,9 +9,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from cascade.cli_options import Models
-from cascade.engines import ENGINES, FLAVORS, Batches, Engine
 from cascade.errors import CascadeError
-from cascade.graphs import SHIPPED
+from cascade.runtime.engines import ENGINES, FLAVORS, Batches, Engine
+from cascade.runtime.models import SHIPPED
 
 
 def build(
@@ -47,7 +47,7 @@ def build(
             f"building needs the package {error.name}, which is not installed", fix="pip install 'cascade[build]'"
         ) from error
 
-    from cascade.backends.tensorrt import engine_opener
+    from cascade.runtime.tensorrt import engine_opener
 
     console = Console(stderr=True, highlight=False)
     order = Order(

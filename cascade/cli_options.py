@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cascade.backends import BACKENDS
+from cascade.runtime.select import BACKENDS
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
 Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]

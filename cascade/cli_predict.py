@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from cascade.backends import AUTO
 from cascade.cli_options import BackendName, BatchSize, Engines, Models, stderr
-from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.graphs import SHIPPED
+from cascade.runtime.engines import ENGINES
+from cascade.runtime.models import SHIPPED
+from cascade.runtime.select import AUTO
 
 TAKE, LEAVE, SAY = "What to take", "What to leave", "What to say"
 

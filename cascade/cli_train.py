@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cascade.cli_options import Folder
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade import __version__
-from cascade.backends import BACKENDS, open_backend
-from cascade.benchmarking.machine import this_machine
-from cascade.engines import ENGINES
 from cascade.errors import CascadeError
 from cascade.files import without_home
-from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.engines import ENGINES
+from cascade.runtime.machine import this_machine
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.select import BACKENDS, open_backend
 
 SCHEMA = "cascade info 1"
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cascade.backends import AUTO, Backend, Outputs, open_backend
 from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
-from cascade.engines import ENGINES
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import BlankSlice, Slice, array_slice, checked
+from cascade.runtime.engines import ENGINES
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED
+from cascade.runtime.protocol import Backend, Outputs
+from cascade.runtime.select import AUTO, open_backend
 
 if TYPE_CHECKING:
     from cascade.io.slices import Source

@@ -15,7 +15,7 @@ from cascade.discovery.filters import KINDS, SUFFIXES
 from cascade.discovery.output_marker import RESULTS, has_marker, written_folders
 from cascade.errors import CascadeError
 from cascade.files import TEMPORARY, sha256_of_bytes, write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER
+from cascade.runtime.models import CLASSIFIER, SEGMENTER
 
 JOURNAL = "journal.jsonl"
 REPORT = "report.html"

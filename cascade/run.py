@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cascade import __version__
-from cascade.benchmarking.machine import installed_versions
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
@@ -27,6 +26,7 @@ from cascade.pipeline import Cascade
 from cascade.predict import THREADS, Run, predict_slices
 from cascade.record import Advance
 from cascade.results import NOTE, ResultsFolder, claim, clear, written_files
+from cascade.runtime.machine import installed_versions
 
 SCHEMA = "cascade run 1"
 

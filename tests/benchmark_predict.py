@@ -24,13 +24,13 @@ from rich.console import Console
 
 from cascade.contract import THRESHOLD
 from cascade.discovery.inputs import Inputs, find_slices
-from cascade.graphs import SHIPPED
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
 from cascade.predict import Run
 from cascade.predict_screen import progress_bar
 from cascade.run import RunOptions, predict_paths
+from cascade.runtime.models import SHIPPED
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 DIFFERENT_SLICES = 100

@@ -24,9 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.benchmark import check_request, slices_to_run
-from cascade.benchmarking.machine import this_machine
 from cascade.benchmarking.measure import Measurement, Request, peak_host_mb
 from cascade.benchmarking.report import Settings, batches_report
 from cascade.benchmarking.turns import slices_a_round, start_backends, take_turns
@@ -34,11 +32,13 @@ from cascade.benchmarking.worker import Measurer
 from cascade.cli_benchmark import batch_size_list
 from cascade.contract import PROBABILITY, SLICE, THRESHOLD
 from cascade.discovery.inputs import Inputs
-from cascade.engines import ENGINES
 from cascade.files import write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
+from cascade.runtime.engines import ENGINES
+from cascade.runtime.machine import this_machine
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.classifier import ClassifierNetwork
 from train.region import ClassifierGraph, SegmenterGraph
 from train.segmenter import segmenter_network

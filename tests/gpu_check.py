@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cascade.gpu import find_gpu
+from cascade.runtime.gpu import find_gpu
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "gpu-check"

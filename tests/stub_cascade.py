@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from cascade.backends.host import HostBackend
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
 from cascade.pipeline import Cascade
+from cascade.runtime.cpu import HostBackend
 
 MODELS = {"segmenter": "5e9", "classifier": "c1a"}
 

@@ -15,12 +15,12 @@ import pytest
 from rich.console import Console
 
 import cascade.evaluate
-from cascade.backends import Choice
-from cascade.backends.host import HostBackend
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
 from cascade.evaluate import evaluate, metrics_table
 from cascade.files import sha256_of
-from cascade.graphs import find_graph
+from cascade.runtime.cpu import HostBackend
+from cascade.runtime.models import find_graph
+from cascade.runtime.select import Choice
 
 MENINGIOMA, GLIOMA, PITUITARY = range(3)
 BRIGHT = 200

@@ -12,12 +12,12 @@ import onnx
 import pytest
 from tiny_models import write_models
 
-from cascade import backends
-from cascade.backends import BACKENDS, open_backend
-from cascade.backends.host import HostBackend
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import Box
 from cascade.errors import CascadeError
+from cascade.runtime import select
+from cascade.runtime.cpu import HostBackend
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
+from cascade.runtime.select import BACKENDS, open_backend
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +43,9 @@ def test_onnx_runtime_tells_no_one_of_the_models(tmp_path):
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     folders = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path / "empty"))
     (tmp_path / "empty").mkdir()
-    program = "from cascade.backends import *; from pathlib import Path; open_backend('onnxruntime', Path('models'))"
+    program = (
+        "from cascade.runtime.select import *; from pathlib import Path; open_backend('onnxruntime', Path('models'))"
+    )
     command = [sys.executable, "-c", program]
     subprocess.run(command, cwd=models.parent, env=kept | folders | {"PYTHONPATH": str(ROOT)}, check=True)
     assert list((tmp_path / "empty").iterdir()) == []
@@ -51,7 +53,7 @@ def test_onnx_runtime_tells_no_one_of_the_models(tmp_path):
 
 def openvino_graph(path, precision="f32"):
     openvino = pytest.importorskip("openvino")
-    from cascade.backends.openvino import OpenVinoGraph
+    from cascade.runtime.openvino import OpenVinoGraph
 
     return OpenVinoGraph(openvino.Core(), path, precision)
 
@@ -180,7 +182,7 @@ def test_auto_takes_the_first_that_can_run(monkeypatch):
             raise CascadeError(f"no {name} here", fix="none")
         return "a backend"
 
-    monkeypatch.setattr(backends, "_open", only_openvino_runs)
+    monkeypatch.setattr(select, "_open", only_openvino_runs)
     choice = open_backend("auto")
     assert (choice.name, choice.backend) == ("openvino", "a backend")
     assert tried == ["tensorrt", "tensorrt-rtx", "openvino"]

@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
-from cascade.backends import BACKENDS
 from cascade.benchmark import check_request, chosen_baseline, slices_to_run
 from cascade.benchmarking.measure import STAGES, Request
 from cascade.benchmarking.worker import Refusal, Worker
@@ -21,6 +20,7 @@ from cascade.cli import app, main
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
+from cascade.runtime.select import BACKENDS
 
 
 def value(name, *shape):

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.backends.host import HostBackend
 from cascade.benchmarking import machine as machine_module
 from cascade.benchmarking.compare import compare_reports
 from cascade.benchmarking.gpu_limit import gpu_limit
 from cascade.benchmarking.limit import CpuLimit, Limit
-from cascade.benchmarking.machine import this_machine
 from cascade.benchmarking.measure import Measurement, Request, measure
 from cascade.benchmarking.report import Settings, batches_report, read_report
 from cascade.benchmarking.simulated import simulated_slice
@@ -26,6 +24,8 @@ from cascade.benchmarking.work import Work
 from cascade.contract import Box
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
+from cascade.runtime.cpu import HostBackend
+from cascade.runtime.machine import this_machine
 
 
 def test_percentiles_lie_between_the_two_nearest_timings():

@@ -17,13 +17,13 @@ from tiny_models import write_models
 import build_engines.build
 import build_engines.target
 from build_engines.build import Order, build_all
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.cli import main
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE
-from cascade.engines import Batches, EngineTensor, Gpu, engine_path, find_engine, read_sidecar, sidecar_path
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.graphs import find_graph
+from cascade.runtime.engines import Batches, EngineTensor, Gpu, engine_path, find_engine, read_sidecar, sidecar_path
+from cascade.runtime.models import find_graph
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 
 RTX = "tensorrt-rtx"
 ROOT = Path(__file__).parents[1]

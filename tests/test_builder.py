@@ -11,9 +11,9 @@ from tiny_models import node
 from build_engines.builder import build_plan, fitting_timing_cache
 from build_engines.fp16 import to_fp16
 from build_engines.progress import Phases
-from cascade.engines import Batches
 from cascade.errors import CascadeError
-from cascade.graphs import find_graph
+from cascade.runtime.engines import Batches
+from cascade.runtime.models import find_graph
 
 
 def test_what_the_parser_says_of_an_operator_it_does_not_know_is_told(tensorrt):

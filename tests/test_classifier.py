@@ -13,7 +13,7 @@ pytest.importorskip("lightning")
 from torch.nn import functional as F
 
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from train import classifier
 from train.classifier import (
     ClassifierNetwork,

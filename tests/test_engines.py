@@ -6,7 +6,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from cascade.engines import (
+from cascade.errors import CascadeError
+from cascade.files import sha256_of
+from cascade.runtime.engines import (
     Batches,
     Engine,
     EngineTensor,
@@ -22,9 +24,7 @@ from cascade.engines import (
     sidecar_path,
     why_unfit,
 )
-from cascade.errors import CascadeError
-from cascade.files import sha256_of
-from cascade.graphs import SHIPPED, Graph
+from cascade.runtime.models import SHIPPED, Graph
 
 PLAN = b"the bytes of an engine"
 RECIPE = Recipe(

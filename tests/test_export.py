@@ -11,12 +11,12 @@ from tiny_models import write_models
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES, SLICE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.graphs import find_graph
+from cascade.runtime.models import find_graph
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.split import Split, SplitSlice, _digest, write_split
 from train import export
 from train.region import normalise

@@ -14,11 +14,11 @@ from build_engines.check_slices import drawn_check_slices
 from build_engines.fold import fold_batch_normalization, fold_constants
 from build_engines.fp16 import WEIGHTED, element_types, prove_fp16, to_fp16
 from build_engines.gate import LIMITS, find_reference, pass_gate
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
-from cascade.engines import Batches
 from cascade.errors import CascadeError
-from cascade.graphs import SHIPPED, find_graph
+from cascade.runtime.engines import Batches
+from cascade.runtime.models import SHIPPED, find_graph
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 

@@ -7,8 +7,8 @@ from PIL import Image
 from build_engines.check_slices import CheckSlices, drawn_check_slices, read_check_slices
 from build_engines.gate import find_reference, pass_gate, run_in_batches
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE, Box
-from cascade.engines import Batches
 from cascade.errors import CascadeError
+from cascade.runtime.engines import Batches
 
 TUMOR = Box(100, 100, 200, 200)  # 10,000 pixels
 GLIOMA = (0.2, 0.7, 0.1)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from cascade.errors import CascadeError
-from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
 
 
 @pytest.fixture

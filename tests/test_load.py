@@ -9,7 +9,7 @@ from tiny_models import node, plane, write_models
 from build_engines.load import load_graph
 from cascade.contract import PROBABILITY, SLICE
 from cascade.errors import CascadeError
-from cascade.graphs import find_graph
+from cascade.runtime.models import find_graph
 
 
 def foreign(input_name=SLICE, output_name=PROBABILITY, batch="batch"):

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.backends import open_backend
 from cascade.benchmarking.gpu_limit import gpu_limit
-from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
-from cascade.gpu import find_gpu
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
+from cascade.runtime.engines import FLAVORS
+from cascade.runtime.gpu import find_gpu
+from cascade.runtime.select import open_backend
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.backends.host import HostBackend
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
+from cascade.runtime.cpu import HostBackend
 
 
 def slice_of(height, width):

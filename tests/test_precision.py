@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from build_engines.precision import count_by_type, engine_layers, prove_engine, prove_network
-from cascade.engines import Layer
 from cascade.errors import CascadeError
+from cascade.runtime.engines import Layer
 
 CONVOLUTION = Layer("conv", "CONVOLUTION", ["fp16"], ["fp16"])
 TENSORRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))

@@ -12,7 +12,6 @@ from stub_cascade import AlwaysGlioma, BrightIsTumor
 
 import cascade.io.image
 import cascade.predict
-from cascade.backends.host import HostBackend
 from cascade.contract import PROBABILITY
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
@@ -21,6 +20,7 @@ from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.results import ResultsFolder
+from cascade.runtime.cpu import HostBackend
 
 CASCADE = Cascade(HostBackend(BrightIsTumor(), AlwaysGlioma()))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.graphs import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 EXPECTED = json.loads((SAMPLES / "expected.json").read_text())

@@ -7,8 +7,8 @@ import pytest
 
 import build_engines.target
 from build_engines.target import find_target
-from cascade.engines import Gpu
 from cascade.errors import CascadeError
+from cascade.runtime.engines import Gpu
 
 RTX = "tensorrt-rtx"
 

@@ -13,10 +13,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from cascade.backends.tensorrt import OneEngine, TensorRtBackend, engine_opener, open_tensorrt
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
-from cascade.engines import Gpu
 from cascade.errors import CascadeError
+from cascade.runtime.engines import Gpu
+from cascade.runtime.tensorrt import OneEngine, TensorRtBackend, engine_opener, open_tensorrt
 
 INPUTS = {"segmenter": [SLICE], "classifier": [SLICE, PROBABILITY]}
 INPUTS_AND_OUTPUTS = {"segmenter": [SLICE, PROBABILITY], "classifier": [SLICE, PROBABILITY, CLASS_PROBABILITY, BOX]}
@@ -332,7 +332,7 @@ def test_an_engine_that_cannot_run_a_batch_is_no_silent_zero(open_backend):
 
 
 def test_on_a_gpu_without_pycuda_no_engine_is_run_and_building_goes_on(monkeypatch):
-    monkeypatch.setattr("cascade.backends.tensorrt.find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
+    monkeypatch.setattr("cascade.runtime.tensorrt.find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     assert engine_opener("tensorrt-rtx") is None
 

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.models import resnet50
 
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import CLASS_NAMES, PROBABILITY, SLICE, THRESHOLD
 from cascade.evaluation.metrics import NONE, accuracy, macro_f1
-from cascade.graphs import SEGMENTER, Graph, find_graph
+from cascade.runtime.models import SEGMENTER, Graph, find_graph
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.split import read_split
 from train.dataset import ClassifierData, SliceStore
 from train.fit import FitSettings, begin, fit, loader

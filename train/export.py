@@ -17,11 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from cascade import __version__
-from cascade.backends.onnxruntime import OnnxRuntimeGraph
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.split import PARTS, Split, read_split
 from train.calibrate import calibrate, presence_threshold
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits

@@ -13,7 +13,7 @@ from torchvision.models import ResNet50_Weights
 
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.graphs import Graph, splits_of
+from cascade.runtime.models import Graph, splits_of
 
 BATCH_NORM_EPSILON = 1e-3, 1e-5
 """Of the networks the Lite0 weights were trained with (TensorFlow), and of ours (PyTorch)."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cascade.benchmarking.machine import usable_threads
+from cascade.runtime.machine import usable_threads
 
 PRODUCT_SIZE = 4096
 COPY_MB = 256

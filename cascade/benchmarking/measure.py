@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.backends import Backend, Outputs, Pending
 from cascade.contract import FloatArray
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
@@ -22,6 +21,7 @@ from cascade.pipeline import Cascade
 from cascade.predict import predict_slices
 from cascade.record import Recorder, Work
 from cascade.results import ResultsFolder
+from cascade.runtime.protocol import Backend, Outputs, Pending
 
 STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
 """In order. A backend on the CPU has neither upload nor download."""

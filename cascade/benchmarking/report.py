@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from cascade.benchmarking.limit import Limit
-from cascade.benchmarking.machine import Machine
 from cascade.benchmarking.measure import STAGES, Measurement
 from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
 from cascade.benchmarking.work import Work
 from cascade.benchmarking.worker import Loaded, Refusal
 from cascade.discovery.output_marker import BENCHMARK
-from cascade.engines import FLAVORS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.graphs import CLASSIFIER, SEGMENTER
+from cascade.runtime.engines import FLAVORS
+from cascade.runtime.machine import Machine
+from cascade.runtime.models import CLASSIFIER, SEGMENTER
 
 
 def device_of(backend: str) -> str:

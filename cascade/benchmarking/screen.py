@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade.benchmarking.compare import Comparison
-from cascade.benchmarking.machine import Machine
 from cascade.benchmarking.measure import STAGES
 from cascade.benchmarking.report import Report
 from cascade.benchmarking.statistics import Spread
-from cascade.graphs import CLASSIFIER, SEGMENTER
+from cascade.runtime.machine import Machine
+from cascade.runtime.models import CLASSIFIER, SEGMENTER
 
 BUSY = 0.5
 """Load average from which on a machine is said to be busy."""

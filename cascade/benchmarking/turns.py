@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from cascade.benchmarking.machine import gpu_memory_in_use_mb
 from cascade.benchmarking.measure import Measurement, Request
 from cascade.benchmarking.report import Settings, device_of
 from cascade.benchmarking.worker import Loaded, Measurer, Refusal, Worker
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
+from cascade.runtime.machine import gpu_memory_in_use_mb
 
 UNDER_WAY = 5
 """Batches that `cascade predict` has in memory at most: so many show the memory it takes."""

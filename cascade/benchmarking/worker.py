@@ -8,12 +8,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from cascade.backends import open_backend
 from cascade.benchmarking.measure import Measurement, Request, measure
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
+from cascade.runtime.select import open_backend
 
 T = TypeVar("T")
 

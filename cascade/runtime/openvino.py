@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from cascade.backends.host import HostBackend
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
-from cascade.graphs import Graph
+from cascade.runtime.cpu import HostBackend
+from cascade.runtime.models import Graph
 
 
 def open_openvino(segmenter: Graph, classifier: Graph, *, only_low_precision: bool = False) -> HostBackend:

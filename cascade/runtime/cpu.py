@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from cascade.backends import LoadedGraph, Outputs, Pending
 from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD, FloatArray
+from cascade.runtime.protocol import LoadedGraph, Outputs, Pending
 
 
 class HostBackend:

@@ -8,10 +8,10 @@ from pathlib import Path
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-from cascade.backends.host import HostBackend
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
-from cascade.graphs import Graph
+from cascade.runtime.cpu import HostBackend
+from cascade.runtime.models import Graph
 
 onnxruntime.disable_telemetry_events()
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from cascade.backends import LoadedGraph, Outputs, Pending
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE, FloatArray
-from cascade.engines import build_command, find_engine, why_unfit
 from cascade.errors import CascadeError
-from cascade.gpu import find_gpu
-from cascade.graphs import CLASSIFIER, SEGMENTER, Graph
+from cascade.runtime.engines import build_command, find_engine, why_unfit
+from cascade.runtime.gpu import find_gpu
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph
+from cascade.runtime.protocol import LoadedGraph, Outputs, Pending
 
 REBUILD = "build the engines again: cascade build --force"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import CascadeError
-from cascade.graphs import SHIPPED, Graph
+from cascade.runtime.models import SHIPPED, Graph
 
 FLAVORS = ("tensorrt", "tensorrt-rtx")
 FORMAT = 1

@@ -8,7 +8,7 @@ from typing import Any
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 
-SHIPPED = Path(__file__).parent / "models"
+SHIPPED = Path(__file__).parents[1] / "models"
 """The folder of the models that come with the package."""
 
 SEGMENTER, CLASSIFIER = "segmenter", "classifier"

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, as far as the machine tells."""
+"""The machine: processor, memory, GPUs and the versions of the packages that matter, as far as it tells."""
 
 import importlib.metadata
 import os

@@ -3,7 +3,7 @@
 import ctypes
 import sys
 
-from cascade.engines import Gpu
+from cascade.runtime.engines import Gpu
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 MAJOR, MINOR = 75, 76

@@ -1,0 +1,1 @@
+"""What executes the two graphs, and the models and engines that it executes."""
