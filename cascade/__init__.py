@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.io.slices import Slice
     from cascade.pipeline import Cascade, Prediction
-    from cascade.run import RunOptions, predict_paths
+    from cascade.prediction.run import RunOptions, predict_paths
 
 __version__ = "0.1.0"
 
@@ -22,9 +22,9 @@ _MODULES = {
     "Cascade": "pipeline",
     "CascadeError": "errors",
     "Prediction": "pipeline",
-    "RunOptions": "run",
+    "RunOptions": "prediction.run",
     "Slice": "io.slices",
-    "predict_paths": "run",
+    "predict_paths": "prediction.run",
 }
 
 

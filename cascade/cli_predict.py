@@ -80,8 +80,8 @@ def predict(
     """
     from cascade.discovery.inputs import read_list
     from cascade.predict_screen import backend_line, dry_run_table, failures, progress_bar, run_report
-    from cascade.results import claim
-    from cascade.run import RunOptions, found_inputs, predict_paths
+    from cascade.prediction.results import claim
+    from cascade.prediction.run import RunOptions, found_inputs, predict_paths
 
     if overwrite and resume:
         raise CascadeError("--overwrite and --resume exclude each other", fix="give one of them")

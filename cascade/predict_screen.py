@@ -14,9 +14,9 @@ from cascade.discovery.filters import HIDDEN
 from cascade.discovery.inputs import Inputs
 from cascade.io.open import open_sources
 from cascade.pipeline import Cascade
-from cascade.predict import Run
-from cascade.results import NOTE
-from cascade.run import RunOptions
+from cascade.prediction.batch import Run
+from cascade.prediction.results import NOTE
+from cascade.prediction.run import RunOptions
 
 FAILURES_SHOWN = 20
 LEFT_OUT_SHOWN = 200

@@ -27,9 +27,9 @@ from cascade.discovery.inputs import Inputs, find_slices
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.predict import Run
 from cascade.predict_screen import progress_bar
-from cascade.run import RunOptions, predict_paths
+from cascade.prediction.batch import Run
+from cascade.prediction.run import RunOptions, predict_paths
 from cascade.runtime.models import SHIPPED
 
 SAMPLES = Path(__file__).parent.parent / "samples"

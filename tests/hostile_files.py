@@ -31,7 +31,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 from stub_cascade import cascade_of
 
 from cascade.errors import CascadeError
-from cascade.run import RunOptions, predict_paths
+from cascade.prediction.run import RunOptions, predict_paths
 
 GOOD = "good.png"
 

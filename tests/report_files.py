@@ -11,9 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from cascade.contract import Box
-from cascade.overlay import SIZE
-from cascade.report import write_report
-from cascade.results import ResultsFolder, SliceResult
+from cascade.prediction.overlay import SIZE
+from cascade.prediction.report import write_report
+from cascade.prediction.results import ResultsFolder, SliceResult
 
 MENINGIOMA, GLIOMA, UNSURE_GLIOMA = (0.9, 0.06, 0.04), (0.15, 0.8, 0.05), (0.3, 0.5, 0.2)
 HOSTILE = (

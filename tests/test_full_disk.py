@@ -17,7 +17,7 @@ from PIL import Image
 from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
-from cascade.run import RunOptions, predict_paths
+from cascade.prediction.run import RunOptions, predict_paths
 
 
 class FullDisk(io.RawIOBase):

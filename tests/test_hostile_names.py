@@ -12,7 +12,7 @@ from hostile_files import scans as scans
 from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
-from cascade.run import RunOptions, predict_paths
+from cascade.prediction.run import RunOptions, predict_paths
 
 QUICK = RunOptions(report=False)
 

@@ -7,8 +7,8 @@ from PIL import Image
 
 from cascade.contract import CLASS_NAMES, Box
 from cascade.io.slices import Slice
-from cascade.overlay import BOX_COLOUR, CLASS_COLOURS, SIZE, contour, overlay_png, windowed
 from cascade.pipeline import Prediction
+from cascade.prediction.overlay import BOX_COLOUR, CLASS_COLOURS, SIZE, contour, overlay_png, windowed
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
 RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))

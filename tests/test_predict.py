@@ -11,15 +11,15 @@ from PIL import Image
 from stub_cascade import AlwaysGlioma, BrightIsTumor
 
 import cascade.io.image
-import cascade.predict
+import cascade.prediction.batch
 from cascade.contract import PROBABILITY
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.io.open import open_sources
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
-from cascade.predict import predict_slices
-from cascade.results import ResultsFolder
+from cascade.prediction.batch import predict_slices
+from cascade.prediction.results import ResultsFolder
 from cascade.runtime.cpu import HostBackend
 
 CASCADE = Cascade(HostBackend(BrightIsTumor(), AlwaysGlioma()))
@@ -208,7 +208,7 @@ def test_a_bug_keeps_its_traceback_and_what_was_done(scans):
 
 
 def test_what_a_killed_run_did_is_on_disk(scans, monkeypatch):
-    monkeypatch.setattr(cascade.predict, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(cascade.prediction.batch, "SECONDS_BETWEEN_SAVES", 0.0)
     saved = []
     for number in range(12):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
@@ -226,7 +226,7 @@ def test_what_a_killed_run_did_is_on_disk(scans, monkeypatch):
 
 def test_a_table_that_another_program_holds_for_a_while_does_not_end_the_run(scans, monkeypatch):
     """Windows lets nobody replace a file that Excel has open: one such save ended the run."""
-    monkeypatch.setattr(cascade.predict, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(cascade.prediction.batch, "SECONDS_BETWEEN_SAVES", 0.0)
     for number in range(12):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     replace, refused = os.replace, []

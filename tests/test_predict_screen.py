@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cascade.predict import Run
 from cascade.predict_screen import failures, run_report
-from cascade.results import SliceResult
-from cascade.run import RunOptions
+from cascade.prediction.batch import Run
+from cascade.prediction.results import SliceResult
+from cascade.prediction.run import RunOptions
 
 
 def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():

@@ -28,9 +28,9 @@ from report_files import (
 )
 
 from cascade.errors import CascadeError
-from cascade.overlay import SIZE
-from cascade.report import pictures, write_report
-from cascade.results import NOTE
+from cascade.prediction.overlay import SIZE
+from cascade.prediction.report import pictures, write_report
+from cascade.prediction.results import NOTE
 
 
 def test_the_page_tells_the_run_and_counts_what_was_found(tmp_path):
@@ -235,5 +235,7 @@ def test_without_readable_results_there_is_no_report(tmp_path, content, problem)
 def test_the_page_files_are_part_of_the_package():
     root = Path(__file__).parent.parent
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
-    files = [path.name for path in (root / "cascade/report").iterdir() if path.suffix in {".html", ".css", ".js"}]
-    assert sorted(settings["package-data"]["cascade.report"]) == sorted(files)
+    files = [
+        path.name for path in (root / "cascade/prediction/report").iterdir() if path.suffix in {".html", ".css", ".js"}
+    ]
+    assert sorted(settings["package-data"]["cascade.prediction.report"]) == sorted(files)

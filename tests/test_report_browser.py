@@ -18,8 +18,8 @@ from report_files import (
     write_results,
 )
 
-from cascade.report import write_report
-from cascade.results import NOTE
+from cascade.prediction.report import write_report
+from cascade.prediction.results import NOTE
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.results import ResultsFolder, SliceResult, claim, clear, written_name
+from cascade.prediction.results import ResultsFolder, SliceResult, claim, clear, written_name
 
 GLIOMA = SliceResult(
     "b/a.jpg",

@@ -14,10 +14,10 @@ from dicom_files import series as dicom_series
 from PIL import Image
 from stub_cascade import MODELS, BrightIsTumor, cascade_of, rows_of
 
-import cascade.record
+import cascade.prediction.recorder
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.run import RunOptions, predict_paths
+from cascade.prediction.run import RunOptions, predict_paths
 
 
 class Counting(BrightIsTumor):
@@ -212,7 +212,7 @@ def test_a_slice_whose_overlay_cannot_be_written_is_not_in_the_mask(scans, out, 
     def no_space(slice_, found):
         raise CascadeError("the disk is full", fix="free space")
 
-    monkeypatch.setattr(cascade.record, "overlay_png", no_space)
+    monkeypatch.setattr(cascade.prediction.recorder, "overlay_png", no_space)
     save_volume(scans / "head.nii.gz")
     run = predict_paths(cascade_of(), [scans], out)
     assert [row.name for row in run.failed] == ["head.nii.gz/1"]
@@ -407,7 +407,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, 'tests')
 from stub_cascade import BrightIsTumor, cascade_of
-from cascade.run import RunOptions, predict_paths
+from cascade.prediction.run import RunOptions, predict_paths
 
 class Slow(BrightIsTumor):
     def run(self, slice):

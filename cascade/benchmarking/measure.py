@@ -18,9 +18,9 @@ from cascade.io.checksums import stamps
 from cascade.io.image import Picture, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.predict import predict_slices
-from cascade.record import Recorder, Work
-from cascade.results import ResultsFolder
+from cascade.prediction.batch import predict_slices
+from cascade.prediction.recorder import Recorder, Work
+from cascade.prediction.results import ResultsFolder
 from cascade.runtime.protocol import Backend, Outputs, Pending
 
 STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")

@@ -16,10 +16,10 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.io.checksums import Stamps, content_sha256, stamps
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name, slice_number
-from cascade.journal import Entry, Journal
-from cascade.overlay import overlay_png
 from cascade.pipeline import Prediction
-from cascade.results import ResultsFolder, SliceResult
+from cascade.prediction.journal import Entry, Journal
+from cascade.prediction.overlay import overlay_png
+from cascade.prediction.results import ResultsFolder, SliceResult
 
 Advance = Callable[[int], object]
 """Called with how many more slices are done, once their rows are there."""

@@ -21,11 +21,11 @@ from cascade.files import write_atomically
 from cascade.io.checksums import content_sha256
 from cascade.io.open import open_sources
 from cascade.io.slices import Source
-from cascade.journal import Entry, Journal, earlier_files, read_journal
 from cascade.pipeline import Cascade
-from cascade.predict import THREADS, Run, predict_slices
-from cascade.record import Advance
-from cascade.results import NOTE, ResultsFolder, claim, clear, written_files
+from cascade.prediction.batch import THREADS, Run, predict_slices
+from cascade.prediction.journal import Entry, Journal, earlier_files, read_journal
+from cascade.prediction.recorder import Advance
+from cascade.prediction.results import NOTE, ResultsFolder, claim, clear, written_files
 from cascade.runtime.machine import installed_versions
 
 SCHEMA = "cascade run 1"
@@ -111,7 +111,7 @@ def predict_paths(
         run = replace(run, left_out=inputs.left_out)
         record.save(out, run)
     if options.report:
-        from cascade.report import write_report
+        from cascade.prediction.report import write_report
 
         write_report(out)
     return run

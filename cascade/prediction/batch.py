@@ -15,10 +15,10 @@ from signal import default_int_handler
 from cascade.errors import CascadeError
 from cascade.io.checksums import stamps
 from cascade.io.slices import Slice, Source
-from cascade.journal import Entry, Journal
 from cascade.pipeline import Cascade, Prediction
-from cascade.record import Advance, Recorder, Work
-from cascade.results import ResultsFolder, SliceResult
+from cascade.prediction.journal import Entry, Journal
+from cascade.prediction.recorder import Advance, Recorder, Work
+from cascade.prediction.results import ResultsFolder, SliceResult
 
 THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
 """That read, and as many that write: more are no use, for they share Python's lock."""

@@ -13,10 +13,10 @@ from string import Template
 from typing import Any
 
 from cascade.contract import CLASS_NAMES
-from cascade.overlay import CLASS_COLOURS
-from cascade.report import pictures
-from cascade.report.pictures import Record
-from cascade.results import NOTE
+from cascade.prediction.overlay import CLASS_COLOURS
+from cascade.prediction.report import pictures
+from cascade.prediction.report.pictures import Record
+from cascade.prediction.results import NOTE
 
 HERE = Path(__file__).parent
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from cascade.overlay import SIZE
+from cascade.prediction.overlay import SIZE
 
 Record = dict[str, Any]
 """A slice of results.json. Other versions have other keys, so any but its name may be missing."""

@@ -7,7 +7,7 @@ from typing import Any
 from cascade.discovery.output_marker import RESULTS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.report.page import report_page
+from cascade.prediction.report.page import report_page
 
 
 def write_report(out: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from cascade.contract import Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
-from cascade.results import JOURNAL, SliceResult
+from cascade.prediction.results import JOURNAL, SliceResult
 
 BEGUN = "begun"
 """Key of a file's path."""

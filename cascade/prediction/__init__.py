@@ -1,0 +1,1 @@
+"""`cascade predict`: inputs → masks, overlays, tables and a report."""
