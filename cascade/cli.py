@@ -23,7 +23,7 @@ from cascade.runtime.models import SHIPPED
 from cascade.runtime.select import AUTO
 
 if TYPE_CHECKING:
-    from cascade.split import Split
+    from cascade.datasets.split import Split
 
 app = typer.Typer(
     name="cascade",
@@ -140,7 +140,7 @@ def data_inspect(
 
     Example: [bold]cascade data inspect figshare/[/]
     """
-    from cascade.inspect import inspect_folder, inspection_table
+    from cascade.datasets.summary import inspect_folder, inspection_table
 
     inspection = inspect_folder(folder)
     if as_json:
@@ -163,7 +163,7 @@ def data_split(
 
     Example: [bold]cascade data split figshare/[/]
     """
-    from cascade.split import make_split, write_split
+    from cascade.datasets.split import make_split, write_split
 
     path = out or folder / "split.json"
     split, problems = make_split(folder, seed)
@@ -175,8 +175,8 @@ def data_split(
 
 def _split_table(split: "Split", path: Path) -> Table:
     """Slices of each part and class, and how many patients they are from."""
-    from cascade.figshare import person
-    from cascade.split import PARTS
+    from cascade.datasets.figshare import person
+    from cascade.datasets.split import PARTS
 
     table = Table("part", title=str(path), title_justify="left")
     for heading in (*CLASS_NAMES, "slices", "patients"):

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cascade import __version__
-from cascade.dataset import Record, count_slices, read_labelled, scan
+from cascade.datasets.dataset import Record, count_slices, read_labelled, scan
+from cascade.datasets.figshare import LabelledSlice
+from cascade.datasets.split import PARTS, check_files, read_split
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import find_slices
 from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES, has_marker
@@ -27,14 +29,12 @@ from cascade.evaluation.presence import TumorFreeSlice, look, presence, tumor_fr
 from cascade.evaluation.slices import as_csv, score
 from cascade.evaluation.summary import summarise
 from cascade.evaluation.table import metrics_table
-from cascade.figshare import LabelledSlice
 from cascade.files import write_atomically
 from cascade.io.open import open_sources
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name
 from cascade.pipeline import Cascade
 from cascade.runtime.models import CLASSIFIER
 from cascade.runtime.select import open_backend
-from cascade.split import PARTS, check_files, read_split
 
 __all__ = ["evaluate", "metrics_table"]
 

@@ -18,11 +18,11 @@ import train.both
 import train.crossval
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES
-from cascade.dataset import Record
+from cascade.datasets.dataset import Record
+from cascade.datasets.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
 from cascade.errors import CascadeError
 from cascade.evaluation.slices import ScoredSlice, as_csv
 from cascade.evaluation.summary import summarise
-from cascade.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
 from train.classifier import ClassifierSettings, start_tensors
 from train.crossval import crossval_table, crossvalidate
 from train.segmenter import SegmenterSettings

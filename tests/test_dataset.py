@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.dataset import Record, count_slices, read_labelled, scan
+from cascade.datasets.dataset import Record, count_slices, read_labelled, scan
 from cascade.errors import CascadeError
 
 

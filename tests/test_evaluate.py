@@ -11,12 +11,12 @@ from stub_evaluation import models as models
 from stub_evaluation import run as run
 
 from cascade.contract import CLASS_NAMES
+from cascade.datasets.split import make_split, write_split
 from cascade.discovery.output_marker import EVALUATION_PICTURES
 from cascade.errors import CascadeError
 from cascade.evaluation.slices import as_csv, from_csv
 from cascade.evaluation.summary import summarise
 from cascade.files import sha256_of
-from cascade.split import make_split, write_split
 
 
 def test_dice_counts_an_empty_mask_as_0(run):

@@ -13,11 +13,11 @@ pytest.importorskip("lightning")
 
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES, SLICE
+from cascade.datasets.split import Split, SplitSlice, _digest, write_split
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 from cascade.runtime.models import find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
-from cascade.split import Split, SplitSlice, _digest, write_split
 from train import export
 from train.region import normalise
 from train.weights import mean_weights

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
+from cascade.datasets.figshare import person, read_mat
 from cascade.errors import CascadeError
-from cascade.figshare import person, read_mat
 from cascade.io.mat import read_image
 
 

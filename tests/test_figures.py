@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES
-from cascade.dataset import Record
+from cascade.datasets.dataset import Record
+from cascade.datasets.figshare import LabelledSlice
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, show
 from cascade.evaluation.slices import ScoredSlice
 from cascade.evaluation.summary import summarise
-from cascade.figshare import LabelledSlice
 
 
 def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSlice:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from cascade.datasets.summary import inspect_folder, inspection_table
 from cascade.errors import CascadeError
-from cascade.inspect import inspect_folder, inspection_table
 
 SLICE = np.arange(600, dtype=np.int16).reshape(20, 30)
 

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES
-from cascade.dataset import Record
-from cascade.errors import CascadeError
-from cascade.figshare import person
-from cascade.split import (
+from cascade.datasets.dataset import Record
+from cascade.datasets.figshare import person
+from cascade.datasets.split import (
     PARTS,
     SplitSlice,
     assign_parts,
@@ -24,6 +23,7 @@ from cascade.split import (
     read_split,
     write_split,
 )
+from cascade.errors import CascadeError
 
 
 def records_of(*people):

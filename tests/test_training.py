@@ -22,11 +22,11 @@ pytest.importorskip("lightning")
 import train.classifier
 import train.segmenter
 from cascade.contract import CLASS_NAMES
+from cascade.datasets.split import make_split, read_split, write_split
 from cascade.errors import CascadeError
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 from cascade.runtime.models import find_graph
-from cascade.split import make_split, read_split, write_split
 from train import export
 from train.classifier import (
     ClassifierNetwork,

@@ -9,9 +9,9 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 import train.dataset
+from cascade.datasets.split import SplitSlice
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.split import SplitSlice
 from train.dataset import ClassifierData, SliceStore, read_healthy
 
 ITEM = {"mask": "", "label": "meningioma", "patient": "7", "part": "train"}

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
 from cascade.evaluate import evaluate
 from cascade.files import write_atomically
 from cascade.runtime.engines import ENGINES
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
-from cascade.split import read_split
 from train.classifier import ClassifierSettings, start_tensors, train_classifier
 from train.dataset import read_healthy, sha256_of_tensor
 from train.export import export_model

@@ -14,10 +14,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.models import resnet50
 
 from cascade.contract import CLASS_NAMES, PROBABILITY, SLICE, THRESHOLD
+from cascade.datasets.split import read_split
 from cascade.evaluation.metrics import NONE, accuracy, macro_f1
 from cascade.runtime.models import SEGMENTER, Graph, find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
-from cascade.split import read_split
 from train.dataset import ClassifierData, SliceStore
 from train.fit import FitSettings, begin, fit, loader
 from train.region import classifier_planes

@@ -13,14 +13,14 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision import tv_tensors
 
 from cascade.contract import CLASS_NAMES, THRESHOLD, FloatArray
-from cascade.dataset import read_labelled
+from cascade.datasets.dataset import read_labelled
+from cascade.datasets.figshare import person
+from cascade.datasets.split import SplitSlice, check_files
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.figshare import person
 from cascade.files import sha256_of_bytes
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
-from cascade.split import SplitSlice, check_files
 from train.augment import augmentation, jitter_mask
 from train.region import segmenter_input
 from train.tumor_free import TumorFree

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from cascade import __version__
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
+from cascade.datasets.split import PARTS, Split, read_split
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
-from cascade.split import PARTS, Split, read_split
 from train.calibrate import calibrate, presence_threshold
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits
 from train.dataset import SegmenterData, SliceStore, tumor_free_copies

@@ -20,7 +20,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 
 from cascade.contract import THRESHOLD
-from cascade.split import read_split
+from cascade.datasets.split import read_split
 from train.dataset import SegmenterData, SliceStore, read_healthy, sha256_of_tensor, tumor_free_copies
 from train.fit import FitSettings, begin, fit, loader
 from train.region import enlarge, limited, normalise

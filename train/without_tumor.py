@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cascade.contract import SLICE_SIZE
-from cascade.split import PARTS, read_split
+from cascade.datasets.split import PARTS, read_split
 from train.dataset import SegmenterData, SliceStore, tumor_free_copies
 from train.pictures import problems_told, write_png
 from train.region import SEGMENTER_SIZE

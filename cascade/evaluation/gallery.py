@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cascade.dataset import read_labelled
+from cascade.datasets.dataset import read_labelled
+from cascade.datasets.figshare import LabelledSlice
 from cascade.evaluation.figures import png
 from cascade.evaluation.metrics import BoolArray
 from cascade.evaluation.slices import ScoredSlice
-from cascade.figshare import LabelledSlice
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 

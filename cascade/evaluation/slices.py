@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cascade.contract import CLASS_NAMES, SLICE_SIZE, THRESHOLD, FloatArray
-from cascade.dataset import Record
+from cascade.datasets.dataset import Record
+from cascade.datasets.figshare import LabelledSlice
 from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, chosen, dice, hausdorff95, iou
-from cascade.figshare import LabelledSlice
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cascade.contract import CLASS_NAMES
+from cascade.datasets.figshare import person
 from cascade.evaluation.bootstrap import PatientBootstrap
 from cascade.evaluation.metrics import (
     NONE,
@@ -24,7 +25,6 @@ from cascade.evaluation.metrics import (
     reliability,
 )
 from cascade.evaluation.slices import COLUMN_NAMES, CROPS, ScoredSlice
-from cascade.figshare import person
 
 SIZES = {"small": (0, 50), "medium": (50, 80), "large": (80, None)}
 """From .. to below (None: any) of `ScoredSlice.diameter_px`, fixed so that evaluations compare: round numbers near the

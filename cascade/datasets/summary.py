@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade.contract import CLASS_NAMES
-from cascade.dataset import Record, count_slices, mat_files, scan
+from cascade.datasets.dataset import Record, count_slices, mat_files, scan
+from cascade.datasets.figshare import PUBLISHED_SLICES, LabelledSlice, person
 from cascade.errors import CascadeError
-from cascade.figshare import PUBLISHED_SLICES, LabelledSlice, person
 
 NAMES_SHOWN = 8
 """The table names this many of a kind and counts the rest."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cascade.contract import CLASS_NAMES
+from cascade.datasets.figshare import LabelledSlice, read_mat
 from cascade.errors import CascadeError
-from cascade.figshare import LabelledSlice, read_mat
 from cascade.io.image import read_grey, read_slice
 from cascade.io.slices import BoolArray, checked
 

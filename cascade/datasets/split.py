@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import track
 
 from cascade.contract import CLASS_NAMES
-from cascade.dataset import Record, count_slices, scan
+from cascade.datasets.dataset import Record, count_slices, scan
+from cascade.datasets.figshare import person
 from cascade.errors import CascadeError
-from cascade.figshare import person
 from cascade.files import sha256_of, write_atomically
 
 PARTS = ("train", "validation", "test")
