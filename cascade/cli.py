@@ -95,8 +95,8 @@ def evaluate(
     """
     if whole == (split_file is not None):
         raise CascadeError("either one part or the whole folder can be evaluated", fix="give --split FILE or --all")
-    from cascade.evaluate import evaluate as run_evaluation
-    from cascade.evaluate import metrics_table
+    from cascade.cli_evaluate_output import metrics_table
+    from cascade.evaluation.evaluate import evaluate as run_evaluation
 
     metrics = run_evaluation(
         folder,

@@ -125,8 +125,8 @@ def train_both(
     Example: [bold]cascade train both figshare/ --split figshare/split.json --healthy heads/[/]
     """
     with _train_packages():
+        from cascade.cli_evaluate_output import metrics_table
         from cascade.datasets.split import PARTS
-        from cascade.evaluate import metrics_table
         from train.both import begin_or_go_on
         from train.both import train_both as run_both
 

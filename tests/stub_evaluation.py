@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import cascade.evaluate
+import cascade.evaluation.evaluate
+from cascade.cli_evaluate_output import metrics_table
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
-from cascade.evaluate import evaluate, metrics_table
+from cascade.evaluation.evaluate import evaluate
 from cascade.files import sha256_of
 from cascade.runtime.cpu import HostBackend
 from cascade.runtime.models import find_graph
@@ -75,7 +76,7 @@ def models(tmp_path, monkeypatch):
         graphs = {name: find_graph(name, models) for name in ("segmenter", "classifier")}
         return Choice("onnxruntime", HostBackend(StubSegmenter(), StubClassifier(), "stub"), graphs)
 
-    monkeypatch.setattr(cascade.evaluate, "open_backend", stub)
+    monkeypatch.setattr(cascade.evaluation.evaluate, "open_backend", stub)
     return folder
 
 
@@ -108,8 +109,8 @@ def run(folder, models, tmp_path, monkeypatch):
         }
         with monkeypatch.context() as patch:
             if not draw:
-                patch.setattr(cascade.evaluate, "charts", lambda metrics, scored: {})
-                patch.setattr(cascade.evaluate, "gallery", lambda name, some, folder, cascade: b"")
+                patch.setattr(cascade.evaluation.evaluate, "charts", lambda metrics, scored: {})
+                patch.setattr(cascade.evaluation.evaluate, "gallery", lambda name, some, folder, cascade: b"")
             return evaluate(folder, models=models, **{**settings, **changes})
 
     return run

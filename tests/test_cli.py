@@ -269,8 +269,8 @@ def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
 @pytest.mark.parametrize("failed", [0, 2])
 def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypatch, failed):
     """It ended with 0, and named none of them."""
-    monkeypatch.setattr("cascade.evaluate.evaluate", lambda *_, **__: {"failed": {"slices": failed}})
-    monkeypatch.setattr("cascade.evaluate.metrics_table", lambda metrics: "")
+    monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: {"failed": {"slices": failed}})
+    monkeypatch.setattr("cascade.cli_evaluate_output.metrics_table", lambda metrics: "")
     assert run("evaluate", tmp_path, "--all") == failed
 
 

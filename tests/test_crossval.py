@@ -13,7 +13,7 @@ from rich.console import Console
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-import cascade.evaluate
+import cascade.cli_evaluate_output
 import train.both
 import train.crossval
 from cascade.cli import main
@@ -21,7 +21,7 @@ from cascade.contract import CLASS_NAMES
 from cascade.datasets.dataset import Record
 from cascade.datasets.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
 from cascade.errors import CascadeError
-from cascade.evaluation.slices import ScoredSlice, as_csv
+from cascade.evaluation.scores import ScoredSlice, as_csv
 from cascade.evaluation.summary import summarise
 from train.classifier import ClassifierSettings, start_tensors
 from train.crossval import crossval_table, crossvalidate
@@ -175,7 +175,9 @@ def test_nor_is_one_of_other_healthy_heads(crossvalidation):
 
 def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossvalidation, tmp_path, monkeypatch):
     shown, out, split_file = [], crossvalidation.out, tmp_path / "parts.json"
-    monkeypatch.setattr(cascade.evaluate, "metrics_table", lambda metrics: shown.append(metrics["slices"]) or "")
+    monkeypatch.setattr(
+        cascade.cli_evaluate_output, "metrics_table", lambda metrics: shown.append(metrics["slices"]) or ""
+    )
     write_split(make_folds(read_split(crossvalidation.split_file), 3)[0], split_file, seed=0)
     command = ["train", "both", str(tmp_path), "--split", str(split_file), "--out", str(out)]
     with pytest.raises(SystemExit):

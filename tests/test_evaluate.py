@@ -14,7 +14,7 @@ from cascade.contract import CLASS_NAMES
 from cascade.datasets.split import make_split, write_split
 from cascade.discovery.output_marker import EVALUATION_PICTURES
 from cascade.errors import CascadeError
-from cascade.evaluation.slices import as_csv, from_csv
+from cascade.evaluation.scores import as_csv, from_csv
 from cascade.evaluation.summary import summarise
 from cascade.files import sha256_of
 

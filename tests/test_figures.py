@@ -12,7 +12,7 @@ from cascade.datasets.dataset import Record
 from cascade.datasets.figshare import LabelledSlice
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, show
-from cascade.evaluation.slices import ScoredSlice
+from cascade.evaluation.scores import ScoredSlice
 from cascade.evaluation.summary import summarise
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cascade.evaluation.presence import TumorFreeSlice, presence
+from cascade.evaluation.detection import TumorFreeSlice, presence
 
 
 def test_the_threshold_that_finds_98_percent_of_the_tumors_is_told():

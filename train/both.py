@@ -7,7 +7,7 @@ from typing import Any
 
 from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
-from cascade.evaluate import evaluate
+from cascade.evaluation.evaluate import evaluate
 from cascade.files import write_atomically
 from cascade.runtime.engines import ENGINES
 from cascade.runtime.models import CLASSIFIER, SEGMENTER

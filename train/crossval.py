@@ -11,12 +11,11 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
+from cascade.cli_evaluate_output import metrics_table
 from cascade.datasets.split import make_folds, read_split, write_split
-from cascade.evaluate import metrics_table
-from cascade.evaluation.figures import charts
-from cascade.evaluation.slices import ScoredSlice, as_csv, from_csv
+from cascade.evaluation.figures import charts, number
+from cascade.evaluation.scores import ScoredSlice, as_csv, from_csv
 from cascade.evaluation.summary import summarise
-from cascade.evaluation.table import number
 from cascade.files import write_atomically
 from train.both import begin_or_go_on, train_both
 from train.classifier import ClassifierSettings

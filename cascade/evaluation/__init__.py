@@ -1,1 +1,1 @@
-"""The parts of `cascade.evaluate`: formulas, confidence intervals, summary, table and figures."""
+"""How good the cascade is: metrics, confidence intervals, detection of tumors and figures."""

@@ -10,13 +10,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cascade.contract import CLASS_NAMES
-from cascade.evaluation.slices import ScoredSlice
+from cascade.evaluation.scores import ScoredSlice
 from cascade.evaluation.summary import SIZES, size_of
-from cascade.evaluation.table import ACCURACIES, number
 
 CLASS_COLOURS = dict(zip(CLASS_NAMES, ("#0072B2", "#D55E00", "#009E73"), strict=True))  # blue, vermillion, bluish green
 GREY = "#666666"
 DPI = 150
+
+ACCURACIES = {
+    "true_mask": "true mask",
+    "predicted_mask": "predicted mask",
+    "whole_slice": "whole slice",
+    "by_patient": "predicted mask, by patient",
+}
+"""The keys below `accuracy` in metrics.json, as a person reads them."""
 
 
 def charts(metrics: dict[str, Any], scored: Sequence[ScoredSlice]) -> dict[str, bytes]:
@@ -28,6 +35,11 @@ def charts(metrics: dict[str, Any], scored: Sequence[ScoredSlice]) -> dict[str, 
         "reliability.png": reliability(metrics),
     }
     return drawn | ({"presence.png": presence(metrics["presence"])} if metrics["presence"] else {})
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`-` for a number that is not defined."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def png(figure: Figure) -> bytes:

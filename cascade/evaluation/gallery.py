@@ -12,7 +12,7 @@ from cascade.datasets.dataset import read_labelled
 from cascade.datasets.figshare import LabelledSlice
 from cascade.evaluation.figures import png
 from cascade.evaluation.metrics import BoolArray
-from cascade.evaluation.slices import ScoredSlice
+from cascade.evaluation.scores import ScoredSlice
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 

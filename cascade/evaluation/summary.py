@@ -24,7 +24,7 @@ from cascade.evaluation.metrics import (
     recall,
     reliability,
 )
-from cascade.evaluation.slices import COLUMN_NAMES, CROPS, ScoredSlice
+from cascade.evaluation.scores import COLUMN_NAMES, CROPS, ScoredSlice
 
 SIZES = {"small": (0, 50), "medium": (50, 80), "large": (80, None)}
 """From .. to below (None: any) of `ScoredSlice.diameter_px`, fixed so that evaluations compare: round numbers near the

@@ -23,20 +23,17 @@ from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import find_slices
 from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
+from cascade.evaluation.detection import TumorFreeSlice, look, presence, tumor_free_csv
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, gallery
-from cascade.evaluation.presence import TumorFreeSlice, look, presence, tumor_free_csv
-from cascade.evaluation.slices import as_csv, score
+from cascade.evaluation.scores import as_csv, score
 from cascade.evaluation.summary import summarise
-from cascade.evaluation.table import metrics_table
 from cascade.files import write_atomically
 from cascade.io.open import open_sources
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name
 from cascade.pipeline import Cascade
 from cascade.runtime.models import CLASSIFIER
 from cascade.runtime.select import open_backend
-
-__all__ = ["evaluate", "metrics_table"]
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -10,14 +10,7 @@ from rich.text import Text
 
 from cascade.cli_options import printable
 from cascade.discovery.inputs import PROBLEMS_SHOWN
-
-ACCURACIES = {
-    "true_mask": "true mask",
-    "predicted_mask": "predicted mask",
-    "whole_slice": "whole slice",
-    "by_patient": "predicted mask, by patient",
-}
-"""The keys below `accuracy` in metrics.json, as a person reads them."""
+from cascade.evaluation.figures import ACCURACIES, number
 
 
 def metrics_table(metrics: dict[str, Any]) -> RenderableType:
@@ -129,11 +122,6 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     return table
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """`-` for a number that is not defined."""
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
