@@ -45,8 +45,8 @@ def benchmark(
 
     Example: [bold]cascade benchmark --batch-sizes 1,8 --out benchmark[/]
     """
-    from cascade.benchmark import benchmark as run_benchmark
-    from cascade.benchmarking.screen import progress_bar, report_tables
+    from cascade.benchmarking.benchmark import benchmark as run_benchmark
+    from cascade.cli_benchmark_output import progress_bar, report_tables
 
     names, sizes = [name.strip() for name in backends.split(",") if name.strip()], batch_size_list(batch_sizes)
     console = Console(stderr=True, highlight=False)

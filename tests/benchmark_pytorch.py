@@ -24,10 +24,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cascade.benchmark import check_request, slices_to_run
-from cascade.benchmarking.measure import Measurement, Request, peak_host_mb
+from cascade.benchmarking.benchmark import check_request, slices_to_run
 from cascade.benchmarking.report import Settings, batches_report
-from cascade.benchmarking.turns import slices_a_round, start_backends, take_turns
+from cascade.benchmarking.rounds import slices_a_round, start_backends, take_turns
+from cascade.benchmarking.timing import Measurement, Request, peak_host_mb
 from cascade.benchmarking.worker import Measurer
 from cascade.cli_benchmark import batch_size_list
 from cascade.contract import PROBABILITY, SLICE, THRESHOLD

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
-from cascade.benchmark import check_request, chosen_baseline, slices_to_run
-from cascade.benchmarking.measure import STAGES, Request
+from cascade.benchmarking.benchmark import check_request, chosen_baseline, slices_to_run
+from cascade.benchmarking.timing import STAGES, Request
 from cascade.benchmarking.worker import Refusal, Worker
 from cascade.cli import app, main
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
@@ -77,7 +77,7 @@ def scans(tmp_path_factory):
 def short_rounds():
     """Of 4 batches each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.benchmarking.turns.SLICES_A_ROUND", 4)
+        patch.setattr("cascade.benchmarking.rounds.SLICES_A_ROUND", 4)
         yield
 
 
@@ -193,7 +193,7 @@ def test_bad_requests_are_refused_before_anything_is_measured(models, tmp_path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "incomplete.json").write_text('{"schema": "cascade benchmark 1"}')
-    monkeypatch.setattr("cascade.benchmarking.turns.Worker", lambda *arguments: pytest.fail("it began to measure"))
+    monkeypatch.setattr("cascade.benchmarking.rounds.Worker", lambda *arguments: pytest.fail("it began to measure"))
     with pytest.raises(SystemExit) as stopped:
         main(["benchmark", "--models", str(models), "--out", str(tmp_path / "out"), *options])
     assert stopped.value.code == 1

@@ -1,4 +1,4 @@
-"""The arithmetic and memory traffic that a graph asks for, counted by hand and by cascade/benchmarking/work.py."""
+"""The arithmetic and memory traffic that a graph asks for, counted by hand and by cascade/benchmarking/flops.py."""
 
 import sys
 
@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_models import model
 
-from cascade.benchmarking.work import Work, count_work
+from cascade.benchmarking.flops import Work, count_work
 from cascade.errors import CascadeError
 
 

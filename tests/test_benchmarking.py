@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.benchmarking import machine as machine_module
 from cascade.benchmarking.compare import compare_reports
-from cascade.benchmarking.gpu_limit import gpu_limit
-from cascade.benchmarking.limit import CpuLimit, Limit
-from cascade.benchmarking.measure import Measurement, Request, measure
+from cascade.benchmarking.flops import Work
+from cascade.benchmarking.gpu_roofline import gpu_limit
 from cascade.benchmarking.report import Settings, batches_report, read_report
+from cascade.benchmarking.roofline import CpuLimit, Limit
+from cascade.benchmarking.rounds import take_turns
 from cascade.benchmarking.simulated import simulated_slice
 from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
-from cascade.benchmarking.turns import take_turns
-from cascade.benchmarking.work import Work
+from cascade.benchmarking.timing import Measurement, Request, measure
 from cascade.contract import Box
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
+from cascade.runtime import machine as machine_module
 from cascade.runtime.cpu import HostBackend
 from cascade.runtime.machine import this_machine
 

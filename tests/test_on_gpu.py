@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.benchmarking.gpu_limit import gpu_limit
+from cascade.benchmarking.gpu_roofline import gpu_limit
 from cascade.errors import CascadeError
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox

@@ -1,1 +1,1 @@
-"""What `cascade benchmark` measures and how it shows it; `cascade.benchmark` puts it together."""
+"""How fast each backend is on this machine, and how far from what the machine can do; `benchmark` is the entry."""

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cascade.benchmarking.limit import Limit
-from cascade.benchmarking.measure import STAGES, Measurement
+from cascade.benchmarking.flops import Work
+from cascade.benchmarking.roofline import Limit
 from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
-from cascade.benchmarking.work import Work
+from cascade.benchmarking.timing import STAGES, Measurement
 from cascade.benchmarking.worker import Loaded, Refusal
 from cascade.discovery.output_marker import BENCHMARK
 from cascade.errors import CascadeError

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from cascade.benchmarking.measure import Measurement, Request, measure
+from cascade.benchmarking.timing import Measurement, Request, measure
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.image import read_slice

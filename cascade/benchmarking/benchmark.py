@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cascade.benchmarking.compare import Comparison, compare_reports
-from cascade.benchmarking.gpu_limit import gpu_limit
-from cascade.benchmarking.limit import CpuLimit, Limit
+from cascade.benchmarking.flops import Work, count_work
+from cascade.benchmarking.gpu_roofline import gpu_limit
 from cascade.benchmarking.plot import latency_plot
 from cascade.benchmarking.report import (
     BackendReport,
@@ -21,9 +21,9 @@ from cascade.benchmarking.report import (
     read_report,
     save_report,
 )
+from cascade.benchmarking.roofline import CpuLimit, Limit
+from cascade.benchmarking.rounds import Started, Step, Turns, slices_a_round, start_backends, take_turns
 from cascade.benchmarking.simulated import DIFFERENT, SEED, simulate_slices
-from cascade.benchmarking.turns import Started, Step, Turns, slices_a_round, start_backends, take_turns
-from cascade.benchmarking.work import Work, count_work
 from cascade.benchmarking.worker import Refusal
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import Inputs, find_slices

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade.benchmarking.compare import Comparison
-from cascade.benchmarking.measure import STAGES
 from cascade.benchmarking.report import Report
 from cascade.benchmarking.statistics import Spread
+from cascade.benchmarking.timing import STAGES
 from cascade.runtime.machine import Machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 

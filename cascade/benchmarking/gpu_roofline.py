@@ -1,4 +1,4 @@
-"""The same for an NVIDIA GPU, with cuBLAS: FP16 in and out, summed in FP32, as the engines compute.
+"""What an NVIDIA GPU can do at best, with cuBLAS: FP16 in and out, summed in FP32, as the engines compute.
 
 Called through ctypes, for neither TensorRT nor pycuda multiplies matrices by itself. Runs in a process of its own, so
 that its memory and its context are gone before a backend is measured.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.benchmarking.limit import Limit
+from cascade.benchmarking.roofline import Limit
 from cascade.errors import CascadeError
 
 SIZE = 8192

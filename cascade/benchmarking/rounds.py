@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from cascade.benchmarking.measure import Measurement, Request
 from cascade.benchmarking.report import Settings, device_of
+from cascade.benchmarking.timing import Measurement, Request
 from cascade.benchmarking.worker import Loaded, Measurer, Refusal, Worker
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
