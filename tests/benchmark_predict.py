@@ -22,12 +22,12 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from cascade.cli.predict_output import progress_bar
 from cascade.contract import THRESHOLD
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.predict_screen import progress_bar
 from cascade.prediction.batch import Run
 from cascade.prediction.run import RunOptions, predict_paths
 from cascade.runtime.models import SHIPPED

@@ -29,7 +29,7 @@ from cascade.benchmarking.report import Settings, batches_report
 from cascade.benchmarking.rounds import slices_a_round, start_backends, take_turns
 from cascade.benchmarking.timing import Measurement, Request, peak_host_mb
 from cascade.benchmarking.worker import Measurer
-from cascade.cli_benchmark import batch_size_list
+from cascade.cli.benchmark import batch_size_list
 from cascade.contract import PROBABILITY, SLICE, THRESHOLD
 from cascade.discovery.inputs import Inputs
 from cascade.files import write_atomically

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import cascade.evaluation.evaluate
-from cascade.cli_evaluate_output import metrics_table
+from cascade.cli.evaluate_output import metrics_table
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
 from cascade.evaluation.evaluate import evaluate
 from cascade.files import sha256_of

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from cascade.benchmarking.benchmark import check_request, chosen_baseline, slices_to_run
 from cascade.benchmarking.timing import STAGES, Request
 from cascade.benchmarking.worker import Refusal, Worker
-from cascade.cli import app, main
+from cascade.cli import main
+from cascade.cli.app import app
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of

@@ -270,7 +270,7 @@ def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
 def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypatch, failed):
     """It ended with 0, and named none of them."""
     monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: {"failed": {"slices": failed}})
-    monkeypatch.setattr("cascade.cli_evaluate_output.metrics_table", lambda metrics: "")
+    monkeypatch.setattr("cascade.cli.evaluate_output.metrics_table", lambda metrics: "")
     assert run("evaluate", tmp_path, "--all") == failed
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-import cascade.cli_evaluate_output
+import cascade.cli.evaluate_output
 import train.both
 import train.crossval
 from cascade.cli import main
@@ -176,7 +176,7 @@ def test_nor_is_one_of_other_healthy_heads(crossvalidation):
 def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossvalidation, tmp_path, monkeypatch):
     shown, out, split_file = [], crossvalidation.out, tmp_path / "parts.json"
     monkeypatch.setattr(
-        cascade.cli_evaluate_output, "metrics_table", lambda metrics: shown.append(metrics["slices"]) or ""
+        cascade.cli.evaluate_output, "metrics_table", lambda metrics: shown.append(metrics["slices"]) or ""
     )
     write_split(make_folds(read_split(crossvalidation.split_file), 3)[0], split_file, seed=0)
     command = ["train", "both", str(tmp_path), "--split", str(split_file), "--out", str(out)]

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from cascade.datasets.summary import inspect_folder, inspection_table
+from cascade.cli.data_output import inspection_table
+from cascade.datasets.summary import inspect_folder
 from cascade.errors import CascadeError
 
 SLICE = np.arange(600, dtype=np.int16).reshape(20, 30)

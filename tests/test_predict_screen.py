@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cascade.predict_screen import failures, run_report
+from cascade.cli.predict_output import failures, run_report
 from cascade.prediction.batch import Run
 from cascade.prediction.results import SliceResult
 from cascade.prediction.run import RunOptions

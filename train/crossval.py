@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from cascade.cli_evaluate_output import metrics_table
+from cascade.cli.evaluate_output import metrics_table
 from cascade.datasets.split import make_folds, read_split, write_split
 from cascade.evaluation.figures import charts, number
 from cascade.evaluation.scores import ScoredSlice, as_csv, from_csv

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from rich.text import Text
 
-from cascade.cli_options import printable, stderr
+from cascade.cli.console import printable, stderr
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.dataset import Record, count_slices, scan
 from cascade.datasets.figshare import person
+from cascade.datasets.progress import track
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 
@@ -82,10 +80,7 @@ def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
     """
     first_with: dict[str, Record] = {}  # by the slice's hash
     problems = []
-    console = Console(stderr=True)
-    for found in track(
-        scan(folder), "Reading the slices", count_slices(folder), console=console, disable=not console.is_terminal
-    ):
+    for found in track(scan(folder), "Reading the slices", count_slices(folder)):
         if isinstance(found, CascadeError):
             problems.append(found)
             continue

@@ -6,18 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from rich.text import Text
-
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.dataset import Record, count_slices, mat_files, scan
 from cascade.datasets.figshare import PUBLISHED_SLICES, LabelledSlice, person
+from cascade.datasets.progress import track
 from cascade.errors import CascadeError
-
-NAMES_SHOWN = 8
-"""The table names this many of a kind and counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +48,7 @@ class Inspection:
 
 def inspect_folder(folder: Path) -> Inspection:
     """Opens every slice, with a progress bar on stderr. Raises CascadeError where the folder holds no data set."""
-    console = Console(stderr=True)
-    found = track(
-        scan(folder), "Opening the slices", count_slices(folder), console=console, disable=not console.is_terminal
-    )
+    found = track(scan(folder), "Opening the slices", count_slices(folder))
     return _inspection(found, missing=_missing(mat_files(folder)))
 
 
@@ -112,39 +102,3 @@ def _missing(paths: list[Path]) -> list[str]:
         return []
     there = {int(path.stem) for path in paths}
     return [f"{number}.mat" for number in range(1, PUBLISHED_SLICES + 1) if number not in there]
-
-
-def inspection_table(inspection: Inspection) -> Table:
-    """For a person to read; of long lists of names the first few."""
-    table = Table(show_header=False, title="Data set", title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    per_patient = sorted(inspection.by_patient.values())
-    rows = {"slices": f"{inspection.slices:,}", "patient ids": f"{inspection.patients:,}"}
-    rows["people"] = f"{inspection.people:,}, ids such as MR040240 and MR040240B taken for one"
-    if per_patient:
-        rows["slices a patient"] = f"{per_patient[0]} to {per_patient[-1]}, median {median(per_patient):g}"
-    rows |= {name: f"{slices:,} slices of {people:,} people" for name, (slices, people) in inspection.by_class.items()}
-    rows["pixels"] = ", ".join(f"{size}: {count:,}" for size, count in inspection.by_size.items()) or "none"
-    if inspection.intensity_range and inspection.highest_intensity:
-        rows["intensities"] = "{:g} to {:g}".format(*inspection.intensity_range)
-        rows["highest of a slice"] = "{0:g} to {2:g}, median {1:g}".format(*inspection.highest_intensity)
-    rows["pixel spacing"] = (
-        f"not known of {inspection.without_spacing:,} slices" if inspection.without_spacing else "known of every slice"
-    )
-    rows["people of two classes"] = _some(
-        [f"{name}: {' and '.join(own)}" for name, own in inspection.of_two_classes.items()]
-    )
-    rows["empty masks"] = _some(inspection.empty_masks)
-    rows["missing"] = _some(inspection.missing)
-    rows["cannot be used"] = _some(list(inspection.broken), separator="\n")
-    for name, text in rows.items():
-        table.add_row(name, Text(text))  # Text: brackets in a file's name are no markup
-    return table
-
-
-def _some(names: list[str], separator: str = ", ") -> str:
-    if not names:
-        return "none"
-    rest = [f"and {len(names) - NAMES_SHOWN:,} more"] if len(names) > NAMES_SHOWN else []
-    return f"{len(names):,}: " + separator.join(names[:NAMES_SHOWN] + rest)

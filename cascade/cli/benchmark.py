@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from cascade.cli_options import Engines, Models
+from cascade.cli.console import stderr
+from cascade.cli.options import Engines, Models
 from cascade.errors import CascadeError
 from cascade.runtime.engines import ENGINES
 from cascade.runtime.models import SHIPPED
@@ -46,10 +46,10 @@ def benchmark(
     Example: [bold]cascade benchmark --batch-sizes 1,8 --out benchmark[/]
     """
     from cascade.benchmarking.benchmark import benchmark as run_benchmark
-    from cascade.cli_benchmark_output import progress_bar, report_tables
+    from cascade.cli.benchmark_output import progress_bar, report_tables
 
     names, sizes = [name.strip() for name in backends.split(",") if name.strip()], batch_size_list(batch_sizes)
-    console = Console(stderr=True, highlight=False)
+    console = stderr()
     with progress_bar(console) as progress:
         task = progress.add_task("", total=1)
         report, comparison = run_benchmark(

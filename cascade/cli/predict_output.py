@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from cascade.cli_options import printable
+from cascade.cli.console import printable
 from cascade.contract import CLASS_NAMES
 from cascade.discovery.filters import HIDDEN
 from cascade.discovery.inputs import Inputs

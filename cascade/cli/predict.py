@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from cascade.cli_options import BackendName, BatchSize, Engines, Models, stderr
+from cascade.cli.console import stderr
+from cascade.cli.options import BackendName, BatchSize, Engines, Models
 from cascade.errors import CascadeError
 from cascade.runtime.engines import ENGINES
 from cascade.runtime.models import SHIPPED
@@ -78,8 +79,8 @@ def predict(
 
     Example: [bold]cascade predict scans/ --out results[/]
     """
+    from cascade.cli.predict_output import backend_line, dry_run_table, failures, progress_bar, run_report
     from cascade.discovery.inputs import read_list
-    from cascade.predict_screen import backend_line, dry_run_table, failures, progress_bar, run_report
     from cascade.prediction.results import claim
     from cascade.prediction.run import RunOptions, found_inputs, predict_paths
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cascade.cli_options import Folder
+from cascade.cli.console import stderr
+from cascade.cli.options import Folder
 from cascade.errors import CascadeError
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED
 
@@ -125,7 +125,7 @@ def train_both(
     Example: [bold]cascade train both figshare/ --split figshare/split.json --healthy heads/[/]
     """
     with _train_packages():
-        from cascade.cli_evaluate_output import metrics_table
+        from cascade.cli.evaluate_output import metrics_table
         from cascade.datasets.split import PARTS
         from train.both import begin_or_go_on
         from train.both import train_both as run_both
@@ -135,7 +135,7 @@ def train_both(
         raise CascadeError(f"there is no part {part!r}", fix=f"choose one of {', '.join(PARTS)}")
     begin_or_go_on(out, split_file, *settings, healthy)
     metrics = run_both(folder, split_file, out, *settings, healthy, part=part, evaluation=out / f"evaluation-{part}")
-    Console(stderr=True, highlight=False).print(metrics_table(metrics))
+    stderr().print(metrics_table(metrics))
 
 
 @app.command("crossval", no_args_is_help=True)
@@ -163,7 +163,7 @@ def train_crossval(
 
     settings = _both_settings(segmenter_epochs, segmenter_weights, classifier_epochs, classifier_weights, limit_batches)
     figures = crossvalidate(folder, split_file, out, folds, *settings, healthy)
-    Console(stderr=True, highlight=False).print(crossval_table(figures))
+    stderr().print(crossval_table(figures))
 
 
 @app.command("export", no_args_is_help=True)
@@ -193,7 +193,7 @@ def train_export(
         from train.export import export_model
 
     record = export_model(name, run, folder, split_file, models, "last" if last else "best", mean_with or ())
-    Console(stderr=True, highlight=False).print(_record_table(record))
+    stderr().print(_record_table(record))
 
 
 def _settings(kind: type[T], context: typer.Context) -> T:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cascade.cli_options import printable
+from cascade.cli.console import printable
 from cascade.discovery.inputs import PROBLEMS_SHOWN
 from cascade.evaluation.figures import ACCURACIES, number
 

@@ -1,26 +1,45 @@
-"""What is installed, what can run here, and which models: what to paste into a bug report."""
+"""The command `cascade info`: what is installed, what can run here, and which models."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from cascade import __version__
+from cascade.cli.console import stderr
+from cascade.cli.options import Models
 from cascade.errors import CascadeError
 from cascade.files import without_home
 from cascade.runtime.engines import ENGINES
-from cascade.runtime.machine import this_machine
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from cascade.runtime.select import BACKENDS, open_backend
 
 SCHEMA = "cascade info 1"
 
 
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False, models: Models = SHIPPED
+) -> None:
+    """Print versions, models, backends and devices: what to paste into a bug report.
+
+    Example: [bold]cascade info --json[/]
+    """
+    content = about(models)
+    if as_json:
+        print(json.dumps(content, indent=1))
+    else:
+        stderr().print(info_table(content))
+
+
 def about(models: Path, engines: Path = ENGINES) -> dict[str, Any]:
     """Ready for JSON; each backend is loaded, to see whether it can be. It names no person and no file of data."""
+    from cascade.runtime.machine import this_machine
+
     backends: dict[str, dict[str, str | bool]] = {}
     for name in BACKENDS:
         try:

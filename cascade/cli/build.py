@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cascade.cli_options import Models
+from cascade.cli.console import stderr
+from cascade.cli.options import Models
 from cascade.errors import CascadeError
 from cascade.runtime.engines import ENGINES, FLAVORS, Batches, Engine
 from cascade.runtime.models import SHIPPED
@@ -49,7 +49,7 @@ def build(
 
     from cascade.runtime.tensorrt import engine_opener
 
-    console = Console(stderr=True, highlight=False)
+    console = stderr()
     order = Order(
         models=models,
         out=out,

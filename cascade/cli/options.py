@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from cascade.runtime.select import BACKENDS
 
@@ -15,13 +14,3 @@ Engines = Annotated[
 ]
 BackendName = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}; auto: the fastest.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Slices in the models at once.")]
-
-
-def printable(text: str) -> str:
-    """Names of files may hold what moves a terminal's cursor or turns its text around: all but newlines is escaped."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
-
-
-def stderr() -> Console:
-    """What a person reads goes there."""
-    return Console(stderr=True, highlight=False)

@@ -1,0 +1,62 @@
+"""The commands of `cascade`. Each parses, calls and prints; it imports what it calls when it runs."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from cascade import __version__
+from cascade.cli.benchmark import benchmark
+from cascade.cli.build import build
+from cascade.cli.console import printable, stderr
+from cascade.cli.data import app as data
+from cascade.cli.evaluate import evaluate
+from cascade.cli.info import info
+from cascade.cli.predict import predict
+from cascade.cli.train import app as train
+from cascade.errors import CascadeError
+
+app = typer.Typer(
+    name="cascade",
+    help="Finds brain tumors in T1-weighted contrast-enhanced MRI slices and names them: meningioma, glioma, pituitary "
+    "tumor. [bold]For research only. Not a medical device: do not use it to diagnose or treat anyone.[/]",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # a bug's traceback is shown as Python tells it
+)
+app.command("predict", no_args_is_help=True)(predict)
+app.command("build")(build)
+app.command("benchmark")(benchmark)
+app.command("evaluate", no_args_is_help=True)(evaluate)
+app.command("info")(info)
+app.add_typer(data, name="data")
+app.add_typer(train, name="train")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What the console script runs: the only place that prints a CascadeError, and exits with 1."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and means it
+            signal.signal(number, signal.default_int_handler)
+    try:
+        app(args=arguments, prog_name="cascade")
+    except CascadeError as error:
+        stderr().print(Text(printable(f"error: {error}"), style="red"), soft_wrap=True)
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cascade {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...

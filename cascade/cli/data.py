@@ -1,0 +1,60 @@
+"""The commands `cascade data ...`; what they call is imported when one of them runs."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from cascade.cli.console import stderr
+from cascade.cli.options import Folder
+
+app = typer.Typer(help="Look at a labelled data set, and split it by patient.", no_args_is_help=True)
+
+
+@app.command("inspect", no_args_is_help=True)
+def data_inspect(
+    folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
+) -> None:
+    """Count slices by class, patient and size, and name what is broken.
+
+    Exit code: 0 all slices can be used, 2 some cannot.
+
+    Example: [bold]cascade data inspect figshare/[/]
+    """
+    from cascade.cli.data_output import inspection_table
+    from cascade.datasets.summary import inspect_folder
+
+    inspection = inspect_folder(folder)
+    if as_json:
+        print(json.dumps(asdict(inspection), indent=1))
+    else:
+        stderr().print(inspection_table(inspection))
+    raise typer.Exit(2 if inspection.broken else 0)
+
+
+@app.command("split", no_args_is_help=True)
+def data_split(
+    folder: Folder,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; never replaced.", show_default="split.json in the folder"),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, another split.")] = 0,
+) -> None:
+    """Decide once which patients train, which tune and which test.
+
+    Example: [bold]cascade data split figshare/[/]
+    """
+    from cascade.cli.data_output import split_table
+    from cascade.datasets.split import make_split, write_split
+
+    path = out or folder / "split.json"
+    split, problems = make_split(folder, seed)
+    write_split(split, path, seed)
+    console = stderr()
+    console.print(split_table(split, path))
+    console.print(Group(*(Text(f"left out: {problem}", style="red") for problem in problems)), soft_wrap=True)
