@@ -13,6 +13,7 @@ test: .venv/all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict cascade build_engines
+	$(BIN)/lint-imports --no-logo
 	printf '%s\n' tests/test_*.py | xargs -n 1 -P 2 $(BIN)/pytest -q
 
 gpu-check:

@@ -35,7 +35,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 @dataclass(frozen=True)
 class Picture:
-    """A `Source` (cascade/sources/__init__.py) of one slice.
+    """A `Source` (cascade/io/slices.py) of one slice.
 
     path  absolute.
     """
