@@ -14,7 +14,7 @@ test: .venv/all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict cascade build_engines
 	$(BIN)/lint-imports --no-logo
-	printf '%s\n' tests/test_*.py | xargs -n 1 -P 2 $(BIN)/pytest -q
+	find tests -name 'test_*.py' | sort | xargs -n 1 -P 2 $(BIN)/pytest -q
 
 gpu-check:
 	PYTHONPATH=. $(PYTHON) tests/gpu_check.py

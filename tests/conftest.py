@@ -20,7 +20,7 @@ WHOLE = Box(0, 0, SLICE_SIZE, SLICE_SIZE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mutations", type=int, default=2000, help="damaged files that tests/test_fuzz.py makes")
+    parser.addoption("--mutations", type=int, default=2000, help="damaged files that test_fuzz.py makes")
 
 
 def _write_mat(

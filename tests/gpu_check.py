@@ -71,7 +71,9 @@ def main() -> int:
 
 
 def gpu_tests(python: str) -> dict[str, Any]:
-    result = run([python, "-m", "pytest", "-m", "gpu", "tests/test_on_gpu.py", f"--junitxml={OUT / 'tests.xml'}"])
+    result = run(
+        [python, "-m", "pytest", "-m", "gpu", "tests/runtime/test_on_gpu.py", f"--junitxml={OUT / 'tests.xml'}"]
+    )
     return result | {"cases": cases(OUT / "tests.xml")}
 
 

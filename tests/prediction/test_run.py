@@ -450,7 +450,7 @@ def test_a_run_killed_50_times_ends_as_one_that_never_was(scans, out, tmp_path):
         save(scans / f"{number:02}.png", number)
     save_volume(scans / "head.nii.gz")
     predict_paths(cascade_of(), [scans], tmp_path / "whole", RunOptions(batch_size=2, report=False))
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     command = [sys.executable, "-c", KILL_50_TIMES, str(scans), str(out)]
     ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     assert int(ended.stdout) >= 40  # the others had come to their end before

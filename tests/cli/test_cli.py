@@ -18,7 +18,7 @@ from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_mod
 from cascade.cli import main
 from cascade.files import sha256_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What is asked before a run is exported, and what models.json says of it. Real exports: tests/test_training.py."""
+"""What is asked before a run is exported, and what models.json says of it. Real exports: test_training.py."""
 
 import json
 import shutil

@@ -1,7 +1,7 @@
 """How much faster the backends are than a plain PyTorch FP32 script of the same two models.
 
-    python tests/benchmark_pytorch.py                                  slices simulated by code
-    python tests/benchmark_pytorch.py figshare/ --batch-sizes 1,8      your own
+    python tests/benchmarks/benchmark_pytorch.py                                  slices simulated by code
+    python tests/benchmarks/benchmark_pytorch.py figshare/ --batch-sizes 1,8      your own
 
 The script is what one writes without much thought, and it is all below, in PlainScript: read a batch of files, segment,
 threshold, cut out, classify, write the masks; eval mode, inference mode, PyTorch's own choice of threads. Weights are

@@ -18,7 +18,7 @@ from cascade.runtime.engines import FLAVORS
 from cascade.runtime.gpu import find_gpu
 from cascade.runtime.select import open_backend
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_gpu() is None, reason="there is no NVIDIA GPU here")]
 

@@ -26,7 +26,7 @@ from cascade.runtime.models import find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 
 RTX = "tensorrt-rtx"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 A6000 = Gpu("NVIDIA RTX A6000", "8.6")
 
 

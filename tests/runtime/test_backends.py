@@ -19,7 +19,7 @@ from cascade.runtime.cpu import HostBackend
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.select import BACKENDS, open_backend
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

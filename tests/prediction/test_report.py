@@ -233,7 +233,7 @@ def test_without_readable_results_there_is_no_report(tmp_path, content, problem)
 
 
 def test_the_page_files_are_part_of_the_package():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
     files = [
         path.name for path in (root / "cascade/prediction/report").iterdir() if path.suffix in {".html", ".css", ".js"}

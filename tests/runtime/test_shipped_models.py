@@ -10,7 +10,7 @@ from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 EXPECTED = json.loads((SAMPLES / "expected.json").read_text())
 
 

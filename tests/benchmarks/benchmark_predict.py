@@ -1,7 +1,7 @@
 """How much of the bare models' speed `cascade predict` keeps, and whether its memory stays flat.
 
-    python tests/benchmark_predict.py                          500 slices; ratio of slices/s, round by round
-    python tests/benchmark_predict.py --memory --count 10000   one run of 3 GB; resident memory at every tenth of it
+    python tests/benchmarks/benchmark_predict.py                          500 slices; ratio of slices/s, round by round
+    python tests/benchmarks/benchmark_predict.py --memory --count 10000   one run of 3 GB: memory at every tenth of it
 
 Both do the same slices in the same batches. The bare models get arrays that lie ready in memory; `cascade predict`
 reads PNG files and writes masks, overlays, results.csv and results.json, its progress bar running. They take turns, so
@@ -32,7 +32,7 @@ from cascade.prediction.batch import Run
 from cascade.prediction.run import RunOptions, predict_paths
 from cascade.runtime.models import SHIPPED
 
-SAMPLES = Path(__file__).parent.parent / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples"
 DIFFERENT_SLICES = 100
 """More are links to these: 10,000 files then take 15 MB instead of 1.5 GB."""
 

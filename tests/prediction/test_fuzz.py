@@ -1,6 +1,6 @@
 """Thousands of damaged files through whole runs: each ends in a row, none in a crash, a hang, noise or a stray file.
 
-pytest tests/test_fuzz.py --mutations 20000
+pytest tests/prediction/test_fuzz.py --mutations 20000
 """
 
 from __future__ import annotations

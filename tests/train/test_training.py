@@ -256,7 +256,7 @@ def test_a_killed_training_goes_on_where_it_was(data, tmp_path):
     script, out = tmp_path / "train_four_epochs.py", tmp_path / "run"
     script.write_text(TRAIN_FOUR_EPOCHS)
     command = [sys.executable, str(script), str(data), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.Popen(command, env=environment, start_new_session=True)
     deadline = time.monotonic() + 300
     while not ((out / "metrics.csv").exists() and (out / "last.ckpt").exists()):  # an epoch is behind it
