@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cascade import __version__
 from cascade.datasets.dataset import Record, count_slices, read_labelled, scan
 from cascade.datasets.figshare import LabelledSlice
+from cascade.datasets.progress import progress_bar
 from cascade.datasets.split import PARTS, check_files, read_split
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import find_slices
@@ -200,15 +199,13 @@ def _run(
     """What came of every slice that is not None, and every problem; shows how far it is on stderr."""
     results: list[R] = []
     problems: list[str] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
+    with progress_bar(what, total) as advance:
         for batch in _read_ahead(found, batch_size):
             usable = [item for item in batch if item is not None and not isinstance(item, CascadeError)]
             problems += [item.problem for item in batch if isinstance(item, CascadeError)]
             if usable:
                 results += do(usable)
-            progress.advance(task, len(batch))
+            advance(len(batch))
     return results, problems
 
 
