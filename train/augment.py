@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -47,8 +48,51 @@ class RandomIntensity(v2.Transform):
         return tv_tensors.wrap(inpt.clamp(min=0) ** params["gamma"] * field, like=inpt)
 
 
+class RandomElastic(v2.Transform):
+    """Bends slice and mask smoothly (Simard et al. 2003).
+
+    Args:
+        displacement: Standard deviation of the shift of each of `nodes` x `nodes` points, as a share of the side.
+    """
+
+    def __init__(self, displacement: float = 0.012, nodes: int = 6) -> None:
+        super().__init__()
+        self.displacement, self.nodes = displacement, nodes
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"shifts": torch.randn(1, 2, self.nodes, self.nodes) * 2 * self.displacement}  # the side is 2 long
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        height, width = inpt.shape[-2:]
+        field = F.interpolate(params["shifts"], size=(height, width), mode="bicubic", align_corners=True)
+        still = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
+        grid = still + field.permute(0, 2, 3, 1)
+        return tv_tensors.wrap(
+            F.grid_sample(inpt.as_subclass(torch.Tensor)[None], grid, align_corners=False)[0], like=inpt
+        )
+
+
+class RandomLowResolution(v2.Transform):
+    """Resamples the slice to a coarser grid and back, as slices of 0.6 to 1.5 mm pixels are (MONAI, nnU-Net)."""
+
+    def __init__(self, coarsest: float = 3.0) -> None:
+        super().__init__()
+        self.coarsest = coarsest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"factor": 1 + (self.coarsest - 1) * torch.rand(()).item()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        size = inpt.shape[-2:]
+        plane = inpt.as_subclass(torch.Tensor)[None]
+        small = F.interpolate(plane, size=[round(side / params["factor"]) for side in size], mode="area")
+        return tv_tensors.wrap(F.interpolate(small, size=size, mode="bilinear", align_corners=False)[0], like=inpt)
+
+
 def augmentation() -> v2.Transform:
-    """For both trainings: flips, quarter turns, rotation, scale, shift, shear, intensity, blur and noise."""
+    """For both trainings: flips, quarter turns, rotation, scale, shift, shear, bending, intensity, blur and noise."""
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),
@@ -65,7 +109,9 @@ def augmentation() -> v2.Transform:
                 ],
                 p=0.9,
             ),
+            v2.RandomApply([RandomElastic()], p=0.3),
             v2.RandomApply([RandomIntensity()], p=0.8),
+            v2.RandomApply([RandomLowResolution()], p=0.2),
             v2.RandomApply([v2.GaussianBlur(kernel_size=5, sigma=(0.3, 1.2))], p=0.2),
             v2.RandomApply([v2.GaussianNoise(sigma=0.02, clip=False)], p=0.3),
         ]

@@ -1,5 +1,6 @@
 """The classifier: a ResNet-50 and the segmenter's encoder on three planes cut out by the mask; they name the tumor."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from cascade.evaluation.metrics import NONE, accuracy, macro_f1
 from cascade.runtime.models import SEGMENTER, Graph, find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.dataset import ClassifierData, SliceStore
-from train.fit import FitSettings, begin, fit, loader
+from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
+from train.fit import FitSettings, begin, fit, loader, subject_weights
+from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops
 from train.region import classifier_planes
 from train.segmenter import segmenter_network
 from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
@@ -36,8 +39,8 @@ class ClassifierSettings(FitSettings):
     """What can be set for this training.
 
     label_smoothing  Szegedy et al. 2016.
-    by_person        0 draws every slice alike, 1 every person, however many slices they have: of
-                     a person who has n, each is drawn n ** -by_person as often.
+    by_subject       0 draws every slice alike, 1 every subject: of a subject who has n slices, each is drawn
+                     n ** -by_subject as often.
     """
 
     epochs: int = 30
@@ -47,7 +50,7 @@ class ClassifierSettings(FitSettings):
     patience: int = 20
     weights: str = "imagenet"
     label_smoothing: float = 0.05
-    by_person: float = 0.5
+    by_subject: float = 0.5
 
 
 class ClassifierNetwork(nn.Module):
@@ -178,12 +181,7 @@ def planes_of(slices: Tensor, masks: Tensor) -> Tensor:
     return planes.contiguous(memory_format=torch.channels_last)
 
 
-def person_weights(people: Tensor, by_person: float) -> Tensor:
-    """(S,) whose slice each is → (S,) float64, how often each is drawn (ClassifierSettings.by_person)."""
-    return people.bincount()[people].double() ** -by_person
-
-
-def draw_masks(store: SliceStore, segmenter: Graph) -> Tensor:
+def draw_masks(store: SliceStore | ExternalStore, segmenter: Graph) -> Tensor:
     """(S, 1, SLICE_SIZE, SLICE_SIZE) bool: where the exported segmenter sees tumor in each slice of the store."""
     loaded = OnnxRuntimeGraph(segmenter.path)
     pieces = store.slices.split(8)
@@ -208,34 +206,67 @@ def validation_logits(network: nn.Module, store: SliceStore, masks: Tensor) -> T
 
 
 def train_classifier(
-    folder: Path, split_file: Path, models: Path, out: Path, settings: ClassifierSettings, *, resume: bool
+    folder: Path,
+    split_file: Path,
+    models: Path,
+    out: Path,
+    settings: ClassifierSettings,
+    *,
+    external: Sequence[ExternalSlice] = (),
+    mixture: ClassifierMixture | None = None,
+    resume: bool,
 ) -> None:
-    """Trains on the split's train part, with masks of the segmenter in the folder `models` and true ones.
+    """Train the classifier on the split's train part and on external slices.
 
     Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`.
+
+    Args:
+        folder: The data set.
+        split_file: Its split.
+        models: Folder with the segmenter that draws the masks.
+        out: Folder of the run.
+        settings: Settings of the training.
+        external: Slices of other scanners; those of their train part train.
+        mixture: Shares of the kinds of training slices; None takes CLASSIFIER_WITH_EXTERNAL where there are external
+            tumors and tumor-free slices, else the data set alone.
+        resume: Whether to continue the run in `out`.
+
+    Raises:
+        CascadeError: The data cannot be read, or `out` does not hold what `resume` asks for.
     """
     split = read_split(split_file)
     segmenter = find_graph(SEGMENTER, models)
-    inputs = {"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256}
+    check_subjects(external)
+    others = [item for item in external if item.part == "train"]
+    if mixture is None:
+        both_kinds = len({item.label == NEGATIVE for item in others}) == 2
+        mixture = CLASSIFIER_WITH_EXTERNAL if both_kinds else ClassifierMixture()
+    inputs: dict[str, Any] = {
+        "split_sha256": split.sha256,
+        "segmenter_sha256": segmenter.sha256,
+        "mixture": asdict(mixture) | {"pasted_odds": list(mixture.pasted_odds)},
+    }
+    if external:
+        inputs["external_sha256"] = sha256_of_items(others)
     begin(settings, out, inputs, built_on=[segmenter.path], resume=resume)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
     if not resume:
         start_weights(training.network, settings.weights, segmenter.path)
-    data = {
-        part: ClassifierData(store, draw_masks(store, segmenter), augment=part == "train")
-        for part, store in stores.items()
-    }
+    found = {part: draw_masks(store, segmenter) for part, store in stores.items()}
+    drawn = subject_weights(stores["train"].people, settings.by_subject)
+    store = ExternalStore(others, "reading external train") if mixture != ClassifierMixture() else None
+    masks = draw_masks(store, segmenter) if store else None
     fit(
         training,
         loader(
-            data["train"],
+            MixedCrops(stores["train"], found["train"], mixture, drawn, store, masks),
             settings,
             shuffle=True,
-            weights=person_weights(stores["train"].people, settings.by_person),
+            weights=drawn,
         ),
-        loader(data["validation"], settings, shuffle=False),
+        loader(ClassifierData(stores["validation"], found["validation"]), settings, shuffle=False),
         settings,
         out=out,
         monitor="validation_f1",

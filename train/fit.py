@@ -51,6 +51,7 @@ class FitSettings:
     ema_decay: float = 0.995
     seed: int = 0
     devices: int = 0
+    epoch_slices: int = 0  # slices drawn in an epoch; 0 draws as many as there are
     limit_batches: int = 0  # of each epoch, to try things out; 0 takes all
 
     def one_cycle(self, module: lightning.LightningModule) -> Any:
@@ -71,20 +72,36 @@ def loader(
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
     workers = min(16, cores - 1)
+    drawn = settings.epoch_slices or len(data)  # ours have a length
     return DataLoader(
         data,
         batch_size=settings.batch_size,
         shuffle=shuffle and weights is None,
-        sampler=None if weights is None else WeightedRandomSampler(weights.tolist(), len(weights)),
+        sampler=None
+        if weights is None
+        else WeightedRandomSampler(weights.tolist(), settings.epoch_slices or len(data)),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        drop_last=shuffle and len(data) > settings.batch_size,  # ours have a length
+        drop_last=shuffle and drawn > settings.batch_size,
     )
 
 
+def subject_weights(subjects: Tensor, by_subject: float) -> Tensor:
+    """How often each slice is drawn, relative to others.
+
+    Args:
+        subjects: (S,) int64, whose slice each is.
+        by_subject: Of a subject who has n slices, each is drawn n ** -by_subject as often.
+
+    Returns:
+        (S,) float64.
+    """
+    return subjects.bincount()[subjects].double() ** -by_subject
+
+
 def begin(
-    settings: FitSettings, out: Path, inputs: dict[str, str], *, built_on: Sequence[Path] = (), resume: bool
+    settings: FitSettings, out: Path, inputs: dict[str, Any], *, built_on: Sequence[Path] = (), resume: bool
 ) -> None:
     """Makes `out` a run's folder, or sees that it is this run's, and seeds all random numbers.
 
@@ -107,7 +124,7 @@ def begin(
 
 
 def _start(
-    weights: str, built_on: Sequence[Path], inputs: dict[str, str], out: Path, *, resume: bool
+    weights: str, built_on: Sequence[Path], inputs: dict[str, Any], out: Path, *, resume: bool
 ) -> dict[str, Any]:
     """What is to be known of the files that a run starts from; a resumed run's may be gone by now."""
     if resume and (out / "settings.json").exists():

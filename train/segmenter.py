@@ -4,25 +4,27 @@ Lite0 (BatchNorm and ReLU6, no squeeze-and-excitation) was made for low precisio
 U-Net: Ronneberger et al. 2015. EfficientNet: Tan and Le 2019.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import segmentation_models_pytorch as smp
 import torch
-from monai.losses import DiceLoss
 from monai.metrics import compute_dice
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset, TensorDataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 
 from cascade.contract import THRESHOLD
 from cascade.datasets.split import read_split
-from train.dataset import SegmenterData, SliceStore, read_healthy, sha256_of_tensor, tumor_free_copies
-from train.fit import FitSettings, begin, fit, loader
+from train.dataset import SegmenterData, SliceStore, pooled, tumor_free_copies
+from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
+from train.fit import FitSettings, begin, fit, loader, subject_weights
+from train.mixture import DATA_SET_ONLY, WITH_EXTERNAL, WITH_NEGATIVES, MixedData, Mixture
 from train.region import enlarge, limited, normalise
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
@@ -32,11 +34,14 @@ STOCHASTIC_DEPTH = 0.1
 
 @dataclass(frozen=True)
 class SegmenterSettings(FitSettings):
-    """learning_rate is the peak of a one-cycle schedule (Smith and Topin 2019), batch_size counts slices.
+    """What can be set for this training, besides `FitSettings`.
 
-    tumor_free  share of the training slices whose tumor is replaced by healthy tissue.
-    retouched   share in which other tissue is, so that a trace of replacing tells nothing.
-    presence    weight of the loss on whether there is a tumor at all.
+    Attributes:
+        learning_rate: Peak of a one-cycle schedule (Smith and Topin 2019).
+        by_subject: 0 draws every slice alike, 1 every subject. Of a subject who has n slices, each is drawn
+            n ** -by_subject as often.
+        detection: Weight of the loss on whether there is a tumor at all.
+        inside: Weight of the loss on the strongest pixels of an area that holds a tumor somewhere.
     """
 
     epochs: int = 20
@@ -45,9 +50,13 @@ class SegmenterSettings(FitSettings):
     weight_decay: float = 1e-2
     patience: int = 20
     weights: str = "imagenet"
-    tumor_free: float = 0.25
-    retouched: float = 0.15
-    presence: float = 0.5
+    by_subject: float = 0.5
+    detection: float = 0.5
+    inside: float = 0.2
+
+
+STRONGEST = 64
+"""Pixels at SEGMENTER_SIZE, of an uncertain area that holds a tumor, that must be tumor."""
 
 
 def segmenter_network() -> nn.Module:
@@ -104,7 +113,6 @@ class SegmenterTraining(lightning.LightningModule):
         self.save_hyperparameters()
         self.settings = SegmenterSettings(**settings)
         self.network = segmenter_network().to(memory_format=torch.channels_last)
-        self.dice_loss = DiceLoss(sigmoid=True, reduction="none")
         self.dice, self.empty, self.false_alarms = (MeanMetric() for _ in range(3))
         self.auc = BinaryAUROC()
 
@@ -113,27 +121,49 @@ class SegmenterTraining(lightning.LightningModule):
         logits, presence = self.network(planes)
         return logits.float(), presence.float()
 
-    def loss(self, logits: Tensor, presence: Tensor, masks: Tensor) -> Tensor:
-        tumor = has_tumor(masks).float()
-        # All slices' Dice, then the mean over those with a tumor: to pick these first, a GPU would be waited for.
-        dice: Tensor = (self.dice_loss(logits, masks).flatten() * tumor).sum() / tumor.sum().clamp(min=1)
-        told = F.binary_cross_entropy_with_logits(presence[:, 0], tumor)
-        return F.binary_cross_entropy_with_logits(logits, masks) + self.settings.presence * told + dice
+    def loss(self, logits: Tensor, presence: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            logits: (N, 1, H, W) of each pixel being tumor.
+            presence: (N, 1), logit of there being a tumor.
+            targets: (N, 2, H, W) in 0 to 1: the tumor's share of each pixel, and the share that is uncertain.
+        """
+        masks, uncertain = targets.split(1, dim=1)
+        certain = 1 - uncertain
+        outlined, tumor = has_tumor(masks).float(), has_tumor(targets).float()
+        # All slices' Dice, then the mean over those with an outline: to pick these first, a GPU would be waited for.
+        overlap = soft_dice(logits.sigmoid() * certain, masks * certain)
+        dice = ((1 - overlap) * outlined).sum() / outlined.sum().clamp(min=1)
+        pixels = F.binary_cross_entropy_with_logits(logits, masks, weight=certain, reduction="sum")
+        detected = F.binary_cross_entropy_with_logits(presence[:, 0], tumor)
+        # Where a tumor is somewhere in an uncertain area, the area's strongest pixels are of it.
+        areas = (logits + torch.where(uncertain >= 0.5, 0.0, -torch.inf)).flatten(1)
+        strongest = areas.topk(min(STRONGEST, areas.shape[1]), dim=1).values
+        usable = (tumor - outlined) * strongest.isfinite().all(1)
+        missed = (F.softplus(-strongest.nan_to_num(neginf=0.0)).mean(1) * usable).sum() / len(logits)
+        return (
+            pixels / certain.sum().clamp(min=1)
+            + dice
+            + self.settings.detection * detected
+            + self.settings.inside * missed
+        )
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        slices, masks = batch
-        loss = self.loss(*self(slices), masks)
+        slices, targets = batch
+        loss = self.loss(*self(slices), targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        slices, masks = batch
+        slices, targets = batch
         logits, presence = self(slices)
-        found, truth, tumor = logits.sigmoid() >= THRESHOLD, masks >= 0.5, has_tumor(masks)
+        outlined, tumor = has_tumor(targets[:, :1]) & ~has_tumor(targets[:, 1:]), has_tumor(targets)
+        found, truth = logits.sigmoid() >= THRESHOLD, targets[:, :1] >= 0.5
         seen = (limited(logits, presence).sigmoid() >= THRESHOLD).flatten(1).any(1).float()
-        self.log("validation_loss", self.loss(logits, presence, masks), batch_size=len(slices), sync_dist=True)
-        if tumor.any():
-            self.dice.update(compute_dice(found[tumor], truth[tumor])[:, 0])
+        self.log("validation_loss", self.loss(logits, presence, targets), batch_size=len(slices), sync_dist=True)
+        if outlined.any():
+            self.dice.update(compute_dice(found[outlined], truth[outlined])[:, 0])
         self.auc.update(presence[:, 0].sigmoid(), tumor.long())  # of logits it would guess batch by batch
         self.empty.update(1 - seen[tumor])
         self.false_alarms.update(seen[~tumor])
@@ -150,8 +180,14 @@ class SegmenterTraining(lightning.LightningModule):
 
 
 def has_tumor(masks: Tensor) -> Tensor:
-    """(N, 1, H, W) in 0 .. 1 → (N,) bool."""
+    """(N, C, H, W) in 0 .. 1 → (N,) bool. Of targets: an uncertain area counts, as it holds a tumor."""
     return masks.amax((1, 2, 3)) >= 0.5
+
+
+def soft_dice(probability: Tensor, masks: Tensor) -> Tensor:
+    """(N, 1, H, W) twice → (N,) Dice coefficient of probabilities (Milletari et al. 2016, arXiv 1606.04797)."""
+    shared = (probability * masks).sum((1, 2, 3))
+    return (2 * shared + 1e-5) / (probability.sum((1, 2, 3)) + masks.sum((1, 2, 3)) + 1e-5)
 
 
 @torch.inference_mode()
@@ -174,41 +210,65 @@ def train_segmenter(
     out: Path,
     settings: SegmenterSettings,
     *,
-    healthy: Path | None = None,
+    external: Sequence[ExternalSlice] = (),
+    mixture: Mixture | None = None,
     resume: bool,
 ) -> None:
-    """Trains on the split's train part, and on the slices in the folder `healthy` as on others without a tumor.
+    """Train the segmenter on the split's train part and on external slices.
 
     Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`.
+
+    Args:
+        folder: The data set.
+        split_file: Its split.
+        out: Folder of the run.
+        settings: Settings of the training.
+        external: Slices of other scanners. Those of their train part train, those of the validation part validate.
+        mixture: Shares of the kinds of training slices; None takes `default_mixture`.
+        resume: Whether to continue the run in `out`.
+
+    Raises:
+        CascadeError: The data cannot be read, or `out` does not hold what `resume` asks for.
     """
     split = read_split(split_file)
-    inputs, heads = {"split_sha256": split.sha256}, None
-    if healthy:
-        heads = read_healthy(healthy)
-        inputs["healthy_sha256"] = sha256_of_tensor(heads)
+    check_subjects(external)
+    parts = {part: [item for item in external if item.part == part] for part in ("train", "validation")}
+    mixture = mixture or default_mixture(parts["train"])
+    inputs: dict[str, Any] = {"split_sha256": split.sha256, "mixture": asdict(mixture)}
+    if external:
+        inputs["external_sha256"] = sha256_of_items([item for part in parts.values() for item in part])
     begin(settings, out, inputs, resume=resume)
     training = SegmenterTraining(asdict(settings))
     if not resume:
         start_weights(training.network, settings.weights)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
-    train = SegmenterData(
-        stores["train"],
-        augment=True,
-        tumor_free=settings.tumor_free,
-        retouched=settings.retouched,
-        healthy=heads,
-    )
+    others = {
+        part: ExternalStore(items, f"reading external {part}") if items else None for part, items in parts.items()
+    }
+    drawn = subject_weights(stores["train"].people, settings.by_subject)
+    train = MixedData(stores["train"], mixture, drawn, others["train"])
     validation = SegmenterData(stores["validation"])
+    validated: list[Dataset[Any]] = [validation, tumor_free_copies(validation, stores["validation"].people)]
+    if others["validation"]:
+        store = others["validation"]
+        validated.append(TensorDataset(pooled(store.slices).float(), pooled(store.targets).float()))
     fit(
         training,
-        loader(train, settings, shuffle=True),
-        loader(
-            ConcatDataset([validation, tumor_free_copies(validation, stores["validation"].people)]),
-            settings,
-            shuffle=False,
-        ),
+        loader(train, settings, shuffle=True, weights=drawn),
+        loader(ConcatDataset(validated), settings, shuffle=False),
         settings,
         out=out,
         monitor="validation_score",
         resume=resume,
     )
+
+
+def default_mixture(external: Sequence[ExternalSlice]) -> Mixture:
+    """The mixture for the data set with these external training slices."""
+    negatives = any(item.label == NEGATIVE for item in external)
+    tumors = any(item.label != NEGATIVE for item in external)
+    if negatives and tumors:
+        return WITH_EXTERNAL
+    if negatives:
+        return WITH_NEGATIVES
+    return replace(DATA_SET_ONLY, external_tumors=WITH_EXTERNAL.external_tumors) if tumors else DATA_SET_ONLY

@@ -39,7 +39,7 @@ def read_labelled(folder: Path, record: Record) -> LabelledSlice:
         checked(labelled.pixels, str(path))
         return labelled
     found = read_slice(path)
-    mask = _read_mask(folder / record.mask)
+    mask = read_mask(folder / record.mask)
     if mask.shape != found.pixels.shape:
         raise CascadeError(
             f"{folder / record.mask}: mask {mask.shape} and slice {found.pixels.shape} differ in size",
@@ -48,7 +48,7 @@ def read_labelled(folder: Path, record: Record) -> LabelledSlice:
     return LabelledSlice(found.pixels, mask, record.label, record.patient, found.spacing_mm)
 
 
-def _read_mask(path: Path) -> BoolArray:
+def read_mask(path: Path) -> BoolArray:
     """A picture of 0 and one other value.
 
     JPEG's false edges and maps of several tissues would pass as tumor: they are refused.

@@ -1,0 +1,269 @@
+"""Slices from other scanners to train with: tumor-free ones, tumors with coarse masks, tumors with a class only.
+
+An index CSV lists them, one line a slice; paths are relative to the CSV's folder:
+
+    image       slice, in any format that `cascade predict` reads as one picture.
+    class       meningioma, glioma or pituitary tumor; `none` for a tumor-free slice.
+    subject     patient id. Slices of one subject are never on two sides of a split.
+    mask        mask on the slice's own grid; empty for tumor-free slices and where there is no mask.
+    mask_kind   what the mask tells (MASK_KINDS); empty means `exact`.
+    set         optional: name of the data set, for sampling and for tables. Default: the CSV's folder.
+    set_weight  optional: how often the set is drawn, relative to others. Default: square root of its subjects.
+    part        optional: train, validation or test. Default: train.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from scipy import ndimage
+from torch import Tensor
+
+from cascade.contract import CLASS_NAMES, SLICE_SIZE
+from cascade.datasets.dataset import read_mask
+from cascade.datasets.split import PARTS
+from cascade.discovery.inputs import find_slices
+from cascade.errors import CascadeError
+from cascade.files import sha256_of, sha256_of_bytes
+from cascade.io.image import read_slice
+from cascade.io.preprocess import Letterbox
+from train.dataset import unit_square
+
+COLUMNS = ("image", "class", "subject")
+"""Columns that an index must have."""
+
+OPTIONAL_COLUMNS = ("mask", "mask_kind", "set", "set_weight", "part")
+
+NEGATIVE = "none"
+"""Class of a tumor-free slice."""
+
+MASK_KINDS = {
+    "exact": "the outline of the tumor",
+    "inside_uncertain": "an area that holds the tumor; outside of it there is none",
+    "outside_uncertain": "a part that is certainly tumor; the tissue around it is uncertain",
+}
+
+UNCERTAIN_RING = 50
+"""Width in pixels of a SLICE_SIZE slice of the uncertain ring around an `outside_uncertain` mask (24 mm)."""
+
+
+@dataclass(frozen=True)
+class ExternalSlice:
+    """One line of an index.
+
+    path        the slice's file.
+    mask        its mask's file, or None.
+    mask_kind   one of MASK_KINDS, or an empty string without a mask.
+    label       one of CLASS_NAMES, or NEGATIVE.
+    subject     unique over all sets: the set's name is part of it.
+    set_weight  None where the index does not give one.
+    part        train, validation or test.
+    """
+
+    path: Path
+    mask: Path | None
+    mask_kind: str
+    label: str
+    subject: str
+    set_name: str
+    set_weight: float | None
+    part: str
+
+    @property
+    def name(self) -> str:
+        """Name of the file, for messages and tables."""
+        return self.path.name
+
+
+def read_index(path: Path) -> list[ExternalSlice]:
+    """Read an index CSV, or the file `index.csv` of a folder.
+
+    Raises:
+        CascadeError: The file or a column is missing, or a line is invalid; the message names the line.
+    """
+    table = path / "index.csv" if path.is_dir() else path
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+            if missing:
+                raise CascadeError(
+                    f"{table}: has no column {', '.join(missing)}", fix=f"write the columns {', '.join(COLUMNS)}"
+                )
+            items = [_item(row, table, f"{table}, line {rows.line_num}") for row in rows]
+    except FileNotFoundError:
+        raise CascadeError(f"{table}: there is no such index", fix="give a folder with an index.csv") from None
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise CascadeError(f"{table}: cannot be read ({error})", fix="save it as CSV, UTF-8") from error
+    if not items:
+        raise CascadeError(f"{table}: lists no slice", fix="write one line for each slice")
+    return items
+
+
+def read_negatives(folder: Path) -> list[ExternalSlice]:
+    """List all slices in a folder as tumor-free slices, each as a subject of its own.
+
+    Raises:
+        CascadeError: The folder holds no slice, or a file that cannot be read.
+    """
+    inputs = find_slices([folder])
+    for error in inputs.problems.values():
+        raise error
+    return [
+        ExternalSlice(
+            inputs.folder / name, None, "", NEGATIVE, f"{folder.name}/{name}", folder.name, None, part="train"
+        )
+        for name in inputs.names
+    ]
+
+
+def _item(row: dict[str, str | None], table: Path, place: str) -> ExternalSlice:
+    cell = {
+        name: (row.get(name) or "").strip() for name in (*COLUMNS, "mask", "mask_kind", "set", "set_weight", "part")
+    }
+    labels = {name.casefold(): name for name in (*CLASS_NAMES, NEGATIVE)}
+    label = labels.get(cell["class"].casefold())
+    if label is None:
+        raise CascadeError(
+            f"{place}: class {cell['class']!r} is unknown", fix=f"write one of {', '.join(labels.values())}"
+        )
+    if not (cell["image"] and cell["subject"]):
+        raise CascadeError(f"{place}: image or subject is empty", fix="fill both cells")
+    kind = cell["mask_kind"] or ("exact" if cell["mask"] else "")
+    if kind and kind not in MASK_KINDS:
+        raise CascadeError(f"{place}: mask_kind {kind!r} is unknown", fix=f"write one of {', '.join(MASK_KINDS)}")
+    if bool(kind) != bool(cell["mask"]):
+        raise CascadeError(f"{place}: has a mask_kind but no mask", fix="fill both cells, or leave both empty")
+    if label == NEGATIVE and cell["mask"]:
+        raise CascadeError(f"{place}: is tumor-free but has a mask", fix="leave the mask empty, or name the class")
+    part = cell["part"] or "train"
+    if part not in PARTS:
+        raise CascadeError(f"{place}: part {part!r} is unknown", fix=f"write one of {', '.join(PARTS)}")
+    set_name = cell["set"] or table.parent.resolve().name
+    return ExternalSlice(
+        table.parent / cell["image"],
+        table.parent / cell["mask"] if cell["mask"] else None,
+        kind,
+        label,
+        f"{set_name}/{cell['subject']}",
+        set_name,
+        _weight(cell["set_weight"], place),
+        part,
+    )
+
+
+def _weight(text: str, place: str) -> float | None:
+    if not text:
+        return None
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 < weight < float("inf"):
+        raise CascadeError(f"{place}: set_weight {text!r} is not a positive number", fix="write a number such as 2.5")
+    return weight
+
+
+def check_subjects(items: Iterable[ExternalSlice]) -> None:
+    """Raise CascadeError if slices of one subject lie in two parts."""
+    parts: dict[str, str] = {}
+    for item in items:
+        if (part := parts.setdefault(item.subject, item.part)) != item.part:
+            raise CascadeError(
+                f"{item.path}: subject {item.subject} is in {part} and in {item.part}",
+                fix="put all slices of a subject into one part",
+            )
+
+
+def sha256_of_items(items: Iterable[ExternalSlice]) -> str:
+    """Hex digest of the slices' files, masks, classes and parts, in their order."""
+    lines = [
+        "|".join(
+            [
+                sha256_of(item.path),
+                sha256_of(item.mask) if item.mask else "",
+                *(item.mask_kind, item.label, item.subject, item.part),
+            ]
+        )
+        for item in items
+    ]
+    return sha256_of_bytes("\n".join(lines).encode())
+
+
+class ExternalStore:
+    """External slices in memory.
+
+    Attributes:
+        items: The slices, in the order of the tensors.
+        slices: (E, 1, SLICE_SIZE, SLICE_SIZE) float16, 0 to 1.
+        targets: (E, 2, SLICE_SIZE, SLICE_SIZE) bool. Channel 0 is certainly tumor, channel 1 is uncertain.
+        labels: (E,) int64, index into CLASS_NAMES, -1 for tumor-free slices.
+        subjects: (E,) int64, equal for slices of one subject.
+        weights: (E,) float64, how often each slice is drawn: the weight of its set, shared evenly among the set's
+            subjects and then among the slices of each subject.
+
+    Raises:
+        CascadeError: A slice or mask cannot be read or does not fit; the message names the file.
+    """
+
+    def __init__(self, items: Sequence[ExternalSlice], description: str) -> None:
+        self.items = list(items)
+        self.slices = torch.zeros(len(items), 1, SLICE_SIZE, SLICE_SIZE, dtype=torch.float16)
+        self.targets = torch.zeros(len(items), 2, SLICE_SIZE, SLICE_SIZE, dtype=torch.bool)
+        for index, item in enumerate(track(self.items, description, console=Console(stderr=True))):
+            pixels = read_slice(item.path).pixels
+            self.slices[index, 0] = torch.from_numpy(unit_square(pixels))
+            if item.label != NEGATIVE:
+                self.targets[index] = torch.from_numpy(_target(item, pixels.shape))
+        self.labels = torch.tensor(
+            [-1 if item.label == NEGATIVE else CLASS_NAMES.index(item.label) for item in self.items], dtype=torch.int64
+        )
+        names = {name: number for number, name in enumerate(dict.fromkeys(item.subject for item in self.items))}
+        self.subjects = torch.tensor([names[item.subject] for item in self.items], dtype=torch.int64)
+        self.weights = sampling_weights(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def _target(item: ExternalSlice, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """(2, SLICE_SIZE, SLICE_SIZE): certainly tumor, uncertain."""
+    if item.mask is None:
+        return np.stack([np.zeros((SLICE_SIZE, SLICE_SIZE), bool), np.ones((SLICE_SIZE, SLICE_SIZE), bool)])
+    mask = read_mask(item.mask)
+    if mask.shape != shape:
+        raise CascadeError(
+            f"{item.mask}: mask {mask.shape} and slice {shape} differ in size",
+            fix="draw the mask on the slice's own pixel grid",
+        )
+    if not mask.any():
+        raise CascadeError(f"{item.mask}: is empty", fix="name the slice's class `none`, or mend the mask")
+    square = Letterbox(*mask.shape).square(mask.astype(np.float32)) >= 0.5
+    if item.mask_kind == "exact":
+        return np.stack([square, np.zeros_like(square)])
+    if item.mask_kind == "inside_uncertain":
+        return np.stack([np.zeros_like(square), square])
+    near: NDArray[np.bool_] = ndimage.distance_transform_edt(~square) <= UNCERTAIN_RING
+    return np.stack([square, near & ~square])
+
+
+def sampling_weights(items: Sequence[ExternalSlice]) -> Tensor:
+    """(E,) float64, see `ExternalStore.weights`."""
+    slices_of: dict[str, int] = {}
+    subjects_of: dict[str, set[str]] = {}
+    for item in items:
+        slices_of[item.subject] = slices_of.get(item.subject, 0) + 1
+        subjects_of.setdefault(item.set_name, set()).add(item.subject)
+
+    def weight(item: ExternalSlice) -> float:
+        subjects = len(subjects_of[item.set_name])
+        of_set = float(subjects**0.5) if item.set_weight is None else item.set_weight
+        return of_set / subjects / slices_of[item.subject]
+
+    return torch.tensor([weight(item) for item in items], dtype=torch.float64)
