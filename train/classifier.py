@@ -21,9 +21,9 @@ from cascade.runtime.models import SEGMENTER, Graph, find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.dataset import ClassifierData, SliceStore
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
-from train.fit import FitSettings, begin, fit, loader, subject_weights
+from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops
-from train.region import classifier_planes
+from train.preprocessing import classifier_planes
 from train.segmenter import segmenter_network
 from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
 
@@ -248,14 +248,14 @@ def train_classifier(
     }
     if external:
         inputs["external_sha256"] = sha256_of_items(others)
-    begin(settings, out, inputs, built_on=[segmenter.path], resume=resume)
+    prepare_run(settings, out, inputs, built_on=[segmenter.path], resume=resume)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
     if not resume:
         start_weights(training.network, settings.weights, segmenter.path)
     found = {part: draw_masks(store, segmenter) for part, store in stores.items()}
-    drawn = subject_weights(stores["train"].people, settings.by_subject)
+    drawn = subject_weights(stores["train"].subjects, settings.by_subject)
     store = ExternalStore(others, "reading external train") if mixture != ClassifierMixture() else None
     masks = draw_masks(store, segmenter) if store else None
     fit(

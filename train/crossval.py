@@ -1,10 +1,11 @@
-"""Cross-validation by person: everyone is tested once, by models that were trained without them.
+"""Cross-validation by subject: each subject is tested once, by models that were trained without it.
 
-One split of so few people has wide intervals. Each fold is a training as any other, in a folder of its own, and what a
-fold has finished is not done again.
+One split of so few subjects has wide intervals. Each fold is an ordinary training in a folder of its own. Finished
+steps are not repeated. External subjects are distributed over the folds in the same way.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,52 +13,57 @@ from typing import Any
 from rich.console import Group, RenderableType
 
 from cascade.cli.evaluate_output import metrics_table
+from cascade.datasets.figshare import person
 from cascade.datasets.split import make_folds, read_split, write_split
 from cascade.evaluation.figures import charts, number
 from cascade.evaluation.scores import ScoredSlice, as_csv, from_csv
 from cascade.evaluation.summary import summarise
 from cascade.files import write_atomically
-from train.both import begin_or_go_on, train_both
-from train.classifier import ClassifierSettings
-from train.segmenter import SegmenterSettings
+from train import external_evaluation
+from train.dataset import SliceStore
+from train.external import ExternalStore, external_folds
+from train.external_evaluation import ExternalScore, external_table, score_external, score_restyled, summarize
+from train.pipeline import PipelineSettings, prepare_pipeline, train_pipeline
 
 
-def crossvalidate(
-    folder: Path,
-    split_file: Path,
-    out: Path,
-    folds: int,
-    segmenter: SegmenterSettings,
-    classifier: ClassifierSettings,
-    healthy: Path | None = None,
-) -> dict[str, Any]:
-    """The figures over all folds; goes on where an earlier call was ended.
+def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, settings: PipelineSettings) -> dict[str, Any]:
+    """Train and test both models fold by fold; continue where an earlier call ended.
 
-    Leaves them in `out` as crossval.json and charts, with slices.csv, and each fold's own in folders.
+    Leaves crossval.json, charts, slices.csv and external.csv in `out`, and each fold's own results in a folder.
 
-    split_file  says which slices there are, and their hashes; its parts are not used.
+    Args:
+        folder: The data set.
+        split_file: Names the slices and their hashes; its parts are not used.
+        out: Folder for all results.
+        folds: Number of folds.
+        settings: Settings of both trainings. The parts of the external slices are not used.
 
-    Raises CascadeError where `out` holds another cross-validation.
+    Returns:
+        The figures over all folds.
+
+    Raises:
+        CascadeError: `out` holds another cross-validation, or there are too few subjects.
     """
-    settings = begin_or_go_on(out, split_file, segmenter, classifier, healthy, folds=folds)
-    evaluations = [out / f"fold-{index}" / "evaluation" for index in range(folds)]
-    metrics = []
-    for fold, evaluation in zip(make_folds(read_split(split_file), folds), evaluations, strict=True):
-        fold_file = evaluation.parent / "split.json"
+    record = prepare_pipeline(out, split_file, settings, folds=folds)
+    metrics, scored, external_scores = [], [], []
+    split_of_fold = make_folds(read_split(split_file), folds)
+    external_of_fold = external_folds(settings.external, folds)
+    for number_, (fold, external) in enumerate(zip(split_of_fold, external_of_fold, strict=True)):
+        fold_dir = out / f"fold-{number_}"
+        fold_file, evaluation = fold_dir / "split.json", fold_dir / "evaluation"
         if not fold_file.exists():
             write_split(fold, fold_file, seed=0)
-        metrics.append(
-            train_both(
-                *(folder, fold_file, evaluation.parent, segmenter, classifier, healthy),
-                part="test",
-                evaluation=evaluation,
-            )
-        )
-    scored = [item for evaluation in evaluations for item in _scored(evaluation)]
+        fold_settings = replace(settings, external=external)
+        metrics.append(train_pipeline(folder, fold_file, fold_dir, fold_settings, subset="test", evaluation=evaluation))
+        scored += _scored(evaluation)
+        if external:
+            external_scores += _external_scores(folder, fold_file, fold_dir, fold_settings)
     figures = _figures(scored, metrics)
+    figures["external"] = summarize(external_scores)
     files = charts(figures, scored)
     files["slices.csv"] = as_csv(scored).encode()
-    files["crossval.json"] = json.dumps({**settings, **figures}, indent=1, allow_nan=False).encode()
+    files["external.csv"] = external_evaluation.as_csv(external_scores).encode()
+    files["crossval.json"] = json.dumps({**record, **figures}, indent=1, allow_nan=False).encode()
     for name, content in files.items():
         write_atomically(out / name, content)
     return figures
@@ -68,8 +74,23 @@ def _scored(evaluation: Path) -> list[ScoredSlice]:
         return from_csv(lines)
 
 
+def _external_scores(folder: Path, fold_file: Path, fold_dir: Path, settings: PipelineSettings) -> list[ExternalScore]:
+    """Score the fold's external test slices and its own restyled test slices, or read the scores of an earlier call."""
+    file = fold_dir / "external.csv"
+    if not file.exists():
+        models = fold_dir / "models"
+        scores = score_external(models, [item for item in settings.external if item.part == "test"])
+        items = read_split(fold_file).part("test")
+        styles = ExternalStore([item for item in settings.external if item.part == "train"], "reading external slices")
+        subjects = [person(item.patient) for item in items]
+        scores += score_restyled(models, SliceStore(folder, items, "reading test"), subjects, styles)
+        write_atomically(file, external_evaluation.as_csv(scores).encode())
+    with file.open(newline="") as lines:
+        return external_evaluation.from_csv(lines)
+
+
 def _figures(scored: list[ScoredSlice], folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The metrics of an evaluation over all slices, and some of those of each fold, in order."""
+    """Compute the metrics over all slices, and keep some of each fold, in order."""
     problems = [problem for fold in folds for problem in fold["failed"]["problems"]]
     return {
         **summarise(scored),
@@ -87,9 +108,15 @@ def _figures(scored: list[ScoredSlice], folds: list[dict[str, Any]]) -> dict[str
 
 
 def crossval_table(figures: dict[str, Any]) -> RenderableType:
-    """As `cascade evaluate` shows its metrics, and how the folds differ, as publications give it."""
+    """The metrics as `cascade evaluate` shows them, the spread of the folds, and the external slices."""
     spread = (
         f"{name.replace('_', ' ')} {number(mean(values))} ± {number(stdev(values))}"
         for name, values in figures["by_fold"].items()
     )
-    return Group(metrics_table(figures), f"Over the folds, mean ± standard deviation: {', '.join(spread)}.")
+    parts: list[RenderableType] = [
+        metrics_table(figures),
+        f"Over the folds, mean ± standard deviation: {', '.join(spread)}.",
+    ]
+    if figures["external"]:
+        parts.append(external_table(figures["external"]))
+    return Group(*parts)

@@ -100,7 +100,7 @@ def subject_weights(subjects: Tensor, by_subject: float) -> Tensor:
     return subjects.bincount()[subjects].double() ** -by_subject
 
 
-def begin(
+def prepare_run(
     settings: FitSettings, out: Path, inputs: dict[str, Any], *, built_on: Sequence[Path] = (), resume: bool
 ) -> None:
     """Makes `out` a run's folder, or sees that it is this run's, and seeds all random numbers.
@@ -115,15 +115,15 @@ def begin(
     Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
     """
     gc.collect()  # An earlier training's data: Lightning's objects name each other, so gigabytes stay until then.
-    recorded = {**asdict(settings), **inputs, **_start(settings.weights, built_on, inputs, out, resume=resume)}
-    check_folder(out, recorded, resume=resume)
+    recorded = {**asdict(settings), **inputs, **_provenance(settings.weights, built_on, inputs, out, resume=resume)}
+    check_run_dir(out, recorded, resume=resume)
     write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
-    quieten()
+    silence_lightning()
     seed = np.random.SeedSequence([settings.seed, epochs_done(out) if resume else 0]).generate_state(1)
     lightning.seed_everything(int(seed.item()), workers=True, verbose=False)
 
 
-def _start(
+def _provenance(
     weights: str, built_on: Sequence[Path], inputs: dict[str, Any], out: Path, *, resume: bool
 ) -> dict[str, Any]:
     """What is to be known of the files that a run starts from; a resumed run's may be gone by now."""
@@ -212,7 +212,7 @@ class Resumption(Callback):
         trainer.should_stop = trainer.early_stopping_callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
-def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
+def check_run_dir(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
     """A run is never overwritten, and is resumed only as what it was."""
     begun = (out / "last.ckpt").exists()
     if begun and not resume:
@@ -228,7 +228,7 @@ def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
         )
 
 
-def quieten() -> None:
+def silence_lightning() -> None:
     """Lets through what a reader can act on: Lightning also advertises, and warns of the folder that we just made."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (r"Checkpoint directory .* exists", r".*treespec, LeafSpec", r".*does not have many workers"):

@@ -104,9 +104,11 @@ def splits_behind(file: Path) -> set[str]:
 def mean_weights(files: list[Path]) -> dict[str, Tensor]:
     """The mean of the weights of runs that began from each other (Wortsman et al. 2022, arXiv 2203.05482).
 
-    Without BatchNorm's counters of training steps. A part that some did not have yet, as the first segmenters had no
-    presence, is the mean of the others'. Raises CascadeError, naming the file, where one holds another network than the
-    first.
+    BatchNorm's counters are left out. Of a part that some files lack, as the first segmenters had no detection head,
+    it is the mean of the others.
+
+    Raises:
+        CascadeError: A file holds another network than the first; the message names it.
     """
     loaded = [
         {name: tensor for name, tensor in load_file(file).items() if not name.endswith(COUNTER)} for file in files

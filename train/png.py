@@ -22,7 +22,7 @@ def write_png(path: Path, picture: Image.Image) -> None:
 
 
 @contextmanager
-def problems_told() -> Iterator[None]:
+def exit_on_cascade_error() -> Iterator[None]:
     """Prints a CascadeError as `cascade` does, and exits with 1."""
     try:
         yield

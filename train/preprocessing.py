@@ -50,7 +50,7 @@ def segmenter_input(slices: Tensor) -> Tensor:
     return F.avg_pool2d(slices, SLICE_SIZE // SEGMENTER_SIZE)
 
 
-def enlarge(planes: Tensor) -> Tensor:
+def upsample2x(planes: Tensor) -> Tensor:
     """(N, 1, H, W) → (N, 1, 2 H, 2 W), bilinear as F.interpolate does it, pixel centres half a pixel in.
 
     Written as a convolution to the four pixels that each one becomes: that took the whole segmenter in OpenVINO from
@@ -62,7 +62,7 @@ def enlarge(planes: Tensor) -> Tensor:
     return F.pixel_shuffle(F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernels), 2)
 
 
-def crop_box(mask: Tensor) -> Tensor:
+def mask_to_box(mask: Tensor) -> Tensor:
     """(N, 1, SLICE_SIZE, SLICE_SIZE) of 0 and 1 → (N, 4) left, top, right, bottom in pixels; all 0 for an empty mask.
 
     A square MARGIN times as wide as the mask is long, moved (not cut) into the slice.
@@ -107,31 +107,31 @@ def classifier_planes(slices: Tensor, probability: Tensor) -> tuple[Tensor, Tens
     """
     shrink = SLICE_SIZE // CROP_SIZE
     mask = (probability >= THRESHOLD).float()
-    box = crop_box(mask)
+    box = mask_to_box(mask)
     slices = normalise(slices)
     planes = [crop(slices, box), F.avg_pool2d(slices, shrink), F.avg_pool2d(mask, shrink)]
     return torch.cat(planes, dim=1), box
 
 
-def limited(logits: Tensor, presence: Tensor) -> Tensor:
+def cap_by_detection(logits: Tensor, detection: Tensor) -> Tensor:
     """(N, 1, H, W) and (N, 1) → (N, 1, H, W): no pixel is tumor more surely than the slice holds one."""
-    return torch.minimum(logits, presence[:, :, None, None])
+    return torch.minimum(logits, detection[:, :, None, None])
 
 
 class SegmenterGraph(nn.Module):
     """The graph that is exported: `slice` → `probability`, both (N, 1, SLICE_SIZE, SLICE_SIZE).
 
-    presence_threshold  that a tumor's presence on the slice must be as probable as, for a pixel to reach THRESHOLD
+    detection_threshold  that a tumor's detection on the slice must be as probable as, for a pixel to reach THRESHOLD
                         (train/calibrate.py).
     """
 
-    def __init__(self, network: nn.Module, presence_threshold: float = 0.5) -> None:
+    def __init__(self, network: nn.Module, detection_threshold: float = 0.5) -> None:
         super().__init__()
-        self.network, self.shift = network, math.log(presence_threshold / (1 - presence_threshold))
+        self.network, self.shift = network, math.log(detection_threshold / (1 - detection_threshold))
 
     def forward(self, slice: Tensor) -> Tensor:
-        logits, presence = self.network(normalise(segmenter_input(slice)))
-        return torch.sigmoid(limited(enlarge(logits.float()), presence.float() - self.shift))
+        logits, detection = self.network(normalise(segmenter_input(slice)))
+        return torch.sigmoid(cap_by_detection(upsample2x(logits.float()), detection.float() - self.shift))
 
 
 class ClassifierGraph(nn.Module):

@@ -1,6 +1,6 @@
 """Slices of healthy heads out of volumes, for `cascade train segmenter --healthy` and `cascade evaluate --tumor-free`.
 
-    python -m train.healthy OUT VOLUME.nii.gz ...
+    python -m train.slice_volumes OUT VOLUME.nii.gz ...
 
 Volumes of healthy heads, of any sequence, come with many packages: HEADS.md. Needs nibabel.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cascade.errors import CascadeError
-from train.pictures import problems_told, write_png
+from train.png import exit_on_cascade_error, write_png
 
 VIEWS = {"sagittal": 0, "coronal": 1, "axial": 2}
 """By the axis that a slice lies across, once the volume is turned to right, anterior, superior."""
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("volumes", type=Path, nargs="+")
     parser.add_argument("--count", type=int, default=16, help="slices of each view")
     arguments = parser.parse_args()
-    with problems_told():
+    with exit_on_cascade_error():
         check_names(arguments.volumes)
         for path in arguments.volumes:
             print(f"{path}: {write_slices(path, arguments.out, arguments.count)} slices")

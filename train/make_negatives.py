@@ -1,9 +1,9 @@
 """Slices of a data set with healthy tissue where the tumor was → PNGs to count false alarms on.
 
-    python -m train.without_tumor figshare/ tumor_free/ --split figshare/split.json --part test
+    python -m train.make_negatives figshare/ tumor_free/ --split figshare/split.json --part test
     cascade evaluate figshare/ --split figshare/split.json --tumor-free tumor_free/
 
-They are made as training makes its own (train/tumor_free.py), always the same ones, from the people of the part alone,
+They are made as training makes its own (train/inpainting.py), always the same ones, from the people of the part alone,
 in a folder for each class. Each pixel of SEGMENTER_SIZE is written several times, so that the segmenter sees just that
 and nothing smoothed. Some keep a trace of the tumor that its outline left out: oedema, a shifted ventricle, a scar.
 """
@@ -16,9 +16,9 @@ from PIL import Image
 
 from cascade.contract import SLICE_SIZE
 from cascade.datasets.split import PARTS, read_split
-from train.dataset import SegmenterData, SliceStore, tumor_free_copies
-from train.pictures import problems_told, write_png
-from train.region import SEGMENTER_SIZE
+from train.dataset import SegmenterData, SliceStore, inpainted_copies
+from train.png import exit_on_cascade_error, write_png
+from train.preprocessing import SEGMENTER_SIZE
 
 EACH_PIXEL = np.ones((SLICE_SIZE // SEGMENTER_SIZE,) * 2, np.uint8)
 """The pixels of a slice that are one of the segmenter's."""
@@ -31,7 +31,7 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
     """
     items = read_split(split_file).part(part)
     store = SliceStore(folder, items, f"reading {part}")
-    copies = tumor_free_copies(SegmenterData(store), store.people).tensors[0]
+    copies = inpainted_copies(SegmenterData(store), store.subjects).tensors[0]
     for item, copy in zip(items, copies, strict=True):
         pixels = (copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8)
         write_png(out / item.label / f"{item.path}.png", Image.fromarray(np.kron(pixels, EACH_PIXEL)))
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("--part", choices=PARTS, default="test")
     arguments = parser.parse_args()
-    with problems_told():
+    with exit_on_cascade_error():
         print(f"{write_copies(arguments.folder, arguments.split, arguments.part, arguments.out)} slices")
 
 
