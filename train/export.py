@@ -1,4 +1,4 @@
-"""A checkpoint → an ONNX graph that was seen to compute the same, and its entry in models.json."""
+"""Export a checkpoint as an ONNX graph, compare the two, and record it in models.json."""
 
 import importlib.metadata
 import json
@@ -37,7 +37,7 @@ TOLERANCE = 1e-3
 """Largest difference in any probability between PyTorch and the exported graph."""
 
 COMPARED_SLICES = 32
-"""Taken evenly from the validation part."""
+"""Number of validation slices, taken evenly, on which graph and PyTorch are compared."""
 
 FIGSHARE = "figshare brain tumor dataset by Jun Cheng, doi 10.6084/m9.figshare.1512427, CC BY 4.0"
 OTHER_DATA = "other than figshare's; the split's sha256 names it"
@@ -163,7 +163,7 @@ def _calibrated_classifier(network: nn.Module, store: SliceStore, models: Path) 
 
 
 def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
-    """Any batch size; weights stored as FP16, arithmetic in FP32."""
+    """Convert to ONNX: any batch size, weights stored as FP16, arithmetic in FP32."""
     program = torch.onnx.export(
         graph,
         args=(),
@@ -191,7 +191,7 @@ def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> 
 
 
 def round_weights_to_fp16(network: nn.Module) -> None:
-    """Makes PyTorch compute with the weights of convolutions and linear layers as they will be stored.
+    """Round the weights of convolutions and linear layers to what will be stored, so that PyTorch computes with them.
 
     What has one dimension (biases, BatchNorm's four) stays FP32: it weighs nothing, and variances may underflow.
     """
@@ -201,7 +201,7 @@ def round_weights_to_fp16(network: nn.Module) -> None:
 
 
 def store_weights_as_fp16(model: onnx.ModelProto) -> None:
-    """Halves the file: each FP32 weight becomes FP16 with a cast behind it, which runtimes fold away."""
+    """Halve the file: each FP32 weight becomes FP16, followed by a cast that runtimes fold away."""
     casts = []
     for weight in model.graph.initializer:
         if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
@@ -214,7 +214,7 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> None:
 
 
 def largest_difference(content: bytes, graph: nn.Module, inputs: dict[str, Tensor], output: str) -> float:
-    """Between the graph as ONNX Runtime and as PyTorch in FP32 compute `output`, over all slices.
+    """Compute the largest difference in `output` between ONNX Runtime and PyTorch in FP32, over all slices.
 
     Raises CascadeError where it is over TOLERANCE, or where a class differs.
     """
@@ -240,7 +240,7 @@ def largest_difference(content: bytes, graph: nn.Module, inputs: dict[str, Tenso
 
 
 def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
-    """COMPARED_SLICES slices (fewer where there are fewer), for the classifier with their true masks."""
+    """Choose up to COMPARED_SLICES slices; for the classifier with their true masks."""
     chosen = slice(None, None, max(1, len(store) // COMPARED_SLICES))
     inputs = {SLICE: store.slices[chosen][:COMPARED_SLICES].float()}
     if name == CLASSIFIER:
@@ -249,7 +249,7 @@ def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
 
 
 def _origin(split: Split) -> dict[str, Any]:
-    """What models.json says of the data and the packages."""
+    """Describe the data and the package versions, for models.json."""
     figshare = all(item.path.lower().endswith(".mat") for item in split.slices)
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -263,7 +263,7 @@ def _origin(split: Split) -> dict[str, Any]:
 
 
 def _training(checkpoint: Path) -> dict[str, Any]:
-    """What models.json says of the run that left this checkpoint, or said of this graph."""
+    """Describe the run of a checkpoint or of an exported graph, for models.json."""
     if checkpoint.suffix == GRAPH:
         record = find_graph(checkpoint.stem, checkpoint.parent).record
         kept = ("checkpoint", "validation", "settings", "average_with")
@@ -277,7 +277,7 @@ def _training(checkpoint: Path) -> dict[str, Any]:
 
 
 def _settings(checkpoint: Path) -> dict[str, Any]:
-    """Of the run that left this checkpoint, or this graph."""
+    """Read the settings of the run of a checkpoint or of an exported graph."""
     if checkpoint.suffix == GRAPH:
         return dict(find_graph(checkpoint.stem, checkpoint.parent).record["settings"])
     run = checkpoint.parent
@@ -291,7 +291,7 @@ def _settings(checkpoint: Path) -> dict[str, Any]:
 
 
 def _epoch(run: Path, checkpoint: str) -> dict[str, float]:
-    """The row of metrics.csv whose weights best.ckpt or last.ckpt holds, without what is not finite."""
+    """Find the row of metrics.csv of the epoch in best.ckpt or last.ckpt, without values that are not finite."""
     rows = read_history(run)
     score = "validation_score" if "validation_score" in rows[0] else "validation_f1"
     row = rows[-1] if checkpoint == "last" else max(rows, key=lambda row: row[score])

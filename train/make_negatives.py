@@ -1,11 +1,11 @@
-"""Slices of a data set with healthy tissue where the tumor was → PNGs to count false alarms on.
+"""Write slices of a data set with their tumor removed, as PNGs, to measure the false-positive rate on.
 
-    python -m train.make_negatives figshare/ tumor_free/ --split figshare/split.json --part test
-    cascade evaluate figshare/ --split figshare/split.json --tumor-free tumor_free/
+    python -m train.make_negatives figshare/ negatives/ --split figshare/split.json --subset test
+    cascade evaluate figshare/ --split figshare/split.json --negatives negatives/
 
-They are made as training makes its own (train/inpainting.py), always the same ones, from the people of the part alone,
-in a folder for each class. Each pixel of SEGMENTER_SIZE is written several times, so that the segmenter sees just that
-and nothing smoothed. Some keep a trace of the tumor that its outline left out: oedema, a shifted ventricle, a scar.
+Tumors are removed as in training (train/inpainting.py), with donors from the same subset, and always in the same way.
+There is a folder for each class. Each pixel of SEGMENTER_SIZE is repeated, so that the segmenter sees it unsmoothed.
+Some slices keep a trace of the tumor that its outline left out: edema, a shifted ventricle, a scar.
 """
 
 import argparse
@@ -21,13 +21,14 @@ from train.png import exit_on_cascade_error, write_png
 from train.preprocessing import SEGMENTER_SIZE
 
 EACH_PIXEL = np.ones((SLICE_SIZE // SEGMENTER_SIZE,) * 2, np.uint8)
-"""The pixels of a slice that are one of the segmenter's."""
+"""The pixels of a slice that one pixel of the segmenter's input covers."""
 
 
 def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
-    """How many were written, each under its slice's name, in a folder a class of what was there.
+    """Write the slices of a part, each under its own name in the folder of its class, and return their number.
 
-    Raises CascadeError where the data cannot be read.
+    Raises:
+        CascadeError: The data cannot be read.
     """
     items = read_split(split_file).part(part)
     store = SliceStore(folder, items, f"reading {part}")
@@ -43,10 +44,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="labelled data set")
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", type=Path, required=True)
-    parser.add_argument("--part", choices=PARTS, default="test")
+    parser.add_argument("--subset", choices=PARTS, default="test")
     arguments = parser.parse_args()
     with exit_on_cascade_error():
-        print(f"{write_copies(arguments.folder, arguments.split, arguments.part, arguments.out)} slices")
+        print(f"{write_copies(arguments.folder, arguments.split, arguments.subset, arguments.out)} slices")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The segmenter: a U-Net on an EfficientNet-Lite0 encoder, trained to outline the tumor and to tell if there is one.
+"""The segmenter: a U-Net on an EfficientNet-Lite0 encoder that outlines a tumor and detects whether there is one.
 
 Lite0 (BatchNorm and ReLU6, no squeeze-and-excitation) was made for low precision, which suits FP16 engines.
 U-Net: Ronneberger et al. 2015. EfficientNet: Tan and Le 2019.
@@ -29,16 +29,15 @@ from train.preprocessing import cap_by_detection, normalise, upsample2x
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
 STOCHASTIC_DEPTH = 0.1
-"""Share of the steps in which the encoder's last residual block is left out, less for those before it (Huang 2016)."""
+"""Probability that a step skips the encoder's last residual block; lower for earlier blocks (Huang et al. 2016)."""
 
 
 @dataclass(frozen=True)
 class SegmenterSettings(FitSettings):
-    """What can be set for this training, besides `FitSettings`.
+    """Settings of the segmenter's training, besides `FitSettings`.
 
     Attributes:
-        learning_rate: Peak of a one-cycle schedule (Smith and Topin 2019).
-        by_subject: 0 draws every slice alike, 1 every subject. Of a subject who has n slices, each is drawn
+        by_subject: 0 draws every slice equally often, 1 every subject. Each of the n slices of a subject is drawn
             n ** -by_subject as often.
         detection: Weight of the loss on whether there is a tumor at all.
         inside: Weight of the loss on the strongest pixels of an area that holds a tumor somewhere.
@@ -60,9 +59,9 @@ STRONGEST = 64
 
 
 def segmenter_network() -> nn.Module:
-    """(N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) normalised → logits of each pixel, and (N, 1) of a tumor on the slice.
+    """Build the network: normalized (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) → pixel logits, and (N, 1) detection logits.
 
-    3.8 M parameters. The tumor's detection is told from the encoder's last features, wherever they are strongest.
+    3.8 M parameters. A tumor is detected from the maximum of the encoder's last features over the slice.
     """
     network: nn.Module = smp.Unet(
         "tu-efficientnet_lite0",
@@ -80,7 +79,7 @@ def segmenter_network() -> nn.Module:
 
 
 def start_weights(network: nn.Module, weights: str) -> None:
-    """Loads `imagenet` (the encoder only) or a file or graph of ours (all of it); `none` leaves it as it is."""
+    """Load `imagenet` (into the encoder only) or a file or graph of ours; `none` changes nothing."""
     if weights == "imagenet":
         load_imagenet_lite0(network.encoder.model)
     elif weights != "none":
@@ -101,11 +100,11 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class SegmenterTraining(lightning.LightningModule):
-    """Dice where there is a tumor, cross-entropy everywhere, and whether there is a tumor.
+    """Trains with Dice where there is an outline, cross-entropy on certain pixels, and cross-entropy of the detection.
 
-    Validated by `validation_score`, the mean of Dice where there is a tumor and of the AUC of its detection, of which
-    neither depends on the threshold that export sets; and told apart, with a threshold of a half: the
-    share of tumors whose mask is empty, the share of tumor-free slices whose mask is not.
+    `validation_score` is the mean of Dice and of the AUC of the detection; neither depends on the threshold that
+    export sets. `validation_empty` and `validation_false_alarms` are the fractions of tumors missed and of tumor-free
+    slices with a tumor, at a threshold of a half.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -180,7 +179,7 @@ class SegmenterTraining(lightning.LightningModule):
 
 
 def has_tumor(masks: Tensor) -> Tensor:
-    """(N, C, H, W) in 0 .. 1 → (N,) bool. Of targets: an uncertain area counts, as it holds a tumor."""
+    """(N, C, H, W) in 0 to 1 → (N,) bool: whether any pixel is tumor, or may be: an uncertain area holds a tumor."""
     return masks.amax((1, 2, 3)) >= 0.5
 
 
@@ -192,16 +191,16 @@ def soft_dice(probability: Tensor, masks: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def detection_logits(network: nn.Module, slices: Tensor) -> Tensor:
-    """(N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) → (N,) of a tumor being on the slice.
+    """Compute the logits of there being a tumor on slices (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE): (N,).
 
-    Minus infinity where no pixel is a tumor's: the exported graph then finds none, whatever its threshold of detection.
+    They are minus infinity where no pixel is tumor: the exported graph finds none there, whatever its threshold.
     """
-    told = []
+    found = []
     for piece in slices.split(16):
         logits, detection = network(normalise(piece.float()))
         seen = upsample2x(logits).sigmoid().amax((1, 2, 3)) >= THRESHOLD
-        told.append(torch.where(seen, detection[:, 0], -torch.inf))
-    return torch.cat(told)
+        found.append(torch.where(seen, detection[:, 0], -torch.inf))
+    return torch.cat(found)
 
 
 def train_segmenter(
