@@ -28,7 +28,7 @@ from train.segmenter import segmenter_network
 from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
 
 BRANCH_WEIGHT = 2 / 3
-"""Of the branch's logits in the mean: it is the surer of the two (train/EXPERIMENTS.md)."""
+"""Of the branch's logits in the mean: it is the surer of the two (docs/experiments.md)."""
 
 DROPOUT = 0.3
 """Share of the encoder's features that its last layer does without in a training step (Srivastava et al. 2014)."""
@@ -57,7 +57,7 @@ class ClassifierNetwork(nn.Module):
     """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the weighted mean of two networks'; 26.5 M parameters.
 
     One is torchvision's ResNet-50 (He et al. 2016). The other starts from what the segmenter knows of tumors, costs a
-    tenth of its arithmetic, and errs on other slices (train/EXPERIMENTS.md).
+    tenth of its arithmetic, and errs on other slices (docs/experiments.md).
     """
 
     def __init__(self) -> None:
