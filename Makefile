@@ -3,7 +3,7 @@
 # `make gpu-check`: on a machine with an NVIDIA GPU, what installs there, the GPU tests, engines and benchmark.
 PYTHON ?= python3
 BIN := .venv/bin
-MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: predict test docs gpu-check clean
 
