@@ -178,7 +178,7 @@ def test_the_pictures_are_small():
 
 def test_the_version_is_the_same_everywhere():
     assert f"\nversion: {cascade.__version__}\n" in (ROOT / "CITATION.cff").read_text()
-    assert f" {cascade.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\n## {cascade.__version__} - " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_recipe_of_the_shipped_models_is_valid_shell():
