@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (".ci", ".github", "build_engines", "cascade", "docs", "samples", "tests", "train")
 """Folders of the repository. A checkout may hold data, runs and environments beside them."""
 
-LIGHT_TESTS = ("tests/test_contract.py", "tests/test_docs.py", "tests/test_samples.py")
+LIGHT_TESTS = ("tests/test_contract.py", "tests/test_docs.py::test_a_linked_file_exists", "tests/test_samples.py")
 NAME = f"cascade_mri-{cascade.__version__}"
 
 
