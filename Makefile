@@ -1,20 +1,26 @@
 # `make predict`: set-up and the main job. `make test`: set-up, then lint, types and tests.
+# `make docs`: the site, into site/.
 # `make gpu-check`: on a machine with an NVIDIA GPU, what installs there, the GPU tests, engines and benchmark.
 PYTHON ?= python3
 BIN := .venv/bin
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: predict test gpu-check clean
+.PHONY: predict test docs gpu-check clean
 
 predict: .venv/base
 	$(BIN)/cascade predict samples/ --out results/ --overwrite
 
-# A process for each file: TensorRT, OpenVINO, PyTorch and the DICOM decoders in one end in a segmentation fault at times.
+# One process per test file: TensorRT, OpenVINO, PyTorch and the DICOM decoders in one process crash at times.
 test: .venv/all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict cascade build_engines
 	$(BIN)/lint-imports --no-logo
+	$(MKDOCS)
 	find tests -name 'test_*.py' | sort | xargs -n 1 -P 2 $(BIN)/pytest -q
+
+docs: .venv/all
+	$(MKDOCS)
 
 gpu-check:
 	PYTHONPATH=. $(PYTHON) tests/gpu_check.py
@@ -30,4 +36,4 @@ gpu-check:
 	touch $@
 
 clean:
-	rm -rf .venv results gpu-check
+	rm -rf .venv results gpu-check site

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cascade.pipeline import Cascade, Prediction
     from cascade.prediction.run import RunOptions, predict_paths
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Cascade", "CascadeError", "Prediction", "RunOptions", "Slice", "predict_paths"]
 

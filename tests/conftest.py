@@ -110,7 +110,7 @@ def permissions(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tensorrt():
     """The module of TensorRT-RTX, which builds engines on machines without a GPU."""
-    return pytest.importorskip("tensorrt_rtx", reason="pip install 'cascade[build]'")
+    return pytest.importorskip("tensorrt_rtx", reason="pip install 'cascade-mri[build]'")
 
 
 @pytest.fixture

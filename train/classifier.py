@@ -58,7 +58,7 @@ class ClassifierNetwork(nn.Module):
     """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the weighted mean of two networks; 26.5 M parameters.
 
     One is torchvision's ResNet-50 (He et al. 2016). The other starts from what the segmenter knows of tumors, costs a
-    tenth of its arithmetic, and errs on other slices (train/EXPERIMENTS.md).
+    tenth of its arithmetic, and errs on other slices (docs/experiments.md).
     """
 
     def __init__(self) -> None:

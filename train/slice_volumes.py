@@ -2,7 +2,7 @@
 
     python -m train.slice_volumes OUT VOLUME.nii.gz ...
 
-Volumes of healthy heads, of any sequence, come with many packages: HEADS.md. Needs nibabel.
+Volumes of healthy heads, of any sequence, come with many packages: docs/data.md. Needs nibabel.
 """
 
 import argparse

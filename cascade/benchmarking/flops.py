@@ -46,7 +46,7 @@ def count_work(path: Path) -> Work:
         import onnx
     except ImportError as error:
         raise CascadeError(
-            "counting a graph's arithmetic needs the package onnx", fix="pip install 'cascade[benchmark]'"
+            "counting a graph's arithmetic needs the package onnx", fix="pip install 'cascade-mri[benchmark]'"
         ) from error
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
     graph = model.graph

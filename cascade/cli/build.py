@@ -44,7 +44,7 @@ def build(
         from build_engines.build import Order, build_all
     except ModuleNotFoundError as error:
         raise CascadeError(
-            f"building needs the package {error.name}, which is not installed", fix="pip install 'cascade[build]'"
+            f"building needs the package {error.name}, which is not installed", fix="pip install 'cascade-mri[build]'"
         ) from error
 
     from cascade.runtime.tensorrt import engine_opener

@@ -302,7 +302,7 @@ def _train_packages() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise CascadeError(
-            f"training needs the package {error.name}, which is not installed", fix="pip install 'cascade[train]'"
+            f"training needs the package {error.name}, which is not installed", fix="pip install 'cascade-mri[train]'"
         ) from error
 
 

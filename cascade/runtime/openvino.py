@@ -18,7 +18,7 @@ def open_openvino(segmenter: Graph, classifier: Graph, *, only_low_precision: bo
     try:
         import openvino
     except ImportError as error:
-        raise CascadeError("OpenVINO is not installed", fix="pip install 'cascade[openvino]'") from error
+        raise CascadeError("OpenVINO is not installed", fix="pip install 'cascade-mri[openvino]'") from error
     core = openvino.Core()
     low_precision = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if only_low_precision and not low_precision:

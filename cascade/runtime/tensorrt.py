@@ -69,11 +69,11 @@ def engine_opener(flavor: str) -> Callable[[str, bytes], LoadedGraph] | None:
 
 def import_tensorrt(flavor: str, extra: str) -> ModuleType:
     """The module of a flavor. Raises CascadeError, with the extra that installs it, where it cannot be loaded."""
-    return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade[{extra}]'")
+    return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade-mri[{extra}]'")
 
 
 def _pycuda(flavor: str) -> ModuleType:
-    fix = f"install the CUDA toolkit with its headers, then pip install 'cascade[{flavor}]'"
+    fix = f"install the CUDA toolkit with its headers, then pip install 'cascade-mri[{flavor}]'"
     return _import("pycuda.driver", "pycuda is not installed", fix)
 
 

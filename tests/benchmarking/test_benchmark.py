@@ -102,6 +102,7 @@ def content(done):
     return json.loads((done[1] / "benchmark.json").read_text(), parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_the_report_has_every_backend_and_batch_size_once(content):
     assert content["schema"] == "cascade benchmark 1"
     assert "onnxruntime" in content["backends"]
@@ -118,11 +119,13 @@ def test_the_report_has_every_backend_and_batch_size_once(content):
             assert item["peak_host_mb"] > 10
 
 
+@pytest.mark.slow
 def test_the_baseline_is_as_fast_as_itself(content):
     for item in content["backends"]["onnxruntime"]["batches"]:
         assert item["models_ratio"] == item["end_to_end_ratio"] == {"median": 1, "least": 1, "greatest": 1}
 
 
+@pytest.mark.slow
 def test_the_work_of_the_graphs_and_the_machines_limit_are_in_the_report(content, models):
     """Nine products at each pixel of the slice; three and four at the one mean of it."""
     assert content["work"]["segmenter"]["flops"] == 2 * 512 * 512 * 9
@@ -134,6 +137,7 @@ def test_the_work_of_the_graphs_and_the_machines_limit_are_in_the_report(content
     assert content["models"] == {name: sha256_of(models / f"{name}.onnx") for name in ("segmenter", "classifier")}
 
 
+@pytest.mark.slow
 def test_backends_that_cannot_run_are_listed_with_reason_and_fix(done, content):
     assert {"tensorrt", "tensorrt-rtx"} <= set(content["unavailable"])
     for name in ("tensorrt", "tensorrt-rtx"):
@@ -142,6 +146,7 @@ def test_backends_that_cannot_run_are_listed_with_reason_and_fix(done, content):
     assert done[0].count("cannot run: ") == len(content["unavailable"])
 
 
+@pytest.mark.slow
 def test_the_picture_is_one_and_the_tables_say_where_it_is(done):
     with Image.open(done[1] / "benchmark.png") as picture:
         assert picture.format == "PNG"
@@ -150,10 +155,12 @@ def test_the_picture_is_one_and_the_tables_say_where_it_is(done):
     assert "2 slices of " in done[0]
 
 
+@pytest.mark.slow
 def test_nothing_else_is_left_in_the_folder(done):
     assert sorted(path.name for path in done[1].iterdir()) == ["benchmark.json", "benchmark.png"]
 
 
+@pytest.mark.slow
 def test_compare_shows_the_ratios_and_warns_of_another_machine(done, scans, models, tmp_path, capsys):
     earlier = json.loads((done[1] / "benchmark.json").read_text())
     earlier["machine"]["cpu"] = "Abacus 1"

@@ -69,4 +69,4 @@ def test_without_onnx_counting_names_the_extra_to_install(monkeypatch, tmp_path)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(CascadeError, match="needs the package onnx") as raised:
         count_work(tmp_path / "any.onnx")
-    assert "cascade[benchmark]" in raised.value.fix
+    assert "cascade-mri[benchmark]" in raised.value.fix

@@ -34,7 +34,7 @@ def test_an_unknown_flavor_is_refused():
         find_target("openvino")
 
 
-@pytest.mark.parametrize(("flavor", "extra"), [("tensorrt", "cascade[tensorrt]"), (RTX, "cascade[build]")])
+@pytest.mark.parametrize(("flavor", "extra"), [("tensorrt", "cascade-mri[tensorrt]"), (RTX, "cascade-mri[build]")])
 def test_tensorrt_that_is_not_installed_is_named_with_the_command_that_installs_it(monkeypatch, flavor, extra):
     monkeypatch.setitem(sys.modules, flavor.replace("-", "_"), None)
     with pytest.raises(CascadeError, match=f"{flavor}.*not") as error:

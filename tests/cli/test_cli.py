@@ -277,7 +277,7 @@ def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypat
 def test_training_without_its_packages_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "train.segmenter", None)
     assert run("train", "segmenter", tmp_path, "--split", tmp_path / "split.json") == 1
-    assert "pip install 'cascade[train]'" in capsys.readouterr().err
+    assert "pip install 'cascade-mri[train]'" in capsys.readouterr().err
 
 
 def test_only_known_models_are_exported(tmp_path, capsys):

@@ -16,7 +16,7 @@ from cascade.errors import CascadeError
 from cascade.io.nifti import open_nifti
 from cascade.io.slices import BlankSlice
 
-sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade[dev]'")
+sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[dev]'")
 
 SHAPE = (20, 24, 18)
 HEAD = np.random.default_rng(0).integers(1, 1000, SHAPE).astype(np.int16)  # indexed left-right, posterior-anterior, ...

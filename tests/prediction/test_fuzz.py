@@ -168,6 +168,7 @@ def culprits(numbers, folder):
     return numbers
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_rows(first, request, tmp_path):
     numbers = list(range(first, min(first + BATCH, request.config.getoption("--mutations"))))
     if wrong := wrong_with(numbers, tmp_path / "run"):

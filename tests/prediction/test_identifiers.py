@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
+import pytest
 import tifffile
 from dicom_files import TEXTS, series
 from hostile_files import HEAD, RAMP, dicom, mat, put, whole_file
@@ -76,6 +77,7 @@ def planted_in(folder):
     }
 
 
+@pytest.mark.slow
 def test_nothing_that_files_say_of_a_patient_reaches_the_results(scans, out, tmp_path):
     plant(scans)
     assert len(planted_in(scans)) >= 10

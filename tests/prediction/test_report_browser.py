@@ -24,7 +24,7 @@ from cascade.prediction.results import NOTE
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    pytest.importorskip("selenium", reason="pip install 'cascade[dev]'")
+    pytest.importorskip("selenium", reason="pip install 'cascade-mri[dev]'")
     from selenium import webdriver
 
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]

@@ -170,7 +170,7 @@ def test_auto_ends_at_onnxruntime_and_says_why_at_nothing_faster(only_onnxruntim
 def test_a_named_backend_that_cannot_run_is_an_error_with_the_fix(only_onnxruntime, name):
     with pytest.raises(CascadeError, match="is not installed") as raised:
         open_backend(name)
-    assert f"cascade[{name}]" in raised.value.fix
+    assert f"cascade-mri[{name}]" in raised.value.fix
 
 
 def test_auto_takes_the_first_that_can_run(monkeypatch):

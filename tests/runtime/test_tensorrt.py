@@ -341,7 +341,7 @@ def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(CascadeError, match="tensorrt-rtx is not installed") as raised:
         open_tensorrt("tensorrt-rtx", None, None, tmp_path)
-    assert "cascade[tensorrt-rtx]" in raised.value.fix
+    assert "cascade-mri[tensorrt-rtx]" in raised.value.fix
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def _check_pixels(path: Path, dataset: Dataset) -> None:
             f"{path}: its pixels are encoded in an unknown way", fix="store it uncompressed, for example with dcmdjpeg"
         ) from None
     if not decoder.is_available:
-        raise CascadeError(f"{path}: its pixels are compressed", fix="pip install 'cascade[compressed]'")
+        raise CascadeError(f"{path}: its pixels are compressed", fix="pip install 'cascade-mri[compressed]'")
     if not syntax.is_encapsulated and path.stat().st_size < frames * rows * columns * bits // 8:
         raise damaged(path, "it is shorter than its header tells")
 

@@ -134,7 +134,7 @@ def test_without_a_decoder_the_fix_is_the_extra_to_install(tmp_path, monkeypatch
     path = write(tmp_path / "a.dcm", compressed(image(HEAD[4]), JPEGLSLossless, [b"\xff\xd8"]))
     monkeypatch.setattr(pydicom.pixels.decoders.JPEGLSLosslessDecoder, "_available", {})
     _, problems = open_dicom([path], tmp_path)
-    assert problems[path].fix == "pip install 'cascade[compressed]'"
+    assert problems[path].fix == "pip install 'cascade-mri[compressed]'"
 
 
 @pytest.mark.parametrize("kind", ["jpeg 2000", "jpeg"])

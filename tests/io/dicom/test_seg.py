@@ -13,7 +13,7 @@ from PIL import Image
 
 from cascade.io.dicom.series import open_dicom
 
-sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade[dev]'")
+sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[dev]'")
 
 
 def opened(paths, root, **options):

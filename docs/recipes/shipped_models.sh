@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Train the shipped models: bash docs/recipes/shipped_models.sh data/ split.json heads/
+# DATA is the unpacked figshare data set, SPLIT its split file, HEADS a folder of slices of healthy heads.
+set -euo pipefail
+DATA=$1 SPLIT=$2 HEADS=$3
+
+# Segmenter, stage 1: 22 epochs from ImageNet weights. Stage 2: 26 epochs from the best weights of stage 1.
+cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-1 --epochs 22
+cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-2 --weights runs/segmenter-1/best.ckpt --epochs 26
+cascade train export segmenter runs/segmenter-2 "$DATA" --split "$SPLIT" --models runs/models-2
+
+# Stage 3: 7 epochs with slices of healthy heads.
+cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-3 --weights runs/models-2/segmenter.onnx \
+  --epochs 7 --learning-rate 3e-4 --negatives "$HEADS"
+cascade train export segmenter runs/segmenter-3 "$DATA" --split "$SPLIT" --models runs/models-3 --checkpoint last
+
+# Stage 4: 8 epochs from the exported graph of stage 3. The mean of the weights of stages 2, 3 and 4 is shipped.
+cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-4 --weights runs/models-3/segmenter.onnx \
+  --epochs 8 --learning-rate 8e-4 --negatives "$HEADS"
+cascade train export segmenter runs/segmenter-4 "$DATA" --split "$SPLIT" --models models --checkpoint last \
+  --average-with runs/models-3/segmenter.onnx --average-with runs/models-2/segmenter.onnx
+
+# Classifier, stages 1 to 3: 28 epochs from random weights, then 12 and 12 from the best weights of the stage before.
+cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-1 --weights none --epochs 28
+cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-2 \
+  --weights runs/classifier-1/best.ckpt --learning-rate 5e-4 --epochs 12
+cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-3 \
+  --weights runs/classifier-2/best.ckpt --learning-rate 5e-4 --epochs 12
+
+# Stages 4 and 5: 8 epochs, then 6 from their last weights with another seed. The mean of both is shipped.
+cascade train export classifier runs/classifier-3 "$DATA" --split "$SPLIT" --models models
+cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-4 \
+  --weights models/classifier.onnx --learning-rate 5e-4 --epochs 8
+cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-5 \
+  --weights runs/classifier-4/last.ckpt --learning-rate 5e-4 --epochs 6 --seed 1
+cascade train export classifier runs/classifier-4 "$DATA" --split "$SPLIT" --models models --checkpoint last \
+  --average-with runs/classifier-5/last.ckpt
+
+cascade evaluate "$DATA" --split "$SPLIT" --models models --subset validation
