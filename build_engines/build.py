@@ -18,8 +18,17 @@ from build_engines.precision import count_by_type, engine_layers, load_engine, p
 from build_engines.target import Target, find_target
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.runtime.engines import Batches, Engine, Layer, Recipe, Sidecar, engine_path, find_engine, sidecar_path
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph, find_graph
+from cascade.runtime.engines import (
+    BatchProfile,
+    BuildSpec,
+    Engine,
+    Layer,
+    Sidecar,
+    engine_path,
+    find_engine,
+    sidecar_path,
+)
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.protocol import LoadedGraph
 
@@ -43,7 +52,7 @@ class Order:
     out: Path
     flavor: str
     archs: Sequence[str] = ()
-    batches: Batches = field(default_factory=Batches)
+    batches: BatchProfile = field(default_factory=BatchProfile)
     check: Sequence[Path] = ()
     force: bool = False
 
@@ -74,7 +83,7 @@ def build_all(
             fix="give 1 <= --min-batch <= --opt-batch <= --max-batch",
         )
     target = find_target(order.flavor, order.archs)
-    graphs = {name: find_graph(name, order.models) for name in (SEGMENTER, CLASSIFIER)}
+    graphs = {name: find_model(name, order.models) for name in (SEGMENTER, CLASSIFIER)}
     given = read_check_slices(order.check) if order.check else None
     opener = open_engine if target.is_here else None
     reference = None
@@ -82,15 +91,15 @@ def build_all(
     for name, graph in graphs.items():
         tell(name, "converting", 0.0)
         fp16 = to_fp16(load_graph(name, graph))
-        recipe = _recipe(name, graph, fp16, target, batches)
-        engine = None if order.force else _unchanged(recipe, order.out, graph, given, ENGINE if opener else None)
+        spec = _recipe(name, graph, fp16, target, batches)
+        engine = None if order.force else _unchanged(spec, order.out, graph, given, ENGINE if opener else None)
         if engine is None:
             if reference is None:
                 tell(name, "running the ONNX graphs", 0.0)
                 reference = find_reference(
                     given or drawn_check_slices(), *(OnnxRuntimeGraph(item.path) for item in graphs.values())
                 )
-            sidecar, plan = _build(recipe, fp16, target, order.out, reference, opener, tell)
+            sidecar, plan = _build(spec, fp16, target, order.out, reference, opener, tell)
             engine = _write(sidecar, plan, order.out)
             outcomes.append(Outcome(engine, built=True))
         else:
@@ -99,8 +108,8 @@ def build_all(
     return outcomes
 
 
-def _recipe(name: str, graph: Graph, fp16: onnx.ModelProto, target: Target, batches: Batches) -> Recipe:
-    return Recipe(
+def _recipe(name: str, graph: ExportedModel, fp16: onnx.ModelProto, target: Target, batches: BatchProfile) -> BuildSpec:
+    return BuildSpec(
         name=name,
         flavor=target.flavor,
         tensorrt_version=target.version,
@@ -113,21 +122,21 @@ def _recipe(name: str, graph: Graph, fp16: onnx.ModelProto, target: Target, batc
 
 
 def _unchanged(
-    recipe: Recipe, folder: Path, graph: Graph, given: CheckSlices | None, must_have_run: str | None
+    spec: BuildSpec, folder: Path, graph: ExportedModel, given: CheckSlices | None, must_have_run: str | None
 ) -> Engine | None:
-    """The engine that is there, if the recipe would make the same one and the gate would ask nothing new of it."""
+    """The engine that is there, if the spec would make the same one and the gate would ask nothing new of it."""
     try:
-        engine = find_engine(recipe.name, folder, recipe.flavor, graph)
+        engine = find_engine(spec.name, folder, spec.flavor, graph)
     except CascadeError:
         return None
     verified = engine.sidecar.verified
     same_slices = given is None or given.sha256 == verified.slices_sha256
     enough = must_have_run is None or verified.ran == must_have_run
-    return engine if engine.sidecar.recipe == recipe and same_slices and enough else None
+    return engine if engine.sidecar.spec == spec and same_slices and enough else None
 
 
 def _build(
-    recipe: Recipe,
+    spec: BuildSpec,
     fp16: onnx.ModelProto,
     target: Target,
     out: Path,
@@ -136,26 +145,26 @@ def _build(
     tell: Tell,
 ) -> tuple[Sidecar, bytes]:
     """The engine's bytes and all that is known of it. Raises CascadeError for a precision or accuracy too low."""
-    name, ahead_of_time = recipe.name, recipe.flavor == "tensorrt-rtx"
+    name, ahead_of_time = spec.name, spec.flavor == "tensorrt-rtx"
     built = build_plan(
         target.module,
         _bytes(fp16),
-        recipe.batches,
-        capabilities=recipe.compute_capabilities if ahead_of_time else (),
-        timing_cache=None if ahead_of_time else out / f"{recipe.flavor}-{recipe.tensorrt_version}.timing",
+        spec.batches,
+        capabilities=spec.compute_capabilities if ahead_of_time else (),
+        timing_cache=None if ahead_of_time else out / f"{spec.flavor}-{spec.tensorrt_version}.timing",
         report=lambda share: tell(name, "building", share),
     )
     layers_of, layers = _layers(built, fp16, target)
     tell(name, "checking", 0.0)
     if opener:
-        verified = pass_gate(name, opener(name, built.plan), ENGINE, reference, recipe.batches)
+        verified = pass_gate(name, opener(name, built.plan), ENGINE, reference, spec.batches)
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.onnx"
             write_atomically(path, _bytes(fp16), durable=False)
-            verified = pass_gate(name, OnnxRuntimeGraph(path), FP16_GRAPH, reference, recipe.batches)
+            verified = pass_gate(name, OnnxRuntimeGraph(path), FP16_GRAPH, reference, spec.batches)
     sidecar = Sidecar(
-        recipe=recipe,
+        spec=spec,
         engine_sha256=hashlib.sha256(built.plan).hexdigest(),
         inputs=built.inputs,
         outputs=built.outputs,
@@ -180,7 +189,7 @@ def _layers(built: Built, fp16: onnx.ModelProto, target: Target) -> tuple[str, l
 
 def _write(sidecar: Sidecar, plan: bytes, folder: Path) -> Engine:
     """The engine first: one whose sidecar is missing, or vouches for what was there before, is none."""
-    name, flavor = sidecar.recipe.name, sidecar.recipe.flavor
+    name, flavor = sidecar.spec.name, sidecar.spec.flavor
     write_atomically(engine_path(name, folder, flavor), plan)
     write_atomically(sidecar_path(name, folder, flavor), sidecar.to_json())
     return Engine(engine_path(name, folder, flavor), sidecar, plan)

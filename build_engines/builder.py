@@ -14,7 +14,7 @@ from build_engines.precision import network_layers, prove_network
 from build_engines.progress import Report, interruptible, progress_monitor
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.runtime.engines import Batches, EngineTensor, Layer
+from cascade.runtime.engines import BatchProfile, EngineTensor, Layer
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Built:
 def build_plan(
     tensorrt: Any,
     graph: bytes,
-    batches: Batches,
+    batches: BatchProfile,
     *,
     capabilities: Sequence[str] = (),
     timing_cache: Path | None = None,
@@ -89,7 +89,7 @@ def build_plan(
     return Built(bytes(plan), inputs, outputs, layers, seconds)
 
 
-def _tensor(tensor: Any, batches: Batches) -> EngineTensor:
+def _tensor(tensor: Any, batches: BatchProfile) -> EngineTensor:
     """Of one dynamic dimension, the first: the batch."""
     dtype = {"FLOAT": "float32", "HALF": "float16"}.get(tensor.dtype.name, tensor.dtype.name.lower())
     shape = [int(side) for side in tuple(tensor.shape)[1:]]

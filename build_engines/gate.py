@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from build_engines.check_slices import CheckSlices, FloatArray
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Batches, Verification
+from cascade.runtime.engines import BatchProfile, Verification
 from cascade.runtime.models import SEGMENTER
 from cascade.runtime.protocol import LoadedGraph
 
@@ -46,7 +46,7 @@ class Reference:
 
 def find_reference(slices: CheckSlices, segmenter: LoadedGraph, classifier: LoadedGraph) -> Reference:
     """Raises CascadeError where no slice shows a tumor: agreement would then mean nothing."""
-    probability = run_in_batches(segmenter, Batches(), **{SLICE: slices.squares})[PROBABILITY]
+    probability = run_in_batches(segmenter, BatchProfile(), **{SLICE: slices.squares})[PROBABILITY]
     found: NDArray[np.bool_] = np.any(probability >= THRESHOLD, axis=(1, 2, 3))
     if not found.any():
         raise CascadeError(
@@ -54,17 +54,17 @@ def find_reference(slices: CheckSlices, segmenter: LoadedGraph, classifier: Load
             fix="give slices that show tumors with --check DIR",
         )
     inputs = {SLICE: slices.squares[found], PROBABILITY: probability[found]}
-    classes = run_in_batches(classifier, Batches(), **inputs)
+    classes = run_in_batches(classifier, BatchProfile(), **inputs)
     return Reference(slices, probability, found, classes[CLASS_PROBABILITY], classes[BOX])
 
 
-def pass_gate(name: str, candidate: LoadedGraph, ran: str, reference: Reference, batches: Batches) -> Verification:
+def pass_gate(name: str, candidate: LoadedGraph, ran: str, reference: Reference, batches: BatchProfile) -> Verification:
     """Compares the candidate, the engine `name` or its FP16 graph, with the reference.
 
     Both get the same inputs: a classifier is not blamed for the segmenter's rounding. Raises CascadeError where a
     result is beyond its limit or no number.
     """
-    compare: Callable[[LoadedGraph, Reference, Batches], Mapping[str, float]]
+    compare: Callable[[LoadedGraph, Reference, BatchProfile], Mapping[str, float]]
     compare = _compare_masks if name == SEGMENTER else _compare_classes
     results = {key: float(value) for key, value in compare(candidate, reference, batches).items()}
     limits = LIMITS[name]
@@ -83,7 +83,7 @@ def pass_gate(name: str, candidate: LoadedGraph, ran: str, reference: Reference,
     return Verification(ran, slices.source, len(slices.squares), slices.sha256, limits, results)
 
 
-def run_in_batches(backend: LoadedGraph, batches: Batches, **inputs: FloatArray) -> dict[str, FloatArray]:
+def run_in_batches(backend: LoadedGraph, batches: BatchProfile, **inputs: FloatArray) -> dict[str, FloatArray]:
     """Any number of slices, in runs of one size within the profile; the last run is filled up with the first slices."""
     count = len(inputs[SLICE])
     size = max(batches.min, min(8, batches.max))
@@ -94,7 +94,7 @@ def run_in_batches(backend: LoadedGraph, batches: Batches, **inputs: FloatArray)
     return {name: np.concatenate([run[name] for run in runs])[:count] for name in runs[0]}
 
 
-def _compare_masks(candidate: LoadedGraph, reference: Reference, batches: Batches) -> Mapping[str, float]:
+def _compare_masks(candidate: LoadedGraph, reference: Reference, batches: BatchProfile) -> Mapping[str, float]:
     probability = run_in_batches(candidate, batches, **{SLICE: reference.slices.squares})[PROBABILITY]
     if not np.isfinite(probability).all():
         return {"min_dice": np.nan, "min_mean_dice": np.nan}
@@ -111,7 +111,7 @@ def _compare_masks(candidate: LoadedGraph, reference: Reference, batches: Batche
     }
 
 
-def _compare_classes(candidate: LoadedGraph, reference: Reference, batches: Batches) -> Mapping[str, float]:
+def _compare_classes(candidate: LoadedGraph, reference: Reference, batches: BatchProfile) -> Mapping[str, float]:
     found = reference.found
     inputs = {SLICE: reference.slices.squares[found], PROBABILITY: reference.probability[found]}
     outputs = run_in_batches(candidate, batches, **inputs)

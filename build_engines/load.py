@@ -6,7 +6,7 @@ import onnx
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE
 from cascade.errors import CascadeError
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel
 
 INPUTS = {SEGMENTER: (SLICE,), CLASSIFIER: (SLICE, PROBABILITY)}
 OUTPUTS = {SEGMENTER: (PROBABILITY,), CLASSIFIER: (CLASS_PROBABILITY, BOX)}
@@ -15,7 +15,7 @@ Tensors = dict[str, tuple[str | int, ...]]
 """By name: the type, then the sizes."""
 
 
-def load_graph(name: str, graph: Graph) -> onnx.ModelProto:
+def load_graph(name: str, graph: ExportedModel) -> onnx.ModelProto:
     """Raises CascadeError for a file that is no ONNX graph or not one of ours."""
     fix = "give models that `cascade train export` of this version wrote"
     try:

@@ -9,7 +9,6 @@ from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
 from cascade.evaluation.evaluate import evaluate
 from cascade.files import write_atomically
-from cascade.runtime.engines import ENGINES
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from train.classifier import ClassifierSettings, start_tensors, train_classifier
 from train.dataset import read_healthy, sha256_of_tensor
@@ -83,7 +82,7 @@ def train_both(
             part=part,
             models=models,
             backend="onnxruntime",
-            engines=ENGINES,
+            engines=None,
             batch_size=8,
             out=evaluation,
         )

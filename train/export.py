@@ -21,7 +21,7 @@ from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.datasets.split import PARTS, Split, read_split
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.calibrate import calibrate, presence_threshold
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits
@@ -119,7 +119,7 @@ def _calibrated_classifier(network: nn.Module, store: SliceStore, models: Path) 
 
     Set by the slices on which the segmenter in `models` sees a tumor: the classifier is never asked of others.
     """
-    segmenter = find_graph(SEGMENTER, models)
+    segmenter = find_model(SEGMENTER, models)
     masks = draw_masks(store, segmenter)
     seen = masks.flatten(1).any(1)
     if not seen.any():
@@ -233,7 +233,7 @@ def _origin(split: Split) -> dict[str, Any]:
 def _training(checkpoint: Path) -> dict[str, Any]:
     """What models.json says of the run that left this checkpoint, or said of this graph."""
     if checkpoint.suffix == GRAPH:
-        record = find_graph(checkpoint.stem, checkpoint.parent).record
+        record = find_model(checkpoint.stem, checkpoint.parent).record
         told = {name: record[name] for name in ("checkpoint", "validation", "settings", "mean_with") if name in record}
         return {"graph_sha256": record["sha256"], **told}
     settings = _settings(checkpoint)
@@ -247,7 +247,7 @@ def _training(checkpoint: Path) -> dict[str, Any]:
 def _settings(checkpoint: Path) -> dict[str, Any]:
     """Of the run that left this checkpoint, or this graph."""
     if checkpoint.suffix == GRAPH:
-        return dict(find_graph(checkpoint.stem, checkpoint.parent).record["settings"])
+        return dict(find_model(checkpoint.stem, checkpoint.parent).record["settings"])
     run = checkpoint.parent
     try:
         settings: dict[str, Any] = json.loads((run / "settings.json").read_text())

@@ -24,7 +24,7 @@ from cascade.benchmarking.report import (
 from cascade.benchmarking.roofline import CpuLimit, Limit
 from cascade.benchmarking.rounds import Started, Step, Turns, slices_a_round, start_backends, take_turns
 from cascade.benchmarking.simulated import DIFFERENT, SEED, simulate_slices
-from cascade.benchmarking.worker import Refusal
+from cascade.benchmarking.worker import Unavailable
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.discovery.output_marker import BENCHMARK_PICTURE
@@ -32,7 +32,7 @@ from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.io.image import read_slice
 from cascade.runtime.machine import this_machine
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel, find_model
 from cascade.runtime.select import BACKENDS
 
 DEFAULT_BASELINE = "onnxruntime"
@@ -63,7 +63,7 @@ def benchmark(
     """
     check_request(backends, batch_sizes, rounds, warm_up, baseline)
     names, sizes = tuple(dict.fromkeys(backends)), tuple(sorted(set(batch_sizes)))
-    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
+    graphs = {name: find_model(name, models) for name in (SEGMENTER, CLASSIFIER)}
     then = read_report(earlier) if earlier else None
     if then:
         compare_reports(then, then)  # better refused now than after minutes
@@ -73,7 +73,7 @@ def benchmark(
         scratch = stack.enter_context(_scratch(out))
         started, unavailable = start_backends(names, models, engines, slices, sizes, warm_up, scratch, stack, step)
         settings = Settings(sizes, rounds, warm_up, chosen_baseline(baseline, started, unavailable))
-        absent: dict[str, Refusal] = {}
+        absent: dict[str, Unavailable] = {}
         limits = _gpu_limits(started, absent)
         cpu = CpuLimit()
         turns = take_turns({name: item.worker for name, item in started.items()}, settings, cpu.measure, step)
@@ -152,7 +152,7 @@ def _scratch(out: Path) -> Iterator[Path]:
         yield Path(name).resolve()
 
 
-def chosen_baseline(asked: str | None, started: Mapping[str, object], unavailable: Mapping[str, Refusal]) -> str:
+def chosen_baseline(asked: str | None, started: Mapping[str, object], unavailable: Mapping[str, Unavailable]) -> str:
     """Raises CascadeError where the one asked for cannot run."""
     if asked is None:
         return DEFAULT_BASELINE if DEFAULT_BASELINE in started else next(iter(started))
@@ -176,21 +176,21 @@ def _reports(
     return reports
 
 
-def _gpu_limits(started: Mapping[str, object], absent: dict[str, Refusal]) -> dict[str, Limit]:
+def _gpu_limits(started: Mapping[str, object], absent: dict[str, Unavailable]) -> dict[str, Limit]:
     """Measured where a backend uses the GPU; why not, goes to `absent`."""
     if not any(device_of(name) == "gpu" for name in started):
         return {}
     try:
         return {"gpu": gpu_limit()}
     except CascadeError as error:
-        absent["gpu limit"] = Refusal(error.problem, error.fix)
+        absent["gpu limit"] = Unavailable(error.problem, error.fix)
         return {}
 
 
-def _count(graphs: dict[str, Graph], absent: dict[str, Refusal]) -> dict[str, Work]:
+def _count(graphs: dict[str, ExportedModel], absent: dict[str, Unavailable]) -> dict[str, Work]:
     """Of both graphs, or of none; why not, goes to `absent`."""
     try:
         return {name: count_work(graph.path) for name, graph in graphs.items()}
     except CascadeError as error:
-        absent["arithmetic of the graphs"] = Refusal(error.problem, error.fix)
+        absent["arithmetic of the graphs"] = Unavailable(error.problem, error.fix)
         return {}

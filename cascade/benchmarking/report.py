@@ -15,7 +15,7 @@ from cascade.benchmarking.flops import Work
 from cascade.benchmarking.roofline import Limit
 from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
 from cascade.benchmarking.timing import STAGES, Measurement
-from cascade.benchmarking.worker import Loaded, Refusal
+from cascade.benchmarking.worker import Loaded, Unavailable
 from cascade.discovery.output_marker import BENCHMARK
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
@@ -104,8 +104,8 @@ class Report:
     machine: Machine
     work: dict[str, Work]
     limits: dict[str, Limit]
-    absent: dict[str, Refusal]
-    unavailable: dict[str, Refusal]
+    absent: dict[str, Unavailable]
+    unavailable: dict[str, Unavailable]
     backends: dict[str, BackendReport]
 
 

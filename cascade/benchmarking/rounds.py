@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cascade.benchmarking.report import Settings, device_of
 from cascade.benchmarking.timing import Measurement, Request
-from cascade.benchmarking.worker import Loaded, Measurer, Refusal, Worker
+from cascade.benchmarking.worker import Loaded, Measurer, Unavailable, Worker
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.runtime.machine import gpu_memory_in_use_mb
@@ -49,13 +49,13 @@ def start_backends(
     scratch: Path,
     stack: ExitStack,
     step: Step = lambda what, done: None,
-) -> tuple[dict[str, Started], dict[str, Refusal]]:
+) -> tuple[dict[str, Started], dict[str, Unavailable]]:
     """Those that run, and why the others do not. The workers end with the `stack`.
 
     One after the other, and each warmed up before the next is loaded, so that memory is told apart.
     """
     started: dict[str, Started] = {}
-    unavailable: dict[str, Refusal] = {}
+    unavailable: dict[str, Unavailable] = {}
     for name in names:
         step(f"loading {name}", 0)
         before_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
@@ -65,7 +65,7 @@ def start_backends(
             batches = max(warm_up, UNDER_WAY)
             peaks = {size: worker.measure(Request(size, batches, 0)).peak_host_mb for size in batch_sizes}
         except CascadeError as error:
-            unavailable[name] = Refusal(error.problem, error.fix)
+            unavailable[name] = Unavailable(error.problem, error.fix)
             continue
         after_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
         grown_mb = after_mb - before_mb if after_mb is not None and before_mb is not None else None

@@ -36,7 +36,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Unavailable:
     """Why something cannot be done, as a CascadeError says it."""
 
     problem: str
@@ -93,7 +93,7 @@ class Worker:
                 f"the process that ran {self.name} died with exit code {self._process.exitcode}",
                 fix="give smaller --batch-sizes if memory ran out, or leave this backend out of --backends",
             ) from None
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Unavailable):
             raise CascadeError(answer.problem, fix=answer.fix)
         if not isinstance(answer, kind):
             raise TypeError(f"{self.name} answered {answer!r}")
@@ -122,8 +122,8 @@ def serve(
     except (EOFError, ConnectionError):
         return  # nobody asks any more
     except CascadeError as error:
-        connection.send(Refusal(error.problem, error.fix))
+        connection.send(Unavailable(error.problem, error.fix))
     except Exception as error:  # a runtime that loads here and then fails to run raises whatever it likes
         connection.send(
-            Refusal(f"{name} failed: {type(error).__name__}: {error}", "leave it out of --backends, or report this")
+            Unavailable(f"{name} failed: {type(error).__name__}: {error}", "leave it out of --backends, or report this")
         )

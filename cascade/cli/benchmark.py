@@ -8,8 +8,7 @@ import typer
 from cascade.cli.console import stderr
 from cascade.cli.options import Engines, Models
 from cascade.errors import CascadeError
-from cascade.runtime.engines import ENGINES
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import BACKENDS
 
 
@@ -18,8 +17,8 @@ def benchmark(
         list[Path] | None,
         typer.Argument(help="Slices, folders of slices, or patterns.", show_default="slices simulated by code"),
     ] = None,
-    models: Models = SHIPPED,
-    engines: Engines = ENGINES,
+    models: Models = BUNDLED_MODELS,
+    engines: Engines = None,
     backends: Annotated[
         str, typer.Option("--backends", help="Separated by commas. Those that cannot run here are listed with why.")
     ] = ",".join(BACKENDS),

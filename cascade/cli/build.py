@@ -10,22 +10,24 @@ from rich.table import Table
 from cascade.cli.console import stderr
 from cascade.cli.options import Models
 from cascade.errors import CascadeError
-from cascade.runtime.engines import ENGINES, FLAVORS, Batches, Engine
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.engines import FLAVORS, BatchProfile, Engine, default_engines_folder
+from cascade.runtime.models import BUNDLED_MODELS
 
 
 def build(
     flavor: Annotated[str, typer.Option("--flavor", help=f"Of TensorRT: {' or '.join(FLAVORS)}.")] = "tensorrt-rtx",
-    models: Models = SHIPPED,
+    models: Models = BUNDLED_MODELS,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the engines.", show_default="where `predict` looks")
-    ] = ENGINES,
+        Path | None, typer.Option("--out", help="Folder for the engines.", show_default="where `predict` looks")
+    ] = None,
     arch: Annotated[
         str, typer.Option("--arch", help="GPUs to build for, tensorrt-rtx only.", show_default="sm86,sm89,sm120")
     ] = "",
-    min_batch: Annotated[int, typer.Option("--min-batch", help="Slices a run, at least.")] = Batches.min,
-    opt_batch: Annotated[int, typer.Option("--opt-batch", help="Slices a run that it is fastest at.")] = Batches.opt,
-    max_batch: Annotated[int, typer.Option("--max-batch", help="Slices a run, at most.")] = Batches.max,
+    min_batch: Annotated[int, typer.Option("--min-batch", help="Slices a run, at least.")] = BatchProfile.min,
+    opt_batch: Annotated[
+        int, typer.Option("--opt-batch", help="Slices a run that it is fastest at.")
+    ] = BatchProfile.opt,
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Slices a run, at most.")] = BatchProfile.max,
     check: Annotated[
         Path | None,
         typer.Option("--check", help="Slices to compare with the models on.", show_default="12 drawn by code"),
@@ -47,15 +49,15 @@ def build(
             f"building needs the package {error.name}, which is not installed", fix="pip install 'cascade[build]'"
         ) from error
 
-    from cascade.runtime.tensorrt import engine_opener
+    from cascade.runtime.tensorrt import engine_loader
 
     console = stderr()
     order = Order(
         models=models,
-        out=out,
+        out=out or default_engines_folder(),
         flavor=flavor,
         archs=[item.strip().lower() for item in arch.split(",") if item.strip()],
-        batches=Batches(min_batch, opt_batch, max_batch),
+        batches=BatchProfile(min_batch, opt_batch, max_batch),
         check=[check] if check else [],
         force=force,
     )
@@ -68,7 +70,7 @@ def build(
                 bars[name] = progress.add_task(name, total=1.0)
             progress.update(bars[name], description=f"{name}: {doing}", completed=share)
 
-        outcomes = build_all(order, tell, engine_opener(flavor))
+        outcomes = build_all(order, tell, engine_loader(flavor))
     console.print(_engines_table([(outcome.engine, outcome.built) for outcome in outcomes]))
 
 
@@ -84,7 +86,7 @@ def _engines_table(engines: list[tuple[Engine, bool]]) -> Table:
         sidecar, verified = engine.sidecar, engine.sidecar.verified
         results = [f"{key.replace('_', ' ')} {verified.results[key]:.3g}" for key in verified.limits]
         table.add_row(
-            sidecar.recipe.name,
+            sidecar.spec.name,
             f"{engine.path.stat().st_size / 1e6:.1f}",
             f"{sidecar.build_seconds:.1f}" if built else "unchanged",
             "\n".join(f"{count} {kind}" for kind, count in _by_precision(sidecar.precision).items()),

@@ -13,7 +13,7 @@ from rich.text import Text
 from cascade.cli.console import stderr
 from cascade.cli.options import Folder
 from cascade.errors import CascadeError
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -83,7 +83,7 @@ def train_classifier(
     models: Annotated[
         Path,
         typer.Option("--models", help="Folder of the segmenter that draws the masks.", show_default="that shipped"),
-    ] = SHIPPED,
+    ] = BUNDLED_MODELS,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/classifier"),
     resume: Resume = False,
     epochs: Epochs = None,

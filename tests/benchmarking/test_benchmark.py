@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cascade.benchmarking.benchmark import check_request, chosen_baseline, slices_to_run
 from cascade.benchmarking.timing import STAGES, Request
-from cascade.benchmarking.worker import Refusal, Worker
+from cascade.benchmarking.worker import Unavailable, Worker
 from cascade.cli import main
 from cascade.cli.app import app
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
@@ -220,7 +220,7 @@ def test_the_baseline_is_onnxruntime_where_it_runs_and_else_the_first_that_does(
     assert chosen_baseline(None, {"tensorrt": 1, "openvino": 1}, {}) == "tensorrt"
     assert chosen_baseline("openvino", {"openvino": 1}, {}) == "openvino"
     with pytest.raises(CascadeError, match="the baseline tensorrt cannot run: no GPU"):
-        chosen_baseline("tensorrt", {"openvino": 1}, {"tensorrt": Refusal("no GPU", "buy one")})
+        chosen_baseline("tensorrt", {"openvino": 1}, {"tensorrt": Unavailable("no GPU", "buy one")})
 
 
 def test_a_request_of_the_defaults_is_fine():

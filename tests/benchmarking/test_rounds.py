@@ -24,7 +24,7 @@ from cascade.contract import Box
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.runtime import machine as machine_module
-from cascade.runtime.cpu import HostBackend
+from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.machine import this_machine
 
 
@@ -91,7 +91,7 @@ def scans(tmp_path):
 def test_a_measurement_has_a_value_a_batch_and_only_the_stages_there_are(
     scans, tmp_path, constant_segmenter, constant_classifier, probability, classified
 ):
-    backend = HostBackend(
+    backend = CpuBackend(
         constant_segmenter(probability, Box(10, 70, 50, 90)), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4))
     )
     found = measure(backend, scans, Request(batch_size=4, batches=2, warm_up=1), tmp_path)
@@ -110,7 +110,7 @@ def test_a_slice_that_cannot_be_read_ends_the_measurement_with_its_name(
     scans, tmp_path, constant_segmenter, constant_classifier
 ):
     (scans.folder / "b.png").write_bytes(b"no picture")
-    backend = HostBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
+    backend = CpuBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
     with pytest.raises(CascadeError, match=r"b\.png: cannot be read"):
         measure(backend, scans, Request(batch_size=1, batches=3), tmp_path)
 

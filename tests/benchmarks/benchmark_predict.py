@@ -30,7 +30,7 @@ from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import Run
 from cascade.prediction.run import RunOptions, predict_paths
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 DIFFERENT_SLICES = 100
@@ -39,7 +39,7 @@ DIFFERENT_SLICES = 100
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=SHIPPED)
+    parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--count", type=int, default=500, help="slices")
     parser.add_argument("--batch-size", type=int, default=8)

@@ -35,9 +35,8 @@ from cascade.discovery.inputs import Inputs
 from cascade.files import write_atomically
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
-from cascade.runtime.engines import ENGINES
 from cascade.runtime.machine import this_machine
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.classifier import ClassifierNetwork
 from train.region import ClassifierGraph, SegmenterGraph
@@ -50,8 +49,8 @@ PYTORCH = "pytorch"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", type=Path, nargs="*", help="slices; simulated ones where there are none")
-    parser.add_argument("--models", type=Path, default=SHIPPED)
-    parser.add_argument("--engines", type=Path, default=ENGINES)
+    parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
+    parser.add_argument("--engines", type=Path)
     parser.add_argument("--segmenter-run", type=Path, help="take PyTorch's weights from the best.ckpt of this run")
     parser.add_argument("--classifier-run", type=Path, help="likewise")
     parser.add_argument("--backends", default="openvino,onnxruntime")
@@ -163,7 +162,7 @@ class PlainScript:
     def difference(self, models: Path) -> float:
         """Largest between a probability of the segmenter here and in ONNX Runtime, over up to eight slices."""
         array = squares([read_slice(path).pixels for path in next(self._batches(8))])
-        theirs = OnnxRuntimeGraph(find_graph(SEGMENTER, models).path).run(**{SLICE: array})[PROBABILITY]
+        theirs = OnnxRuntimeGraph(find_model(SEGMENTER, models).path).run(**{SLICE: array})[PROBABILITY]
         return float(np.abs(self.run(torch.from_numpy(array))[0].numpy() - theirs).max())
 
     def _batches(self, size: int) -> Iterator[list[Path]]:
@@ -179,7 +178,7 @@ def squares(read: list[np.ndarray]) -> np.ndarray:
 
 def threshold_of(models: Path) -> float:
     """What the segmenter was exported with."""
-    return float(find_graph(SEGMENTER, models).record["calibration"]["presence_threshold"])
+    return float(find_model(SEGMENTER, models).record["calibration"]["presence_threshold"])
 
 
 def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path | None) -> list[nn.Module]:
@@ -189,7 +188,7 @@ def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path
         (SEGMENTER, segmenter_network(), segmenter_run),
         (CLASSIFIER, ClassifierNetwork(), classifier_run),
     ):
-        path = run / "best.ckpt" if run else find_graph(name, models).path
+        path = run / "best.ckpt" if run else find_model(name, models).path
         load_fitting(network, load_file(path), str(path))
         networks.append(network)
     return networks

@@ -21,8 +21,16 @@ from cascade.cli import main
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.runtime.engines import Batches, EngineTensor, Gpu, engine_path, find_engine, read_sidecar, sidecar_path
-from cascade.runtime.models import find_graph
+from cascade.runtime.engines import (
+    BatchProfile,
+    EngineTensor,
+    Gpu,
+    engine_path,
+    find_engine,
+    read_sidecar,
+    sidecar_path,
+)
+from cascade.runtime.models import find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 
 RTX = "tensorrt-rtx"
@@ -54,10 +62,10 @@ def order(models, out, **changes):
 
 def test_both_engines_come_with_a_sidecar_that_vouches_for_them(built, models, tensorrt):
     for name in ("segmenter", "classifier"):
-        sidecar = find_engine(name, built, RTX, find_graph(name, models)).sidecar
-        assert sidecar.recipe.tensorrt_version == tensorrt.__version__
-        assert sidecar.recipe.compute_capabilities == ["8.6", "8.9", "12.0"]
-        assert sidecar.recipe.gpu is None
+        sidecar = find_engine(name, built, RTX, find_model(name, models)).sidecar
+        assert sidecar.spec.tensorrt_version == tensorrt.__version__
+        assert sidecar.spec.compute_capabilities == ["8.6", "8.9", "12.0"]
+        assert sidecar.spec.gpu is None
 
 
 def test_the_sidecar_tells_the_shapes_an_engine_takes_and_gives(built):
@@ -104,7 +112,7 @@ def engines(built, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"archs": ("sm86",)}, {"batches": Batches(1, 2, 4)}, {"force": True}],
+    [{"archs": ("sm86",)}, {"batches": BatchProfile(1, 2, 4)}, {"force": True}],
     ids=lambda change: next(iter(change)),
 )
 def test_another_option_builds_again(engines, models, change):
@@ -126,7 +134,7 @@ def test_another_version_of_tensorrt_builds_again(engines, models, tensorrt, mon
 def test_an_engine_that_was_cut_short_is_built_again(engines, models):
     os.truncate(engine_path("classifier", engines, RTX), 100)
     assert [outcome.built for outcome in build_all(order(models, engines))] == [False, True]
-    find_engine("classifier", engines, RTX, find_graph("classifier", models))
+    find_engine("classifier", engines, RTX, find_model("classifier", models))
 
 
 def test_slices_that_were_not_checked_yet_are_checked(engines, models):
@@ -148,11 +156,11 @@ def test_no_space_left_is_an_error_and_a_half_written_pair_is_no_engine(engines,
 
     monkeypatch.setattr(os, "fsync", fills_up)
     with pytest.raises(CascadeError, match=r"segmenter\.tensorrt-rtx\.json: cannot be written \(No space left"):
-        build_all(order(models, engines, batches=Batches(1, 2, 4)))
+        build_all(order(models, engines, batches=BatchProfile(1, 2, 4)))
     with pytest.raises(CascadeError, match="is not the file that its sidecar vouches for"):
-        find_engine("segmenter", engines, RTX, find_graph("segmenter", models))
+        find_engine("segmenter", engines, RTX, find_model("segmenter", models))
     assert not list(engines.glob(".writing-*"))
-    find_engine("classifier", engines, RTX, find_graph("classifier", models))  # as it was
+    find_engine("classifier", engines, RTX, find_model("classifier", models))  # as it was
 
 
 def test_an_engine_that_can_run_here_goes_through_the_gate_itself(engines, models, monkeypatch, tensorrt):
@@ -194,7 +202,7 @@ def test_tensorrt_builds_for_one_gpu_and_keeps_what_it_measured(tmp_path, models
     here = order(models, tmp_path, flavor="tensorrt")
     assert [outcome.built for outcome in build_all(here)] == [True, True]
     sidecar = read_sidecar(sidecar_path("segmenter", tmp_path, "tensorrt"))
-    assert (sidecar.recipe.gpu, sidecar.recipe.compute_capabilities) == (A6000.name, ["8.6"])
+    assert (sidecar.spec.gpu, sidecar.spec.compute_capabilities) == (A6000.name, ["8.6"])
     assert sidecar.layers_of == "network"  # since the engine told nothing
     assert (tmp_path / f"tensorrt-{tensorrt.__version__}.timing").is_file()
     assert [outcome.built for outcome in build_all(here)] == [False, False]
@@ -220,7 +228,7 @@ def test_a_graph_that_models_json_does_not_vouch_for_is_refused(tmp_path, tensor
         build_all(order(models, tmp_path / "engines"))
 
 
-@pytest.mark.parametrize("batches", [Batches(8, 4, 64), Batches(1, 65, 64), Batches(0, 1, 1)])
+@pytest.mark.parametrize("batches", [BatchProfile(8, 4, 64), BatchProfile(1, 65, 64), BatchProfile(0, 1, 1)])
 def test_batch_sizes_that_contradict_each_other_are_refused(tmp_path, models, batches):
     with pytest.raises(CascadeError, match="contradict each other") as error:
         build_all(order(models, tmp_path, batches=batches))
@@ -233,8 +241,8 @@ def test_the_command_builds_prints_a_table_and_can_be_repeated(tensorrt, models,
         with pytest.raises(SystemExit, match="0"):
             main(words_)
         assert expected in capsys.readouterr().err
-    recipe = read_sidecar(sidecar_path("segmenter", tmp_path, RTX)).recipe
-    assert (recipe.compute_capabilities, recipe.batches) == (["8.6", "8.9"], Batches(1, 8, 16))
+    spec = read_sidecar(sidecar_path("segmenter", tmp_path, RTX)).spec
+    assert (spec.compute_capabilities, spec.batches) == (["8.6", "8.9"], BatchProfile(1, 8, 16))
 
 
 def test_the_command_prints_an_error_and_exits_with_1(models, tmp_path, capsys):

@@ -12,14 +12,14 @@ from build_engines.builder import build_plan, fitting_timing_cache
 from build_engines.fp16 import to_fp16
 from build_engines.progress import Phases
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Batches
-from cascade.runtime.models import find_graph
+from cascade.runtime.engines import BatchProfile
+from cascade.runtime.models import find_model
 
 
 def test_what_the_parser_says_of_an_operator_it_does_not_know_is_told(tensorrt):
     graph = tiny_models.model([node("StringNormalizer", ["words"], "out")], [words("words")], [words("out")])
     with pytest.raises(CascadeError, match=r"could not read the graph: .*StringNormalizer_out"):
-        build_plan(tensorrt, graph.SerializeToString(), Batches())
+        build_plan(tensorrt, graph.SerializeToString(), BatchProfile())
 
 
 def words(name):
@@ -28,7 +28,7 @@ def words(name):
 
 def test_an_fp32_graph_is_not_built_under_the_name_of_fp16(tensorrt):
     with pytest.raises(CascadeError, match="CONVOLUTION Conv_conv is not fp16"):
-        build_plan(tensorrt, tiny_models.segmenter().SerializeToString(), Batches())
+        build_plan(tensorrt, tiny_models.segmenter().SerializeToString(), BatchProfile())
 
 
 class ConfigOfThisGpu:
@@ -54,7 +54,7 @@ def test_a_timing_cache_that_does_not_fit_is_replaced_by_an_empty_one(tmp_path, 
 def test_a_build_tells_how_far_it_is(tensorrt):
     told = []
     graph = to_fp16(tiny_models.segmenter()).SerializeToString()
-    build_plan(tensorrt, graph, Batches(), capabilities=["8.6"], report=told.append)
+    build_plan(tensorrt, graph, BatchProfile(), capabilities=["8.6"], report=told.append)
     assert told == sorted(told)
     assert len(told) > 10
     assert told[-1] == pytest.approx(1)
@@ -65,7 +65,7 @@ def test_ctrl_c_ends_a_build(tensorrt):
         os.kill(os.getpid(), 2)
 
     with pytest.raises(KeyboardInterrupt):
-        build_plan(tensorrt, to_fp16(tiny_models.segmenter()).SerializeToString(), Batches(), report=press)
+        build_plan(tensorrt, to_fp16(tiny_models.segmenter()).SerializeToString(), BatchProfile(), report=press)
 
 
 def test_phases_within_phases_share_a_step():
@@ -81,7 +81,9 @@ def test_phases_within_phases_share_a_step():
 
 
 def test_the_engine_of_the_shipped_segmenter_is_built_ahead_of_time(tensorrt, tmp_path):
-    graph = find_graph("segmenter")
-    built = build_plan(tensorrt, to_fp16(onnx.load(graph.path)).SerializeToString(), Batches(), capabilities=["8.6"])
+    graph = find_model("segmenter")
+    built = build_plan(
+        tensorrt, to_fp16(onnx.load(graph.path)).SerializeToString(), BatchProfile(), capabilities=["8.6"]
+    )
     assert 6e6 < len(built.plan) < 20e6
     assert sum(layer.type == "CONVOLUTION" for layer in built.layers) == 60  # of the network 59, and what enlarges

@@ -16,8 +16,8 @@ from build_engines.fp16 import WEIGHTED, element_types, prove_fp16, to_fp16
 from build_engines.gate import LIMITS, find_reference, pass_gate
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Batches
-from cascade.runtime.models import SHIPPED, find_graph
+from cascade.runtime.engines import BatchProfile
+from cascade.runtime.models import BUNDLED_MODELS, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -193,7 +193,7 @@ def reference():
 
 
 def path(name: str) -> Path:
-    return find_graph(name, SHIPPED).path
+    return find_model(name, BUNDLED_MODELS).path
 
 
 @pytest.mark.parametrize(("name", "weighted"), [("segmenter", 61), ("classifier", 103)])
@@ -202,7 +202,7 @@ def test_the_shipped_models_compute_the_same_in_fp16(name, weighted, reference, 
     assert sum(item.op_type in WEIGHTED for item in graph.graph.node) == weighted
     assert "BatchNormalization" not in {item.op_type for item in graph.graph.node}
     onnx.save(graph, tmp_path / "fp16.onnx")
-    verified = pass_gate(name, OnnxRuntimeGraph(tmp_path / "fp16.onnx"), "graph", reference, Batches())
+    verified = pass_gate(name, OnnxRuntimeGraph(tmp_path / "fp16.onnx"), "graph", reference, BatchProfile())
     assert verified.slices == 12
 
 

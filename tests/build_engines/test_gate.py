@@ -8,7 +8,7 @@ from build_engines.check_slices import CheckSlices, drawn_check_slices, read_che
 from build_engines.gate import find_reference, pass_gate, run_in_batches
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE, Box
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Batches
+from cascade.runtime.engines import BatchProfile
 
 TUMOR = Box(100, 100, 200, 200)  # 10,000 pixels
 GLIOMA = (0.2, 0.7, 0.1)
@@ -25,7 +25,7 @@ def reference(slices, constant_segmenter, constant_classifier):
 
 
 def test_the_same_masks_pass(reference, constant_segmenter):
-    verified = pass_gate("segmenter", constant_segmenter(0.6, TUMOR), "engine", reference, Batches())
+    verified = pass_gate("segmenter", constant_segmenter(0.6, TUMOR), "engine", reference, BatchProfile())
     assert (verified.ran, verified.source, verified.slices) == ("engine", "3 empty slices", 3)
     assert verified.results["min_dice"] == 1
     assert verified.results["probability_difference"] == pytest.approx(0.3)
@@ -36,16 +36,18 @@ def test_masks_that_differ_by_a_row_in_fifty_pass_not(reference, constant_segmen
     """2 * 9800 / (10000 + 9800) is 0.9899."""
     shorter = constant_segmenter(0.9, TUMOR._replace(bottom=198))
     with pytest.raises(CascadeError, match=r"min_mean_dice is 0\.9899, limit 0\.99"):
-        pass_gate("segmenter", shorter, "engine", reference, Batches())
+        pass_gate("segmenter", shorter, "engine", reference, BatchProfile())
 
 
 def test_nan_passes_not(reference, constant_segmenter):
     with pytest.raises(CascadeError, match="min_dice is nan"):
-        pass_gate("segmenter", constant_segmenter(np.nan), "engine", reference, Batches())
+        pass_gate("segmenter", constant_segmenter(np.nan), "engine", reference, BatchProfile())
 
 
 def test_the_same_classes_and_boxes_pass(reference, constant_classifier):
-    verified = pass_gate("classifier", constant_classifier((0.21, 0.69, 0.1), TUMOR), "engine", reference, Batches())
+    verified = pass_gate(
+        "classifier", constant_classifier((0.21, 0.69, 0.1), TUMOR), "engine", reference, BatchProfile()
+    )
     assert verified.results["class_probability_difference"] == pytest.approx(0.01)
     assert verified.results["box_difference_pixels"] == 0
 
@@ -61,13 +63,13 @@ def test_the_same_classes_and_boxes_pass(reference, constant_classifier):
 )
 def test_other_classes_or_boxes_pass_not(reference, constant_classifier, probabilities, box, problem):
     with pytest.raises(CascadeError, match=problem):
-        pass_gate("classifier", constant_classifier(probabilities, box), "engine", reference, Batches())
+        pass_gate("classifier", constant_classifier(probabilities, box), "engine", reference, BatchProfile())
 
 
 def test_a_tie_may_fall_either_way(slices, constant_segmenter, constant_classifier):
     tie = find_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier((0.449, 0.451, 0.1), TUMOR))
     other = constant_classifier((0.451, 0.449, 0.1), TUMOR)
-    assert pass_gate("classifier", other, "engine", tie, Batches()).results["min_class_agreement"] == 1
+    assert pass_gate("classifier", other, "engine", tie, BatchProfile()).results["min_class_agreement"] == 1
 
 
 def test_slices_without_a_tumor_cannot_check_anything(slices, constant_segmenter, forbidden):
@@ -90,10 +92,10 @@ class Recorder:
 @pytest.mark.parametrize(
     ("batches", "sizes"),
     [
-        (Batches(1, 8, 64), [8, 8]),
-        (Batches(4, 4, 4), [4, 4, 4]),
-        (Batches(16, 16, 32), [16]),
-        (Batches(1, 1, 1), [1] * 9),
+        (BatchProfile(1, 8, 64), [8, 8]),
+        (BatchProfile(4, 4, 4), [4, 4, 4]),
+        (BatchProfile(16, 16, 32), [16]),
+        (BatchProfile(1, 1, 1), [1] * 9),
     ],
 )
 def test_runs_keep_to_the_profile_whatever_the_number_of_slices(batches, sizes):

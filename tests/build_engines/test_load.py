@@ -9,7 +9,7 @@ from tiny_models import node, plane, write_models
 from build_engines.load import load_graph
 from cascade.contract import PROBABILITY, SLICE
 from cascade.errors import CascadeError
-from cascade.runtime.models import find_graph
+from cascade.runtime.models import find_model
 
 
 def foreign(input_name=SLICE, output_name=PROBABILITY, batch="batch"):
@@ -32,10 +32,10 @@ def foreign(input_name=SLICE, output_name=PROBABILITY, batch="batch"):
 def test_a_graph_that_is_not_ours_is_refused(tmp_path, graph, problem):
     models = write_models(tmp_path, segmenter=graph)
     with pytest.raises(CascadeError, match=problem) as error:
-        load_graph("segmenter", find_graph("segmenter", models))
+        load_graph("segmenter", find_model("segmenter", models))
     assert "cascade train export" in error.value.fix
 
 
 @pytest.mark.parametrize("name", ["segmenter", "classifier"])
 def test_the_shipped_graphs_are_ours(name):
-    assert isinstance(load_graph(name, find_graph(name)), onnx.ModelProto)
+    assert isinstance(load_graph(name, find_model(name)), onnx.ModelProto)

@@ -1,4 +1,4 @@
-"""Graphs are run by name, and a backend is chosen: the graphs here add two arrays, of any batch."""
+"""Runtimes execute a graph with named arrays, and `open_backend` selects one. The graphs here add two arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiny_models import write_models
 from cascade.contract import Box
 from cascade.errors import CascadeError
 from cascade.runtime import select
-from cascade.runtime.cpu import HostBackend
+from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.select import BACKENDS, open_backend
 
@@ -37,8 +37,8 @@ def adding_graph(tmp_path):
     return path
 
 
-def test_onnx_runtime_tells_no_one_of_the_models(tmp_path):
-    """It sent their names and hashes away, and left files in the home and temporary folders. It is silent under CI."""
+def test_telemetry_of_onnx_runtime_is_off(tmp_path):
+    """Its telemetry sent their names and hashes, and left files in the home and temporary folders, except under CI."""
     models = write_models(tmp_path / "models")
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     folders = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path / "empty"))
@@ -49,6 +49,17 @@ def test_onnx_runtime_tells_no_one_of_the_models(tmp_path):
     command = [sys.executable, "-c", program]
     subprocess.run(command, cwd=models.parent, env=kept | folders | {"PYTHONPATH": str(ROOT)}, check=True)
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_importing_the_runtime_changes_nothing_outside_it():
+    """It set an environment variable and switched telemetry off, in any program that imported the library."""
+    program = (
+        "import os, sys; before = dict(os.environ); import cascade.pipeline, cascade.runtime.onnxruntime;"
+        "print(before == dict(os.environ), 'onnxruntime' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    printed = subprocess.check_output([sys.executable, "-c", program], env=environment | {"PYTHONPATH": str(ROOT)})
+    assert printed.split() == [b"True", b"False"]
 
 
 def openvino_graph(path, precision="f32"):
@@ -138,15 +149,46 @@ def test_only_slices_with_a_tumor_are_classified_and_the_others_get_zeros(consta
             return outputs
 
     classifier = constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4))
-    outputs = HostBackend(TumorInThird(0.9), classifier).begin(np.zeros((3, 1, 512, 512), np.float32))()
+    outputs = CpuBackend(TumorInThird(0.9), classifier).submit(np.zeros((3, 1, 512, 512), np.float32)).result()
     assert classifier.slices_seen == 1
     assert outputs.class_probability.tolist() == [[0, 0, 0], [0, 0, 0], np.float32([0.2, 0.7, 0.1]).tolist()]
     assert outputs.box.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 2, 3, 4]]
     assert set(outputs.stages_ms) == {"segmenter", "classifier"}
 
 
+class EchoSegmenter:
+    """Returns as probability the slice itself."""
+
+    def run(self, slice):
+        return {"probability": slice.copy()}
+
+
+class EchoClassifier:
+    """Returns what it was given: the sum over the slice, the sum over the mask, and the mask's first pixel."""
+
+    def run(self, slice, probability):
+        sums = np.stack([array.sum((1, 2, 3)) for array in (slice, probability)], axis=1)
+        first = probability.reshape(len(probability), -1).argmax(1)
+        return {
+            "class_probability": np.column_stack([sums, first]).astype(np.float32),
+            "box": np.column_stack([sums, first, first]).astype(np.float32),
+        }
+
+
+def test_each_slice_is_classified_with_its_own_mask():
+    """In a batch where some slices have no tumor, a mask must not move to another slice."""
+    slices = np.zeros((5, 1, 512, 512), np.float32)
+    tumors = {1: 3, 3: 7, 4: 11}  # slice → number of its tumor pixels; slices 0 and 2 have none
+    for index, pixels in tumors.items():
+        slices[index, 0, index, :pixels] = 1
+    outputs = CpuBackend(EchoSegmenter(), EchoClassifier()).submit(slices).result()
+    expected = [[0, 0, 0] if index not in tumors else [tumors[index]] * 2 + [512 * index] for index in range(5)]
+    assert outputs.class_probability.tolist() == expected
+    assert outputs.box.tolist() == [[*row, row[-1]] for row in expected]
+
+
 def test_an_unknown_backend_names_those_there_are():
-    with pytest.raises(CascadeError, match="there is no backend 'abacus'") as raised:
+    with pytest.raises(CascadeError, match="'abacus'") as raised:
         open_backend("abacus")
     assert all(name in raised.value.fix for name in (*BACKENDS, "auto"))
 
@@ -162,8 +204,8 @@ def test_auto_ends_at_onnxruntime_and_says_why_at_nothing_faster(only_onnxruntim
     choice = open_backend("auto")
     assert choice.name == "onnxruntime"
     assert choice.backend.description.startswith("ONNX Runtime")
-    assert list(choice.passed_over) == ["tensorrt", "tensorrt-rtx", "openvino"]
-    assert all("is not installed" in reason for reason in choice.passed_over.values())
+    assert list(choice.skipped_backends) == ["tensorrt", "tensorrt-rtx", "openvino"]
+    assert all("is not installed" in reason for reason in choice.skipped_backends.values())
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx", "openvino"])
@@ -186,4 +228,4 @@ def test_auto_takes_the_first_that_can_run(monkeypatch):
     choice = open_backend("auto")
     assert (choice.name, choice.backend) == ("openvino", "a backend")
     assert tried == ["tensorrt", "tensorrt-rtx", "openvino"]
-    assert choice.passed_over == {"tensorrt": "no tensorrt here", "tensorrt-rtx": "no tensorrt-rtx here"}
+    assert choice.skipped_backends == {"tensorrt": "no tensorrt here", "tensorrt-rtx": "no tensorrt-rtx here"}

@@ -32,7 +32,7 @@ def squares():
 
 @pytest.fixture(scope="module")
 def expected(squares):
-    return open_backend("onnxruntime").backend.begin(squares)()
+    return open_backend("onnxruntime").backend.submit(squares).result()
 
 
 @pytest.fixture(scope="module", params=FLAVORS)
@@ -66,7 +66,7 @@ def test_the_build_ran_its_accuracy_gate_on_the_engine(engines):
 
 
 def test_an_engine_finds_what_onnxruntime_finds(backend, squares, expected):
-    found = backend.begin(squares)()
+    found = backend.submit(squares).result()
     masks, expected_masks = found.probability >= 0.5, expected.probability >= 0.5
     dice = 2 * (masks & expected_masks).sum((1, 2, 3)) / (masks.sum((1, 2, 3)) + expected_masks.sum((1, 2, 3)))
     assert dice.min() > 0.98
@@ -77,15 +77,15 @@ def test_an_engine_finds_what_onnxruntime_finds(backend, squares, expected):
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 17, 40])
 def test_any_batch_finds_the_same_also_beyond_the_profile(backend, squares, expected, count):
     chosen = np.arange(count) % len(squares)
-    found = backend.begin(squares[chosen])()
+    found = backend.submit(squares[chosen]).result()
     assert np.abs(found.probability - expected.probability[chosen]).mean() < 1e-3
     assert (found.class_probability.argmax(1) == expected.class_probability.argmax(1)[chosen]).all()
 
 
 def test_two_batches_under_way_do_not_mix(backend, squares):
-    first, second = backend.begin(squares[:4]), backend.begin(squares[4:8])
-    together = [first(), second()]
-    alone = [backend.begin(squares[:4])(), backend.begin(squares[4:8])()]
+    first, second = backend.submit(squares[:4]), backend.submit(squares[4:8])
+    together = [first.result(), second.result()]
+    alone = [backend.submit(squares[:4]).result(), backend.submit(squares[4:8]).result()]
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.probability, other.probability)
         assert np.array_equal(one.box, other.box)
@@ -109,10 +109,10 @@ def test_ten_thousand_batches_take_no_more_memory_than_one_hundred(backend, squa
 
     batch = squares[:1]
     for _ in range(100):
-        backend.begin(batch)()
+        backend.submit(batch).result()
     before = free_bytes()
     for _ in range(10_000):
-        backend.begin(batch)()
+        backend.submit(batch).result()
     assert before - free_bytes() < 1_000_000
 
 
@@ -133,7 +133,7 @@ def test_an_engine_cut_short_is_refused(engines, tmp_path):
     for path in folder.iterdir():
         content = path.read_bytes()
         (tmp_path / path.name).write_bytes(content[: len(content) // 2] if path.suffix == ".engine" else content)
-    with pytest.raises(CascadeError, match="is not the file that its sidecar vouches for"):
+    with pytest.raises(CascadeError, match="does not match its sidecar"):
         open_backend(flavor, engines=tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 EXPECTED = json.loads((SAMPLES / "expected.json").read_text())
@@ -22,18 +22,18 @@ def found():
 
 
 def test_the_shipped_models_were_calibrated_with_each_other_and_are_of_one_split():
-    segmenter, classifier = find_graph(SEGMENTER), find_graph(CLASSIFIER)
+    segmenter, classifier = find_model(SEGMENTER), find_model(CLASSIFIER)
     assert classifier.record["calibration"]["segmenter_sha256"] == segmenter.sha256
     assert classifier.record["settings"]["split_sha256"] == segmenter.record["settings"]["split_sha256"]
 
 
 def test_the_shipped_models_tell_no_paths_of_the_machine_they_were_made_on():
-    for graph in SHIPPED.glob("*.onnx"):
+    for graph in BUNDLED_MODELS.glob("*.onnx"):
         assert b"region.py" not in graph.read_bytes()
 
 
 def test_the_shipped_models_are_small():
-    assert sum(find_graph(name).path.stat().st_size for name in (SEGMENTER, CLASSIFIER)) < 63e6
+    assert sum(find_model(name).path.stat().st_size for name in (SEGMENTER, CLASSIFIER)) < 63e6
 
 
 def test_the_shipped_segmenter_outlines_the_simulated_tumors(found):
