@@ -30,7 +30,7 @@ def build(
     max_batch: Annotated[int, typer.Option("--max-batch", help="Slices a run, at most.")] = BatchProfile.max,
     check: Annotated[
         Path | None,
-        typer.Option("--check", help="Slices to compare with the models on.", show_default="12 drawn by code"),
+        typer.Option("--check", help="Slices to compare with the models on.", show_default="12 synthetic slices"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build also what is there unchanged.")] = False,
 ) -> None:
@@ -43,7 +43,7 @@ def build(
     Example: [bold]cascade build --flavor tensorrt-rtx --arch sm86,sm89 --check samples/[/]
     """
     try:
-        from build_engines.build import Order, build_all
+        from build_engines.build import BuildRequest, build_all
     except ModuleNotFoundError as error:
         raise CascadeError(
             f"building needs the package {error.name}, which is not installed", fix="pip install 'cascade[build]'"
@@ -52,7 +52,7 @@ def build(
     from cascade.runtime.tensorrt import engine_loader
 
     console = stderr()
-    order = Order(
+    request = BuildRequest(
         models=models,
         out=out or default_engines_folder(),
         flavor=flavor,
@@ -65,13 +65,13 @@ def build(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bars: dict[str, TaskID] = {}
 
-        def tell(name: str, doing: str, share: float) -> None:
+        def show(name: str, step: str, fraction: float) -> None:
             if name not in bars:
                 bars[name] = progress.add_task(name, total=1.0)
-            progress.update(bars[name], description=f"{name}: {doing}", completed=share)
+            progress.update(bars[name], description=f"{name}: {step}", completed=fraction)
 
-        outcomes = build_all(order, tell, engine_loader(flavor))
-    console.print(_engines_table([(outcome.engine, outcome.built) for outcome in outcomes]))
+        results = build_all(request, show, engine_loader(flavor))
+    console.print(_engines_table([(result.engine, result.built) for result in results]))
 
 
 def _engines_table(engines: list[tuple[Engine, bool]]) -> Table:

@@ -1,4 +1,4 @@
-"""The builder, with TensorRT-RTX for real: what it refuses, what it tells meanwhile, and how it ends."""
+"""The builder, with the real TensorRT-RTX: errors, progress and Ctrl-C."""
 
 import os
 
@@ -8,18 +8,18 @@ import tiny_models
 from onnx import TensorProto
 from tiny_models import node
 
-from build_engines.builder import build_plan, fitting_timing_cache
-from build_engines.fp16 import to_fp16
+from build_engines.builder import build_engine, load_timing_cache
+from build_engines.fp16 import convert_to_fp16
 from build_engines.progress import Phases
 from cascade.errors import CascadeError
 from cascade.runtime.engines import BatchProfile
 from cascade.runtime.models import find_model
 
 
-def test_what_the_parser_says_of_an_operator_it_does_not_know_is_told(tensorrt):
+def test_the_parsers_message_about_an_unknown_operator_is_passed_on(tensorrt):
     graph = tiny_models.model([node("StringNormalizer", ["words"], "out")], [words("words")], [words("out")])
     with pytest.raises(CascadeError, match=r"could not read the graph: .*StringNormalizer_out"):
-        build_plan(tensorrt, graph.SerializeToString(), BatchProfile())
+        build_engine(tensorrt, graph.SerializeToString(), BatchProfile())
 
 
 def words(name):
@@ -28,7 +28,7 @@ def words(name):
 
 def test_an_fp32_graph_is_not_built_under_the_name_of_fp16(tensorrt):
     with pytest.raises(CascadeError, match="CONVOLUTION Conv_conv is not fp16"):
-        build_plan(tensorrt, tiny_models.segmenter().SerializeToString(), BatchProfile())
+        build_engine(tensorrt, tiny_models.segmenter().SerializeToString(), BatchProfile())
 
 
 class ConfigOfThisGpu:
@@ -48,24 +48,26 @@ def test_a_timing_cache_that_does_not_fit_is_replaced_by_an_empty_one(tmp_path, 
     path = tmp_path / "tensorrt.timing"
     if there is not None:
         path.write_bytes(there)
-    assert fitting_timing_cache(ConfigOfThisGpu(), path) == used
+    assert load_timing_cache(ConfigOfThisGpu(), path) == used
 
 
-def test_a_build_tells_how_far_it_is(tensorrt):
-    told = []
-    graph = to_fp16(tiny_models.segmenter()).SerializeToString()
-    build_plan(tensorrt, graph, BatchProfile(), capabilities=["8.6"], report=told.append)
-    assert told == sorted(told)
-    assert len(told) > 10
-    assert told[-1] == pytest.approx(1)
+def test_a_build_reports_its_progress(tensorrt):
+    fractions = []
+    graph = convert_to_fp16(tiny_models.segmenter()).SerializeToString()
+    build_engine(tensorrt, graph, BatchProfile(), capabilities=["8.6"], on_progress=fractions.append)
+    assert fractions == sorted(fractions)
+    assert len(fractions) > 10
+    assert fractions[-1] == pytest.approx(1)
 
 
 def test_ctrl_c_ends_a_build(tensorrt):
-    def press(share):
+    def press(fraction):
         os.kill(os.getpid(), 2)
 
     with pytest.raises(KeyboardInterrupt):
-        build_plan(tensorrt, to_fp16(tiny_models.segmenter()).SerializeToString(), BatchProfile(), report=press)
+        build_engine(
+            tensorrt, convert_to_fp16(tiny_models.segmenter()).SerializeToString(), BatchProfile(), on_progress=press
+        )
 
 
 def test_phases_within_phases_share_a_step():
@@ -73,17 +75,17 @@ def test_phases_within_phases_share_a_step():
     phases = Phases()
     phases.start("outer", 2)
     phases.start("inner", 4)
-    phases.step("inner", 1)
-    assert phases.share == 0.25
+    phases.complete_step("inner", 1)
+    assert phases.fraction == 0.25
     phases.finish("inner")
-    phases.step("outer", 0)
-    assert phases.share == 0.5
+    phases.complete_step("outer", 0)
+    assert phases.fraction == 0.5
 
 
 def test_the_engine_of_the_shipped_segmenter_is_built_ahead_of_time(tensorrt, tmp_path):
     graph = find_model("segmenter")
-    built = build_plan(
-        tensorrt, to_fp16(onnx.load(graph.path)).SerializeToString(), BatchProfile(), capabilities=["8.6"]
+    built = build_engine(
+        tensorrt, convert_to_fp16(onnx.load(graph.path)).SerializeToString(), BatchProfile(), capabilities=["8.6"]
     )
-    assert 6e6 < len(built.plan) < 20e6
+    assert 6e6 < len(built.serialized) < 20e6
     assert sum(layer.type == "CONVOLUTION" for layer in built.layers) == 60  # of the network 59, and what enlarges

@@ -1,11 +1,11 @@
-"""The accuracy gate lets through what finds the same masks and classes, and nothing else."""
+"""The accuracy gate accepts engines that produce the same masks and classes, and rejects all others."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from build_engines.check_slices import CheckSlices, drawn_check_slices, read_check_slices
-from build_engines.gate import find_reference, pass_gate, run_in_batches
+from build_engines.check_slices import CheckSlices, read_check_slices, synthetic_check_slices
+from build_engines.gate import check_accuracy, compute_reference, run_in_batches
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE, Box
 from cascade.errors import CascadeError
 from cascade.runtime.engines import BatchProfile
@@ -21,31 +21,31 @@ def slices():
 
 @pytest.fixture
 def reference(slices, constant_segmenter, constant_classifier):
-    return find_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier(GLIOMA, TUMOR))
+    return compute_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier(GLIOMA, TUMOR))
 
 
 def test_the_same_masks_pass(reference, constant_segmenter):
-    verified = pass_gate("segmenter", constant_segmenter(0.6, TUMOR), "engine", reference, BatchProfile())
+    verified = check_accuracy("segmenter", constant_segmenter(0.6, TUMOR), "engine", reference, BatchProfile())
     assert (verified.ran, verified.source, verified.slices) == ("engine", "3 empty slices", 3)
     assert verified.results["min_dice"] == 1
     assert verified.results["probability_difference"] == pytest.approx(0.3)
     assert verified.limits == {"min_dice": 0.95, "min_mean_dice": 0.99}
 
 
-def test_masks_that_differ_by_a_row_in_fifty_pass_not(reference, constant_segmenter):
+def test_masks_that_differ_by_one_row_in_fifty_are_rejected(reference, constant_segmenter):
     """2 * 9800 / (10000 + 9800) is 0.9899."""
     shorter = constant_segmenter(0.9, TUMOR._replace(bottom=198))
     with pytest.raises(CascadeError, match=r"min_mean_dice is 0\.9899, limit 0\.99"):
-        pass_gate("segmenter", shorter, "engine", reference, BatchProfile())
+        check_accuracy("segmenter", shorter, "engine", reference, BatchProfile())
 
 
-def test_nan_passes_not(reference, constant_segmenter):
+def test_nan_is_rejected(reference, constant_segmenter):
     with pytest.raises(CascadeError, match="min_dice is nan"):
-        pass_gate("segmenter", constant_segmenter(np.nan), "engine", reference, BatchProfile())
+        check_accuracy("segmenter", constant_segmenter(np.nan), "engine", reference, BatchProfile())
 
 
 def test_the_same_classes_and_boxes_pass(reference, constant_classifier):
-    verified = pass_gate(
+    verified = check_accuracy(
         "classifier", constant_classifier((0.21, 0.69, 0.1), TUMOR), "engine", reference, BatchProfile()
     )
     assert verified.results["class_probability_difference"] == pytest.approx(0.01)
@@ -61,20 +61,20 @@ def test_the_same_classes_and_boxes_pass(reference, constant_classifier):
         (GLIOMA, TUMOR._replace(left=100.5), r"box_difference_pixels is 0\.5, limit 0\.01"),
     ],
 )
-def test_other_classes_or_boxes_pass_not(reference, constant_classifier, probabilities, box, problem):
+def test_other_classes_or_boxes_are_rejected(reference, constant_classifier, probabilities, box, problem):
     with pytest.raises(CascadeError, match=problem):
-        pass_gate("classifier", constant_classifier(probabilities, box), "engine", reference, BatchProfile())
+        check_accuracy("classifier", constant_classifier(probabilities, box), "engine", reference, BatchProfile())
 
 
 def test_a_tie_may_fall_either_way(slices, constant_segmenter, constant_classifier):
-    tie = find_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier((0.449, 0.451, 0.1), TUMOR))
+    tie = compute_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier((0.449, 0.451, 0.1), TUMOR))
     other = constant_classifier((0.451, 0.449, 0.1), TUMOR)
-    assert pass_gate("classifier", other, "engine", tie, BatchProfile()).results["min_class_agreement"] == 1
+    assert check_accuracy("classifier", other, "engine", tie, BatchProfile()).results["min_class_agreement"] == 1
 
 
 def test_slices_without_a_tumor_cannot_check_anything(slices, constant_segmenter, forbidden):
     with pytest.raises(CascadeError, match="find no tumor in the 3 empty slices") as error:
-        find_reference(slices, constant_segmenter(0.1), forbidden)
+        compute_reference(slices, constant_segmenter(0.1), forbidden)
     assert "--check" in error.value.fix
 
 
@@ -120,7 +120,7 @@ def test_one_unreadable_slice_ends_the_check(tmp_path):
         read_check_slices([tmp_path])
 
 
-def test_drawn_slices_are_the_same_every_time():
-    first, second = drawn_check_slices(), drawn_check_slices()
+def test_synthetic_slices_are_the_same_every_time():
+    first, second = synthetic_check_slices(), synthetic_check_slices()
     assert first.squares.shape == (12, 1, SLICE_SIZE, SLICE_SIZE)
     assert first.sha256 == second.sha256
