@@ -1,4 +1,4 @@
-"""The command `cascade build`; all of build_engines/ is imported when it runs."""
+"""The command `cascade build`. It imports build_engines when it runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from cascade.runtime.models import BUNDLED_MODELS
 
 
 def build(
-    flavor: Annotated[str, typer.Option("--flavor", help=f"Of TensorRT: {' or '.join(FLAVORS)}.")] = "tensorrt-rtx",
+    flavor: Annotated[str, typer.Option("--flavor", help=f"{' or '.join(FLAVORS)}.")] = "tensorrt-rtx",
     models: Models = BUNDLED_MODELS,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the engines.", show_default="where `predict` looks")
@@ -23,22 +23,20 @@ def build(
     arch: Annotated[
         str, typer.Option("--arch", help="GPUs to build for, tensorrt-rtx only.", show_default="sm86,sm89,sm120")
     ] = "",
-    min_batch: Annotated[int, typer.Option("--min-batch", help="Slices a run, at least.")] = BatchProfile.min,
-    opt_batch: Annotated[
-        int, typer.Option("--opt-batch", help="Slices a run that it is fastest at.")
-    ] = BatchProfile.opt,
-    max_batch: Annotated[int, typer.Option("--max-batch", help="Slices a run, at most.")] = BatchProfile.max,
+    min_batch: Annotated[int, typer.Option("--min-batch", help="Smallest batch.")] = BatchProfile.min,
+    opt_batch: Annotated[int, typer.Option("--opt-batch", help="Batch size to optimize for.")] = BatchProfile.opt,
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch.")] = BatchProfile.max,
     check: Annotated[
         Path | None,
-        typer.Option("--check", help="Slices to compare with the models on.", show_default="12 synthetic slices"),
+        typer.Option("--check", help="Slices for the accuracy check.", show_default="12 synthetic slices"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build also what is there unchanged.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build even if the engines are up to date.")] = False,
 ) -> None:
     """Turn the models into FP16 TensorRT engines.
 
-    tensorrt builds on the GPU that it is for, tensorrt-rtx ahead of time anywhere.
-    A JSON file beside each engine says what it is and how it was checked.
-    One that is there unchanged is left as it is.
+    tensorrt builds on the GPU that will run the engines, tensorrt-rtx ahead of time on any machine.
+    A JSON file beside each engine describes it and how it was checked.
+    Engines that are up to date are not built again.
 
     Example: [bold]cascade build --flavor tensorrt-rtx --arch sm86,sm89 --check samples/[/]
     """
@@ -75,9 +73,10 @@ def build(
 
 
 def _engines_table(engines: list[tuple[Engine, bool]]) -> Table:
-    """Layers by precision, and how far what ran in the accuracy gate is from the ONNX graph.
+    """Table of the layers by precision and the results of the accuracy gate.
 
-    engines  each with whether it was built now.
+    Args:
+        engines: Engines, each with True if it was built now.
     """
     table = Table(title=str(engines[0][0].path.parent), title_justify="left")
     for heading in ("engine", "MB", "seconds", "layers", "verified"):
@@ -96,7 +95,7 @@ def _engines_table(engines: list[tuple[Engine, bool]]) -> Table:
 
 
 def _by_precision(precision: dict[str, int]) -> dict[str, int]:
-    """{"REDUCE fp32": 7, "SOFTMAX fp32": 1, "SHAPE int64": 6} → {"fp32": 8}: of those that compute with fractions."""
+    """Sum up the layers of each floating-point type: {"REDUCE fp32": 7, "SOFTMAX fp32": 1} → {"fp16": 0, "fp32": 8}."""
     counts = {"fp16": 0, "fp32": 0}
     for layer, count in precision.items():
         kind = layer.rsplit(" ", 1)[1]

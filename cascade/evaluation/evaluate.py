@@ -55,7 +55,7 @@ def evaluate(
     tumor_free: Path | None = None,
     models: Path,
     backend: str,
-    engines: Path,
+    engines: Path | None,
     batch_size: int,
     out: Path,
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`cascade build` on two tiny graphs: real engines with TensorRT-RTX, which needs no GPU, and all that can be wrong."""
+"""`cascade build` on two tiny graphs: real engines with TensorRT-RTX, which needs no GPU, and errors."""
 
 import errno
 import json
@@ -89,14 +89,14 @@ def test_the_sidecar_lists_the_precision_of_every_layer(built):
     assert sum(sidecar.precision.values()) == len(sidecar.layers)
 
 
-def test_where_no_engine_can_run_the_fp16_graph_goes_through_the_gate_and_the_sidecar_says_so(built):
+def test_where_no_engine_can_run_the_gate_checks_the_fp16_graph_and_the_sidecar_records_it(built):
     verified = read_sidecar(sidecar_path("segmenter", built, RTX)).verified
     assert verified.ran == "FP16 graph on the CPU"
     assert verified.source == "12 synthetic slices"
     assert verified.results["min_dice"] >= verified.limits["min_dice"]
 
 
-def test_what_is_there_unchanged_is_not_built_again(built, models):
+def test_an_up_to_date_engine_is_not_built_again(built, models):
     before = {path: path.stat().st_mtime_ns for path in built.iterdir()}
     assert [result.built for result in build_all(request_for(models, built))] == [False, False]
     assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == before
@@ -104,7 +104,7 @@ def test_what_is_there_unchanged_is_not_built_again(built, models):
 
 @pytest.fixture
 def engines(built, tmp_path):
-    """A copy of the built engines that a test may harm."""
+    """A copy of the built engines that a test may modify."""
     for path in built.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
@@ -115,7 +115,7 @@ def engines(built, tmp_path):
     [{"archs": ("sm86",)}, {"batches": BatchProfile(1, 2, 4)}, {"force": True}],
     ids=lambda change: next(iter(change)),
 )
-def test_another_option_builds_again(engines, models, change):
+def test_changed_options_build_again(engines, models, change):
     assert [result.built for result in build_all(request_for(models, engines, **change))] == [True, True]
 
 
@@ -131,21 +131,21 @@ def test_another_version_of_tensorrt_builds_again(engines, models, tensorrt, mon
     assert all(result.built for result in build_all(request_for(models, engines)))
 
 
-def test_an_engine_that_was_cut_short_is_built_again(engines, models):
+def test_a_truncated_engine_is_built_again(engines, models):
     os.truncate(engine_path("classifier", engines, RTX), 100)
     assert [result.built for result in build_all(request_for(models, engines))] == [False, True]
     find_engine("classifier", engines, RTX, find_model("classifier", models))
 
 
-def test_slices_that_were_not_checked_yet_are_checked(engines, models):
+def test_new_check_slices_run_the_gate_again(engines, models):
     checked = request_for(models, engines, check=[ROOT / "samples" / "axial_meningioma_1.png"])
     assert [result.built for result in build_all(checked)] == [True, True]
     assert [result.built for result in build_all(checked)] == [False, False]
     assert read_sidecar(sidecar_path("segmenter", engines, RTX)).verified.source == "1 of 1 slices given by --check"
 
 
-def test_no_space_left_is_an_error_and_a_half_written_pair_is_no_engine(engines, models, monkeypatch):
-    """The disk is full once the first engine is there, before its sidecar is."""
+def test_a_full_disk_is_an_error_and_an_incomplete_pair_is_rejected(engines, models, monkeypatch):
+    """The disk is full after the first engine is written, before its sidecar is."""
     calls, fsync = [], os.fsync
 
     def fills_up(descriptor):
@@ -163,8 +163,8 @@ def test_no_space_left_is_an_error_and_a_half_written_pair_is_no_engine(engines,
     find_engine("classifier", engines, RTX, find_model("classifier", models))  # as it was
 
 
-def test_an_engine_that_can_run_here_goes_through_the_gate_itself(engines, models, monkeypatch, tensorrt):
-    """The GPU is made up, and ONNX Runtime stands in for what runs the engine."""
+def test_the_gate_checks_an_engine_that_can_run_here(engines, models, monkeypatch, tensorrt):
+    """The GPU is simulated, and ONNX Runtime replaces the engine."""
     kernel = {"Name": "k", "Metadata": "[ONNX Layer: Conv_conv]\x1e[ONNX Layer: Conv_logits]", "LayerType": "kgen"}
     tensors = {"Inputs": [{"DataType": "Half"}], "Outputs": [{"DataType": "Half"}]}
     gemm = {**kernel, **tensors, "Metadata": "[ONNX Layer: Gemm_logits]"}
@@ -184,15 +184,15 @@ def test_an_engine_that_can_run_here_goes_through_the_gate_itself(engines, model
     assert [result.built for result in build_all(request_for(models, engines), engine_loader=load)] == [False, False]
 
 
-def test_an_engine_for_other_gpus_than_the_one_here_is_not_run(tmp_path, models, monkeypatch, tensorrt, forbidden):
+def test_an_engine_for_other_gpus_is_not_run(tmp_path, models, monkeypatch, tensorrt, forbidden):
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
     results = build_all(request_for(models, tmp_path), engine_loader=lambda name, serialized: forbidden)
     assert {result.engine.sidecar.verified.ran for result in results} == {"FP16 graph on the CPU"}
 
 
 @pytest.mark.filterwarnings("ignore:.*Timing cache:DeprecationWarning")
-def test_tensorrt_builds_for_one_gpu_and_keeps_what_it_measured(tmp_path, models, monkeypatch, tensorrt):
-    """TensorRT-RTX, whose API is the same, stands in for TensorRT, and the GPU is made up."""
+def test_tensorrt_builds_for_one_gpu_and_keeps_its_timings(tmp_path, models, monkeypatch, tensorrt):
+    """TensorRT-RTX, whose API is the same, replaces TensorRT, and the GPU is simulated."""
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: A6000)
     engine = SimpleNamespace(
@@ -229,7 +229,7 @@ def test_a_graph_that_does_not_match_the_manifest_is_rejected(tmp_path, tensorrt
 
 
 @pytest.mark.parametrize("batches", [BatchProfile(8, 4, 64), BatchProfile(1, 65, 64), BatchProfile(0, 1, 1)])
-def test_batch_sizes_that_contradict_each_other_are_refused(tmp_path, models, batches):
+def test_invalid_batch_sizes_are_rejected(tmp_path, models, batches):
     with pytest.raises(CascadeError, match="invalid batch sizes") as error:
         build_all(request_for(models, tmp_path, batches=batches))
     assert error.value.fix == "choose 1 <= --min-batch <= --opt-batch <= --max-batch"
@@ -256,8 +256,8 @@ def test_building_loads_no_torch(tensorrt, models, tmp_path):
         f"import sys; from cascade.cli import main; main({['build', '--models', str(models), '--out', str(tmp_path)]})"
     )
     checked = f"try:\n {code}\nexcept SystemExit: print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", checked], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False"]
+    completed = subprocess.run([sys.executable, "-c", checked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert completed.stdout.split() == ["False"]
 
 
 def test_the_hash_in_the_sidecar_is_that_of_the_engine(built):

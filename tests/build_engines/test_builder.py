@@ -26,13 +26,13 @@ def words(name):
     return onnx.helper.make_tensor_value_info(name, TensorProto.STRING, [1])
 
 
-def test_an_fp32_graph_is_not_built_under_the_name_of_fp16(tensorrt):
+def test_an_fp32_graph_is_rejected(tensorrt):
     with pytest.raises(CascadeError, match="CONVOLUTION Conv_conv is not fp16"):
         build_engine(tensorrt, tiny_models.segmenter().SerializeToString(), BatchProfile())
 
 
 class ConfigOfThisGpu:
-    """An IBuilderConfig as far as timing caches go: takes empty ones, and b"fits" as measured here."""
+    """The timing caches of an IBuilderConfig, which accepts empty ones and b"fits"."""
 
     def create_timing_cache(self, content):
         return None if content == b"damaged" else content
@@ -44,7 +44,7 @@ class ConfigOfThisGpu:
 @pytest.mark.parametrize(
     ("there", "used"), [(None, b""), (b"fits", b"fits"), (b"damaged", b""), (b"measured on another GPU", b"")]
 )
-def test_a_timing_cache_that_does_not_fit_is_replaced_by_an_empty_one(tmp_path, there, used):
+def test_an_incompatible_timing_cache_is_replaced_by_an_empty_one(tmp_path, there, used):
     path = tmp_path / "tensorrt.timing"
     if there is not None:
         path.write_bytes(there)
@@ -70,8 +70,8 @@ def test_ctrl_c_ends_a_build(tensorrt):
         )
 
 
-def test_phases_within_phases_share_a_step():
-    """Two steps, the first of four of its own: half of those four is a quarter."""
+def test_nested_phases_divide_a_step():
+    """Two steps, the first of which has four of its own: half of those four is a quarter."""
     phases = Phases()
     phases.start("outer", 2)
     phases.start("inner", 4)
@@ -82,7 +82,7 @@ def test_phases_within_phases_share_a_step():
     assert phases.fraction == 0.5
 
 
-def test_the_engine_of_the_shipped_segmenter_is_built_ahead_of_time(tensorrt, tmp_path):
+def test_the_engine_of_the_bundled_segmenter_is_built_ahead_of_time(tensorrt, tmp_path):
     graph = find_model("segmenter")
     built = build_engine(
         tensorrt, convert_to_fp16(onnx.load(graph.path)).SerializeToString(), BatchProfile(), capabilities=["8.6"]

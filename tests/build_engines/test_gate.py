@@ -66,20 +66,20 @@ def test_other_classes_or_boxes_are_rejected(reference, constant_classifier, pro
         check_accuracy("classifier", constant_classifier(probabilities, box), "engine", reference, BatchProfile())
 
 
-def test_a_tie_may_fall_either_way(slices, constant_segmenter, constant_classifier):
+def test_either_class_is_accepted_in_a_tie(slices, constant_segmenter, constant_classifier):
     tie = compute_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier((0.449, 0.451, 0.1), TUMOR))
     other = constant_classifier((0.451, 0.449, 0.1), TUMOR)
     assert check_accuracy("classifier", other, "engine", tie, BatchProfile()).results["min_class_agreement"] == 1
 
 
-def test_slices_without_a_tumor_cannot_check_anything(slices, constant_segmenter, forbidden):
+def test_slices_without_a_tumor_are_an_error(slices, constant_segmenter, forbidden):
     with pytest.raises(CascadeError, match="find no tumor in the 3 empty slices") as error:
         compute_reference(slices, constant_segmenter(0.1), forbidden)
     assert "--check" in error.value.fix
 
 
 class Recorder:
-    """Gives back its slices, and keeps how many there were in each run."""
+    """Returns its slices, and records the size of each batch."""
 
     def __init__(self):
         self.sizes = []
@@ -98,7 +98,7 @@ class Recorder:
         (BatchProfile(1, 1, 1), [1] * 9),
     ],
 )
-def test_runs_keep_to_the_profile_whatever_the_number_of_slices(batches, sizes):
+def test_batches_stay_within_the_profile_for_any_number_of_slices(batches, sizes):
     recorder, slices = Recorder(), np.arange(9, dtype=np.float32)
     assert run_in_batches(recorder, batches, slice=slices)[PROBABILITY].tolist() == slices.tolist()
     assert recorder.sizes == sizes
@@ -109,12 +109,12 @@ def test_slices_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
         pixels = np.full((64, 64), grey, np.uint8)
         pixels[0, 0] = 0
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    found = read_check_slices([tmp_path])
-    assert found.squares[:, 0, 256, 256].tolist() == [20, 50]
-    assert found.source == "2 of 2 slices given by --check"
+    slices = read_check_slices([tmp_path])
+    assert slices.squares[:, 0, 256, 256].tolist() == [20, 50]
+    assert slices.source == "2 of 2 slices given by --check"
 
 
-def test_one_unreadable_slice_ends_the_check(tmp_path):
+def test_an_unreadable_slice_is_an_error(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(CascadeError, match=r"broken\.png"):
         read_check_slices([tmp_path])

@@ -14,14 +14,14 @@ TENSORRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))
 
 
 def engine_that_reports(*layers):
-    """An ICudaEngine as far as its inspector goes."""
+    """The inspector of an ICudaEngine."""
     report = json.dumps({"Layers": layers})
     return SimpleNamespace(
         create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda format_: report)
     )
 
 
-def test_a_network_of_fp16_layers_and_fp32_sums_is_what_it_should_be():
+def test_a_network_of_fp16_layers_and_fp32_sums_is_accepted():
     check_network(
         [CONVOLUTION, Layer("sum", "REDUCE", ["fp32"], ["fp32"]), Layer("size", "SHAPE", ["fp16"], ["int64"])]
     )
@@ -38,12 +38,12 @@ def test_a_network_of_fp16_layers_and_fp32_sums_is_what_it_should_be():
         ([], "no layer with weights"),
     ],
 )
-def test_any_other_network_is_refused(layers, problem):
+def test_any_other_network_is_rejected(layers, problem):
     with pytest.raises(CascadeError, match=problem):
         check_network(layers)
 
 
-def test_the_inspector_of_tensorrt_10_is_understood():
+def test_layers_are_read_from_the_inspector_of_tensorrt_10():
     fp16 = {"Name": "x", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}
     fp32 = {"Name": "y", "Format/Datatype": "Row major linear FP32"}
     kernel = {"Name": "conv + relu", "LayerType": "CaskConvolution", "Inputs": [fp32], "Outputs": [fp16]}
@@ -52,7 +52,7 @@ def test_the_inspector_of_tensorrt_10_is_understood():
     assert check_engine(layers, ["conv"])
 
 
-def test_the_inspector_of_tensorrt_11_is_understood():
+def test_layers_are_read_from_the_inspector_of_tensorrt_11():
     metadata = "[ONNX Layer: conv]\x1e[ONNX Layer: relu]"
     kernel = {
         "Name": "__myl_1",
@@ -66,7 +66,7 @@ def test_the_inspector_of_tensorrt_11_is_understood():
     assert check_engine(layers, ["conv"])
 
 
-def test_a_kernel_that_runs_a_layer_with_weights_in_fp32_is_refused():
+def test_a_kernel_with_weights_in_fp32_is_rejected():
     kernel = Layer("conv + relu", "CaskConvolution", ["fp32"], ["fp32"])
     with pytest.raises(CascadeError, match=r"CaskConvolution conv \+ relu is not fp16"):
         check_engine([kernel], ["conv"])

@@ -75,18 +75,18 @@ def openvino_bf16_graph(path):
 
 @pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph, openvino_bf16_graph])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_graph_takes_named_arrays_and_gives_named_arrays(adding_graph, load, batch):
+def test_a_graph_maps_named_arrays_to_named_arrays(adding_graph, load, batch):
     a = np.arange(2 * batch, dtype=np.float32).reshape(batch, 2)
-    found = load(adding_graph).run(b=10 * a, a=a)
-    assert set(found) == {"total", "twice"}
-    assert found["total"].tolist() == (11 * a).tolist()
-    assert found["twice"].tolist() == (2 * a).tolist()
-    assert found["total"].dtype == np.float32
+    outputs = load(adding_graph).run(b=10 * a, a=a)
+    assert set(outputs) == {"total", "twice"}
+    assert outputs["total"].tolist() == (11 * a).tolist()
+    assert outputs["twice"].tolist() == (2 * a).tolist()
+    assert outputs["total"].dtype == np.float32
 
 
 @pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
-def test_what_one_run_gave_stays_when_the_next_runs(adding_graph, load):
-    """Runtimes like to hand out memory that they use again."""
+def test_outputs_are_not_overwritten_by_the_next_run(adding_graph, load):
+    """Some runtimes return memory that they reuse."""
     graph, ones = load(adding_graph), np.ones((1, 2), np.float32)
     first = graph.run(a=ones, b=ones)
     graph.run(a=5 * ones, b=5 * ones)
@@ -94,7 +94,7 @@ def test_what_one_run_gave_stays_when_the_next_runs(adding_graph, load):
 
 
 @pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
-def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
+def test_a_file_that_is_not_a_graph_is_an_error_that_names_it(tmp_path, load):
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     for path in (tmp_path / "broken.onnx", tmp_path / "nowhere.onnx"):
         with pytest.raises(CascadeError, match=rf"{path.name}: (ONNX Runtime|OpenVINO) cannot load it"):
@@ -102,8 +102,8 @@ def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
 
 
 @pytest.mark.parametrize("first", ["half", "doubled"])
-def test_openvino_keeps_what_comes_before_the_networks_in_fp32(tmp_path, first):
-    """BF16 has 8 bits of mantissa: there 1000.5 would become 1000, and the convolutions would be given 0.
+def test_openvino_keeps_nodes_before_the_networks_in_fp32(tmp_path, first):
+    """BF16 has 8 bits of mantissa: 1000.5 would become 1000, and the input of the convolutions 0.
 
     Of two networks on the same planes one doubles them before its convolution.
     """
@@ -135,10 +135,10 @@ def test_openvino_keeps_what_comes_before_the_networks_in_fp32(tmp_path, first):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "graph.onnx")
     slices = np.float32([[[[0.5, 1.5], [2.5, 3.5]]]])
-    found = openvino_bf16_graph(tmp_path / "graph.onnx").run(a=slices)
-    assert list(found) == ["total", "same"]
-    assert found["total"].tolist() == (slices * 1.5).tolist()
-    assert found["same"].tolist() == slices.tolist()
+    outputs = openvino_bf16_graph(tmp_path / "graph.onnx").run(a=slices)
+    assert list(outputs) == ["total", "same"]
+    assert outputs["total"].tolist() == (slices * 1.5).tolist()
+    assert outputs["same"].tolist() == slices.tolist()
 
 
 def test_only_slices_with_a_tumor_are_classified_and_the_others_get_zeros(constant_segmenter, constant_classifier):
@@ -187,7 +187,7 @@ def test_each_slice_is_classified_with_its_own_mask():
     assert outputs.box.tolist() == [[*row, row[-1]] for row in expected]
 
 
-def test_an_unknown_backend_names_those_there_are():
+def test_an_unknown_backend_is_an_error_that_lists_the_backends():
     with pytest.raises(CascadeError, match="'abacus'") as raised:
         open_backend("abacus")
     assert all(name in raised.value.fix for name in (*BACKENDS, "auto"))
@@ -195,12 +195,12 @@ def test_an_unknown_backend_names_those_there_are():
 
 @pytest.fixture
 def only_onnxruntime(monkeypatch):
-    """As if nothing else were installed."""
+    """Simulate that no other runtime is installed."""
     for module in ("tensorrt", "tensorrt_rtx", "openvino"):
         monkeypatch.setitem(sys.modules, module, None)
 
 
-def test_auto_ends_at_onnxruntime_and_says_why_at_nothing_faster(only_onnxruntime):
+def test_auto_falls_back_to_onnxruntime_and_reports_why(only_onnxruntime):
     choice = open_backend("auto")
     assert choice.name == "onnxruntime"
     assert choice.backend.description.startswith("ONNX Runtime")

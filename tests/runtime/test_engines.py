@@ -86,10 +86,10 @@ def test_a_sidecar_reads_as_it_was_written(tmp_path):
 
 
 def test_an_engine_that_matches_its_sidecar_is_found(folder, graph):
-    found = find_engine("segmenter", folder, "tensorrt-rtx", graph)
-    assert isinstance(found, Engine)
-    assert found.path == folder / "segmenter.tensorrt-rtx.engine"
-    assert found.sidecar.spec == SPEC
+    engine = find_engine("segmenter", folder, "tensorrt-rtx", graph)
+    assert isinstance(engine, Engine)
+    assert engine.path == folder / "segmenter.tensorrt-rtx.engine"
+    assert engine.sidecar.spec == SPEC
 
 
 @pytest.mark.parametrize(
@@ -132,19 +132,19 @@ def test_the_command_can_be_for_another_gpu(tmp_path):
     assert build_command("tensorrt-rtx", tmp_path, spec=SPEC, gpu=T4).endswith("--arch sm75")
 
 
-def test_an_engine_fits_the_version_and_the_compute_capability_it_was_built_for():
+def test_an_engine_is_compatible_with_the_version_and_compute_capability_it_was_built_for():
     assert incompatibility(SPEC, "1.7.1", RTX_3090) is None
 
 
-def test_an_engine_of_another_version_does_not_fit():
+def test_an_engine_of_another_version_is_incompatible():
     assert incompatibility(SPEC, "1.8.0", RTX_3090) == "was built by tensorrt-rtx 1.7.1, but 1.8.0 is installed"
 
 
-def test_an_engine_for_other_compute_capabilities_does_not_fit():
+def test_an_engine_for_other_compute_capabilities_is_incompatible():
     assert incompatibility(SPEC, "1.7.1", T4) == "requires compute capability 8.6, 12.0, but the Tesla T4 has 7.5"
 
 
-def test_an_engine_of_tensorrt_fits_only_the_gpu_it_was_built_on():
+def test_an_engine_of_tensorrt_is_compatible_only_with_the_gpu_it_was_built_on():
     spec = replace(SPEC, flavor="tensorrt", gpu="NVIDIA RTX A6000", compute_capabilities=["8.6"])
     reason = incompatibility(spec, "1.7.1", RTX_3090)
     assert reason == "was built for the NVIDIA RTX A6000, but this GPU is the NVIDIA GeForce RTX 3090"

@@ -13,7 +13,7 @@ from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 
 @pytest.fixture
 def folder(tmp_path):
-    """Both graphs, a few bytes each, and their table."""
+    """Both graphs, a few bytes each, and their manifest."""
     table = {}
     for name in (SEGMENTER, CLASSIFIER):
         content = f"the {name}".encode()
@@ -24,21 +24,21 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", [SEGMENTER, CLASSIFIER])
-def test_a_graph_comes_with_its_hash_and_record(folder, name):
+def test_a_graph_has_its_hash_and_record(folder, name):
     graph = find_model(name, folder)
     assert graph.path == folder / f"{name}.onnx"
     assert graph.sha256 == hashlib.sha256(f"the {name}".encode()).hexdigest()
     assert graph.record == {"sha256": graph.sha256, "data": "made up"}
 
 
-def test_changed_bytes_are_refused(folder):
+def test_modified_bytes_are_rejected(folder):
     (folder / "segmenter.onnx").write_bytes(b"the segmentes")
     with pytest.raises(CascadeError, match=r"segmenter\.onnx: .*manifest"):
         find_model(SEGMENTER, folder)
     assert find_model(CLASSIFIER, folder).path.is_file()
 
 
-def test_a_missing_graph_a_missing_table_and_a_missing_folder_are_named(folder, tmp_path):
+def test_errors_name_a_missing_graph_manifest_or_folder(folder, tmp_path):
     (folder / "classifier.onnx").unlink()
     with pytest.raises(CascadeError, match=r"classifier\.onnx: there is no such file"):
         find_model(CLASSIFIER, folder)
@@ -47,7 +47,7 @@ def test_a_missing_graph_a_missing_table_and_a_missing_folder_are_named(folder, 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"segmenter": {}}', '{"segmenter": 3}', '{"segmenter": {"sha256": '])
-def test_a_table_that_does_not_describe_the_graph_is_refused(folder, text):
+def test_a_manifest_without_a_valid_entry_is_rejected(folder, text):
     (folder / "models.json").write_text(text)
     with pytest.raises(CascadeError, match=r"models\.json: .* segmenter"):
         find_model(SEGMENTER, folder)
