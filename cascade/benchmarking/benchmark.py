@@ -94,8 +94,8 @@ def benchmark(
         if any(device_of(name) == "gpu" for name in ready) and (gpu := _try("gpu limit", measure_gpu, not_measured)):
             rooflines["gpu"] = gpu
         cpu = CpuRoofline()
-        workers = {name: backend.worker for name, backend in ready.items()}
-        measurements = run_rounds(workers, settings, cpu.measure, on_progress)
+        measures = {name: backend.measure for name, backend in ready.items()}
+        measurements = run_rounds(measures, settings, cpu.measure, on_progress)
         rooflines["cpu"] = cpu.best()
     costs = _try("arithmetic of the graphs", lambda: _count_costs(graphs), not_measured) or {}
     report = Report(

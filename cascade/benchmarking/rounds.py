@@ -6,7 +6,7 @@ from itertools import product
 
 from cascade.benchmarking.report import Settings, device_of
 from cascade.benchmarking.timing import Measurement, Request
-from cascade.benchmarking.worker import LoadedBackend, Measurer, Unavailable, Worker
+from cascade.benchmarking.worker import LoadedBackend, Unavailable, Worker
 from cascade.errors import CascadeError
 from cascade.runtime.machine import gpu_memory_in_use_mb
 
@@ -19,6 +19,9 @@ MIN_SLICES_PER_ROUND, MIN_BATCHES_PER_ROUND = 64, 4
 Measurements = dict[str, dict[int, list[Measurement]]]
 """One measurement for each round, by backend and batch size."""
 
+Measure = Callable[[Request], Measurement]
+"""Measures one backend."""
+
 ProgressCallback = Callable[[str, float], object]
 """Called with the next step, and the completed fraction of all rounds, 0 to 1."""
 
@@ -28,13 +31,13 @@ class ReadyBackend:
     """A backend that is loaded and warmed up.
 
     Attributes:
-        worker: Measures it.
+        measure: Measures it.
         loaded: Its start-up times.
         peak_host_mb: Peak memory of its process after each batch size, in MiB; None if unknown.
         device_memory_mb: Growth of the GPU memory in use by all processes, in MiB; None on the CPU.
     """
 
-    worker: Measurer
+    measure: Measure
     loaded: LoadedBackend
     peak_host_mb: dict[int, float | None]
     device_memory_mb: float | None
@@ -76,7 +79,7 @@ def start_backends(
             continue
         after_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
         growth_mb = after_mb - before_mb if after_mb is not None and before_mb is not None else None
-        ready[name] = ReadyBackend(worker, worker.loaded, peaks, growth_mb)
+        ready[name] = ReadyBackend(worker.measure, worker.loaded, peaks, growth_mb)
     if not ready:
         reasons = "\n".join(f"{name}: {item.problem}" for name, item in unavailable.items())
         fixes = "; ".join(dict.fromkeys(item.fix for item in unavailable.values()))
@@ -85,7 +88,7 @@ def start_backends(
 
 
 def run_rounds(
-    workers: Mapping[str, Measurer],
+    measures: Mapping[str, Measure],
     settings: Settings,
     before_round: Callable[[], object] = lambda: None,
     on_progress: ProgressCallback = lambda step, fraction: None,
@@ -94,14 +97,14 @@ def run_rounds(
 
     Changes in the machine's speed then affect all backends alike.
     """
-    measurements: Measurements = {name: {size: [] for size in settings.batch_sizes} for name in workers}
-    order = list(product(range(1, settings.rounds + 1), settings.batch_sizes, workers))
+    measurements: Measurements = {name: {size: [] for size in settings.batch_sizes} for name in measures}
+    order = list(product(range(1, settings.rounds + 1), settings.batch_sizes, measures))
     for done, (number, size, name) in enumerate(order):
         if done % (len(order) // settings.rounds) == 0:
             before_round()
         on_progress(f"round {number} of {settings.rounds}, batch {size}, {name}", done / len(order))
         request = Request(size, slices_per_round(size) // size, settings.warm_up)
-        measurements[name][size].append(workers[name].measure(request))
+        measurements[name][size].append(measures[name](request))
     return measurements
 
 

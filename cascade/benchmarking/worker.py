@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cascade.benchmarking.timing import Measurement, Request, measure
 from cascade.discovery.inputs import Inputs
@@ -43,18 +43,6 @@ class Unavailable:
     fix: str
 
 
-class Measurer(Protocol):
-    """Measures one backend."""
-
-    def measure(self, request: Request) -> Measurement:
-        """Fulfill a request.
-
-        Raises:
-            CascadeError: If it fails.
-        """
-        ...
-
-
 class Worker:
     """The process of one backend. It is idle while other backends are measured.
 
@@ -84,6 +72,11 @@ class Worker:
             raise
 
     def measure(self, request: Request) -> Measurement:
+        """Measure the backend.
+
+        Raises:
+            CascadeError: If it fails, or its process died.
+        """
         measurement: Measurement = self._receive(request)
         return measurement
 

@@ -58,25 +58,22 @@ def a_measurement(speed=10.0, **changes):
     return replace(measurement, **changes)
 
 
-class RecordingMeasurer:
-    """Records the calls, and measures nothing."""
-
-    def __init__(self, name, calls):
-        self.name, self.calls = name, calls
-
-    def measure(self, request):
-        self.calls.append((self.name, request.batch_size))
-        return a_measurement()
-
-
 def test_backends_are_measured_round_robin_and_the_roofline_before_each_round():
     calls = []
-    workers = {name: RecordingMeasurer(name, calls) for name in "ABC"}
+
+    def recording(name):
+        def measure(request):
+            calls.append((name, request.batch_size))
+            return a_measurement()
+
+        return measure
+
     settings = Settings(batch_sizes=(1, 8), rounds=2, warm_up=0, baseline="A")
-    turns = run_rounds(workers, settings, before_round=lambda: calls.append("roofline"))
+    measures = {name: recording(name) for name in "ABC"}
+    measurements = run_rounds(measures, settings, before_round=lambda: calls.append("roofline"))
     one_round = ["roofline", *((name, 1) for name in "ABC"), *((name, 8) for name in "ABC")]
     assert calls == one_round * 2
-    assert all(len(turns[name][size]) == 2 for name in "ABC" for size in (1, 8))
+    assert all(len(measurements[name][size]) == 2 for name in "ABC" for size in (1, 8))
 
 
 @pytest.fixture

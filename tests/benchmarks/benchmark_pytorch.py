@@ -26,9 +26,9 @@ from torch import Tensor, nn
 
 from cascade.benchmarking.benchmark import check_request, slices_to_run
 from cascade.benchmarking.report import Settings, combine_rounds
-from cascade.benchmarking.rounds import run_rounds, slices_per_round, start_backends
+from cascade.benchmarking.rounds import Measure, run_rounds, slices_per_round, start_backends
 from cascade.benchmarking.timing import Measurement, Request, peak_host_mb
-from cascade.benchmarking.worker import Measurer, Worker
+from cascade.benchmarking.worker import Worker
 from cascade.cli.benchmark import batch_size_list
 from cascade.contract import PROBABILITY, SLICE, THRESHOLD
 from cascade.discovery.inputs import Inputs
@@ -76,10 +76,10 @@ def main() -> None:
         )
         for name, reason in unavailable.items():
             print(f"{name} cannot run: {reason.problem}")
-        workers: dict[str, Measurer] = {PYTORCH: script}
-        workers |= {name: WithoutOverlays(item.worker) for name, item in ready.items()}
+        measures: dict[str, Measure] = {PYTORCH: script.measure}
+        measures |= {name: without_overlays(item.measure) for name, item in ready.items()}
         settings = Settings(tuple(sizes), options.rounds, options.warm_up, PYTORCH)
-        measurements = run_rounds(workers, settings, on_progress=lambda step, fraction: print(step, flush=True))
+        measurements = run_rounds(measures, settings, on_progress=lambda step, fraction: print(step, flush=True))
     descriptions = {name: item.loaded.description for name, item in ready.items()}
     figures = []
     for size in sizes:
@@ -99,14 +99,9 @@ def main() -> None:
         write_atomically(options.out, json.dumps(content, indent=1).encode())
 
 
-class WithoutOverlays:
-    """A backend that draws no overlays, like the plain script."""
-
-    def __init__(self, worker: Measurer) -> None:
-        self._worker = worker
-
-    def measure(self, request: Request) -> Measurement:
-        return self._worker.measure(replace(request, overlays=False))
+def without_overlays(measure: Measure) -> Measure:
+    """Measure a backend without drawing overlays, like the plain script."""
+    return lambda request: measure(replace(request, overlays=False))
 
 
 class PlainScript:
