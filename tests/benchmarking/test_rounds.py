@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.benchmarking import roofline as roofline_module
 from cascade.benchmarking.compare import compare_reports
 from cascade.benchmarking.flops import GraphCost
 from cascade.benchmarking.report import Percentiles, Settings, Spread, combine_rounds, paired_ratio, read_report
@@ -108,6 +109,17 @@ def test_a_measurement_has_one_value_per_batch_for_each_stage_of_the_backend(
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]
 
 
+def test_measuring_needs_no_symbolic_links(scans, tmp_path, constant_segmenter, constant_classifier, monkeypatch):
+    """Windows lets only administrators create them. Slices that repeat were links."""
+
+    def forbid(*arguments):
+        raise OSError("a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", forbid)
+    backend = CpuBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
+    assert measure(backend, scans, Request(batch_size=2, batches=2), tmp_path).end_to_end_slices_per_second > 0
+
+
 def test_an_unreadable_slice_is_an_error_that_names_it(scans, tmp_path, constant_segmenter, constant_classifier):
     (scans.folder / "b.png").write_bytes(b"no picture")
     backend = CpuBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
@@ -156,6 +168,28 @@ def test_without_a_gpu_its_roofline_is_an_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hides those that are there
     with pytest.raises(CascadeError, match="cuBLAS cannot be measured: "):
         measure_gpu()
+
+
+def test_the_roofline_of_a_gpu_is_measured_with_cublas(monkeypatch):
+    """With libraries that only record their calls: 3 rounds of a product and of a copy, 11 calls each."""
+    calls = []
+
+    class Library:
+        def __getattr__(self, name):
+            def function(*arguments):
+                calls.append((name, len(arguments)))
+                return 0
+
+            function.__name__ = name
+            return function
+
+    monkeypatch.setattr(roofline_module, "_library", lambda name: Library())
+    monkeypatch.setattr(roofline_module, "GPU_MATRIX_SIZE", 64)
+    roofline = roofline_module._measure_gpu()
+    assert roofline.what.startswith("FP16 product of two 64 x 64 matrices")
+    assert roofline.gflops == max(roofline.gflops_by_round)
+    assert len(roofline.gflops_by_round) == 3
+    assert calls.count(("cublasGemmEx", 19)) == calls.count(("cudaMemcpyAsync", 5)) == 33
 
 
 def test_peak_memory_is_unknown_where_python_has_no_module_resource():
