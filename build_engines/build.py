@@ -18,19 +18,11 @@ from build_engines.precision import check_engine, count_layers, engine_layers, l
 from build_engines.target import Target, find_target
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.runtime.engines import (
-    BatchProfile,
-    BuildSpec,
-    Engine,
-    Layer,
-    Sidecar,
-    engine_path,
-    find_engine,
-    sidecar_path,
-)
+from cascade.runtime.engines import Engine, engine_path, find_engine, sidecar_path
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.protocol import LoadedGraph
+from cascade.runtime.sidecar import BatchProfile, BuildSpec, Layer, Sidecar
 
 EngineLoader = Callable[[str, bytes], LoadedGraph]
 """Loads an engine on the GPU of this machine, given the graph's name and the engine's bytes."""

@@ -14,7 +14,7 @@ from build_engines.precision import check_network, network_layers
 from build_engines.progress import ProgressCallback, interruptible, progress_monitor
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.runtime.engines import BatchProfile, EngineTensor, Layer
+from cascade.runtime.sidecar import BatchProfile, EngineTensor, Layer
 
 
 @dataclass(frozen=True)

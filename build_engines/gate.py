@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from build_engines.check_slices import CheckSlices
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, THRESHOLD, FloatArray
 from cascade.errors import CascadeError
-from cascade.runtime.engines import BatchProfile, Verification
 from cascade.runtime.models import SEGMENTER
 from cascade.runtime.protocol import LoadedGraph
+from cascade.runtime.sidecar import BatchProfile, Verification
 
 ENGINE = "engine"
 FP16_GRAPH = "FP16 graph on the CPU"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Layer
+from cascade.runtime.sidecar import Layer
 
 TYPE_NAMES = {"HALF": "fp16", "FLOAT": "fp32"}
 """TensorRT's type names that differ from ours. Our other names are TensorRT's in lower case."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cascade.errors import CascadeError
-from cascade.runtime.engines import FLAVORS, Gpu
-from cascade.runtime.gpu import find_gpu
+from cascade.runtime.engines import FLAVORS
+from cascade.runtime.gpu import Gpu, find_gpu
 from cascade.runtime.tensorrt import import_tensorrt
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "build"}

@@ -5,7 +5,7 @@ import json
 import gpu_check
 import pytest
 
-from cascade.runtime.engines import Gpu
+from cascade.runtime.gpu import Gpu
 
 H100 = Gpu("NVIDIA H100", "9.0")
 CASE = '<testsuite><testcase name="parity">{}</testcase></testsuite>'

@@ -10,8 +10,9 @@ from rich.table import Table
 from cascade.cli.console import stderr
 from cascade.cli.options import Models
 from cascade.errors import CascadeError
-from cascade.runtime.engines import FLAVORS, BatchProfile, Engine, default_engines_folder
+from cascade.runtime.engines import FLAVORS, Engine, default_engines_folder
 from cascade.runtime.models import BUNDLED_MODELS
+from cascade.runtime.sidecar import BatchProfile
 
 
 def build(

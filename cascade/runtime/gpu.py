@@ -2,12 +2,19 @@
 
 import ctypes
 import sys
-
-from cascade.runtime.engines import Gpu
+from dataclasses import dataclass
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 MAJOR, MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Name and compute capability of a GPU, both as NVIDIA writes them: "NVIDIA GeForce RTX 3090", "8.6"."""
+
+    name: str
+    compute_capability: str
 
 
 def find_gpu() -> Gpu | None:

@@ -21,17 +21,11 @@ from cascade.cli import main
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.runtime.engines import (
-    BatchProfile,
-    EngineTensor,
-    Gpu,
-    engine_path,
-    find_engine,
-    read_sidecar,
-    sidecar_path,
-)
+from cascade.runtime.engines import engine_path, find_engine, sidecar_path
+from cascade.runtime.gpu import Gpu
 from cascade.runtime.models import find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
+from cascade.runtime.sidecar import BatchProfile, EngineTensor, read_sidecar
 
 RTX = "tensorrt-rtx"
 ROOT = Path(__file__).parents[2]

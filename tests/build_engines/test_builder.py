@@ -12,8 +12,8 @@ from build_engines.builder import build_engine, load_timing_cache
 from build_engines.fp16 import convert_to_fp16
 from build_engines.progress import Phases
 from cascade.errors import CascadeError
-from cascade.runtime.engines import BatchProfile
 from cascade.runtime.models import find_model
+from cascade.runtime.sidecar import BatchProfile
 
 
 def test_the_parsers_message_about_an_unknown_operator_is_passed_on(tensorrt):

@@ -16,9 +16,9 @@ from build_engines.fp16 import WEIGHTED, check_fp16, convert_to_fp16, element_ty
 from build_engines.gate import LIMITS, check_accuracy, compute_reference
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
-from cascade.runtime.engines import BatchProfile
 from cascade.runtime.models import BUNDLED_MODELS, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
+from cascade.runtime.sidecar import BatchProfile
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 

@@ -8,7 +8,7 @@ from build_engines.check_slices import CheckSlices, read_check_slices, synthetic
 from build_engines.gate import check_accuracy, compute_reference, run_in_batches
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE, Box
 from cascade.errors import CascadeError
-from cascade.runtime.engines import BatchProfile
+from cascade.runtime.sidecar import BatchProfile
 
 TUMOR = Box(100, 100, 200, 200)  # 10,000 pixels
 GLIOMA = (0.2, 0.7, 0.1)

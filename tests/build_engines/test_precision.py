@@ -7,7 +7,7 @@ import pytest
 
 from build_engines.precision import check_engine, check_network, count_layers, engine_layers
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Layer
+from cascade.runtime.sidecar import Layer
 
 CONVOLUTION = Layer("conv", "CONVOLUTION", ["fp16"], ["fp16"])
 TENSORRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))

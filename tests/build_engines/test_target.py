@@ -8,7 +8,7 @@ import pytest
 import build_engines.target
 from build_engines.target import find_target
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Gpu
+from cascade.runtime.gpu import Gpu
 
 RTX = "tensorrt-rtx"
 

@@ -12,23 +12,17 @@ import pytest
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 from cascade.runtime.engines import (
-    BatchProfile,
-    BuildSpec,
     Engine,
-    EngineTensor,
-    Gpu,
-    Layer,
-    Sidecar,
-    Verification,
     build_command,
     default_engines_folder,
     engine_path,
     find_engine,
     incompatibility,
-    read_sidecar,
     sidecar_path,
 )
+from cascade.runtime.gpu import Gpu
 from cascade.runtime.models import BUNDLED_MODELS, ExportedModel
+from cascade.runtime.sidecar import BatchProfile, BuildSpec, EngineTensor, Layer, Sidecar, Verification, read_sidecar
 
 ROOT = Path(__file__).parents[2]
 SERIALIZED = b"the bytes of an engine"

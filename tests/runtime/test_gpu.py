@@ -4,8 +4,7 @@ import ctypes
 
 import pytest
 
-from cascade.runtime.engines import Gpu
-from cascade.runtime.gpu import find_gpu
+from cascade.runtime.gpu import Gpu, find_gpu
 
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 

@@ -15,7 +15,7 @@ import pytest
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Gpu
+from cascade.runtime.gpu import Gpu
 from cascade.runtime.tensorrt import SingleEngine, TensorRtBackend, engine_loader, open_tensorrt
 
 INPUTS = {"segmenter": [SLICE], "classifier": [SLICE, PROBABILITY]}
