@@ -1,1 +1,1 @@
-"""Turns the exported graphs into FP16 TensorRT engines; build.py is where to start."""
+"""Build FP16 TensorRT engines from the exported graphs. Start reading in build.py."""

@@ -1,7 +1,7 @@
-"""An FP16 graph → an engine's bytes, with TensorRT or TensorRT-RTX: the two share one API, `tensorrt` is either module.
+"""Build an engine from an FP16 graph with TensorRT or TensorRT-RTX, which share one API.
 
-Networks are strongly typed: the precision is the graph's own. TensorRT 11 has no other kind of network, and what it
-lacks, such as the flag that asks for this kind, is not asked for.
+Networks are strongly typed, so the graph determines the precision. TensorRT 11 has no other kind of network, and no
+longer the flag that requests this kind.
 """
 
 import time
@@ -10,96 +10,109 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from build_engines.precision import network_layers, prove_network
-from build_engines.progress import Report, interruptible, progress_monitor
+from build_engines.precision import check_network, network_layers
+from build_engines.progress import ProgressCallback, interruptible, progress_monitor
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.runtime.engines import Batches, EngineTensor, Layer
+from cascade.runtime.sidecar import BatchProfile, EngineTensor, Layer
 
 
 @dataclass(frozen=True)
-class Built:
-    """plan  the engine's bytes.  layers  of the network it was built from, seen to have the precision they should."""
+class BuiltEngine:
+    """A new engine.
 
-    plan: bytes
+    Attributes:
+        serialized: The engine's bytes.
+        inputs: Its input tensors.
+        outputs: Its output tensors.
+        layers: Layers of the network it was built from, whose precision was checked.
+        seconds: Duration of the build.
+    """
+
+    serialized: bytes
     inputs: list[EngineTensor]
     outputs: list[EngineTensor]
     layers: list[Layer]
     seconds: float
 
 
-def build_plan(
+def build_engine(
     tensorrt: Any,
     graph: bytes,
-    batches: Batches,
+    batches: BatchProfile,
     *,
     capabilities: Sequence[str] = (),
     timing_cache: Path | None = None,
-    report: Report = lambda fraction: None,
-) -> Built:
-    """Builds the engine of an FP16 ONNX graph.
+    on_progress: ProgressCallback = lambda fraction: None,
+) -> BuiltEngine:
+    """Build the engine of an FP16 ONNX graph.
 
-    capabilities  to build for, as in "8.6", ahead of time; empty builds for the GPU that is here.
-    timing_cache  file that tells how fast each kernel was; read where it fits, and written.
-    report        is called with the share that is done, 0 to 1.
+    Args:
+        tensorrt: Module tensorrt or tensorrt_rtx.
+        graph: Bytes of the ONNX file.
+        batches: Batch sizes of the engine.
+        capabilities: Compute capabilities to build for ahead of time, as in "8.6". Empty for this machine's GPU.
+        timing_cache: File of kernel timings. Read if it is compatible, and written after the build.
+        on_progress: Called with the completed fraction, 0 to 1.
 
-    Raises CascadeError where the parser or the builder refuses, with what it says, or the precision is not as it
-    should be; KeyboardInterrupt after Ctrl-C, which TensorRT obeys between two steps.
+    Raises:
+        CascadeError: If the parser or the builder fails, or the network's precision is wrong.
+        KeyboardInterrupt: After Ctrl-C, once TensorRT has ended its current step.
     """
-    log = _log(tensorrt)
+    logger = _create_logger(tensorrt)
     try:
-        builder = tensorrt.Builder(log)
-    except TypeError:  # what its bindings make of a null pointer: CUDA did not start
-        raise _refused("start", log.errors) from None
+        builder = tensorrt.Builder(logger)
+    except TypeError:  # raised by the bindings for a null pointer: CUDA did not start
+        raise _tensorrt_error("start", logger.errors) from None
     flag = getattr(tensorrt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
-    parser = tensorrt.OnnxParser(network, log)
+    parser = tensorrt.OnnxParser(network, logger)
     if not parser.parse(graph):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise _refused("read the graph", [f"{error.desc()} {error.node_name()}".strip() for error in errors])
+        raise _tensorrt_error("read the graph", [f"{error.desc()} {error.node_name()}".strip() for error in errors])
     layers = network_layers(network)
-    prove_network(layers)
+    check_network(layers)
     config = builder.create_builder_config()
-    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # so that the engine tells its layers' types
-    inputs = [_tensor(network.get_input(index), batches) for index in range(network.num_inputs)]
-    outputs = [_tensor(network.get_output(index), batches) for index in range(network.num_outputs)]
+    config.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # the inspector then lists the layers' types
+    inputs = [_engine_tensor(network.get_input(index), batches) for index in range(network.num_inputs)]
+    outputs = [_engine_tensor(network.get_output(index), batches) for index in range(network.num_outputs)]
     profile = builder.create_optimization_profile()
     for tensor in inputs:
         profile.set_shape(tensor.name, tuple(tensor.min), tuple(tensor.opt), tuple(tensor.max))
     if config.add_optimization_profile(profile) < 0:
-        raise _refused("take the batch sizes", log.errors)
+        raise _tensorrt_error("use these batch sizes", logger.errors)
     if capabilities:
         config.num_compute_capabilities = len(capabilities)
-        for index, item in enumerate(capabilities):
-            member = getattr(tensorrt.ComputeCapability, f"SM{item.replace('.', '')}")
+        for index, capability in enumerate(capabilities):
+            member = getattr(tensorrt.ComputeCapability, f"SM{capability.replace('.', '')}")
             if not config.set_compute_capability(member, index):
-                raise _refused(f"build for {item}", log.errors)
-    cache = fitting_timing_cache(config, timing_cache) if timing_cache else None
-    monitor = progress_monitor(tensorrt, report)
+                raise _tensorrt_error(f"build for {capability}", logger.errors)
+    cache = load_timing_cache(config, timing_cache) if timing_cache else None
+    monitor = progress_monitor(tensorrt, on_progress)
     config.progress_monitor = monitor
     start = time.perf_counter()
     with interruptible(monitor):
-        plan = builder.build_serialized_network(network, config)
+        serialized = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - start
-    if plan is None:
-        raise _refused("build the engine", log.errors)
-    report(1.0)
+    if serialized is None:
+        raise _tensorrt_error("build the engine", logger.errors)
+    on_progress(1.0)
     if timing_cache and cache is not None:
         write_atomically(timing_cache, bytes(config.get_timing_cache().serialize()))
-    return Built(bytes(plan), inputs, outputs, layers, seconds)
+    return BuiltEngine(bytes(serialized), inputs, outputs, layers, seconds)
 
 
-def _tensor(tensor: Any, batches: Batches) -> EngineTensor:
-    """Of one dynamic dimension, the first: the batch."""
+def _engine_tensor(tensor: Any, batches: BatchProfile) -> EngineTensor:
+    """Describe a tensor whose first dimension, the batch, is its only dynamic one."""
     dtype = {"FLOAT": "float32", "HALF": "float16"}.get(tensor.dtype.name, tensor.dtype.name.lower())
-    shape = [int(side) for side in tuple(tensor.shape)[1:]]
+    shape = [int(length) for length in tuple(tensor.shape)[1:]]
     return EngineTensor(
         tensor.name, dtype, min=[batches.min, *shape], opt=[batches.opt, *shape], max=[batches.max, *shape]
     )
 
 
-def fitting_timing_cache(config: Any, path: Path) -> Any:
-    """What earlier builds measured; an empty one where there is none, or it is from another version or GPU."""
+def load_timing_cache(config: Any, path: Path) -> Any:
+    """Load the kernel timings of earlier builds, or an empty cache if they are from another GPU or version."""
     for content in (path.read_bytes() if path.is_file() else b"", b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
@@ -107,10 +120,10 @@ def fitting_timing_cache(config: Any, path: Path) -> Any:
     return None
 
 
-def _log(tensorrt: Any) -> Any:
-    """TensorRT's logger, which keeps what went wrong instead of printing it."""
+def _create_logger(tensorrt: Any) -> Any:
+    """Create a TensorRT logger that collects errors instead of printing them."""
 
-    class Log(tensorrt.ILogger):  # type: ignore[misc]
+    class Logger(tensorrt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             tensorrt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -119,11 +132,11 @@ def _log(tensorrt: Any) -> Any:
             if severity <= tensorrt.ILogger.Severity.ERROR:
                 self.errors.append(message)
 
-    return Log()
+    return Logger()
 
 
-def _refused(action: str, messages: Sequence[str]) -> CascadeError:
+def _tensorrt_error(action: str, messages: Sequence[str]) -> CascadeError:
     return CascadeError(
-        f"TensorRT could not {action}: {'; '.join(messages[:3]) or 'it does not say why'}",
-        fix="update the TensorRT package and the GPU's driver, or use the onnxruntime backend",
+        f"TensorRT could not {action}: {'; '.join(messages[:3]) or 'no error message'}",
+        fix="update the TensorRT package and the GPU driver, or use the onnxruntime backend",
     )

@@ -1,6 +1,7 @@
-"""An exported graph → the same arithmetic with fewer nodes: constants computed, BatchNormalization inside its Conv.
+"""Fold constants, and BatchNormalization into the preceding Conv, without changing what a graph computes.
 
-Done before anything is rounded to FP16: BatchNorm's variances underflow there, the folded weights do not.
+Fold before converting to FP16: the variances of BatchNormalization underflow in FP16, the folded weights do not.
+onnxscript's optimizer folds them too, but an installation that builds engines does not have it.
 """
 
 from collections import Counter
@@ -15,15 +16,15 @@ Array = NDArray[np.generic]
 
 
 def fold_constants(graph: onnx.GraphProto) -> None:
-    """Makes initializers of Constant nodes and of Casts of initializers, in place."""
+    """Replace Constant nodes, and Casts of initializers, by initializers. Modifies the graph in place."""
     constants = {item.name: item for item in graph.initializer}
     kept = []
     for node in graph.node:
         if node.op_type == "Constant":
             value = _constant_value(node)
         elif node.op_type == "Cast" and node.input[0] in constants:
-            kind = helper.tensor_dtype_to_np_dtype(int(_attribute(node, "to")))
-            value = numpy_helper.to_array(constants[node.input[0]]).astype(kind)
+            dtype = helper.tensor_dtype_to_np_dtype(int(_attribute(node, "to")))
+            value = numpy_helper.to_array(constants[node.input[0]]).astype(dtype)
         else:
             kept.append(node)
             continue
@@ -32,14 +33,14 @@ def fold_constants(graph: onnx.GraphProto) -> None:
 
 
 def fold_batch_normalization(graph: onnx.GraphProto) -> None:
-    """Multiplies each BatchNormalization that alone follows a Conv into that Conv's weight and bias, in place."""
+    """Fold each BatchNormalization that is the only reader of a Conv into that Conv. Modifies the graph in place."""
     constants = {item.name: item for item in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(output.name for output in graph.output)
-    makers = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     kept = []
     for node in graph.node:
-        conv = makers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
+        conv = producers.get(node.input[0]) if node.op_type == "BatchNormalization" else None
         if conv is None or conv.op_type != "Conv" or readers[node.input[0]] != 1:
             kept.append(node)
             continue
@@ -62,10 +63,10 @@ def _folded(
     norm: list[NDArray[np.float64] | None],
     epsilon: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """scale * (conv - mean) / sqrt(variance + epsilon) + shift, as a weight and a bias of the convolution itself."""
+    """Weight and bias of a Conv that computes scale * (conv - mean) / sqrt(variance + epsilon) + shift."""
     scale, shift, mean, variance = norm
     if weight is None or scale is None or shift is None or mean is None or variance is None:
-        raise ValueError("a Conv without weight or a BatchNormalization without statistics")
+        raise ValueError("the weight of a Conv or the statistics of a BatchNormalization are not constant")
     factor = scale / np.sqrt(variance + epsilon)
     offset = -mean if bias is None else bias - mean
     return weight * factor.reshape(-1, *([1] * (weight.ndim - 1))), offset * factor + shift
@@ -91,7 +92,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: float | None = None) ->
 
 
 def rewrite(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto], constants: Iterable[onnx.TensorProto]) -> None:
-    """Gives the graph these nodes and initializers, in place, without those that no output depends on."""
+    """Replace the nodes and initializers of a graph in place, without those that no output depends on."""
     read = {output.name for output in graph.output}
     kept = []
     for node in reversed(list(nodes)):

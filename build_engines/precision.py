@@ -1,7 +1,7 @@
-"""The precision of what was built: of the typed network that TensorRT was given, and of the engine where it loads.
+"""Check the precision of the network that TensorRT builds from, and of the engine where it can be loaded.
 
-A strongly typed network is not changed by the builder, so its types are the engine's. The engine's own inspector says
-it again after fusing, on machines where the engine can be loaded.
+The builder does not change the types of a strongly typed network, so the engine has the same. The engine's inspector
+confirms this after layer fusion, on machines where the engine can be loaded.
 """
 
 import json
@@ -11,39 +11,44 @@ from collections.abc import Iterable
 from typing import Any
 
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Layer
+from cascade.runtime.sidecar import Layer
 
-NAMES = {"HALF": "fp16", "FLOAT": "fp32"}
-"""TensorRT's names of types that differ from ours, which are its own in lower case."""
+TYPE_NAMES = {"HALF": "fp16", "FLOAT": "fp32"}
+"""TensorRT's type names that differ from ours. Our other names are TensorRT's in lower case."""
 
 FP16_TYPES = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY"})
 FP32_TYPES = frozenset({"REDUCE", "GRID_SAMPLE", "SOFTMAX"})
 
 
 def network_layers(network: Any) -> list[Layer]:
-    """The layers of an INetworkDefinition, before anything is fused; their names are those of the ONNX nodes."""
+    """List the layers of an INetworkDefinition before fusion. Their names are those of the ONNX nodes."""
     layers = []
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
         inputs = (layer.get_input(index) for index in range(layer.num_inputs))
         outputs = (layer.get_output(index) for index in range(layer.num_outputs))
-        types = [[_type(tensor.dtype.name) for tensor in side if tensor is not None] for side in (inputs, outputs)]
+        types = [[_type_name(tensor.dtype.name) for tensor in side if tensor is not None] for side in (inputs, outputs)]
         layers.append(Layer(layer.name, layer.type.name, *types))
     return layers
 
 
-def load_engine(tensorrt: Any, plan: bytes) -> Any:
-    """The engine on the GPU that is here, as an ICudaEngine. Raises CascadeError where it does not load."""
+def load_engine(tensorrt: Any, serialized: bytes) -> Any:
+    """Deserialize an engine on the GPU of this machine into an ICudaEngine.
+
+    Raises:
+        CascadeError: If TensorRT cannot load it.
+    """
     runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.Severity.ERROR))
-    engine = runtime.deserialize_cuda_engine(plan)
+    engine = runtime.deserialize_cuda_engine(serialized)
     if engine is None:
-        raise CascadeError("the engine that was just built cannot be loaded", fix="update the GPU's driver")
+        raise CascadeError("TensorRT cannot load the engine that it just built", fix="update the GPU driver")
     return engine
 
 
 def engine_layers(tensorrt: Any, engine: Any) -> list[Layer]:
-    """The kernels of a loaded ICudaEngine that was built with ProfilingVerbosity.DETAILED, as far as it tells them.
+    """List the kernels of an ICudaEngine that was built with ProfilingVerbosity.DETAILED.
 
-    Types are found in what TensorRT 10 calls `Format/Datatype`, a sentence, and TensorRT 11 `DataType`, a word.
+    TensorRT 10 reports types as a sentence under `Format/Datatype`, TensorRT 11 as a word under `DataType`. Kernels
+    without details, and "foreign nodes", whose contents TensorRT does not report, are omitted.
     """
     report = json.loads(engine.create_engine_inspector().get_engine_information(tensorrt.LayerInformationFormat.JSON))
     return [
@@ -53,13 +58,16 @@ def engine_layers(tensorrt: Any, engine: Any) -> list[Layer]:
             *([_type_in(tensor) for tensor in item.get(side, [])] for side in ("Inputs", "Outputs")),
         )
         for item in report.get("Layers", [])
-        # Without detail a kernel is a name only, and what is inside a "foreign node" is told by nobody.
-        if isinstance(item, dict) and "ForeignNode" not in item["Name"]
+        if isinstance(item, dict) and "ForeignNode" not in item["Name"]  # without details, an item is only a name
     ]
 
 
-def prove_network(layers: Iterable[Layer]) -> None:
-    """Raises CascadeError where a layer with weights is not FP16, or a sum, grid or softmax not FP32."""
+def check_network(layers: Iterable[Layer]) -> None:
+    """Check that layers with weights are in FP16, and that sums, grid sampling and softmax are in FP32.
+
+    Raises:
+        CascadeError: If a layer has another precision, or no layer has weights.
+    """
     weighted, wrong = 0, []
     for layer in layers:
         types = {*layer.inputs, *layer.outputs}
@@ -67,51 +75,60 @@ def prove_network(layers: Iterable[Layer]) -> None:
             weighted += 1
             if types != {"fp16"}:
                 wrong.append(f"{layer.type} {layer.name} is not fp16")
-        elif layer.type in FP32_TYPES and types & {"fp16", "bf16"}:  # reduced shapes are integers
+        elif layer.type in FP32_TYPES and types & {"fp16", "bf16"}:  # reductions of shapes are integers
             wrong.append(f"{layer.type} {layer.name} is not fp32")
-    _refuse(wrong if weighted else ["it has no layer with weights"])
+    _raise_if_any(wrong if weighted else ["it has no layer with weights"])
 
 
-def prove_engine(layers: Iterable[Layer], weighted: Iterable[str]) -> bool:
-    """Whether any kernel of the engine tells the types of a layer with weights.
+def check_engine(layers: Iterable[Layer], weighted: Iterable[str]) -> bool:
+    """Check that kernels with weights are in FP16.
 
-    weighted  names of the ONNX nodes with weights.
+    A kernel that is fused with a Cast may use both FP16 and FP32.
 
-    Raises CascadeError for a kernel that holds one of them and touches FP32 but no FP16; fused with a Cast, it may
-    touch both.
+    Args:
+        layers: Kernels of the engine.
+        weighted: Names of the ONNX nodes with weights.
+
+    Returns:
+        True if the types of at least one such kernel are known.
+
+    Raises:
+        CascadeError: If such a kernel uses FP32 but not FP16.
     """
     nodes = set(weighted)
     typed = [layer for layer in layers if {*layer.inputs, *layer.outputs} & {"fp16", "fp32"}]
-    holding = [layer for layer in typed if nodes & _nodes(layer.name)]
-    _refuse([f"{item.type} {item.name} is not fp16" for item in holding if "fp16" not in item.inputs + item.outputs])
-    return bool(holding)
+    kernels = [layer for layer in typed if nodes & _nodes(layer.name)]
+    _raise_if_any(
+        [f"{item.type} {item.name} is not fp16" for item in kernels if "fp16" not in item.inputs + item.outputs]
+    )
+    return bool(kernels)
 
 
-def count_by_type(layers: Iterable[Layer]) -> dict[str, int]:
-    """As in {"CONVOLUTION fp16": 59}: by the type of a layer and the type it writes."""
+def count_layers(layers: Iterable[Layer]) -> dict[str, int]:
+    """Count layers by layer type and output type, as in {"CONVOLUTION fp16": 59}."""
     return dict(sorted(Counter(f"{layer.type} {'+'.join(sorted({*layer.outputs}))}" for layer in layers).items()))
 
 
-def _refuse(wrong: list[str]) -> None:
+def _raise_if_any(wrong: list[str]) -> None:
     if wrong:
         raise CascadeError(
-            f"the engine has not the precision that its name promises: {'; '.join(wrong[:5])}",
-            fix="report this with the versions of tensorrt and onnx; the onnxruntime backend runs the models meanwhile",
+            f"the engine is not in FP16 where expected: {'; '.join(wrong[:5])}",
+            fix="report this with the versions of tensorrt and onnx, and use the onnxruntime backend",
         )
 
 
 def _nodes(text: str) -> set[str]:
-    """The ONNX nodes that a kernel's metadata or, without it, its name lists."""
+    """ONNX nodes listed in a kernel's metadata or, without metadata, in its name."""
     return set(re.findall(r"\[ONNX Layer: ([^\]]+)\]", text)) or set(text.split(" + "))
 
 
-def _type(name: str) -> str:
-    return NAMES.get(name, name.lower())
+def _type_name(name: str) -> str:
+    return TYPE_NAMES.get(name, name.lower())
 
 
 def _type_in(tensor: dict[str, Any]) -> str:
     text = str(tensor.get("Format/Datatype") or tensor.get("DataType") or "unknown")
-    for kind, marks in (("fp16", ("FP16", "Half")), ("fp32", ("FP32", "Float"))):
-        if any(mark in text for mark in marks):
-            return kind
+    for type_name, spellings in (("fp16", ("FP16", "Half")), ("fp32", ("FP32", "Float"))):
+        if any(spelling in text for spelling in spellings):
+            return type_name
     return text.lower()

@@ -1,4 +1,4 @@
-"""TensorRT's nested phases → one share that is done; a build of minutes is then no hang, and Ctrl-C ends it."""
+"""Progress and Ctrl-C during a TensorRT build, which takes minutes."""
 
 import signal
 import threading
@@ -7,25 +7,26 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-Report = Callable[[float], None]
-"""Called with the share that is done, 0 to 1."""
+ProgressCallback = Callable[[float], None]
+"""Called with the completed fraction, 0 to 1."""
 
 
 class Phases:
-    """Phases lie in one another, and each step of one is as long as any other step of it: so it is only a guess.
+    """Estimates the completed fraction of TensorRT's nested phases, assuming that all steps of a phase take equal time.
 
-    The share is that of the outermost phase, plus what its running step's phase has done of that step, and so on.
+    The fraction is that of the outermost phase, plus the fraction of its current step that the next phase completed,
+    and so on inwards.
     """
 
     def __init__(self) -> None:
-        self._running: dict[str, list[int]] = {}  # name → steps done and steps in all, outermost first
-        self._shown = 0.0
+        self._running: dict[str, list[int]] = {}  # name → completed steps and number of steps, outermost phase first
+        self._max_fraction = 0.0
 
     def start(self, name: str, steps: int) -> None:
         self._running[name] = [0, max(1, steps)]
 
-    def step(self, name: str, step: int) -> None:
-        """`step` counts from 0 and is over."""
+    def complete_step(self, name: str, step: int) -> None:
+        """Record that a step is complete. Steps count from 0."""
         if name in self._running:
             self._running[name][0] = step + 1
 
@@ -33,18 +34,18 @@ class Phases:
         self._running.pop(name, None)
 
     @property
-    def share(self) -> float:
-        """Never falls: phases that run side by side would make it jump."""
-        share, width = 0.0, 1.0
-        for done, steps in list(self._running.values()):  # TensorRT calls from several threads
-            share += width * min(done, steps) / steps
+    def fraction(self) -> float:
+        """Completed fraction, 0 to 1. It never decreases, although concurrent phases would make it jump."""
+        fraction, width = 0.0, 1.0
+        for completed, steps in list(self._running.values()):  # TensorRT calls from several threads
+            fraction += width * min(completed, steps) / steps
             width /= steps
-        self._shown = max(self._shown, min(share, 1.0))
-        return self._shown
+        self._max_fraction = max(self._max_fraction, min(fraction, 1.0))
+        return self._max_fraction
 
 
-def progress_monitor(tensorrt: Any, report: Report) -> Any:
-    """An IProgressMonitor that calls `report`, and ends the build once its `interrupted` is True."""
+def progress_monitor(tensorrt: Any, on_progress: ProgressCallback) -> Any:
+    """Create an IProgressMonitor that calls `on_progress`, and cancels the build once its `interrupted` is True."""
 
     class Monitor(tensorrt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -56,8 +57,8 @@ def progress_monitor(tensorrt: Any, report: Report) -> Any:
             self._phases.start(name, steps)
 
         def step_complete(self, name: str, step: int) -> bool:
-            self._phases.step(name, step)
-            report(self._phases.share)
+            self._phases.complete_step(name, step)
+            on_progress(self._phases.fraction)
             return not self.interrupted
 
         def phase_finish(self, name: str) -> None:
@@ -68,21 +69,21 @@ def progress_monitor(tensorrt: Any, report: Report) -> Any:
 
 @contextmanager
 def interruptible(monitor: Any) -> Iterator[None]:
-    """Ctrl-C ends the build between two steps, and is raised when it has ended.
+    """Let Ctrl-C cancel the build between two steps, and raise KeyboardInterrupt afterwards.
 
-    Python would raise it inside one of the monitor's methods, out of which C++ takes no exception.
+    By default Python would raise it inside one of the monitor's methods, which C++ calls and cannot handle.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         monitor.interrupted = True
 
-    before = signal.signal(signal.SIGINT, end)
+    previous = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
     if monitor.interrupted:
         raise KeyboardInterrupt

@@ -13,8 +13,7 @@ from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import BlankSlice, Slice, array_slice, checked
-from cascade.runtime.engines import ENGINES
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Backend, Outputs
 from cascade.runtime.select import AUTO, open_backend
 
@@ -53,7 +52,7 @@ class Cascade:
 
     models           sha256 of each graph.
     uncertain_below  a class of less probability is not to be relied on.
-    passed_over      faster backends that cannot run here: name → reason.
+    skipped_backends      faster backends that cannot run here: name → reason.
     """
 
     def __init__(
@@ -61,25 +60,28 @@ class Cascade:
         backend: Backend,
         models: dict[str, str] | None = None,
         uncertain_below: float = 0.0,
-        passed_over: dict[str, str] | None = None,
+        skipped_backends: dict[str, str] | None = None,
     ) -> None:
         self._backend = backend
-        self.models, self.uncertain_below, self.passed_over = models or {}, uncertain_below, passed_over or {}
+        self.models, self.uncertain_below, self.skipped_backends = models or {}, uncertain_below, skipped_backends or {}
 
     @classmethod
     def open(
-        cls, models: str | os.PathLike[str] = SHIPPED, backend: str = AUTO, engines: str | os.PathLike[str] = ENGINES
+        cls,
+        models: str | os.PathLike[str] = BUNDLED_MODELS,
+        backend: str = AUTO,
+        engines: str | os.PathLike[str] | None = None,
     ) -> "Cascade":
         """Loads the graphs of a models folder, the shipped ones by default, into the fastest backend that can run.
 
-        Raises CascadeError for a folder whose files models.json does not vouch for, or a backend that cannot run here.
+        Raises CascadeError if the models do not match their manifest, or if the backend cannot run here.
         """
-        choice = open_backend(backend, Path(models), Path(engines))
+        choice = open_backend(backend, Path(models), Path(engines) if engines else None)
         return cls(
             choice.backend,
-            {name: graph.sha256 for name, graph in choice.graphs.items()},
-            choice.graphs[CLASSIFIER].uncertain_below,
-            choice.passed_over,
+            {name: graph.sha256 for name, graph in choice.models.items()},
+            choice.models[CLASSIFIER].uncertain_below,
+            choice.skipped_backends,
         )
 
     @property
@@ -140,8 +142,8 @@ class Cascade:
             return list
         letterboxes = [Letterbox.of(item) for item in slices]
         squares = np.stack([box.square(item.pixels) for box, item in zip(letterboxes, slices, strict=True)])[:, None]
-        wait = self._backend.begin(squares)
-        return lambda: self._predictions(letterboxes, wait())
+        future = self._backend.submit(squares)
+        return lambda: self._predictions(letterboxes, future.result())
 
     def segment(self, squares: FloatArray) -> FloatArray:
         """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape."""

@@ -1,9 +1,10 @@
-"""All that a GPU machine can tell, in one JSON: what installs, the GPU tests, both engines, the benchmark.
+"""Check cascade on a machine with a GPU: installation, GPU tests, both engines, and the benchmark.
 
-    make gpu-check          leaves gpu-check/gpu-check.json
+    make gpu-check          writes gpu-check/gpu-check.json
 
-Nothing that fails ends it: the JSON, saved after each step, says what failed and how. Without network it goes on with
-the Python it was started with. Ends with 0 where GPU tests passed, an engine was built and the benchmark ran.
+A failed step does not end the check. The JSON is saved after each step and contains its output. Without a network the
+check uses the Python that it was started with. It exits with 0 if GPU tests passed, an engine was built and the
+benchmark ran.
 """
 
 import json
@@ -24,13 +25,13 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "gpu-check"
 PACKAGES = ("pycuda", "tensorrt", "tensorrt-rtx-cu13")
 CUDA = "/usr/local/cuda/bin"
-"""Where the toolkit's nvcc lies, by which pycuda's build finds its headers, also where it is not on the PATH."""
+"""Folder of nvcc, by which the build of pycuda finds CUDA's headers. Added to the PATH."""
 
-TAIL = 2000
-"""Characters of a command's output that are kept."""
+MAX_OUTPUT = 2000
+"""Number of last characters of a command's output that are kept."""
 
-SECONDS = 1800
-"""After which a step is ended."""
+TIMEOUT_S = 1800
+"""Timeout of a command."""
 
 
 def main() -> int:
@@ -43,15 +44,15 @@ def main() -> int:
         "gpu": {"name": gpu.name, "compute_capability": gpu.compute_capability} if gpu else None,
     }
 
-    def step(name: str, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def step(name: str, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         print(f"{name} ...", file=sys.stderr)
         try:
-            report[name] = do()
-        except Exception as error:  # whatever it is, the other steps still tell something
+            report[name] = action()
+        except Exception as error:  # the other steps are still useful
             report[name] = {"exit_code": None, "output": repr(error)}
         (OUT / "gpu-check.json").write_text(json.dumps(report, indent=1))
-        found: dict[str, Any] = report[name]
-        return found
+        result: dict[str, Any] = report[name]
+        return result
 
     installed = step("install", lambda: run(["make", ".venv/all", f"PYTHON={sys.executable}"]))
     python = str(ROOT / ".venv/bin/python") if installed["exit_code"] == 0 else sys.executable
@@ -78,7 +79,7 @@ def gpu_tests(python: str) -> dict[str, Any]:
 
 
 def build(python: str, flavor: str, *options: str) -> dict[str, Any]:
-    """What `cascade build` said, and the sidecars that it left without their lists of layers."""
+    """Run `cascade build`. The result includes the sidecars, without their lists of layers."""
     engines = OUT / "engines"
     command = [python, "-m", "cascade", "build", "--flavor", flavor, *options]
     result = run([*command, "--out", str(engines), "--check", str(ROOT / "samples")])
@@ -97,29 +98,29 @@ def benchmark(python: str) -> dict[str, Any]:
 
 
 def run(command: list[str]) -> dict[str, Any]:
-    """Ended after SECONDS, with exit code None."""
-    began = time.monotonic()
+    """Run a command. After TIMEOUT_S it is killed, and its exit code is None."""
+    start = time.monotonic()
     environment = os.environ | {"PATH": f"{os.environ['PATH']}{os.pathsep}{CUDA}"}
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS
+        completed = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S
         )
-        code, output = done.returncode, done.stdout
+        code, output = completed.returncode, completed.stdout
     except subprocess.TimeoutExpired as error:
         code, output = None, error.stdout or b""
-    text = output.decode(errors="replace")[-TAIL:]
-    return {"exit_code": code, "seconds": round(time.monotonic() - began, 1), "output": text}
+    text = output.decode(errors="replace")[-MAX_OUTPUT:]
+    return {"exit_code": code, "seconds": round(time.monotonic() - start, 1), "output": text}
 
 
 def cases(path: Path) -> dict[str, str]:
-    """Of pytest's XML report: test → `passed`, or why it was skipped or failed."""
-    found = {}
+    """Read pytest's XML report: test → `passed`, or why it was skipped or failed."""
+    outcomes = {}
     for case in ElementTree.parse(path).iter("testcase"):
         reasons = [
             f"{item.tag}: {item.get('message', '')}" for item in case if item.tag in ("skipped", "failure", "error")
         ]
-        found[case.get("name", "")] = reasons[0] if reasons else "passed"
-    return found
+        outcomes[case.get("name", "")] = reasons[0] if reasons else "passed"
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
 from cascade.pipeline import Cascade
-from cascade.runtime.cpu import HostBackend
+from cascade.runtime.cpu import CpuBackend
 
 MODELS = {"segmenter": "5e9", "classifier": "c1a"}
 
@@ -30,7 +30,7 @@ class AlwaysGlioma:
 
 
 def cascade_of(segmenter=None, models=MODELS):
-    return Cascade(HostBackend(segmenter or BrightIsTumor(), AlwaysGlioma()), models)
+    return Cascade(CpuBackend(segmenter or BrightIsTumor(), AlwaysGlioma()), models)
 
 
 def rows_of(out):

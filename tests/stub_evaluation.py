@@ -19,9 +19,9 @@ from cascade.cli.evaluate_output import metrics_table
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
 from cascade.evaluation.evaluate import evaluate
 from cascade.files import sha256_of
-from cascade.runtime.cpu import HostBackend
-from cascade.runtime.models import find_graph
-from cascade.runtime.select import Choice
+from cascade.runtime.cpu import CpuBackend
+from cascade.runtime.models import find_model
+from cascade.runtime.select import SelectedBackend
 
 MENINGIOMA, GLIOMA, PITUITARY = range(3)
 BRIGHT = 200
@@ -73,8 +73,8 @@ def models(tmp_path, monkeypatch):
     (folder / "models.json").write_text(json.dumps(hashes))
 
     def stub(backend, models, engines):
-        graphs = {name: find_graph(name, models) for name in ("segmenter", "classifier")}
-        return Choice("onnxruntime", HostBackend(StubSegmenter(), StubClassifier(), "stub"), graphs)
+        graphs = {name: find_model(name, models) for name in ("segmenter", "classifier")}
+        return SelectedBackend("onnxruntime", CpuBackend(StubSegmenter(), StubClassifier(), "stub"), graphs)
 
     monkeypatch.setattr(cascade.evaluation.evaluate, "open_backend", stub)
     return folder

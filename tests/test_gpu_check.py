@@ -1,11 +1,11 @@
-"""`make gpu-check` on a made-up machine: its commands are not run, only what came of them is told."""
+"""`make gpu-check` on a simulated machine: its commands are replaced by their exit codes."""
 
 import json
 
 import gpu_check
 import pytest
 
-from cascade.runtime.engines import Gpu
+from cascade.runtime.gpu import Gpu
 
 H100 = Gpu("NVIDIA H100", "9.0")
 CASE = '<testsuite><testcase name="parity">{}</testcase></testsuite>'
@@ -14,7 +14,7 @@ SKIPPED = '<skipped message="pycuda is not installed"/>'
 
 @pytest.fixture
 def check(tmp_path, monkeypatch):
-    """check(case, codes) → exit code and JSON; `codes` are those of commands that hold the word."""
+    """check(case, codes) → exit code and JSON; `codes` maps a word to the exit code of commands that contain it."""
 
     def check(case, codes=(), gpu=H100):
         def run(command):
@@ -32,7 +32,7 @@ def check(tmp_path, monkeypatch):
     return check
 
 
-def test_all_that_was_done_is_told(check):
+def test_every_step_is_in_the_report(check):
     code, report = check(CASE.format(""))
     assert code == 0
     assert report["gpu"] == {"name": "NVIDIA H100", "compute_capability": "9.0"}
@@ -50,26 +50,26 @@ def test_all_that_was_done_is_told(check):
     ],
     ids=["no test ran", "no engine", "no benchmark", "no GPU"],
 )
-def test_it_fails_where_the_gpu_was_not_seen_to_work(check, case, codes, gpu):
+def test_the_check_fails_if_the_gpu_did_not_work(check, case, codes, gpu):
     assert check(case, codes, gpu)[0] == 1
 
 
-def test_a_report_cut_short_ends_nothing(check):
+def test_an_incomplete_test_report_does_not_end_the_check(check):
     code, report = check("<testsuite><testca")
     assert code == 1
     assert "ParseError" in report["tests"]["output"]
     assert report["benchmark"]["exit_code"] == 0
 
 
-def test_what_an_earlier_run_left_is_not_told_again(check, tmp_path):
+def test_results_of_an_earlier_check_are_not_reported(check, tmp_path):
     engines = tmp_path / "out" / "engines"
     engines.mkdir(parents=True)
     (engines / "segmenter.tensorrt.json").write_text("{}")
     assert check(CASE.format(""))[1]["build tensorrt"]["sidecars"] == {}
 
 
-def test_a_command_that_hangs_is_ended_and_what_it_said_is_kept(monkeypatch):
-    monkeypatch.setattr(gpu_check, "SECONDS", 0.5)
-    found = gpu_check.run(["sh", "-c", "echo begun; sleep 60"])
-    assert found["exit_code"] is None
-    assert found["output"] == "begun\n"
+def test_a_command_that_hangs_is_killed_and_its_output_kept(monkeypatch):
+    monkeypatch.setattr(gpu_check, "TIMEOUT_S", 0.5)
+    result = gpu_check.run(["sh", "-c", "echo begun; sleep 60"])
+    assert result["exit_code"] is None
+    assert result["output"] == "begun\n"

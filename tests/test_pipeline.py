@@ -14,7 +14,7 @@ from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
-from cascade.runtime.cpu import HostBackend
+from cascade.runtime.cpu import CpuBackend
 
 
 def slice_of(height, width):
@@ -22,7 +22,7 @@ def slice_of(height, width):
 
 
 def test_an_empty_mask_means_no_tumor_and_no_class(constant_segmenter, forbidden):
-    found = Cascade(HostBackend(segmenter=constant_segmenter(0.0), classifier=forbidden)).predict(slice_of(512, 512))
+    found = Cascade(CpuBackend(segmenter=constant_segmenter(0.0), classifier=forbidden)).predict(slice_of(512, 512))
     assert not found.mask.any()
     assert found.box is None
     assert found.probabilities == {}
@@ -32,9 +32,9 @@ def test_an_empty_mask_means_no_tumor_and_no_class(constant_segmenter, forbidden
 def test_a_probability_just_below_the_threshold_is_no_tumor_and_one_at_it_is(
     constant_segmenter, constant_classifier, forbidden
 ):
-    below = Cascade(HostBackend(constant_segmenter(0.4999), forbidden)).predict(slice_of(512, 512))
+    below = Cascade(CpuBackend(constant_segmenter(0.4999), forbidden)).predict(slice_of(512, 512))
     classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
-    at = Cascade(HostBackend(constant_segmenter(0.5), classifier)).predict(slice_of(512, 512))
+    at = Cascade(CpuBackend(constant_segmenter(0.5), classifier)).predict(slice_of(512, 512))
     assert not below.mask.any()
     assert at.mask.all()
 
@@ -42,7 +42,7 @@ def test_a_probability_just_below_the_threshold_is_no_tumor_and_one_at_it_is(
 def test_mask_and_box_come_back_on_the_slices_own_grid(constant_segmenter, constant_classifier):
     segmenter = constant_segmenter(1.0, Box(left=100, top=200, right=140, bottom=260))
     classifier = constant_classifier((0.2, 0.7, 0.1), Box(left=90, top=190, right=170, bottom=270))
-    found = Cascade(HostBackend(segmenter, classifier)).predict(slice_of(256, 256))  # half the square's size
+    found = Cascade(CpuBackend(segmenter, classifier)).predict(slice_of(256, 256))  # half the square's size
     rows, columns = np.nonzero(found.mask)
     assert found.mask.shape == (256, 256)
     assert found.mask.dtype == bool
@@ -58,7 +58,7 @@ def test_any_shape_gets_a_mask_of_its_own_shape_and_a_box_inside_it(
     constant_segmenter, constant_classifier, height, width
 ):
     classifier = constant_classifier((0, 0, 1), Box(0, 0, 512, 512))
-    cascade = Cascade(HostBackend(constant_segmenter(1.0), classifier))
+    cascade = Cascade(CpuBackend(constant_segmenter(1.0), classifier))
     found = cascade.predict(slice_of(height, width))
     assert found.mask.shape == (height, width)
     assert found.mask.all()
@@ -82,7 +82,7 @@ def test_slices_of_mixed_sizes_keep_their_order_and_only_those_with_a_tumor_are_
         slice_of(16, 16),
         slice_of(40, 60),
     ]  # up to 599, 262,143, 255 and 2,399
-    found = Cascade(HostBackend(TumorInBrightSlices(), classifier)).predict_batch(slices)
+    found = Cascade(CpuBackend(TumorInBrightSlices(), classifier)).predict_batch(slices)
     assert [item.label for item in found] == [None, "meningioma", None, "meningioma"]
     assert [item.mask.shape for item in found] == [(20, 30), (512, 512), (16, 16), (40, 60)]
     assert [item.box for item in found] == [None, Box(0, 0, 512, 512), None, Box(0, 0, 60, 40)]
@@ -90,19 +90,19 @@ def test_slices_of_mixed_sizes_keep_their_order_and_only_those_with_a_tumor_are_
 
 
 def test_an_empty_batch_gives_an_empty_list(forbidden):
-    assert Cascade(HostBackend(forbidden, forbidden)).predict_batch([]) == []
+    assert Cascade(CpuBackend(forbidden, forbidden)).predict_batch([]) == []
 
 
 def test_nan_from_a_segmenter_is_an_error_and_not_no_tumor(constant_segmenter, forbidden):
     """NaN >= 0.5 is False: an engine that overflows in FP16 would find every slice healthy."""
     with pytest.raises(CascadeError, match="the segmenter computed NaN"):
-        Cascade(HostBackend(constant_segmenter(float("nan")), forbidden)).predict(slice_of(64, 64))
+        Cascade(CpuBackend(constant_segmenter(float("nan")), forbidden)).predict(slice_of(64, 64))
 
 
 def test_nan_from_a_classifier_is_an_error_and_not_the_first_class(constant_segmenter, constant_classifier):
     """max() of NaNs is the first, and NaN < 0.84 is False: a meningioma, and certain."""
     for probabilities, box in (((float("nan"),) * 3, (0, 0, 9, 9)), ((0, 0, 1), (0, 0, 9, float("nan")))):
-        cascade = Cascade(HostBackend(constant_segmenter(1.0), constant_classifier(probabilities, Box(*box))))
+        cascade = Cascade(CpuBackend(constant_segmenter(1.0), constant_classifier(probabilities, Box(*box))))
         with pytest.raises(CascadeError, match="the classifier computed NaN"):
             cascade.predict(slice_of(64, 64))
 
@@ -118,7 +118,7 @@ def test_models_that_cannot_be_loaded_are_refused_before_any_slice_is_read(tmp_p
 
 def test_an_array_a_path_and_a_slice_are_all_the_same_to_it(constant_segmenter, constant_classifier, tmp_path):
     classifier = constant_classifier((0.1, 0.2, 0.7), Box(0, 0, 512, 512))
-    cascade = Cascade(HostBackend(constant_segmenter(1.0), classifier), uncertain_below=0.75)
+    cascade = Cascade(CpuBackend(constant_segmenter(1.0), classifier), uncertain_below=0.75)
     pixels = np.arange(400, dtype=np.uint16).reshape(20, 20)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     for given in (pixels, tmp_path / "a.png", str(tmp_path / "a.png"), Slice(pixels.astype(np.float32))):
@@ -133,7 +133,7 @@ def test_a_volume_is_done_slice_by_slice_and_a_blank_slice_of_it_shows_no_tumor(
     array[..., :10] = np.arange(30)[:, None]
     nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "head.nii.gz")
     classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
-    cascade = Cascade(HostBackend(constant_segmenter(1.0), classifier))
+    cascade = Cascade(CpuBackend(constant_segmenter(1.0), classifier))
     found = cascade.predict_volume(tmp_path / "head.nii.gz")
     assert [prediction.label for prediction in found] == 10 * ["meningioma"] + [None]
     assert {prediction.mask.shape for prediction in found} == {found[0].mask.shape}
@@ -146,7 +146,7 @@ def test_what_holds_nothing_but_one_value_is_no_slice_however_it_is_given(forbid
     Image.fromarray(blank.astype(np.uint8)).save(tmp_path / "a.png")
     volume = np.repeat(blank[..., None], 9, axis=2)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "a.nii")
-    cascade = Cascade(HostBackend(forbidden, forbidden))
+    cascade = Cascade(CpuBackend(forbidden, forbidden))
     for given in (blank, Slice(blank), tmp_path / "a.png"):
         with pytest.raises(CascadeError, match="every pixel has the same value"):
             cascade.predict(given)

@@ -1,7 +1,8 @@
-"""Graphs with the cascade's inputs and outputs.
+"""Small graphs with the inputs and outputs of the cascade's graphs.
 
-Two have a few weights: pixel arithmetic, a small network, probabilities. That segmenter finds what is brighter than 1.5
-standard deviations over the mean; the classifier boxes it. Two others have none, so that what they say is known.
+`segmenter` and `classifier` have a few weights: pixel arithmetic, a small network, probabilities. The segmenter finds
+pixels brighter than the mean plus 1.5 standard deviations, and the classifier boxes them. The two others have no
+weights, so that their outputs are known.
 """
 
 import json
@@ -36,16 +37,16 @@ def model(nodes, inputs, outputs, **constants):
 
 
 def segmenter():
-    """Four channels of the same, BatchNormalization that shifts by -1.5, and a weight stored as FP16 with a Cast."""
+    """Four identical channels, BatchNormalization that shifts by -1.5, and a weight stored in FP16 with a Cast."""
     nodes = [
         node("AveragePool", [SLICE], "half", kernel_shape=[2, 2], strides=[2, 2]),
         node("ReduceMean", ["half", "axes"], "mean"),
-        node("Sub", ["half", "mean"], "centred"),
-        node("Mul", ["centred", "centred"], "squared"),
+        node("Sub", ["half", "mean"], "centered"),
+        node("Mul", ["centered", "centered"], "squared"),
         node("ReduceSum", ["squared", "axes"], "sum"),
         node("Div", ["sum", "pixels"], "variance"),
         node("Sqrt", ["variance"], "deviation"),
-        node("Div", ["centred", "deviation"], "normal"),
+        node("Div", ["centered", "deviation"], "normal"),
         node("Cast", ["first_fp16"], "first", to=TensorProto.FLOAT),
         node("Conv", ["normal", "first"], "conv"),
         node("BatchNormalization", ["conv", "scale", "shift", "zeros", "ones"], "shifted", epsilon=0.0),
@@ -73,7 +74,7 @@ def segmenter():
 
 
 def classifier():
-    """The box (left, top, right, bottom) of the mask, and classes by the mean of 16 x 16 pixels over two layers."""
+    """The box (left, top, right, bottom) of the mask, and classes from the mean of 16 x 16 pixels in two layers."""
     nodes = [
         node("GreaterOrEqual", [PROBABILITY, "threshold"], "is_tumor"),
         node("Cast", ["is_tumor"], "mask", to=TensorProto.FLOAT),
@@ -95,8 +96,8 @@ def classifier():
         node("Sub", ["size", "from_right"], "left"),
         node("Sub", ["size", "from_bottom"], "top"),
         node("Concat", ["left", "top", "right", "bottom"], BOX, axis=1),
-        node("Mul", [SLICE, "gain"], "grey"),
-        node("Concat", ["grey", "mask"], "planes", axis=1),
+        node("Mul", [SLICE, "gain"], "gray"),
+        node("Concat", ["gray", "mask"], "planes", axis=1),
         node("AveragePool", ["planes"], "shrunk", kernel_shape=[32, 32], strides=[32, 32]),
         node("Conv", ["shrunk", "weight"], "conv"),
         node("Relu", ["conv"], "relu"),
@@ -125,7 +126,7 @@ def classifier():
 
 
 def segmenter_of_brightness(level=200):
-    """What is brighter than `level` is tumor."""
+    """Pixels brighter than `level` are tumor."""
     nodes = [
         node("Greater", [SLICE, "level"], "bright"),
         node("Cast", ["bright"], PROBABILITY, to=TensorProto.FLOAT),
@@ -134,7 +135,7 @@ def segmenter_of_brightness(level=200):
 
 
 def classifier_of_glioma():
-    """Every tumor is a glioma, and every box the same."""
+    """Every tumor is a glioma, and every box is the same."""
     nodes = [
         node("ReduceMax", [PROBABILITY, "axes"], "most", keepdims=0),
         node("ReduceMin", [SLICE, "axes"], "least", keepdims=0),
@@ -155,7 +156,7 @@ def classifier_of_glioma():
 
 
 def write_models(folder: Path, **graphs):
-    """The two graphs, or those given by name, and the models.json that vouches for them."""
+    """Write the two graphs, or those passed by name, and their manifest models.json."""
     folder.mkdir(parents=True, exist_ok=True)
     table = {}
     for name, graph in {"segmenter": segmenter(), "classifier": classifier(), **graphs}.items():

@@ -17,7 +17,7 @@ from torchvision.models import resnet50
 from cascade.contract import CLASS_NAMES, PROBABILITY, SLICE, THRESHOLD
 from cascade.datasets.split import read_split
 from cascade.evaluation.metrics import NONE, accuracy, macro_f1
-from cascade.runtime.models import SEGMENTER, Graph, find_graph
+from cascade.runtime.models import SEGMENTER, ExportedModel, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.dataset import ClassifierData, SliceStore
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
@@ -186,7 +186,7 @@ def planes_of(slices: Tensor, masks: Tensor) -> Tensor:
     return planes.contiguous(memory_format=torch.channels_last)
 
 
-def draw_masks(store: SliceStore | ExternalStore, segmenter: Graph) -> Tensor:
+def draw_masks(store: SliceStore | ExternalStore, segmenter: ExportedModel) -> Tensor:
     """Predict masks with the exported segmenter: (S, 1, SLICE_SIZE, SLICE_SIZE) bool for the slices of a store."""
     loaded = OnnxRuntimeGraph(segmenter.path)
     pieces = store.slices.split(8)
@@ -240,7 +240,7 @@ def train_classifier(
         CascadeError: The data cannot be read, or `out` does not hold what `resume` asks for.
     """
     split = read_split(split_file)
-    segmenter = find_graph(SEGMENTER, models)
+    segmenter = find_model(SEGMENTER, models)
     check_subjects(external)
     others = [item for item in external if item.part == "train"]
     if mixture is None:

@@ -21,7 +21,7 @@ from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
 from cascade.datasets.split import PARTS, Split, read_split
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.calibrate import calibrate, detection_threshold
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits
@@ -150,7 +150,7 @@ def _calibrated_classifier(network: nn.Module, store: SliceStore, models: Path) 
 
     Slices on which the segmenter finds no tumor do not count: the classifier never sees them.
     """
-    segmenter = find_graph(SEGMENTER, models)
+    segmenter = find_model(SEGMENTER, models)
     masks = draw_masks(store, segmenter)
     detected = masks.flatten(1).any(1)
     if not detected.any():
@@ -265,7 +265,7 @@ def _origin(split: Split) -> dict[str, Any]:
 def _training(checkpoint: Path) -> dict[str, Any]:
     """Describe the run of a checkpoint or of an exported graph, for models.json."""
     if checkpoint.suffix == GRAPH:
-        record = find_graph(checkpoint.stem, checkpoint.parent).record
+        record = find_model(checkpoint.stem, checkpoint.parent).record
         kept = ("checkpoint", "validation", "settings", "average_with")
         return {"graph_sha256": record["sha256"], **{name: record[name] for name in kept if name in record}}
     settings = _settings(checkpoint)
@@ -279,7 +279,7 @@ def _training(checkpoint: Path) -> dict[str, Any]:
 def _settings(checkpoint: Path) -> dict[str, Any]:
     """Read the settings of the run of a checkpoint or of an exported graph."""
     if checkpoint.suffix == GRAPH:
-        return dict(find_graph(checkpoint.stem, checkpoint.parent).record["settings"])
+        return dict(find_model(checkpoint.stem, checkpoint.parent).record["settings"])
     run = checkpoint.parent
     try:
         settings: dict[str, Any] = json.loads((run / "settings.json").read_text())

@@ -10,7 +10,6 @@ from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
 from cascade.evaluation.evaluate import evaluate
 from cascade.files import write_atomically
-from cascade.runtime.engines import ENGINES
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from train.classifier import ClassifierSettings, start_tensors, train_classifier
 from train.export import export_model
@@ -101,7 +100,7 @@ def train_pipeline(
             part=subset,
             models=models,
             backend="onnxruntime",
-            engines=ENGINES,
+            engines=None,
             batch_size=8,
             out=evaluation,
         )

@@ -24,7 +24,7 @@ from cascade.contract import FloatArray
 from cascade.datasets.dataset import read_labelled
 from cascade.datasets.split import PARTS, read_split
 from cascade.pipeline import Cascade, Prediction
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS
 from train.pasting import head_mask
 from train.png import exit_on_cascade_error
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="labeled data set")
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("--subset", choices=PARTS, default="validation")
-    parser.add_argument("--models", type=Path, default=SHIPPED)
+    parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
     parser.add_argument("--limit", type=int, default=0, help="number of slices, taken evenly; 0 takes all")
     arguments = parser.parse_args()
     with exit_on_cascade_error():

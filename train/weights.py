@@ -13,7 +13,7 @@ from torchvision.models import ResNet50_Weights
 
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.runtime.models import Graph, splits_of
+from cascade.runtime.models import ExportedModel, training_splits
 
 BATCH_NORM_EPSILON = 1e-3, 1e-5
 """Epsilon of BatchNorm in the network that the Lite0 weights come from (TensorFlow), and in ours (PyTorch)."""
@@ -93,8 +93,10 @@ def splits_behind(file: Path) -> set[str]:
         if file.suffix == GRAPH:
             sha256 = sha256_of(file)
             records = json.loads((file.parent / "models.json").read_text()).values()
-            return next((Graph(file, sha256, record).splits for record in records if record["sha256"] == sha256), set())
-        return splits_of(json.loads((file.parent / "settings.json").read_text()))
+            return next(
+                (ExportedModel(file, sha256, record).splits for record in records if record["sha256"] == sha256), set()
+            )
+        return training_splits(json.loads((file.parent / "settings.json").read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 

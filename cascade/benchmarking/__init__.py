@@ -1,1 +1,1 @@
-"""How fast each backend is on this machine, and how far from what the machine can do; `benchmark` is the entry."""
+"""Speed of each backend on this machine, and its share of the machine's peak. Start reading in benchmark.py."""

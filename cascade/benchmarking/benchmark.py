@@ -1,30 +1,29 @@
-"""How fast each backend is here: `benchmark` measures them in turns, each in a process of its own."""
+"""START HERE: `benchmark` measures the backends round-robin, each in a process of its own."""
 
+import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from cascade.benchmarking.compare import Comparison, compare_reports
-from cascade.benchmarking.flops import Work, count_work
-from cascade.benchmarking.gpu_roofline import gpu_limit
+from cascade.benchmarking.flops import GraphCost, count_cost
 from cascade.benchmarking.plot import latency_plot
-from cascade.benchmarking.report import (
-    BackendReport,
-    Report,
-    Settings,
-    as_json,
-    batches_report,
-    device_of,
-    read_report,
-    save_report,
+from cascade.benchmarking.report import BackendReport, Report, Settings, combine_rounds, device_of, read_report
+from cascade.benchmarking.roofline import CpuRoofline, Roofline, measure_gpu
+from cascade.benchmarking.rounds import (
+    Measurements,
+    ProgressCallback,
+    ReadyBackend,
+    run_rounds,
+    slices_per_round,
+    start_backends,
 )
-from cascade.benchmarking.roofline import CpuLimit, Limit
-from cascade.benchmarking.rounds import Started, Step, Turns, slices_a_round, start_backends, take_turns
-from cascade.benchmarking.simulated import DIFFERENT, SEED, simulate_slices
-from cascade.benchmarking.worker import Refusal
+from cascade.benchmarking.simulated import SEED, SIMULATED_SLICES, simulate_slices
+from cascade.benchmarking.worker import Unavailable, Worker
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.discovery.output_marker import BENCHMARK_PICTURE
@@ -32,8 +31,10 @@ from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.io.image import read_slice
 from cascade.runtime.machine import this_machine
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel, find_model
 from cascade.runtime.select import BACKENDS
+
+T = TypeVar("T")
 
 DEFAULT_BASELINE = "onnxruntime"
 
@@ -42,7 +43,7 @@ def benchmark(
     paths: Sequence[Path],
     *,
     models: Path,
-    engines: Path,
+    engines: Path | None,
     backends: Sequence[str],
     batch_sizes: Sequence[int],
     rounds: int,
@@ -50,50 +51,69 @@ def benchmark(
     baseline: str | None,
     out: Path,
     earlier: Path | None = None,
-    step: Step = lambda what, done: None,
+    on_progress: ProgressCallback = lambda step, fraction: None,
 ) -> tuple[Report, Comparison | None]:
-    """`cascade benchmark`: writes benchmark.json and benchmark.png to `out`.
+    """Measure backends, and write benchmark.json and benchmark.png.
 
-    paths     slices; simulated ones where there are none.
-    baseline  None takes DEFAULT_BASELINE where it runs, else the first that does.
-    earlier   a benchmark.json to compare with.
-    out       also the disk that results are written to while the way from files to results is timed.
+    Args:
+        paths: Files, folders or patterns of slices. Empty for synthetic slices.
+        models: Folder of the models.
+        engines: Folder of the engines; None for the default.
+        backends: Names of the backends.
+        batch_sizes: Slices a batch.
+        rounds: Measurements of each backend at each batch size.
+        warm_up: Untimed batches before each measurement.
+        baseline: Backend that the others are compared with; None for DEFAULT_BASELINE, or the first backend that runs.
+        out: Folder for the output. Results of the end-to-end measurement are written to the same disk.
+        earlier: A benchmark.json to compare with.
+        on_progress: Called before each measurement.
 
-    Raises CascadeError for what cannot be measured, before anything is; and where no backend can run.
+    Raises:
+        CascadeError: If the request is invalid, before anything is measured, or if no backend can run.
     """
     check_request(backends, batch_sizes, rounds, warm_up, baseline)
     names, sizes = tuple(dict.fromkeys(backends)), tuple(sorted(set(batch_sizes)))
-    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
-    then = read_report(earlier) if earlier else None
-    if then:
-        compare_reports(then, then)  # better refused now than after minutes
+    graphs = {name: find_model(name, models) for name in (SEGMENTER, CLASSIFIER)}
+    earlier_report = read_report(earlier) if earlier else None
+    if earlier_report:
+        compare_reports(earlier_report, earlier_report)  # detect a damaged file now, not after minutes
     machine = this_machine()
+    not_measured: dict[str, Unavailable] = {}
+    rooflines: dict[str, Roofline] = {}
     with ExitStack() as stack:
-        slices, source = stack.enter_context(slices_to_run(paths, max(slices_a_round(size) for size in sizes)))
-        scratch = stack.enter_context(_scratch(out))
-        started, unavailable = start_backends(names, models, engines, slices, sizes, warm_up, scratch, stack, step)
-        settings = Settings(sizes, rounds, warm_up, chosen_baseline(baseline, started, unavailable))
-        absent: dict[str, Refusal] = {}
-        limits = _gpu_limits(started, absent)
-        cpu = CpuLimit()
-        turns = take_turns({name: item.worker for name, item in started.items()}, settings, cpu.measure, step)
-        limits["cpu"] = cpu.best()
-    work = _count(graphs, absent)
+        slices, source = stack.enter_context(slices_to_run(paths, max(map(slices_per_round, sizes))))
+        scratch = stack.enter_context(_scratch_folder(out))
+        ready, unavailable = start_backends(
+            names,
+            lambda name: stack.enter_context(closing(Worker(name, models, engines, slices, scratch))),
+            sizes,
+            warm_up,
+            on_progress,
+        )
+        settings = Settings(sizes, rounds, warm_up, choose_baseline(baseline, ready, unavailable))
+        if any(device_of(name) == "gpu" for name in ready) and (gpu := _try("gpu limit", measure_gpu, not_measured)):
+            rooflines["gpu"] = gpu
+        cpu = CpuRoofline()
+        measures = {name: backend.measure for name, backend in ready.items()}
+        measurements = run_rounds(measures, settings, cpu.measure, on_progress)
+        rooflines["cpu"] = cpu.best()
+    costs = _try("arithmetic of the graphs", lambda: _count_costs(graphs), not_measured) or {}
     report = Report(
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        settings,
-        source,
-        {name: graph.sha256 for name, graph in graphs.items()},
-        machine,
-        work,
-        limits,
-        absent,
-        unavailable,
-        _reports(started, turns, settings, work, limits),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=settings,
+        slices=source,
+        models={name: graph.sha256 for name, graph in graphs.items()},
+        machine=machine,
+        costs=costs,
+        rooflines=rooflines,
+        not_measured=not_measured,
+        unavailable=unavailable,
+        backends=_backend_reports(ready, measurements, settings, costs, rooflines),
     )
-    content = as_json(report)
-    comparison = compare_reports(content, then) if then else None
-    save_report(content | {"comparison": asdict(comparison) if comparison else None}, out / "benchmark.json")
+    content = report.to_json()
+    comparison = compare_reports(content, earlier_report) if earlier_report else None
+    content["comparison"] = asdict(comparison) if comparison else None
+    write_atomically(out / "benchmark.json", json.dumps(content, indent=1).encode() + b"\n")
     write_atomically(out / BENCHMARK_PICTURE, latency_plot(report))
     return report, comparison
 
@@ -101,96 +121,102 @@ def benchmark(
 def check_request(
     backends: Sequence[str], batch_sizes: Sequence[int], rounds: int, warm_up: int, baseline: str | None
 ) -> None:
-    """Raises CascadeError for a request that makes no sense."""
+    """Check the arguments of `benchmark`.
+
+    Raises:
+        CascadeError: If one is invalid.
+    """
     for name in (*backends, *([baseline] if baseline else ())):
         if name not in BACKENDS:
-            raise CascadeError(f"there is no backend {name!r}", fix=f"choose from {', '.join(BACKENDS)}")
+            raise CascadeError(f"unknown backend {name!r}", fix=f"choose from {', '.join(BACKENDS)}")
     if not backends:
-        raise CascadeError("no backend was asked for", fix=f"choose from {', '.join(BACKENDS)}")
+        raise CascadeError("no backend was specified", fix=f"choose from {', '.join(BACKENDS)}")
     if baseline and baseline not in backends:
         raise CascadeError(
-            f"the baseline {baseline} is not among the backends", fix="add it to --backends, or name one of them"
+            f"the baseline {baseline} is not among the backends", fix="add it to --backends, or choose one of them"
         )
     if not batch_sizes or min(batch_sizes) < 1:
-        raise CascadeError("a batch holds at least one slice", fix="give --batch-sizes such as 1,8,32")
+        raise CascadeError("batch size must be at least 1", fix="choose --batch-sizes such as 1,8,32")
     if rounds < 1 or warm_up < 0:
-        raise CascadeError("there is nothing to measure", fix="give at least --rounds 1 and --warm-up 0")
+        raise CascadeError(
+            "there must be at least 1 round, and 0 or more warm-up batches", fix="change --rounds or --warm-up"
+        )
 
 
 @contextmanager
-def slices_to_run(paths: Sequence[Path], most: int) -> Iterator[tuple[Inputs, str]]:
-    """At most so many slices, and where they are from.
+def slices_to_run(paths: Sequence[Path], limit: int) -> Iterator[tuple[Inputs, str]]:
+    """Find or simulate slices, at most `limit` of them, and describe their origin.
 
-    Raises CascadeError where one of the paths cannot be used, or one of the slices not be read.
+    Raises:
+        CascadeError: If a path or a slice cannot be read.
     """
     if paths:
         inputs = find_slices(paths)
         for error in inputs.problems.values():
             raise error
-        names = inputs.names[:most]
+        names = inputs.names[:limit]
         for name in names:
             read_slice(inputs.folder / name)
         yield Inputs(inputs.folder, names, {}), f"{len(names)} slices of {inputs.folder}"
         return
     with tempfile.TemporaryDirectory(prefix="cascade-benchmark-") as folder:
         simulate_slices(Path(folder))
-        yield (
-            find_slices([Path(folder)]),
-            f"{DIFFERENT} slices of {SLICE_SIZE} x {SLICE_SIZE}, simulated by code, seed {SEED}",
-        )
+        source = f"{SIMULATED_SLICES} synthetic slices of {SLICE_SIZE} x {SLICE_SIZE}, seed {SEED}"
+        yield find_slices([Path(folder)]), source
 
 
 @contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder below `out`, removed in the end. Raises CascadeError where none can be made."""
+def _scratch_folder(out: Path) -> Iterator[Path]:
+    """Create a folder below `out` and remove it in the end."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(dir=out, prefix=".measuring-")
     except OSError as error:
-        raise CascadeError(f"{out}: cannot be written to ({error.strerror})", fix="name another --out") from error
+        raise CascadeError(f"{out}: cannot be written to ({error.strerror})", fix="choose another --out") from error
     with folder as name:
         yield Path(name).resolve()
 
 
-def chosen_baseline(asked: str | None, started: Mapping[str, object], unavailable: Mapping[str, Refusal]) -> str:
-    """Raises CascadeError where the one asked for cannot run."""
-    if asked is None:
-        return DEFAULT_BASELINE if DEFAULT_BASELINE in started else next(iter(started))
-    if asked in unavailable:
-        raise CascadeError(f"the baseline {asked} cannot run: {unavailable[asked].problem}", fix=unavailable[asked].fix)
-    return asked
+def choose_baseline(requested: str | None, ready: Mapping[str, object], unavailable: Mapping[str, Unavailable]) -> str:
+    """Choose the baseline among the backends that run.
+
+    Raises:
+        CascadeError: If the requested one cannot run.
+    """
+    if requested is None:
+        return DEFAULT_BASELINE if DEFAULT_BASELINE in ready else next(iter(ready))
+    if requested in unavailable:
+        reason = unavailable[requested]
+        raise CascadeError(f"the baseline {requested} cannot run: {reason.problem}", fix=reason.fix)
+    return requested
 
 
-def _reports(
-    started: Mapping[str, Started], turns: Turns, settings: Settings, work: dict[str, Work], limits: dict[str, Limit]
+def _backend_reports(
+    ready: Mapping[str, ReadyBackend],
+    measurements: Measurements,
+    settings: Settings,
+    costs: dict[str, GraphCost],
+    rooflines: dict[str, Roofline],
 ) -> dict[str, BackendReport]:
-    """By backend."""
     reports = {}
-    for name, item in started.items():
-        limit, rounds, baseline = limits.get(device_of(name)), turns[name], turns[settings.baseline]
+    for name, backend in ready.items():
+        device, rounds, baseline = device_of(name), measurements[name], measurements[settings.baseline]
         batches = [
-            batches_report(size, rounds[size], baseline[size], item.peak_host_mb[size], work, limit)
+            combine_rounds(size, rounds[size], baseline[size], backend.peak_host_mb[size], costs, rooflines.get(device))
             for size in settings.batch_sizes
         ]
-        reports[name] = BackendReport(device_of(name), item.loaded, item.device_memory_mb, batches)
+        reports[name] = BackendReport(device, backend.loaded, backend.device_memory_mb, batches)
     return reports
 
 
-def _gpu_limits(started: Mapping[str, object], absent: dict[str, Refusal]) -> dict[str, Limit]:
-    """Measured where a backend uses the GPU; why not, goes to `absent`."""
-    if not any(device_of(name) == "gpu" for name in started):
-        return {}
-    try:
-        return {"gpu": gpu_limit()}
-    except CascadeError as error:
-        absent["gpu limit"] = Refusal(error.problem, error.fix)
-        return {}
+def _count_costs(graphs: Mapping[str, ExportedModel]) -> dict[str, GraphCost]:
+    return {name: count_cost(graph.path) for name, graph in graphs.items()}
 
 
-def _count(graphs: dict[str, Graph], absent: dict[str, Refusal]) -> dict[str, Work]:
-    """Of both graphs, or of none; why not, goes to `absent`."""
+def _try(what: str, measure: Callable[[], T], not_measured: dict[str, Unavailable]) -> T | None:
+    """Measure something, or record in `not_measured` why it failed."""
     try:
-        return {name: count_work(graph.path) for name, graph in graphs.items()}
+        return measure()
     except CascadeError as error:
-        absent["arithmetic of the graphs"] = Refusal(error.problem, error.fix)
-        return {}
+        not_measured[what] = Unavailable(error.problem, error.fix)
+        return None

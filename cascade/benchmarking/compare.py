@@ -1,14 +1,16 @@
-"""Two reports → how the later differs."""
+"""Compare a benchmark with an earlier one."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from cascade.errors import CascadeError
 
+SPEEDS = ("models", "end_to_end")
+
 
 @dataclass(frozen=True)
 class Change:
-    """One backend at one batch size: slices a second now over then, above 1 being faster; medians of the rounds."""
+    """Speed-up of one backend at one batch size: current / earlier slices per second, medians of the rounds."""
 
     backend: str
     batch_size: int
@@ -18,8 +20,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """warnings  what makes the two hard to compare.
-    missing      backends and batch sizes that only one of them has.
+    """Comparison with an earlier benchmark.
+
+    Attributes:
+        then: Date of the earlier benchmark.
+        changes: Speed-up of each backend and batch size that both have.
+        missing: Backends and batch sizes that only one of them has.
+        warnings: Differences that make the two hard to compare.
     """
 
     then: str
@@ -28,30 +35,28 @@ class Comparison:
     warnings: list[str]
 
 
-def compare_reports(now: dict[str, Any], then: dict[str, Any]) -> Comparison:
-    """Both as benchmark.json holds them. Raises CascadeError where the earlier one lacks a part."""
+def compare_reports(current: dict[str, Any], earlier: dict[str, Any]) -> Comparison:
+    """Compare two contents of benchmark.json.
+
+    Raises:
+        CascadeError: If the earlier one is incomplete.
+    """
     try:
-        before, after = _batches(then), _batches(now)
+        before, after = _batches(earlier), _batches(current)
         changes = [
-            Change(
-                *key,
-                **{
-                    name: round(after[key][name]["median"] / before[key][name]["median"], 4)
-                    for name in ("models", "end_to_end")
-                },
-            )
+            Change(*key, *(round(after[key][item]["median"] / before[key][item]["median"], 4) for item in SPEEDS))
             for key in after
             if key in before
         ]
         missing = [
-            f"{backend}, batch {size}: only {'now' if (backend, size) in after else 'then'}"
+            f"{backend}, batch {size}: only in the {'current' if (backend, size) in after else 'earlier'} benchmark"
             for backend, size in {**after, **before}
             if (backend, size) not in before or (backend, size) not in after
         ]
-        return Comparison(str(then["date"]), changes, missing, _warnings(now, then))
+        return Comparison(str(earlier["date"]), changes, missing, _warnings(current, earlier))
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise CascadeError(
-            f"the earlier benchmark lacks a part ({error!r})", fix="give a benchmark.json that nobody changed"
+            f"the earlier benchmark is incomplete ({error!r})", fix="specify an unmodified benchmark.json"
         ) from error
 
 
@@ -63,24 +68,24 @@ def _batches(content: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
     }
 
 
-def _warnings(now: dict[str, Any], then: dict[str, Any]) -> list[str]:
-    """Cores, memory and settings count as the machine; versions are what one may want to compare, and are named too."""
+def _warnings(current: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
     warnings = []
-    for name, value in now["machine"].items():
-        if name not in ("load_average", "versions") and value != (before := then["machine"].get(name)):
-            warnings.append(f"another machine: {name} was {before}, is {value}")
-    for name in sorted({**now["machine"]["versions"], **then["machine"]["versions"]}):
-        before, after = (content["machine"]["versions"].get(name) for content in (then, now))
+
+    def compare(label: str, before: object, after: object) -> None:
         if before != after:
-            warnings.append(f"another version of {name}: was {before}, is {after}")
-    warnings += [f"another {name}: the model's sha256 differs" for name in now["models"] if _differ(now, then, name)]
-    if now["slices"] != then["slices"]:
-        warnings.append(f"other slices: were {then['slices']}, are {now['slices']}")
-    limits = [content["limits"]["cpu"]["gflops"] for content in (then, now)]
-    if not 0.9 < limits[1] / limits[0] < 1.1:
-        warnings.append(f"the processor itself went from {limits[0]:g} to {limits[1]:g} GFLOP/s in the matrix product")
+            warnings.append(f"different {label}: was {before}, is {after}")
+
+    machines = earlier["machine"], current["machine"]
+    for name, value in machines[1].items():
+        if name not in ("load_average", "versions"):
+            compare(f"machine, {name}", machines[0].get(name), value)
+    for name in sorted({**machines[0]["versions"], **machines[1]["versions"]}):
+        compare(f"version of {name}", *(machine["versions"].get(name) for machine in machines))
+    for name, sha256 in current["models"].items():
+        if sha256 != earlier["models"][name]:
+            warnings.append(f"different {name}: the SHA-256 of the model differs")
+    compare("slices", earlier["slices"], current["slices"])
+    before, after = (content["limits"]["cpu"]["gflops"] for content in (earlier, current))
+    if not 0.9 < after / before < 1.1:
+        warnings.append(f"the processor's own speed changed from {before:g} to {after:g} GFLOP/s (matrix product)")
     return warnings
-
-
-def _differ(now: dict[str, Any], then: dict[str, Any], name: str) -> bool:
-    return bool(now["models"][name] != then["models"][name])

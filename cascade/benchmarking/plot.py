@@ -1,4 +1,4 @@
-"""The report as a picture: latency and speed against the batch size, a line a backend."""
+"""Plot latency and throughput against the batch size, one line for each backend."""
 
 import io
 
@@ -8,78 +8,56 @@ from matplotlib.ticker import FuncFormatter
 
 from cascade.benchmarking.report import Report
 
-COLOURS = {"tensorrt": "#009E73", "tensorrt-rtx": "#CC79A7", "openvino": "#D55E00", "onnxruntime": "#0072B2"}
-"""Okabe and Ito's, which differ to any colour vision; a backend keeps its own in every picture."""
+COLORS = {"tensorrt": "#009E73", "tensorrt-rtx": "#CC79A7", "openvino": "#D55E00", "onnxruntime": "#0072B2"}
+"""Of the palette of Okabe and Ito, which remains distinct with color vision deficiency."""
 
-GREY = "#666666"
+GRAY = "#666666"
 DPI = 150
 
 
 def latency_plot(report: Report) -> bytes:
-    """PNG. Both axes are logarithmic: a runtime that gains nothing from batches draws a straight line of slope 1.
+    """Plot a report as PNG.
 
-    The floor is both graphs' arithmetic for every slice, done at the limit: backends that compute in fewer bits, or
-    leave out the classifier where there is no tumor, may lie below.
+    Both axes are logarithmic: a runtime that gains nothing from batches gives a straight line of slope 1. The dotted
+    line is the time that the FLOPs of both graphs take at the roofline. A backend with a lower precision, or one that
+    skips the classifier on slices without a tumor, may be below it.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     sizes = report.settings.batch_sizes
     for name, backend in report.backends.items():
-        times = [item.models_ms for item in backend.batches]
-        left.plot(
-            sizes, [item.p50 for item in times], color=COLOURS[name], marker="o", label=backend.loaded.description
-        )
-        left.fill_between(
-            sizes,
-            [item.p50 for item in times],
-            [item.p95 for item in times],
-            color=COLOURS[name],
-            alpha=0.2,
-            linewidth=0,
-        )
-        for speeds, style, what in (
-            ([item.models for item in backend.batches], "-", "models alone"),
-            ([item.end_to_end for item in backend.batches], "--", "files to results"),
-        ):
-            right.plot(
-                *(sizes, [item.median for item in speeds]),
-                color=COLOURS[name],
-                linestyle=style,
-                marker="o",
-                label=f"{name}, {what}",
-            )
-    if report.work:
-        flops = sum(item.flops for item in report.work.values())
-        for device, limit in report.limits.items():
-            floor_ms = [1e3 * flops * size / (limit.gflops * 1e9) for size in sizes]
-            left.plot(sizes, floor_ms, color=GREY, linestyle=":", label=f"{device} floor: {limit.what.split(',')[0]}")
-    left.set(ylabel="ms a batch; line p50, shade to p95", title="latency of both models")
-    right.set(ylabel="slices a second, median of the rounds", title="speed")
+        color, batches = COLORS[name], backend.batches
+        p50, p95 = [item.models_ms.p50 for item in batches], [item.models_ms.p95 for item in batches]
+        left.plot(sizes, p50, color=color, marker="o", label=backend.loaded.description)
+        left.fill_between(sizes, p50, p95, color=color, alpha=0.2, linewidth=0)
+        models, end_to_end = [item.models.median for item in batches], [item.end_to_end.median for item in batches]
+        right.plot(sizes, models, "-", color=color, marker="o", label=f"{name}, models only")
+        right.plot(sizes, end_to_end, "--", color=color, marker="o", label=f"{name}, files to results")
+    flops = sum(cost.flops for cost in report.costs.values())
+    for device, roofline in report.rooflines.items() if flops else ():
+        minimum_ms = [1e3 * flops * size / (roofline.gflops * 1e9) for size in sizes]
+        label = f"{device} roofline: {roofline.what.split(',')[0]}"
+        left.plot(sizes, minimum_ms, color=GRAY, linestyle=":", label=label)
+    left.set(ylabel="ms per batch; line p50, band to p95", title="Latency of both models")
+    right.set(ylabel="slices per second, median of the rounds", title="Throughput")
     for axes in (left, right):
-        _logarithmic(axes, sizes)
+        _use_log_scale(axes, sizes)
         axes.legend(fontsize=8, frameon=False)
-    figure.suptitle(
-        f"{report.machine.cpu}, {report.machine.cpu_threads} threads"
-        + "".join(f"; {gpu}" for gpu in report.machine.gpus)
-    )
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
-    return picture.getvalue()
+    machine = report.machine
+    figure.suptitle("; ".join([f"{machine.cpu}, {machine.cpu_threads} threads", *machine.gpus]))
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI)
+    return png.getvalue()
 
 
-def _logarithmic(axes: Axes, sizes: tuple[int, ...]) -> None:
-    """Powers of ten would label too few of the values, so the axis labels its own."""
-    axes.set(xscale="log", yscale="log", xlabel="slices a batch")
+def _use_log_scale(axes: Axes, sizes: tuple[int, ...]) -> None:
+    """Use logarithmic axes, whose labels include 2 and 5 of each power of ten: powers alone would be too few."""
+    axes.set(xscale="log", yscale="log", xlabel="slices per batch")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_xticks([], minor=True)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(FuncFormatter(_minor_label))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
     axes.tick_params(axis="y", which="both", labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.6, which="both")
     axes.set_axisbelow(True)
-
-
-def _minor_label(value: float, place: float) -> str:
-    """2 and 5 of each power of ten."""
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

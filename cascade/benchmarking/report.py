@@ -1,40 +1,84 @@
-"""Measurements → the report, and the report → benchmark.json.
+"""Turn measurements into a report, and the report into benchmark.json.
 
-benchmark.json is the Report below, field for field, under `"schema": "cascade benchmark 1"`. A field that gets another
-meaning or goes away makes it 2. A number that a backend or a machine does not have is null, never 0. Times are
-milliseconds, and of a batch unless the name says otherwise.
+benchmark.json contains the fields of `Report` and `"schema": "cascade benchmark 1"`. The schema's number increases if a
+field changes its meaning or is removed. A number that a backend or a machine does not have is null, never 0. Times are
+milliseconds of a batch unless the name says otherwise.
 """
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cascade.benchmarking.flops import Work
-from cascade.benchmarking.roofline import Limit
-from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
+import numpy as np
+
+from cascade.benchmarking.flops import GraphCost
+from cascade.benchmarking.roofline import Roofline
 from cascade.benchmarking.timing import STAGES, Measurement
-from cascade.benchmarking.worker import Loaded, Refusal
+from cascade.benchmarking.worker import LoadedBackend, Unavailable
 from cascade.discovery.output_marker import BENCHMARK
 from cascade.errors import CascadeError
-from cascade.files import write_atomically
 from cascade.runtime.engines import FLAVORS
 from cascade.runtime.machine import Machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 
+JSON_NAMES = {"costs": "work", "rooflines": "limits", "not_measured": "absent"}
+"""Names in benchmark.json of the fields of `Report` whose names differ there."""
+
 
 def device_of(backend: str) -> str:
-    """`cpu` or `gpu`."""
+    """Device that a backend runs on, `cpu` or `gpu`."""
     return "gpu" if backend in FLAVORS else "cpu"
 
 
 @dataclass(frozen=True)
+class Percentiles:
+    """Percentiles of timings, interpolated linearly. With fewer than 100 `samples`, p99 is close to the maximum."""
+
+    p50: float
+    p95: float
+    p99: float
+    samples: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Percentiles":
+        p50, p95, p99 = (round(float(value), 4) for value in np.percentile(values, (50, 95, 99)))
+        return cls(p50, p95, p99, len(values))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, minimum and maximum over the rounds, which are too few for a standard deviation."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(*(round(value, 4) for value in (statistics.median(values), min(values), max(values))))
+
+
+def paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> Spread:
+    """Ratio of each round's value to the baseline's value in the same round.
+
+    A machine that becomes slower affects both values of a round, and so not their ratio. It would affect a ratio of
+    medians.
+    """
+    return Spread.of([value / base for value, base in zip(values, baseline, strict=True)])
+
+
+@dataclass(frozen=True)
 class Settings:
-    """batch_sizes  ascending.
-    rounds          of every backend and batch size, in turns.
-    warm_up         untimed batches before each round's.
-    baseline        backend that the ratios are to.
+    """Settings of a benchmark.
+
+    Attributes:
+        batch_sizes: Ascending.
+        rounds: Measurements of each backend at each batch size.
+        warm_up: Untimed batches before each measurement.
+        baseline: Backend that the others are compared with.
     """
 
     batch_sizes: tuple[int, ...]
@@ -44,19 +88,25 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Batches:
-    """What one backend did at one batch size, over all rounds. For how each was timed, see Measurement.
+class BatchSizeResult:
+    """Performance of one backend at one batch size, over all rounds. `Measurement` explains how each is timed.
 
-    stages_ms           for each of STAGES.
-    classified_share    of the slices, that went through the classifier too.
-    models, end_to_end  slices a second.
-    models_ratio, end_to_end_ratio  to the baseline's, round by round: 2 is twice as fast.
-    gflops              10^9 floating point operations a second, of each graph in its stage, and of both in models_ms
-                        with all that this includes. Empty where they could not be counted.
-    percent_of_limit    gflops of the limit of the backend's device; a backend that computes in fewer bits than the
-                        limit was measured in may pass 100. Empty where either is missing.
-    bytes_moved         of both graphs, as Work defines it, by precision. Empty where they could not be counted.
-    peak_host_mb        most memory the backend's process had, up to this batch size, in MiB.
+    Attributes:
+        batch_size: Slices a batch.
+        stages_ms: Duration of each of STAGES; None for a stage that the backend does not have.
+        models_ms: Duration of both models.
+        total_ms: Duration from files to results, one batch at a time.
+        classified_share: Fraction of the slices that the classifier ran on.
+        models: Slices per second through both models.
+        end_to_end: Slices per second from files to results.
+        models_ratio: Speed-up of `models` over the baseline, round by round: 2 is twice as fast.
+        end_to_end_ratio: Speed-up of `end_to_end`.
+        gflops: 10^9 floating-point operations per second of each graph in its stage, and of both in models_ms. Empty
+            if they could not be counted.
+        percent_of_limit: `gflops` in percent of the device's roofline. A backend with a lower precision than that of
+            the roofline may exceed 100. Empty if either is missing.
+        bytes_moved: Memory traffic of both graphs by precision, see `GraphCost`. Empty if it could not be counted.
+        peak_host_mb: Peak memory of the backend's process up to this batch size, in MiB; None if unknown.
     """
 
     batch_size: int
@@ -71,30 +121,42 @@ class Batches:
     gflops: dict[str, float]
     percent_of_limit: dict[str, float]
     bytes_moved: dict[str, int]
-    peak_host_mb: float
+    peak_host_mb: float | None
 
 
 @dataclass(frozen=True)
 class BackendReport:
-    """device_memory_mb  MiB by which the GPU's memory in use grew, by all programs, while this backend was loaded and
-    warmed up; None on the CPU.
+    """Results of one backend.
+
+    Attributes:
+        device: `cpu` or `gpu`.
+        loaded: Start-up times.
+        device_memory_mb: Growth in MiB of the GPU memory in use by all processes while this backend was loaded and
+            warmed up; None on the CPU.
+        batches: Results by ascending batch size.
     """
 
     device: str
-    loaded: Loaded
+    loaded: LoadedBackend
     device_memory_mb: float | None
-    batches: list[Batches]
+    batches: list[BatchSizeResult]
 
 
 @dataclass(frozen=True)
 class Report:
-    """date       UTC, ISO 8601.
-    slices        where they are from, and how many different ones.
-    models        sha256 of each graph.
-    work          of each graph; empty where it could not be counted.
-    limits        by device, `cpu` and `gpu`.
-    absent        what could not be measured → why.
-    unavailable   backends that were asked for and cannot run → why.
+    """Results of a benchmark.
+
+    Attributes:
+        date: UTC, ISO 8601.
+        settings: Settings of the benchmark.
+        slices: Origin and number of the slices.
+        models: SHA-256 of each graph.
+        machine: The machine.
+        costs: Cost of each graph; empty if it could not be counted. `work` in the JSON.
+        rooflines: Peak performance of each device, `cpu` and `gpu`. `limits` in the JSON.
+        not_measured: What could not be measured, and why. `absent` in the JSON.
+        unavailable: Requested backends that cannot run, and why.
+        backends: Results of the other backends.
     """
 
     date: str
@@ -102,80 +164,76 @@ class Report:
     slices: str
     models: dict[str, str]
     machine: Machine
-    work: dict[str, Work]
-    limits: dict[str, Limit]
-    absent: dict[str, Refusal]
-    unavailable: dict[str, Refusal]
+    costs: dict[str, GraphCost]
+    rooflines: dict[str, Roofline]
+    not_measured: dict[str, Unavailable]
+    unavailable: dict[str, Unavailable]
     backends: dict[str, BackendReport]
 
+    def to_json(self) -> dict[str, Any]:
+        """Convert to the contents of benchmark.json."""
+        content = {JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        plain: dict[str, Any] = json.loads(json.dumps({"schema": BENCHMARK, **content}))
+        return plain
 
-def batches_report(
+
+def combine_rounds(
     batch_size: int,
     rounds: Sequence[Measurement],
     baseline: Sequence[Measurement],
-    peak_host_mb: float,
-    work: dict[str, Work],
-    limit: Limit | None,
-) -> Batches:
-    """Joins the rounds of one backend and batch size; `baseline` holds the same rounds of the baseline."""
-    gflops = _gflops(batch_size, rounds, work)
+    peak_host_mb: float | None,
+    costs: dict[str, GraphCost],
+    roofline: Roofline | None,
+) -> BatchSizeResult:
+    """Combine the rounds of a backend at one batch size. `baseline` contains the same rounds of the baseline."""
+    gflops = _gflops(batch_size, rounds, costs)
     models = [item.models_slices_per_second for item in rounds]
     end_to_end = [item.end_to_end_slices_per_second for item in rounds]
-    base_models = [item.models_slices_per_second for item in baseline]
-    base_end_to_end = [item.end_to_end_slices_per_second for item in baseline]
     stages = {stage: [ms for item in rounds for ms in item.stages_ms.get(stage, ())] for stage in STAGES}
-    count = batch_size * sum(len(item.models_ms) for item in rounds)
-    return Batches(
+    slices = batch_size * sum(len(item.models_ms) for item in rounds)
+    return BatchSizeResult(
         batch_size,
         {stage: Percentiles.of(values) if values else None for stage, values in stages.items()},
         Percentiles.of([ms for item in rounds for ms in item.models_ms]),
         Percentiles.of([ms for item in rounds for ms in item.total_ms]),
-        round(sum(item.classified for item in rounds) / count, 4),
+        round(sum(item.classified for item in rounds) / slices, 4),
         Spread.of(models),
         Spread.of(end_to_end),
-        round_by_round(models, base_models),
-        round_by_round(end_to_end, base_end_to_end),
+        paired_ratio(models, [item.models_slices_per_second for item in baseline]),
+        paired_ratio(end_to_end, [item.end_to_end_slices_per_second for item in baseline]),
         gflops,
-        {name: round(100 * value / limit.gflops, 2) for name, value in gflops.items()} if limit else {},
+        {name: round(100 * value / roofline.gflops, 2) for name, value in gflops.items()} if roofline else {},
         {
-            precision: sum(item.bytes_moved(batch_size, size) for item in work.values())
+            precision: sum(cost.bytes_moved(batch_size, size) for cost in costs.values())
             for precision, size in (("fp32", 4), ("fp16", 2))
-            if work
+            if costs
         },
-        round(peak_host_mb, 1),
+        None if peak_host_mb is None else round(peak_host_mb, 1),
     )
 
 
-def _gflops(batch_size: int, rounds: Sequence[Measurement], work: dict[str, Work]) -> dict[str, float]:
-    """Of both graphs, and of each whose time is known. Slices that the classifier was not asked about do not count."""
-    if not work:
+def _gflops(batch_size: int, rounds: Sequence[Measurement], costs: dict[str, GraphCost]) -> dict[str, float]:
+    """Speed of both graphs together, and of each whose time is known. Slices that were not classified do not count."""
+    if not costs:
         return {}
     flops = {
-        SEGMENTER: work[SEGMENTER].flops * batch_size * sum(len(item.models_ms) for item in rounds),
-        CLASSIFIER: work[CLASSIFIER].flops * sum(item.classified for item in rounds),
+        SEGMENTER: costs[SEGMENTER].flops * batch_size * sum(len(item.models_ms) for item in rounds),
+        CLASSIFIER: costs[CLASSIFIER].flops * sum(item.classified for item in rounds),
     }
-    took_ms = {name: sum(sum(item.stages_ms.get(name, ())) for item in rounds) for name in flops}
+    duration_ms = {name: sum(sum(item.stages_ms.get(name, ())) for item in rounds) for name in flops}
     models_ms = sum(sum(item.models_ms) for item in rounds)
-    found = {"models": sum(flops.values()) / models_ms}
-    found |= {name: flops[name] / took_ms[name] for name in flops if took_ms[name] and flops[name]}
-    return {name: round(value / 1e6, 2) for name, value in found.items()}
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """What benchmark.json holds."""
-    content: dict[str, Any] = {"schema": BENCHMARK, **asdict(report)}
-    plain: dict[str, Any] = json.loads(json.dumps(content))
-    return plain
-
-
-def save_report(content: dict[str, Any], path: Path) -> None:
-    """Raises CascadeError where it cannot be written."""
-    write_atomically(path, json.dumps(content, indent=1).encode() + b"\n")
+    speeds = {"models": sum(flops.values()) / models_ms}
+    speeds |= {name: flops[name] / duration_ms[name] for name in flops if duration_ms[name] and flops[name]}
+    return {name: round(value / 1e6, 2) for name, value in speeds.items()}
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Raises CascadeError for a file that is no benchmark.json of this schema."""
-    fix = "give the benchmark.json of an earlier run"
+    """Read a benchmark.json.
+
+    Raises:
+        CascadeError: If the file is missing or not a benchmark.json of this schema.
+    """
+    fix = "specify the benchmark.json of an earlier run"
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError:
@@ -184,5 +242,5 @@ def read_report(path: Path) -> dict[str, Any]:
         raise CascadeError(f"{path}: cannot be read as JSON ({error})", fix=fix) from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if not isinstance(content, dict) or schema != BENCHMARK:
-        raise CascadeError(f"{path}: is no {BENCHMARK!r}" + (f" but {schema!r}" if schema else ""), fix=fix)
+        raise CascadeError(f"{path}: its schema is {schema!r}, not {BENCHMARK!r}", fix=fix)
     return content

@@ -1,29 +1,47 @@
-"""What the machine can do at best: a large matrix product for its arithmetic, a large copy for its memory.
+"""Peak performance of the processor and the GPU: a large matrix product for arithmetic, a large copy for memory.
 
-The product is what convolutions come down to, at a size at which nothing else counts; a backend's share of it says how
-much there is left to win.
+Convolutions are computed as matrix products, and at this size overheads are negligible. What a backend reaches of the
+peak shows how much faster it could become.
 """
 
+import ctypes
+import ctypes.util
+import multiprocessing
+import site
 import time
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_float, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from cascade.errors import CascadeError
 from cascade.runtime.machine import usable_threads
 
-PRODUCT_SIZE = 4096
-COPY_MB = 256
+CPU_MATRIX_SIZE = 4096
+CPU_COPY_MB = 256
+
+GPU_MATRIX_SIZE = 8192
+GPU_REPEATS = 10
+GPU_ROUNDS = 3
+GPU_TIMEOUT_S = 120
+
+# cublas_api.h, library_types.h and driver_types.h
+CUDA_R_16F, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT, CUBLAS_OP_N = 2, 68, -1, 0
+HOST_TO_DEVICE, DEVICE_TO_DEVICE = 1, 3
 
 
 @dataclass(frozen=True)
-class Limit:
-    """Measured in the same run as what is held against it.
+class Roofline:
+    """Peak performance of a device, measured in the same run as the backends.
 
-    what              was multiplied, and by what: it names the precision.
-    gflops            10^9 floating point operations a second, the best round.
-    gflops_by_round   tell a machine that drifts.
-    gb_per_second     10^9 bytes a second, read and written, the best round.
+    Attributes:
+        what: The operation that was measured, with its precision.
+        gflops: 10^9 floating-point operations per second in the best round.
+        gflops_by_round: The same for each round. A trend shows that the machine's speed drifts.
+        gb_per_second: 10^9 bytes read and written per second in the best round.
     """
 
     what: str
@@ -32,10 +50,10 @@ class Limit:
     gb_per_second: float
 
 
-class CpuLimit:
-    """`measure` once a round, then `best`. Uses all cores."""
+class CpuRoofline:
+    """Peak performance of the processor. Call `measure` in each round, then `best`. Uses all cores."""
 
-    def __init__(self, size: int = PRODUCT_SIZE, copy_mb: int = COPY_MB) -> None:
+    def __init__(self, size: int = CPU_MATRIX_SIZE, copy_mb: int = CPU_COPY_MB) -> None:
         random = np.random.default_rng(0)
         self._left, self._right = (random.random((size, size), np.float32) for _ in range(2))
         self._product = np.empty((size, size), np.float32)
@@ -45,20 +63,86 @@ class CpuLimit:
         self._gb_per_second: list[float] = []
 
     def measure(self) -> None:
-        """One product untimed, for the cores to wake up."""
+        np.matmul(self._left, self._right, out=self._product)  # untimed, to wake the cores up
+        start = time.perf_counter()
         np.matmul(self._left, self._right, out=self._product)
-        began = time.perf_counter()
-        np.matmul(self._left, self._right, out=self._product)
-        self._gflops.append(round(2e-9 * len(self._left) ** 3 / (time.perf_counter() - began), 1))
+        self._gflops.append(round(2e-9 * len(self._left) ** 3 / (time.perf_counter() - start), 1))
         threads = usable_threads()
         parts = zip(np.array_split(self._target, threads), np.array_split(self._source, threads), strict=True)
         with ThreadPoolExecutor(threads) as pool:
-            began = time.perf_counter()
-            list(pool.map(lambda pair: np.copyto(*pair), parts))  # without Python's lock
-            seconds = time.perf_counter() - began
+            start = time.perf_counter()
+            list(pool.map(lambda pair: np.copyto(*pair), parts))  # copyto releases Python's lock
+            seconds = time.perf_counter() - start
         self._gb_per_second.append(round(2e-9 * self._source.nbytes / seconds, 1))
 
-    def best(self) -> Limit:
+    def best(self) -> Roofline:
         size = len(self._left)
         what = f"FP32 product of two {size} x {size} matrices, NumPy {np.__version__}"
-        return Limit(what, max(self._gflops), self._gflops, max(self._gb_per_second))
+        return Roofline(what, max(self._gflops), self._gflops, max(self._gb_per_second))
+
+
+def measure_gpu() -> Roofline:
+    """Measure the peak performance of an NVIDIA GPU with cuBLAS, in FP16 with FP32 sums as in the engines.
+
+    A separate process frees its memory and CUDA context before a backend is measured. cuBLAS is called through ctypes,
+    since neither TensorRT nor pycuda offers a matrix product by itself.
+
+    Raises:
+        CascadeError: If there is no GPU or no cuBLAS, or a call fails.
+    """
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:  # terminates the process in the end
+            return pool.apply_async(_measure_gpu).get(GPU_TIMEOUT_S)
+    # No library, no GPU, a library without the function, or a process that died or hangs.
+    except (OSError, RuntimeError, AttributeError, multiprocessing.TimeoutError) as error:
+        raise CascadeError(
+            f"cuBLAS cannot be measured: {error or 'it does not respond'}",
+            fix="install the CUDA toolkit, or pip install nvidia-cublas",
+        ) from error
+
+
+def _measure_gpu() -> Roofline:
+    cuda, cublas = _library("cudart"), _library("cublas")
+    size, nbytes = GPU_MATRIX_SIZE, 2 * GPU_MATRIX_SIZE**2
+    host = np.random.default_rng(0).random((size, size), np.float32).astype(np.float16)  # zeros would use less power
+    left, right, product, handle = (c_void_p() for _ in range(4))
+    for pointer in (left, right, product):
+        _check(cuda.cudaMalloc(ctypes.byref(pointer), c_size_t(nbytes)), "cudaMalloc")
+        source = host.ctypes.data_as(c_void_p)
+        _check(cuda.cudaMemcpy(pointer, source, c_size_t(nbytes), c_int(HOST_TO_DEVICE)), "cudaMemcpy")
+    _check(cublas.cublasCreate_v2(ctypes.byref(handle)), "cublasCreate")
+    one, zero = ctypes.byref(c_float(1)), ctypes.byref(c_float(0))
+    half, none, n = c_int(CUDA_R_16F), c_int(CUBLAS_OP_N), c_int(size)
+    operands = (n, n, n, one, left, half, n, right, half, n, zero, product, half, n)
+    algorithm = (c_int(CUBLAS_COMPUTE_32F), c_int(CUBLAS_GEMM_DEFAULT))
+    multiply = partial(cublas.cublasGemmEx, handle, none, none, *operands, *algorithm)
+    copy = partial(cuda.cudaMemcpyAsync, left, right, c_size_t(nbytes), c_int(DEVICE_TO_DEVICE), c_void_p())
+
+    def seconds(operation: "partial[int]") -> float:
+        """Seconds of one of GPU_REPEATS operations, which are enqueued at once after an untimed one."""
+        _check(operation(), operation.func.__name__)
+        _check(cuda.cudaDeviceSynchronize(), "cudaDeviceSynchronize")
+        start = time.perf_counter()
+        for _ in range(GPU_REPEATS):
+            _check(operation(), operation.func.__name__)
+        _check(cuda.cudaDeviceSynchronize(), "cudaDeviceSynchronize")
+        return (time.perf_counter() - start) / GPU_REPEATS
+
+    gflops = [round(2e-9 * size**3 / seconds(multiply), 1) for _ in range(GPU_ROUNDS)]
+    gb_per_second = max(round(2e-9 * nbytes / seconds(copy), 1) for _ in range(GPU_ROUNDS))
+    what = f"FP16 product of two {size} x {size} matrices, summed in FP32, cuBLAS"
+    return Roofline(what, max(gflops), gflops, gb_per_second)
+
+
+def _check(status: int, call: str) -> None:
+    if status != 0:
+        raise RuntimeError(f"{call} failed with status {status}")
+
+
+def _library(name: str) -> ctypes.CDLL:
+    """Load a CUDA library of the system or of NVIDIA's Python packages."""
+    packaged = [path for folder in site.getsitepackages() for path in Path(folder).glob(f"nvidia/*/lib/lib{name}.so.*")]
+    path = ctypes.util.find_library(name) or (str(packaged[0]) if packaged else None)
+    if path is None:
+        raise OSError(f"there is no lib{name}")
+    return ctypes.CDLL(path)

@@ -1,99 +1,113 @@
-"""Backends are loaded one by one, then take turns: each in its own process, each in every round."""
+"""Load the backends one after the other, then measure them round-robin, each in a process of its own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 from cascade.benchmarking.report import Settings, device_of
 from cascade.benchmarking.timing import Measurement, Request
-from cascade.benchmarking.worker import Loaded, Measurer, Refusal, Worker
-from cascade.discovery.inputs import Inputs
+from cascade.benchmarking.worker import LoadedBackend, Unavailable, Worker
 from cascade.errors import CascadeError
 from cascade.runtime.machine import gpu_memory_in_use_mb
 
-UNDER_WAY = 5
-"""Batches that `cascade predict` has in memory at most: so many show the memory it takes."""
+BATCHES_IN_FLIGHT = 5
+"""Maximum number of batches that `cascade predict` keeps in memory. As many batches reveal its peak memory."""
 
-SLICES_A_ROUND, BATCHES_A_ROUND = 64, 4
-"""Of each backend and batch size, at least: so few, for many short rounds even out what a few long ones do not."""
+MIN_SLICES_PER_ROUND, MIN_BATCHES_PER_ROUND = 64, 4
+"""For each backend and batch size. Many short rounds even out disturbances better than a few long ones."""
 
-Turns = dict[str, dict[int, list[Measurement]]]
-"""By backend and batch size, a measurement a round."""
+Measurements = dict[str, dict[int, list[Measurement]]]
+"""One measurement for each round, by backend and batch size."""
 
-Step = Callable[[str, float], object]
-"""Called with what comes next, and the share of all turns that is done, 0 to 1."""
+Measure = Callable[[Request], Measurement]
+"""Measures one backend."""
+
+ProgressCallback = Callable[[str, float], object]
+"""Called with the next step, and the completed fraction of all rounds, 0 to 1."""
 
 
 @dataclass(frozen=True)
-class Started:
-    """A backend that runs: loaded, and warmed up once at each batch size.
+class ReadyBackend:
+    """A backend that is loaded and warmed up.
 
-    peak_host_mb  by batch size.
+    Attributes:
+        measure: Measures it.
+        loaded: Its start-up times.
+        peak_host_mb: Peak memory of its process after each batch size, in MiB; None if unknown.
+        device_memory_mb: Growth of the GPU memory in use by all processes, in MiB; None on the CPU.
     """
 
-    worker: Measurer
-    loaded: Loaded
-    peak_host_mb: dict[int, float]
+    measure: Measure
+    loaded: LoadedBackend
+    peak_host_mb: dict[int, float | None]
     device_memory_mb: float | None
 
 
 def start_backends(
     names: Sequence[str],
-    models: Path,
-    engines: Path,
-    slices: Inputs,
+    start_worker: Callable[[str], Worker],
     batch_sizes: Sequence[int],
     warm_up: int,
-    scratch: Path,
-    stack: ExitStack,
-    step: Step = lambda what, done: None,
-) -> tuple[dict[str, Started], dict[str, Refusal]]:
-    """Those that run, and why the others do not. The workers end with the `stack`.
+    on_progress: ProgressCallback = lambda step, fraction: None,
+) -> tuple[dict[str, ReadyBackend], dict[str, Unavailable]]:
+    """Start backends one after the other, each warmed up before the next is loaded, to tell their memory apart.
 
-    One after the other, and each warmed up before the next is loaded, so that memory is told apart.
+    Args:
+        names: Backends to start.
+        start_worker: Starts the worker of a backend, which the caller closes.
+        batch_sizes: Batch sizes to warm up, ascending.
+        warm_up: Minimum number of batches.
+        on_progress: Called before each backend.
+
+    Returns:
+        The backends that run, and why the others do not.
+
+    Raises:
+        CascadeError: If none runs.
     """
-    started: dict[str, Started] = {}
-    unavailable: dict[str, Refusal] = {}
+    ready: dict[str, ReadyBackend] = {}
+    unavailable: dict[str, Unavailable] = {}
     for name in names:
-        step(f"loading {name}", 0)
+        on_progress(f"loading {name}", 0)
         before_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
         try:
-            worker = Worker(name, models, engines, slices, scratch)
-            stack.callback(worker.close)
-            batches = max(warm_up, UNDER_WAY)
+            worker = start_worker(name)
+            batches = max(warm_up, BATCHES_IN_FLIGHT)
             peaks = {size: worker.measure(Request(size, batches, 0)).peak_host_mb for size in batch_sizes}
         except CascadeError as error:
-            unavailable[name] = Refusal(error.problem, error.fix)
+            unavailable[name] = Unavailable(error.problem, error.fix)
             continue
         after_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
-        grown_mb = after_mb - before_mb if after_mb is not None and before_mb is not None else None
-        started[name] = Started(worker, worker.loaded, peaks, grown_mb)
-    if not started:
+        growth_mb = after_mb - before_mb if after_mb is not None and before_mb is not None else None
+        ready[name] = ReadyBackend(worker.measure, worker.loaded, peaks, growth_mb)
+    if not ready:
         reasons = "\n".join(f"{name}: {item.problem}" for name, item in unavailable.items())
         fixes = "; ".join(dict.fromkeys(item.fix for item in unavailable.values()))
         raise CascadeError(f"no backend can run\n{reasons}", fix=fixes)
-    return started, unavailable
+    return ready, unavailable
 
 
-def take_turns(
-    workers: Mapping[str, Measurer],
+def run_rounds(
+    measures: Mapping[str, Measure],
     settings: Settings,
     before_round: Callable[[], object] = lambda: None,
-    step: Step = lambda what, done: None,
-) -> Turns:
-    """Round after round, size after size, every backend once: A B C A B C, so that none has the machine's best hour."""
-    turns: Turns = {name: {size: [] for size in settings.batch_sizes} for name in workers}
-    order = list(product(range(1, settings.rounds + 1), settings.batch_sizes, workers))
+    on_progress: ProgressCallback = lambda step, fraction: None,
+) -> Measurements:
+    """Measure every backend once in each round and at each batch size: A B C A B C.
+
+    Changes in the machine's speed then affect all backends alike.
+    """
+    measurements: Measurements = {name: {size: [] for size in settings.batch_sizes} for name in measures}
+    order = list(product(range(1, settings.rounds + 1), settings.batch_sizes, measures))
     for done, (number, size, name) in enumerate(order):
         if done % (len(order) // settings.rounds) == 0:
             before_round()
-        step(f"round {number} of {settings.rounds}, batch {size}, {name}", done / len(order))
-        turns[name][size].append(workers[name].measure(Request(size, slices_a_round(size) // size, settings.warm_up)))
-    return turns
+        on_progress(f"round {number} of {settings.rounds}, batch {size}, {name}", done / len(order))
+        request = Request(size, slices_per_round(size) // size, settings.warm_up)
+        measurements[name][size].append(measures[name](request))
+    return measurements
 
 
-def slices_a_round(batch_size: int) -> int:
-    """Whole batches."""
-    return batch_size * max(BATCHES_A_ROUND, SLICES_A_ROUND // batch_size)
+def slices_per_round(batch_size: int) -> int:
+    """Number of slices that a backend processes in a round, a multiple of the batch size."""
+    return batch_size * max(MIN_BATCHES_PER_ROUND, MIN_SLICES_PER_ROUND // batch_size)

@@ -1,6 +1,5 @@
-"""One backend, one batch size, one round: what it takes, in this process."""
+"""Measure one backend at one batch size for one round, in this process."""
 
-import resource
 import sys
 import tempfile
 import time
@@ -21,19 +20,21 @@ from cascade.pipeline import Cascade
 from cascade.prediction.batch import predict_slices
 from cascade.prediction.recorder import Recorder, Work
 from cascade.prediction.results import ResultsFolder
-from cascade.runtime.protocol import Backend, Outputs, Pending
+from cascade.runtime.protocol import Backend, Future, Outputs
 
 STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
-"""In order. A backend on the CPU has neither upload nor download."""
+"""In order of execution. CPU backends have neither upload nor download."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured.
+    """What to measure.
 
-    batches   timed, of `batch_size` slices each.
-    warm_up   batches that go before, untimed.
-    overlays  whether the pictures are drawn too that `cascade predict` draws by default.
+    Attributes:
+        batch_size: Slices a batch.
+        batches: Timed batches.
+        warm_up: Untimed batches before them.
+        overlays: Draw overlays, as `cascade predict` does by default.
     """
 
     batch_size: int
@@ -43,23 +44,26 @@ class Request:
 
     @property
     def slices(self) -> int:
-        """That the longest part, end to end, goes through."""
+        """Number of timed slices."""
         return self.batch_size * self.batches
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came of a request. Lists hold a value for each of its batches, in milliseconds.
+    """Result of a request. Lists contain one value in milliseconds for each timed batch.
 
-    stages_ms   by stage, of those the backend has: batches one at a time, files read and written by one thread.
-    models_ms   from the models' call to their answer, waiting included.
-    total_ms    from the first file of a batch opened to its last written. More than the stages together: slices are
-                brought to their square, and masks back.
-    classified  slices of all timed batches that went through the classifier too.
-    models_slices_per_second      arrays in memory → arrays in memory, the next batch begun before the last is awaited.
-    end_to_end_slices_per_second  files → results below --out, reading, models and writing overlapping as in
-                                  `cascade predict`.
-    peak_host_mb                  most memory that the process ever had, in MiB.
+    Attributes:
+        stages_ms: Duration of each stage that the backend has. Batches run one at a time, and one thread reads and
+            writes files.
+        models_ms: Duration of both models, including waiting.
+        total_ms: Duration from opening the first file of a batch to writing its last result. It exceeds the sum of the
+            stages, since slices are resized to squares and masks back.
+        classified: Number of timed slices that the classifier ran on.
+        models_slices_per_second: Throughput from arrays to arrays in memory, submitting each batch before waiting for
+            the previous one.
+        end_to_end_slices_per_second: Throughput of `cascade predict` from files to results, in which reading, models
+            and writing overlap.
+        peak_host_mb: Peak memory of the process in MiB; None if the system does not report it.
     """
 
     stages_ms: dict[str, list[float]]
@@ -68,117 +72,108 @@ class Measurement:
     classified: int
     models_slices_per_second: float
     end_to_end_slices_per_second: float
-    peak_host_mb: float
+    peak_host_mb: float | None
 
 
 def measure(backend: Backend, slices: Inputs, request: Request, scratch: Path) -> Measurement:
-    """`slices` are at least one; where the request needs more, they come round again.
+    """Measure a backend.
 
-    scratch  folder for links and results, which are removed again.
+    Args:
+        backend: The backend.
+        slices: One or more slices. They repeat if the request needs more.
+        request: What to measure.
+        scratch: Folder for temporary results, on the disk whose speed is to be measured.
 
-    Raises CascadeError where a slice cannot be read or a result not be written.
+    Raises:
+        CascadeError: If a slice cannot be read or a result cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=scratch) as temporary:
-        timed = _stage_by_stage(backend, slices, request, Path(temporary, "stages"))
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        stages_ms, models_ms, total_ms, classified = _time_stages(backend, slices, request, Path(folder, "stages"))
         arrays = [_squares(slices, start, request.batch_size) for start in (0, request.batch_size)]
         _run_models(backend, arrays, request.warm_up)
         seconds = _run_models(backend, arrays, request.batches)
-        end_to_end = _end_to_end(backend, slices, request, Path(temporary))
-    stages_ms: dict[str, list[float]] = defaultdict(list)
-    for batch in timed:
-        for stage, value in batch.stages_ms.items():
-            stages_ms[stage].append(value)
-    return Measurement(
-        dict(stages_ms),
-        [batch.models_ms for batch in timed],
-        [batch.total_ms for batch in timed],
-        sum(batch.classified for batch in timed),
-        request.slices / seconds,
-        end_to_end,
-        peak_host_mb(),
-    )
-
-
-@dataclass
-class TimedBatch:
-    stages_ms: dict[str, float]
-    models_ms: float = 0.0
-    total_ms: float = 0.0
-    classified: int = 0
+        end_to_end = _run_end_to_end(backend, slices, request, Path(folder, "results"))
+    return Measurement(stages_ms, models_ms, total_ms, classified, request.slices / seconds, end_to_end, peak_host_mb())
 
 
 class TimedBackend:
-    """Passes batches on, and notes of the last one what the pipeline would not tell."""
+    """Passes batches on to a backend, and keeps the outputs and the duration of the last one."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.description = backend.description
         self.segment, self.classify = backend.segment, backend.classify
-        self.last = TimedBatch({})
+        self.outputs: Outputs
+        self.models_ms = 0.0
 
-    def begin(self, slices: FloatArray) -> Pending:
-        began = time.perf_counter()
-        wait = self._backend.begin(slices)
+    def submit(self, slices: FloatArray) -> Future[Outputs]:
+        start = time.perf_counter()
+        future = self._backend.submit(slices)
 
-        def outputs() -> Outputs:
-            found = wait()
-            classified = int(found.class_probability.any(axis=1).sum())  # rows of zeros were not asked about
-            self.last = TimedBatch(dict(found.stages_ms), _ms_since(began), classified=classified)
-            return found
+        def result() -> Outputs:
+            self.outputs = future.result()
+            self.models_ms = _ms_since(start)
+            return self.outputs
 
-        return outputs
+        return Future(result)
 
 
-def _stage_by_stage(backend: Backend, slices: Inputs, request: Request, out: Path) -> list[TimedBatch]:
+def _time_stages(
+    backend: Backend, slices: Inputs, request: Request, out: Path
+) -> tuple[dict[str, list[float]], list[float], list[float], int]:
+    """Run batches one at a time. Returns the fields of `Measurement` up to `classified`."""
     timed = TimedBackend(backend)
     cascade = Cascade(timed)
     results = ResultsFolder(out, slices.folder, request.overlays, {}, backend.description)
     names = cycle(slices.names)
-    batches = []
-    for _ in range(request.warm_up + request.batches):
+    stages_ms: dict[str, list[float]] = defaultdict(list)
+    models_ms, total_ms, classified = [], [], 0
+    for number in range(request.warm_up + request.batches):
         batch = list(islice(names, request.batch_size))
-        began = time.perf_counter()
+        start = time.perf_counter()
         read = [read_slice(slices.folder / name) for name in batch]
-        read_ms = _ms_since(began)
+        read_ms = _ms_since(start)
         predictions = cascade.predict_batch(read)
-        writing = time.perf_counter()
+        write_start = time.perf_counter()
         recorder = Recorder(results)
-        for name, slice_, found in zip(batch, read, predictions, strict=True):
+        for name, slice_, prediction in zip(batch, read, predictions, strict=True):
             picture = Picture(name, slices.path(name))
-            recorder.found(Work(picture, stamps(picture.files)), 0, slice_, found)
+            recorder.found(Work(picture, stamps(picture.files)), 0, slice_, prediction)
         for row in recorder.rows:
             if row.status == "error":
                 raise CascadeError(row.problem, fix=row.fix)
-        timed.last.stages_ms |= {"read": read_ms, "write": _ms_since(writing)}
-        timed.last.total_ms = _ms_since(began)
-        batches.append(timed.last)
-    return batches[request.warm_up :]
+        write_ms, batch_ms = _ms_since(write_start), _ms_since(start)
+        if number < request.warm_up:
+            continue
+        for stage, ms in {"read": read_ms, **timed.outputs.stages_ms, "write": write_ms}.items():
+            stages_ms[stage].append(ms)
+        models_ms.append(timed.models_ms)
+        total_ms.append(batch_ms)
+        classified += int(timed.outputs.class_probability.any(axis=1).sum())  # rows of skipped slices are zero
+    return dict(stages_ms), models_ms, total_ms, classified
 
 
 def _run_models(backend: Backend, arrays: list[FloatArray], batches: int) -> float:
-    """Seconds, two batches under way where the backend can."""
-    began = time.perf_counter()
-    under_way: Pending | None = None
+    """Run both models with two batches in flight. Returns the seconds."""
+    start = time.perf_counter()
+    previous: Future[Outputs] | None = None
     for array in islice(cycle(arrays), batches):
-        begun = backend.begin(array)
-        if under_way:
-            under_way()
-        under_way = begun
-    if under_way:
-        under_way()
-    return time.perf_counter() - began
+        future = backend.submit(array)
+        if previous:
+            previous.result()
+        previous = future
+    if previous:
+        previous.result()
+    return time.perf_counter() - start
 
 
-def _end_to_end(backend: Backend, slices: Inputs, request: Request, folder: Path) -> float:
-    """Slices a second of a run of `cascade predict`, of which each slice is a link to one of those given."""
-    links = folder / "slices"
-    links.mkdir()
-    names = []
-    for number, name in enumerate(islice(cycle(slices.names), request.slices)):
-        names.append(f"{number:06}{Path(name).suffix}")
-        (links / names[-1]).symlink_to(slices.folder / name)
-    results = ResultsFolder(folder / "results", links, request.overlays, {}, backend.description)
-    sources = [Picture(name, links / name) for name in names]
+def _run_end_to_end(backend: Backend, slices: Inputs, request: Request, out: Path) -> float:
+    """Run `cascade predict` on the slices, each as often as necessary. Returns slices per second."""
+    results = ResultsFolder(out, slices.folder, request.overlays, {}, backend.description)
+    sources = [
+        Picture(f"{number:06}{Path(name).suffix}", slices.path(name))
+        for number, name in enumerate(islice(cycle(slices.names), request.slices))
+    ]
     run = predict_slices(Cascade(backend), sources, results, batch_size=request.batch_size)
     if run.failed:
         raise CascadeError(run.failed[0].problem, fix=run.failed[0].fix)
@@ -186,24 +181,24 @@ def _end_to_end(backend: Backend, slices: Inputs, request: Request, folder: Path
 
 
 def _squares(slices: Inputs, start: int, count: int) -> FloatArray:
-    """(count, 1, SLICE_SIZE, SLICE_SIZE), from the start-th slice on."""
+    """Read slices from the start-th on into an array (count, 1, SLICE_SIZE, SLICE_SIZE)."""
     read = [read_slice(slices.folder / name).pixels for name in islice(cycle(slices.names), start, start + count)]
     return np.stack([Letterbox(*pixels.shape).square(pixels) for pixels in read])[:, None]
 
 
-def _ms_since(began: float) -> float:
-    return 1000 * (time.perf_counter() - began)
+def _ms_since(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)
 
 
-def peak_host_mb() -> float:
-    """Most memory that this process ever had, in MiB.
-
-    Linux's VmHWM is of this program alone. getrusage, asked elsewhere, may count what a parent process had when it
-    started this one.
-    """
-    try:
+def peak_host_mb() -> float | None:
+    """Peak memory of this process in MiB, or None on Windows, which reports neither of the two sources."""
+    try:  # on Linux; getrusage may include the memory of a parent process at the time of the fork
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
     except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,4 +1,4 @@
-"""A backend in a process of its own: fresh to load in, and with no other's memory in its peak."""
+"""Run a backend in a process of its own, so that its start-up and peak memory are not affected by other backends."""
 
 import multiprocessing
 import signal
@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any
 
 from cascade.benchmarking.timing import Measurement, Request, measure
 from cascade.discovery.inputs import Inputs
@@ -15,18 +15,18 @@ from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
 from cascade.runtime.select import open_backend
 
-T = TypeVar("T")
-
-SECONDS_TO_END = 2.0
+SHUTDOWN_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A backend that is ready, in milliseconds.
+class LoadedBackend:
+    """Start-up times of a backend in milliseconds.
 
-    start_ms        from the process's start to both graphs loaded: Python, packages, runtime, graphs.
-    load_ms         of that, runtime and graphs.
-    first_slice_ms  the first slice through both models, thereafter: some runtimes compile as they go.
+    Attributes:
+        description: The backend's description.
+        start_ms: From the start of the process until both graphs are loaded: Python, packages, runtime, graphs.
+        load_ms: The part of it that loads the runtime and the graphs.
+        first_slice_ms: The first slice through both models. Some runtimes compile during it.
     """
 
     description: str
@@ -36,94 +36,103 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Why something cannot be done, as a CascadeError says it."""
+class Unavailable:
+    """Why something cannot run or be measured, and how to fix it: the content of a CascadeError."""
 
     problem: str
     fix: str
 
 
-class Measurer(Protocol):
-    """What measures one backend when its turn comes."""
-
-    def measure(self, request: Request) -> Measurement:
-        """Raises CascadeError where it cannot."""
-        ...
-
-
 class Worker:
-    """The process of one backend; it sleeps while others have their turn."""
+    """The process of one backend. It is idle while other backends are measured.
 
-    def __init__(self, name: str, models: Path, engines: Path, slices: Inputs, scratch: Path) -> None:
-        """Where the process is killed, it leaves files in the folder `scratch`.
+    Args:
+        name: One of BACKENDS.
+        models: Folder of the models.
+        engines: Folder of the engines; None for the default.
+        slices: Slices to run.
+        scratch: Folder for temporary files. They remain there if the process is killed.
 
-        Raises CascadeError where the backend cannot run here.
-        """
+    Raises:
+        CascadeError: If the backend cannot run here.
+    """
+
+    def __init__(self, name: str, models: Path, engines: Path | None, slices: Inputs, scratch: Path) -> None:
         self.name = name
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        arguments = (theirs, name, models, engines, slices, scratch, time.monotonic())
+        self._connection, child_connection = context.Pipe()
+        arguments = (child_connection, name, models, engines, slices, scratch, time.monotonic())
         self._process = context.Process(target=serve, args=arguments, daemon=True, name=f"benchmark {name}")
         self._process.start()
-        theirs.close()
+        child_connection.close()
         try:
-            self.loaded = self._answer(Loaded)
+            self.loaded: LoadedBackend = self._receive()
         except BaseException:
             self.close()
             raise
 
     def measure(self, request: Request) -> Measurement:
-        return self._answer(Measurement, request)
+        """Measure the backend.
+
+        Raises:
+            CascadeError: If it fails, or its process died.
+        """
+        measurement: Measurement = self._receive(request)
+        return measurement
 
     def close(self) -> None:
         self._connection.close()
-        self._process.join(timeout=SECONDS_TO_END)
-        if self._process.is_alive():  # in the middle of a measurement that nobody waits for any more
+        self._process.join(timeout=SHUTDOWN_TIMEOUT_S)
+        if self._process.is_alive():  # interrupted during a measurement
             self._process.kill()
             self._process.join()
 
-    def _answer(self, kind: type[T], request: Request | None = None) -> T:
+    def _receive(self, request: Request | None = None) -> Any:
+        """Send a request, if there is one, and wait for the reply."""
         try:
             if request:
                 self._connection.send(request)
-            answer = self._connection.recv()
+            reply = self._connection.recv()
         except (EOFError, ConnectionError):
             self._process.join(timeout=10)
             raise CascadeError(
-                f"the process that ran {self.name} died with exit code {self._process.exitcode}",
-                fix="give smaller --batch-sizes if memory ran out, or leave this backend out of --backends",
+                f"the process of {self.name} died with exit code {self._process.exitcode}",
+                fix="choose smaller --batch-sizes if it ran out of memory, or omit this backend from --backends",
             ) from None
-        if isinstance(answer, Refusal):
-            raise CascadeError(answer.problem, fix=answer.fix)
-        if not isinstance(answer, kind):
-            raise TypeError(f"{self.name} answered {answer!r}")
-        return answer
+        if isinstance(reply, Unavailable):
+            raise CascadeError(reply.problem, fix=reply.fix)
+        return reply
 
 
 def serve(
-    connection: Connection, name: str, models: Path, engines: Path, slices: Inputs, scratch: Path, started: float
+    connection: Connection,
+    name: str,
+    models: Path,
+    engines: Path | None,
+    slices: Inputs,
+    scratch: Path,
+    requested: float,
 ) -> None:
-    """The process: loads the backend, then answers requests until nobody asks any more.
+    """Load a backend, then fulfill requests until the connection closes. Runs in the worker's process.
 
-    started  when it was asked for; time.monotonic() is one clock for all processes of a machine.
+    `requested` is when the process was requested. All processes of a machine share the clock of time.monotonic().
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     try:
-        began = time.monotonic()
+        start = time.monotonic()
         backend = open_backend(name, models, engines).backend
-        ready = time.monotonic()
+        loaded = time.monotonic()
         Cascade(backend).predict(read_slice(slices.folder / slices.names[0]))
-        ended = time.monotonic()
-        times_ms = (round(1000 * seconds, 2) for seconds in (ready - started, ready - began, ended - ready))
-        connection.send(Loaded(backend.description, *times_ms))
+        end = time.monotonic()
+        times_ms = (round(1000 * seconds, 2) for seconds in (loaded - requested, loaded - start, end - loaded))
+        connection.send(LoadedBackend(backend.description, *times_ms))
         while True:
-            request = connection.recv()
-            connection.send(measure(backend, slices, request, scratch))
+            connection.send(measure(backend, slices, connection.recv(), scratch))
     except (EOFError, ConnectionError):
-        return  # nobody asks any more
+        return  # the parent closed the connection
     except CascadeError as error:
-        connection.send(Refusal(error.problem, error.fix))
-    except Exception as error:  # a runtime that loads here and then fails to run raises whatever it likes
+        connection.send(Unavailable(error.problem, error.fix))
+    except Exception as error:  # a runtime that loads here and then fails may raise any exception
         connection.send(
-            Refusal(f"{name} failed: {type(error).__name__}: {error}", "leave it out of --backends, or report this")
+            Unavailable(f"{name} failed: {type(error).__name__}: {error}", "omit it from --backends, or report this")
         )

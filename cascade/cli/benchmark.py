@@ -1,4 +1,4 @@
-"""The command `cascade benchmark`; what it calls is imported when it runs."""
+"""The command `cascade benchmark`. Slow imports are inside the command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,40 +8,38 @@ import typer
 from cascade.cli.console import stderr
 from cascade.cli.options import Engines, Models
 from cascade.errors import CascadeError
-from cascade.runtime.engines import ENGINES
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import BACKENDS
 
 
 def benchmark(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="Slices, folders of slices, or patterns.", show_default="slices simulated by code"),
+        typer.Argument(help="Slices, folders of slices, or patterns.", show_default="synthetic slices"),
     ] = None,
-    models: Models = SHIPPED,
-    engines: Engines = ENGINES,
+    models: Models = BUNDLED_MODELS,
+    engines: Engines = None,
     backends: Annotated[
-        str, typer.Option("--backends", help="Separated by commas. Those that cannot run here are listed with why.")
+        str, typer.Option("--backends", help="Comma-separated. Those that cannot run are listed with the reason.")
     ] = ",".join(BACKENDS),
-    batch_sizes: Annotated[
-        str, typer.Option("--batch-sizes", help="Slices that go through the models at once, separated by commas.")
-    ] = "1,8,32",
-    rounds: Annotated[int, typer.Option("--rounds", help="In each, every backend has its turn.")] = 5,
-    warm_up: Annotated[int, typer.Option("--warm-up", help="Untimed batches before each turn.")] = 2,
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Slices per batch, comma-separated.")] = "1,8,32",
+    rounds: Annotated[int, typer.Option("--rounds", help="Measurements of each backend, round-robin.")] = 5,
+    warm_up: Annotated[int, typer.Option("--warm-up", help="Untimed batches before each measurement.")] = 2,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Backend that others are held against.", show_default="onnxruntime"),
+        typer.Option("--baseline", help="Backend to compare with.", show_default="onnxruntime"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for benchmark.json and benchmark.png.")] = Path(
         "benchmark"
     ),
     compare: Annotated[
-        Path | None, typer.Option("--compare", help="benchmark.json of an earlier run.", show_default=False)
+        Path | None,
+        typer.Option("--compare", help="benchmark.json to compare with.", show_default=False),
     ] = None,
 ) -> None:
-    """Measure how fast each backend is here, stage by stage, and how far from the machine's limit.
+    """Measure the speed of each backend on this machine, stage by stage and relative to the machine's peak.
 
-    Takes minutes; leave the machine alone meanwhile. Replaces benchmark.json and benchmark.png in --out.
+    Takes minutes, during which the machine should be idle. Replaces benchmark.json and benchmark.png in --out.
 
     Example: [bold]cascade benchmark --batch-sizes 1,8 --out benchmark[/]
     """
@@ -63,14 +61,16 @@ def benchmark(
             baseline=baseline,
             out=out,
             earlier=compare,
-            step=lambda what, done: progress.update(task, completed=done, description=what),
+            on_progress=lambda step, done: progress.update(task, completed=done, description=step),
         )
     console.print(report_tables(report, comparison, out))
 
 
 def batch_size_list(text: str) -> list[int]:
-    """`1,8` → [1, 8]."""
+    """Parse a comma-separated list: `1,8` → [1, 8]."""
     try:
         return [int(size) for size in text.split(",")]
     except ValueError:
-        raise CascadeError(f"--batch-sizes {text}: is no list of numbers", fix="give one such as 1,8,32") from None
+        raise CascadeError(
+            f"--batch-sizes {text}: is not a list of integers", fix="choose a list such as 1,8,32"
+        ) from None

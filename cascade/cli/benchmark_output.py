@@ -1,5 +1,6 @@
-"""What a person sees of `cascade benchmark`: the machine, the tables, what could not be measured."""
+"""What `cascade benchmark` prints: the machine, the tables, and what could not be measured."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich import box
@@ -9,18 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade.benchmarking.compare import Comparison
-from cascade.benchmarking.report import Report
-from cascade.benchmarking.statistics import Spread
+from cascade.benchmarking.report import BatchSizeResult, Report, Spread
 from cascade.benchmarking.timing import STAGES
 from cascade.runtime.machine import Machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 
 BUSY = 0.5
-"""Load average from which on a machine is said to be busy."""
+"""Load average above which the table warns that the machine was busy."""
 
 
 def progress_bar(console: Console) -> Progress:
-    """Vanishes when done. Drawn twice a second at most: it runs on the cores that are measured."""
+    """A transient progress bar. It refreshes rarely, since it runs on the cores that are measured."""
     return Progress(
         BarColumn(),
         TextColumn("{task.description}"),
@@ -33,9 +33,9 @@ def progress_bar(console: Console) -> Progress:
 
 
 def report_tables(report: Report, comparison: Comparison | None, out: Path) -> RenderableType:
-    """All that is in the report but the hashes."""
+    """Everything in the report except hashes."""
     parts: list[RenderableType] = [_machine(report.machine), Text(f"Slices: {report.slices}.")]
-    parts += [_backends(report), _speed(report), _stages(report), _floor(report)]
+    parts += [_backends(report), _speed(report), _stages(report), _roofline(report)]
     if comparison:
         parts.append(_comparison(comparison))
     parts.append(Text(f"See {out / 'benchmark.json'} and {out / 'benchmark.png'}."))
@@ -45,107 +45,94 @@ def report_tables(report: Report, comparison: Comparison | None, out: Path) -> R
 def _machine(machine: Machine) -> Text:
     cores = f"{machine.cpu_cores} cores, " if machine.cpu_cores else ""
     memory = f", {machine.memory_gb:g} GB" if machine.memory_gb else ""
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     lines = [
         f"{machine.cpu}, {cores}{machine.cpu_threads} threads ({', '.join(machine.cpu_instructions)}){memory}",
         "; ".join(machine.gpus) or "no NVIDIA GPU",
-        f"{machine.os}, Python {machine.python}, "
-        + ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+        f"{machine.os}, Python {machine.python}, {versions}",
         *(f"{name}={value}" for name, value in machine.settings.items()),
     ]
     text = Text("\n".join(lines))
     if machine.load_average and machine.load_average > BUSY:
-        text.append(
-            f"\nThe machine was busy: {machine.load_average:g} processes wanted to run before the start.", "yellow"
-        )
+        text.append(f"\nThe machine was busy: load average {machine.load_average:g} before the start.", "yellow")
     return text
 
 
 def _backends(report: Report) -> RenderableType:
-    headings = ("start\nms", "of it\nload", "first\nslice ms", "peak host\nMiB", "GPU\nMiB")
+    headings = ("start\nms", "of which\nload ms", "first\nslice ms", "peak host\nMiB", "GPU\nMiB")
     table = _table(("\nbackend", "\nruns on"), headings)
     for name, item in report.backends.items():
         loaded = item.loaded
-        times = (f"{value:,.0f}" for value in (loaded.start_ms, loaded.load_ms, loaded.first_slice_ms))
-        gpu = "-" if item.device_memory_mb is None else f"{item.device_memory_mb:,.0f}"
-        table.add_row(name, loaded.description, *times, f"{item.batches[-1].peak_host_mb:,.0f}", gpu)
-    refusals = [
-        Text(f"{name} cannot run: {refusal.problem}\n  fix: {refusal.fix}", "yellow")
-        for name, refusal in report.unavailable.items()
+        values = (loaded.start_ms, loaded.load_ms, loaded.first_slice_ms, item.batches[-1].peak_host_mb)
+        table.add_row(name, loaded.description, *map(_integer, (*values, item.device_memory_mb)))
+    unavailable = [
+        Text(f"{name} cannot run: {reason.problem}\n  fix: {reason.fix}", "yellow")
+        for name, reason in report.unavailable.items()
     ]
-    title = "Backends, each started once in a fresh process, its files perhaps in the system's cache"
-    return _titled(title, table, *refusals)
+    return _titled("Backends, each started once in a new process, possibly from cached files", table, *unavailable)
 
 
 def _speed(report: Report) -> RenderableType:
-    headings = ("models\np50 ms", "slices\nper s", "\nratio", "slices\nper s", "end to end\nratio")
+    headings = (
+        "models\np50 ms",
+        "models\nslices/s",
+        "models\nspeed-up",
+        "end to end\nslices/s",
+        "end to end\nspeed-up",
+    )
     table = _table(("\nbatch", "\nbackend"), headings)
-    for place, size in enumerate(report.settings.batch_sizes):
-        for name, backend in report.backends.items():
-            item = backend.batches[place]
-            models = (f"{item.models_ms.p50:.1f}", f"{item.models.median:.1f}", _ratio(item.models_ratio))
-            end_to_end = (f"{item.end_to_end.median:.1f}", _ratio(item.end_to_end_ratio))
-            table.add_row(str(size), name, *models, *end_to_end)
-        table.add_section()
+    for name, item in _results(report, table):
+        latency_ms, models = f"{item.models_ms.p50:.1f}", f"{item.models.median:.1f}"
+        end_to_end = (f"{item.end_to_end.median:.1f}", _spread(item.end_to_end_ratio))
+        table.add_row(str(item.batch_size), name, latency_ms, models, _spread(item.models_ratio), *end_to_end)
     rounds = "1 round" if report.settings.rounds == 1 else f"{report.settings.rounds} rounds"
     return _titled(
-        "Speed: models from memory to memory, end to end from files to results as `cascade predict`",
+        "Throughput: models from memory to memory, end to end from files to results as `cascade predict`",
         table,
-        f"{rounds} in turns; ratio: times as fast as {report.settings.baseline} in the same round, "
-        "median (least to greatest)",
+        f"{rounds}; speed-up over {report.settings.baseline} in the same round, median (minimum to maximum)",
     )
 
 
 def _stages(report: Report) -> RenderableType:
-    there = [
-        stage
-        for stage in STAGES
-        if any(batch.stages_ms[stage] for backend in report.backends.values() for batch in backend.batches)
-    ]
-    table = _table(("batch", "backend", ""), (*there, "all"))
-    for place, size in enumerate(report.settings.batch_sizes):
-        for name, backend in report.backends.items():
-            item = backend.batches[place]
-            columns = [*(item.stages_ms[stage] for stage in there), item.total_ms]
-            for rank in ("p50", "p95", "p99"):
-                cells = ["-" if value is None else f"{getattr(value, rank):.1f}" for value in columns]
-                labels = (f"{size} ({item.total_ms.samples})", name) if rank == "p50" else ("", "")
-                table.add_row(*labels, rank, *cells)
-        table.add_section()
+    batches = [item for backend in report.backends.values() for item in backend.batches]
+    stages = [stage for stage in STAGES if any(item.stages_ms[stage] for item in batches)]
+    table = _table(("batch size\n(batches)", "\nbackend", ""), (*(f"\n{stage}" for stage in stages), "\ntotal"))
+    for name, item in _results(report, table):
+        columns = [*(item.stages_ms[stage] for stage in stages), item.total_ms]
+        for percentile in ("p50", "p95", "p99"):
+            cells = ["-" if value is None else f"{getattr(value, percentile):.1f}" for value in columns]
+            first = percentile == "p50"
+            labels = (f"{item.batch_size} ({item.total_ms.samples})", name) if first else ("", "")
+            table.add_row(*labels, percentile, *cells)
     return _titled(
-        "Latency by stage in ms a batch, stages one after the other",
+        "Latency of each stage in ms per batch, one stage after the other",
         table,
-        "In brackets: batches timed. -: the backend has no such stage. Of fewer than 100, p99 is next to the slowest.",
+        "-: the backend does not have this stage. With fewer than 100 batches, p99 is close to the maximum.",
     )
 
 
-def _floor(report: Report) -> RenderableType:
+def _roofline(report: Report) -> RenderableType:
     lines = [
-        f"{device} limit: {item.gflops:,.0f} GFLOP/s, {item.what}; memory {item.gb_per_second:,.0f} GB/s copied"
-        for device, item in report.limits.items()
+        f"{device} roofline: {item.gflops:,.0f} GFLOP/s, {item.what}; memory {item.gb_per_second:,.0f} GB/s (copy)"
+        for device, item in report.rooflines.items()
     ]
     lines += [
-        f"{name}: {item.flops / 1e9:.2f} GFLOP a slice; moves {item.bytes_moved(1, 4) / 1e6:,.0f} MB in FP32, "
-        f"{item.bytes_moved(1, 2) / 1e6:,.0f} MB in 16 bits, of it weights {item.weights * 4 / 1e6:,.0f} and "
-        f"{item.weights * 2 / 1e6:,.0f}"
-        for name, item in report.work.items()
+        f"{name}: {item.flops / 1e9:.2f} GFLOP per slice; moves {item.bytes_moved(1, 4) / 1e6:,.0f} MB in FP32, "
+        f"{item.bytes_moved(1, 2) / 1e6:,.0f} MB in 16 bits, of which weights {item.weights * 4 / 1e6:,.0f} and "
+        f"{item.weights * 2 / 1e6:,.0f} MB"
+        for name, item in report.costs.items()
     ]
-    lines += [f"absent, {name}: {item.problem}\n  fix: {item.fix}" for name, item in report.absent.items()]
-    if not report.work:
+    lines += [f"not measured: {name}: {why.problem}\n  fix: {why.fix}" for name, why in report.not_measured.items()]
+    if not report.costs:
         return Text("\n".join(lines))
     table = _table(("batch", "backend"), (SEGMENTER, CLASSIFIER, "both models", "classified"))
-    for place, size in enumerate(report.settings.batch_sizes):
-        for name, backend in report.backends.items():
-            item = backend.batches[place]
-            cells = [
-                _share(item.gflops.get(key), item.percent_of_limit.get(key))
-                for key in (SEGMENTER, CLASSIFIER, "models")
-            ]
-            table.add_row(str(size), name, *cells, f"{item.classified_share:.0%}")
-        table.add_section()
+    for name, item in _results(report, table):
+        cells = [_gflops(item, key) for key in (SEGMENTER, CLASSIFIER, "models")]
+        table.add_row(str(item.batch_size), name, *cells, f"{item.classified_share:.0%}")
     return _titled(
-        "GFLOP/s, and percent of the limit of the backend's device",
+        "GFLOP/s (percent of the device's roofline)",
         table,
-        "A backend that computes in fewer bits than the limit was measured in may pass 100 %.",
+        "A backend with a lower precision than that of the roofline may exceed 100 %.",
         "\n".join(lines),
     )
 
@@ -155,11 +142,19 @@ def _comparison(comparison: Comparison) -> RenderableType:
     for change in comparison.changes:
         table.add_row(str(change.batch_size), change.backend, f"{change.models:.2f}", f"{change.end_to_end:.2f}")
     return _titled(
-        f"Against {comparison.then}: slices/s now over then, above 1 is faster",
+        f"Speed-up over the benchmark of {comparison.then} (slices/s; above 1 is faster)",
         table,
         *(Text(f"warning: {warning}", "yellow") for warning in comparison.warnings),
         *comparison.missing,
     )
+
+
+def _results(report: Report, table: Table) -> Iterator[tuple[str, BatchSizeResult]]:
+    """Backends and results by batch size. Ends the table's section after each batch size."""
+    for index in range(len(report.settings.batch_sizes)):
+        for name, backend in report.backends.items():
+            yield name, backend.batches[index]
+        table.add_section()
 
 
 def _table(labels: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
@@ -172,15 +167,20 @@ def _table(labels: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
 
 
 def _titled(title: str, table: Table, *notes: str | Text) -> Group:
-    """The table's own title and caption would be broken to its width."""
+    """Add a title and notes that, unlike the table's own, are not wrapped to its width."""
     return Group(Text(f"\n{title}", "bold"), table, *(Text(note) if isinstance(note, str) else note for note in notes))
 
 
-def _ratio(value: Spread) -> str:
+def _integer(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _spread(value: Spread) -> str:
     return f"{value.median:.2f} ({value.least:.2f}-{value.greatest:.2f})"
 
 
-def _share(gflops: float | None, percent: float | None) -> str:
-    if gflops is None:
+def _gflops(item: BatchSizeResult, key: str) -> str:
+    if key not in item.gflops:
         return "-"
-    return f"{gflops:,.0f}" + (f" ({percent:.0f} %)" if percent is not None else "")
+    percent = f" ({item.percent_of_limit[key]:.0f} %)" if key in item.percent_of_limit else ""
+    return f"{item.gflops[key]:,.0f}{percent}"

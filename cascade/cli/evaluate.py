@@ -8,8 +8,7 @@ import typer
 from cascade.cli.console import stderr
 from cascade.cli.options import BackendName, BatchSize, Engines, Folder, Models
 from cascade.errors import CascadeError
-from cascade.runtime.engines import ENGINES
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import AUTO
 
 
@@ -25,9 +24,9 @@ def evaluate(
         typer.Option("--tumor-free", help="Slices without a tumor, to count false alarms.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics, table and figures.")] = Path("evaluation"),
-    models: Models = SHIPPED,
+    models: Models = BUNDLED_MODELS,
     backend: BackendName = AUTO,
-    engines: Engines = ENGINES,
+    engines: Engines = None,
     batch_size: BatchSize = 8,
 ) -> None:
     """Measure masks and classes against a labelled data set.

@@ -15,15 +15,15 @@ from cascade.cli.console import stderr
 from cascade.cli.options import Models
 from cascade.errors import CascadeError
 from cascade.files import without_home
-from cascade.runtime.engines import ENGINES
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.select import BACKENDS, open_backend
 
 SCHEMA = "cascade info 1"
 
 
 def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False, models: Models = SHIPPED
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    models: Models = BUNDLED_MODELS,
 ) -> None:
     """Print versions, models, backends and devices: what to paste into a bug report.
 
@@ -36,7 +36,7 @@ def info(
         stderr().print(info_table(content))
 
 
-def about(models: Path, engines: Path = ENGINES) -> dict[str, Any]:
+def about(models: Path, engines: Path | None = None) -> dict[str, Any]:
     """Ready for JSON; each backend is loaded, to see whether it can be. It names no person and no file of data."""
     from cascade.runtime.machine import this_machine
 
@@ -46,7 +46,7 @@ def about(models: Path, engines: Path = ENGINES) -> dict[str, Any]:
             backends[name] = {"runs": True, "what": open_backend(name, models, engines).backend.description}
         except CascadeError as error:
             backends[name] = {"runs": False, "what": without_home(error.problem)}
-    graphs = {name: find_graph(name, models) for name in (SEGMENTER, CLASSIFIER)}
+    graphs = {name: find_model(name, models) for name in (SEGMENTER, CLASSIFIER)}
     return {
         "schema": SCHEMA,
         "cascade_version": __version__,

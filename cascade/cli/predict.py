@@ -10,8 +10,7 @@ from rich.console import Group
 from cascade.cli.console import stderr
 from cascade.cli.options import BackendName, BatchSize, Engines, Models
 from cascade.errors import CascadeError
-from cascade.runtime.engines import ENGINES
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import AUTO
 
 TAKE, LEAVE, SAY = "What to take", "What to leave", "What to say"
@@ -62,9 +61,9 @@ def predict(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=LEAVE)
     ] = False,
-    models: Models = SHIPPED,
+    models: Models = BUNDLED_MODELS,
     backend: BackendName = AUTO,
-    engines: Engines = ENGINES,
+    engines: Engines = None,
     batch_size: BatchSize = 8,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=SAY)] = False,
     verbose: Annotated[

@@ -47,7 +47,7 @@ def progress_bar(console: Console, *, quiet: bool) -> Progress:
 
 def backend_line(cascade: Cascade) -> Text:
     """What runs the models and, where it was chosen, why not something faster."""
-    reasons = "".join(f"\n  not {name}: {reason}" for name, reason in cascade.passed_over.items())
+    reasons = "".join(f"\n  not {name}: {reason}" for name, reason in cascade.skipped_backends.items())
     return Text(f"Running on {cascade.description}.").append(reasons, style="dim")
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from cascade.cli.console import stderr
 from cascade.cli.options import Folder
 from cascade.errors import CascadeError
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -121,7 +121,7 @@ def train_classifier(
         typer.Option(
             "--models", help="Folder with the segmenter that predicts the masks.", show_default="the bundled models"
         ),
-    ] = SHIPPED,
+    ] = BUNDLED_MODELS,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/classifier"),
     external: External = None,
     negatives: Negatives = None,

@@ -55,7 +55,7 @@ def evaluate(
     tumor_free: Path | None = None,
     models: Path,
     backend: str,
-    engines: Path,
+    engines: Path | None,
     batch_size: int,
     out: Path,
 ) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def evaluate(
     _check_out(out, folder)
     found, total, split_sha256 = _slices(folder, split_file, part)
     choice = open_backend(backend, models, engines)
-    graphs, cascade = choice.graphs, Cascade(choice.backend)
+    graphs, cascade = choice.models, Cascade(choice.backend)
     scored, problems = _run("slices", map(_usable, found), total, batch_size, partial(score, cascade))
     if not scored:
         raise CascadeError(

@@ -190,7 +190,7 @@ class RunRecord:
             "research_use_only": NOTE,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "backend": cascade.description,
-            "passed_over": cascade.passed_over,
+            "passed_over": cascade.skipped_backends,
             "models": cascade.models,
             "options": asdict(options),
             "versions": {"python": platform.python_version(), **installed_versions()},

@@ -1,1 +1,1 @@
-"""What executes the two graphs, and the models and engines that it executes."""
+"""Runtimes that execute the two graphs, and the models and engines on disk that they load."""

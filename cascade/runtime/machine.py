@@ -1,4 +1,4 @@
-"""The machine: processor, memory, GPUs and the versions of the packages that matter, as far as it tells."""
+"""Hardware and software of this machine: processor, memory, GPUs and package versions."""
 
 import importlib.metadata
 import os
@@ -7,29 +7,32 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = (
-    *("cascade", "numpy", "pillow", "h5py", "nibabel", "pydicom", "highdicom"),
-    *("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda"),
-)
-"""Whose versions are told, where they are installed: what reads slices, and what runs models."""
+READERS = ("cascade", "numpy", "pillow", "h5py", "nibabel", "pydicom", "highdicom")
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda")
+"""Packages whose versions are recorded if they are installed."""
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm")
-"""Those that decide how fast convolutions go, by their names in /proc/cpuinfo: x86, then Arm."""
+"""Instruction sets that determine the speed of convolutions, as /proc/cpuinfo spells them: x86, then Arm."""
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """None where the machine does not tell.
+    """Description of a machine. A value is None if the machine does not report it.
 
-    cpu_cores      physical.
-    cpu_threads    that this process may run on.
-    memory_gb      of 10^9 bytes.
-    gpus           name, driver and memory of each, as nvidia-smi tells; empty without one.
-    load_average   processes that wanted to run, over the minute before the start: more than 0.5 slow what is measured.
-    settings       environment variables that limit threads, where they are set.
-    versions       of the packages that are installed.
+    Attributes:
+        cpu: Name of the processor.
+        cpu_cores: Number of physical cores.
+        cpu_threads: Number of threads that this process may use.
+        cpu_instructions: Those of INSTRUCTIONS that the processor has.
+        memory_gb: Size of the memory in 10^9 bytes.
+        gpus: Name, driver version and memory of each GPU that nvidia-smi lists.
+        os: Operating system.
+        python: Version of Python.
+        load_average: Average number of runnable processes over the last minute. More than 0.5 slow down measurements.
+        settings: Environment variables that limit threads.
+        versions: Versions of the installed packages.
     """
 
     cpu: str
@@ -46,7 +49,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Takes a moment where there is a GPU."""
+    """Describe this machine. Runs nvidia-smi, which takes up to a second."""
     processors = _processors()
     first = processors[0] if processors else {}
     flags = set((first.get("flags") or first.get("Features") or "").split())
@@ -66,22 +69,26 @@ def this_machine() -> Machine:
 
 
 def usable_threads() -> int:
-    """What a container or `taskset` leaves of the processor."""
+    """Number of threads that this process may use, which a container or `taskset` may limit."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def nvidia_smi(*fields: str) -> list[str]:
-    """A line for each GPU, its fields separated by ", "; empty where nvidia-smi is missing or fails."""
+    """Query nvidia-smi.
+
+    Returns:
+        One line for each GPU, its fields separated by ", ". Empty if nvidia-smi is missing or fails.
+    """
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in found.stdout.splitlines() if line.strip()]
+    return [line.strip() for line in result.stdout.splitlines() if line.strip()]
 
 
 def gpu_memory_in_use_mb() -> float | None:
-    """In MiB, by all programs, of the first GPU; None without one."""
+    """Memory of the first GPU in use by all processes, in MiB; None without a GPU."""
     lines = nvidia_smi("memory.used")
     try:
         return float(lines[0].split()[0])
@@ -90,7 +97,7 @@ def gpu_memory_in_use_mb() -> float | None:
 
 
 def _processors() -> list[dict[str, str]]:
-    """/proc/cpuinfo, a dict for each thread; empty where there is no such file."""
+    """Parse /proc/cpuinfo into one dictionary for each thread. Empty if the file does not exist."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -109,8 +116,9 @@ def _memory_gb() -> float | None:
 
 
 def installed_versions() -> dict[str, str]:
+    """Version of each package in READERS and RUNTIMES that is installed."""
     versions = {}
-    for name in PACKAGES:
+    for name in (*READERS, *RUNTIMES):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The two graphs on disk and models.json beside them, which vouches for their bytes."""
+"""The two exported graphs on disk, checked against the manifest models.json in the same folder."""
 
 import json
 from dataclasses import dataclass
@@ -8,15 +8,21 @@ from typing import Any
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 
-SHIPPED = Path(__file__).parents[1] / "models"
-"""The folder of the models that come with the package."""
+BUNDLED_MODELS = Path(__file__).parents[1] / "models"
+"""Folder of the models that are installed with the package."""
 
 SEGMENTER, CLASSIFIER = "segmenter", "classifier"
 
 
 @dataclass(frozen=True)
-class Graph:
-    """One exported model: `path` holds the bytes that `sha256` names; `record` is its whole entry in models.json."""
+class ExportedModel:
+    """One graph whose file matches the manifest.
+
+    Attributes:
+        path: The ONNX file.
+        sha256: Hash of its bytes.
+        record: Its entry in models.json.
+    """
 
     path: Path
     sha256: str
@@ -24,41 +30,46 @@ class Graph:
 
     @property
     def uncertain_below(self) -> float:
-        """Of the classifier: a class stated with less probability than this is not to be relied on; 0 if unknown."""
+        """Class probability below which a prediction of the classifier is uncertain; 0 if the manifest has none."""
         return float(self.record.get("calibration", {}).get("uncertain_below", 0.0))
 
     @property
     def splits(self) -> set[str]:
-        """sha256 of each split whose training part its weights learned from, as far as runs and their starts told."""
+        """SHA-256 of every split whose training subset the weights were trained on, as far as runs recorded it."""
         runs = [self.record, *self.record.get("average_with", [])]
-        return {sha256 for run in runs for sha256 in splits_of(run.get("settings", {}))}
+        return {sha256 for run in runs for sha256 in training_splits(run.get("settings", {}))}
 
 
-def splits_of(settings: dict[str, Any]) -> set[str]:
-    """Of a run: sha256 of its split, and of those whose training part was learned by what it started from."""
+def training_splits(settings: dict[str, Any]) -> set[str]:
+    """SHA-256 of the split of a training run, and of the splits that its initial weights were trained on."""
     return {sha256 for sha256 in (settings.get("split_sha256"), *settings.get("other_splits", ())) if sha256}
 
 
-def find_graph(name: str, folder: Path = SHIPPED) -> Graph:
-    """The graph `segmenter` or `classifier` of a models folder, its bytes checked against models.json.
+def find_model(name: str, folder: Path = BUNDLED_MODELS) -> ExportedModel:
+    """Find a graph and check its bytes against the manifest.
 
-    Raises CascadeError where a file is missing or was changed.
+    Args:
+        name: `segmenter` or `classifier`.
+        folder: Contains NAME.onnx and models.json.
+
+    Raises:
+        CascadeError: If a file is missing or does not match the manifest.
     """
-    table = folder / "models.json"
+    manifest = folder / "models.json"
     try:
-        record = json.loads(table.read_text())[name]
+        record = json.loads(manifest.read_text())[name]
         sha256 = str(record["sha256"])
     except FileNotFoundError:
         raise CascadeError(
-            f"{table}: there is no such file", fix="give a folder that `cascade train export` wrote"
+            f"{manifest}: there is no such file", fix="specify a folder that `cascade train export` wrote"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CascadeError(
-            f"{table}: does not describe the {name} ({error!r})", fix="export the models again"
+            f"{manifest}: has no valid entry for the {name} ({error!r})", fix="export the models again"
         ) from error
     path = folder / f"{name}.onnx"
     if not path.is_file():
         raise CascadeError(f"{path}: there is no such file", fix="export the model, or install the package again")
     if sha256_of(path) != sha256:
-        raise CascadeError(f"{path}: is not the file that models.json vouches for", fix="export or download it again")
-    return Graph(path, sha256, record)
+        raise CascadeError(f"{path}: does not match the manifest models.json", fix="export or download it again")
+    return ExportedModel(path, sha256, record)

@@ -1,36 +1,52 @@
-"""ONNX Runtime on the CPU: always there."""
+"""ONNX Runtime on the CPU, the backend that is always installed."""
 
 import os
 from pathlib import Path
-
-# From 1.29 on its wheels tell Microsoft of every model that is loaded (ONNX Runtime's pull request 27379). Set only
-# before the import does the variable end that, without any file in the cache; Windows has but the call.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime
+from types import ModuleType
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
-from cascade.runtime.cpu import HostBackend
-from cascade.runtime.models import Graph
-
-onnxruntime.disable_telemetry_events()
+from cascade.runtime.cpu import CpuBackend
+from cascade.runtime.models import ExportedModel
 
 
-def open_onnxruntime(segmenter: Graph, classifier: Graph) -> HostBackend:
-    """Raises CascadeError for a graph that cannot be loaded."""
-    return HostBackend(
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime with its telemetry off.
+
+    Since 1.29 its wheels report every loaded model to Microsoft (pull request 27379 of ONNX Runtime). The variable
+    prevents this on Linux and macOS, where it must be set before the import. On Windows only the call does.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    module: ModuleType = onnxruntime
+    return module
+
+
+def open_onnxruntime(segmenter: ExportedModel, classifier: ExportedModel) -> CpuBackend:
+    """Load both graphs.
+
+    Raises:
+        CascadeError: If a graph cannot be loaded.
+    """
+    return CpuBackend(
         OnnxRuntimeGraph(segmenter.path),
         OnnxRuntimeGraph(classifier.path),
-        f"ONNX Runtime {onnxruntime.__version__}, CPU, FP32",
+        f"ONNX Runtime {import_onnxruntime().__version__}, CPU, FP32",
     )
 
 
 class OnnxRuntimeGraph:
-    """Takes any batch; uses all cores."""
+    """A `LoadedGraph` for batches of any size. Uses all cores.
+
+    Raises:
+        CascadeError: If the graph cannot be loaded.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            self._session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise CascadeError(
                 f"{path}: ONNX Runtime cannot load it ({error})", fix="export the model again"

@@ -1,20 +1,24 @@
-"""What every runtime offers: both graphs as a `Backend`, or one graph on the CPU as a `LoadedGraph`."""
+"""Interfaces that every runtime implements: `Backend` for both graphs, `LoadedGraph` for one graph on the CPU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from cascade.contract import FloatArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
 class Outputs:
-    """What both graphs computed for N slices; all arrays float32.
+    """Outputs of both graphs for a batch of N slices. All arrays are float32.
 
-    probability        (N, 1, SLICE_SIZE, SLICE_SIZE), of each pixel being tumor.
-    class_probability  (N, 3), rows sum to 1; rows of zeros where no pixel reaches THRESHOLD and nobody asked.
-    box                (N, 4), where the classifier looked; zeros likewise.
-    stages_ms          milliseconds of the batch by stage; on a GPU by its own clock.
+    Attributes:
+        probability: (N, 1, SLICE_SIZE, SLICE_SIZE), tumor probability of each pixel, 0 to 1.
+        class_probability: (N, 3), rows sum to 1. A row is zero where no pixel reaches THRESHOLD and the classifier
+            was skipped.
+        box: (N, 4), the classifier's crop: left, top, right, bottom in pixels. Rows are zero likewise.
+        stages_ms: Duration of each stage for the whole batch, in milliseconds. On a GPU, measured with CUDA events.
     """
 
     probability: FloatArray
@@ -23,40 +27,56 @@ class Outputs:
     stages_ms: dict[str, float] = field(default_factory=dict)
 
 
-Pending = Callable[[], Outputs]
-"""Waits for a batch that was begun and returns what came of it; to be called once."""
+@dataclass(frozen=True)
+class Future(Generic[T]):
+    """A submitted batch. `concurrent.futures.Future` needs a thread for each batch, which a GPU stream does not.
+
+    Attributes:
+        result: Waits for the batch and returns its outputs. Call it once.
+    """
+
+    result: Callable[[], T]
 
 
 class Backend(Protocol):
     """Both graphs, loaded into one runtime.
 
-    Slices are raw, (N, 1, SLICE_SIZE, SLICE_SIZE) float32; N may be any number above 0.
+    Slices are raw intensities, (N, 1, SLICE_SIZE, SLICE_SIZE) float32, with N >= 1.
     """
 
     @property
     def description(self) -> str:
-        """The runtime, its version, what it computes on and in which precision."""
+        """Name and version of the runtime, the device, and the precision."""
         ...
 
-    def begin(self, slices: FloatArray) -> Pending:
-        """Starts both graphs. A GPU works on while the caller prepares the next batch; begin that one before waiting.
+    def submit(self, slices: FloatArray) -> Future[Outputs]:
+        """Start both graphs on a batch.
 
-        At most two batches may be under way.
+        A GPU computes while the caller prepares the next batch. Submit that batch before waiting for this one. At most
+        two batches may be in flight.
         """
         ...
 
     def segment(self, slices: FloatArray) -> FloatArray:
-        """The segmenter alone: slices → probability, same shape."""
+        """Run only the segmenter. Returns the tumor probability of each pixel, in the shape of `slices`."""
         ...
 
     def classify(self, slices: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The classifier alone, with probabilities or masks given: → (N, 3) by class, (N, 4) boxes."""
+        """Run only the classifier.
+
+        Args:
+            slices: (N, 1, SLICE_SIZE, SLICE_SIZE) float32.
+            probability: Probabilities or masks of the same shape.
+
+        Returns:
+            Class probabilities (N, 3) and boxes (N, 4).
+        """
         ...
 
 
 class LoadedGraph(Protocol):
-    """One graph on the CPU: named arrays in, named arrays out."""
+    """One graph on the CPU, called with named arrays."""
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
-        """All arrays are float32 and share their first length, the batch."""
+        """Run the graph. All arrays are float32 and have the batch as their first dimension."""
         ...

@@ -1,4 +1,4 @@
-"""What can run the two graphs; `open_backend` chooses a runtime and loads both."""
+"""Choose a runtime and load both graphs into it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,56 +6,68 @@ from typing import TYPE_CHECKING
 
 from cascade.errors import CascadeError
 from cascade.files import without_home
-from cascade.runtime.engines import ENGINES
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, Graph, find_graph
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, ExportedModel, find_model
 
 if TYPE_CHECKING:  # loads NumPy, which a command's --help does not need
     from cascade.runtime.protocol import Backend
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "openvino", "onnxruntime")
-"""Fastest first: the order in which `auto` tries them."""
+"""Fastest first. `auto` tries them in this order."""
 
 AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A backend that runs, the graphs in it, and what `auto` passed over on its way there: name → reason."""
+class SelectedBackend:
+    """A backend with both graphs loaded.
+
+    Attributes:
+        name: One of BACKENDS.
+        backend: Runs the graphs.
+        models: The loaded graphs by name.
+        skipped_backends: Faster backends that `auto` could not use: name → reason.
+    """
 
     name: str
     backend: "Backend"
-    graphs: dict[str, Graph]
-    passed_over: dict[str, str] = field(default_factory=dict)
+    models: dict[str, ExportedModel]
+    skipped_backends: dict[str, str] = field(default_factory=dict)
 
 
-def open_backend(name: str = AUTO, models: Path = SHIPPED, engines: Path = ENGINES) -> Choice:
-    """Loads both graphs of a models folder into the backend `name`; `auto` takes the first of BACKENDS that can run.
+def open_backend(name: str = AUTO, models: Path = BUNDLED_MODELS, engines: Path | None = None) -> SelectedBackend:
+    """Load both graphs of a models folder into a backend.
 
-    engines  folder of the engines that `cascade build` made; only the TensorRT backends look there.
+    Args:
+        name: One of BACKENDS, or `auto` for the first of them that can run.
+        models: Folder of the graphs and their manifest.
+        engines: Folder of the engines that `cascade build` wrote, for the TensorRT backends; None for the default.
 
-    Raises CascadeError for an unknown backend, one that cannot run here, and models models.json does not vouch for.
+    Raises:
+        CascadeError: If the backend is unknown or cannot run here, or if the models do not match their manifest.
     """
     if name not in (AUTO, *BACKENDS):
-        raise CascadeError(f"there is no backend {name!r}", fix=f"choose one of {', '.join((AUTO, *BACKENDS))}")
-    graphs = {each: find_graph(each, models) for each in (SEGMENTER, CLASSIFIER)}
+        raise CascadeError(f"unknown backend {name!r}", fix=f"choose one of {', '.join((AUTO, *BACKENDS))}")
+    graphs = {graph: find_model(graph, models) for graph in (SEGMENTER, CLASSIFIER)}
     if name != AUTO:
-        return Choice(name, _open(name, graphs, engines), graphs)
-    passed_over: dict[str, str] = {}
+        return SelectedBackend(name, _open(name, graphs, engines), graphs)
+    skipped: dict[str, str] = {}
     for candidate in BACKENDS[:-1]:
         try:
-            return Choice(candidate, _open(candidate, graphs, engines, worth_it=True), graphs, passed_over)
+            return SelectedBackend(candidate, _open(candidate, graphs, engines, only_if_faster=True), graphs, skipped)
         except CascadeError as error:
-            passed_over[candidate] = without_home(error.problem)
-    return Choice(BACKENDS[-1], _open(BACKENDS[-1], graphs, engines), graphs, passed_over)
+            skipped[candidate] = without_home(error.problem)
+    return SelectedBackend(BACKENDS[-1], _open(BACKENDS[-1], graphs, engines), graphs, skipped)
 
 
-def _open(name: str, graphs: dict[str, Graph], engines: Path, *, worth_it: bool = False) -> "Backend":
-    """worth_it  refuse where the runtime works but would be no faster than the next."""
+def _open(
+    name: str, graphs: dict[str, ExportedModel], engines: Path | None, *, only_if_faster: bool = False
+) -> "Backend":
+    """Load a backend. `only_if_faster` refuses one that works but is no faster than the next of BACKENDS."""
     segmenter, classifier = graphs[SEGMENTER], graphs[CLASSIFIER]
     if name == "openvino":
         from cascade.runtime.openvino import open_openvino
 
-        return open_openvino(segmenter, classifier, only_low_precision=worth_it)
+        return open_openvino(segmenter, classifier, only_if_faster=only_if_faster)
     if name == "onnxruntime":
         from cascade.runtime.onnxruntime import open_onnxruntime
 

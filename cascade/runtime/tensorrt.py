@@ -1,8 +1,7 @@
-"""TensorRT on the GPU, both flavours; all that touches the GPU's memory, streams and clock is in this file.
+"""TensorRT and TensorRT-RTX on the GPU. Only this file uses the GPU's memory, streams and events.
 
-The two engines run one after the other on one stream, and the probability map goes from one to the other without
-leaving the GPU. Two sets of buffers take turns, so that one batch is uploaded or downloaded while the engines work on
-the other.
+Both engines run on one stream, one after the other, and the probability map stays on the GPU. Two sets of buffers
+alternate, so that one batch is uploaded or downloaded while the engines compute the other.
 """
 
 import importlib
@@ -18,61 +17,73 @@ import numpy as np
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE, FloatArray
 from cascade.errors import CascadeError
-from cascade.runtime.engines import build_command, find_engine, why_unfit
+from cascade.runtime.engines import build_command, default_engines_folder, find_engine, incompatibility
 from cascade.runtime.gpu import find_gpu
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, Graph
-from cascade.runtime.protocol import LoadedGraph, Outputs, Pending
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel
+from cascade.runtime.protocol import Future, LoadedGraph, Outputs
 
 REBUILD = "build the engines again: cascade build --force"
 
-Arrived = tuple[dict[str, FloatArray], dict[str, float]]
-"""What came down from the GPU: arrays by name, and milliseconds by stage."""
+Downloaded = tuple[dict[str, FloatArray], dict[str, float]]
+"""Outputs of a batch on the host: arrays by name, and the duration of each stage in milliseconds."""
 
 
-def open_tensorrt(flavor: str, segmenter: Graph, classifier: Graph, engines: Path) -> "TensorRtBackend":
-    """Loads the engines that `cascade build --flavor FLAVOR` made of these two graphs.
+def open_tensorrt(
+    flavor: str, segmenter: ExportedModel, classifier: ExportedModel, engines: Path | None = None
+) -> "TensorRtBackend":
+    """Load the engines that `cascade build` made from these two graphs.
 
-    Raises CascadeError where TensorRT, pycuda or a GPU is missing, and where an engine is missing, was changed or is
-    for another graph, TensorRT version or GPU.
+    Args:
+        flavor: `tensorrt` or `tensorrt-rtx`.
+        segmenter: The segmenter's graph.
+        classifier: The classifier's graph.
+        engines: Folder of the engines; None for the default.
+
+    Raises:
+        CascadeError: If TensorRT, pycuda or a GPU is missing, or if an engine is missing, was modified, or was built
+            for another graph, TensorRT version or GPU.
     """
     trt = import_tensorrt(flavor, extra=flavor)
     gpu = find_gpu()
     if gpu is None:
-        raise CascadeError(
-            "there is no NVIDIA GPU that the driver can use", fix="use --backend onnxruntime or --backend openvino"
-        )
+        raise CascadeError("there is no usable NVIDIA GPU", fix="use --backend onnxruntime or --backend openvino")
+    folder = engines or default_engines_folder()
     graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
-    files = {name: find_engine(name, engines, flavor, graph) for name, graph in graphs.items()}
-    for engine in files.values():
-        recipe = engine.sidecar.recipe
-        if reason := why_unfit(recipe, trt.__version__, gpu):
-            fix = build_command(flavor, engines, segmenter.path.parent, recipe, gpu)
+    found = {name: find_engine(name, folder, flavor, graph) for name, graph in graphs.items()}
+    for engine in found.values():
+        if reason := incompatibility(engine.sidecar.spec, trt.__version__, gpu):
+            fix = build_command(flavor, folder, segmenter.path.parent, engine.sidecar.spec, gpu)
             raise CascadeError(f"{engine.path}: {reason}", fix=fix)
-    return TensorRtBackend(trt, _pycuda(flavor), {name: engine.plan for name, engine in files.items()})
+    return TensorRtBackend(trt, _import_pycuda(flavor), {name: engine.serialized for name, engine in found.items()})
 
 
-def engine_opener(flavor: str) -> Callable[[str, bytes], LoadedGraph] | None:
-    """What runs one engine just built, from host to host: its name and bytes → the graph.
+def engine_loader(flavor: str) -> Callable[[str, bytes], LoadedGraph] | None:
+    """Return a function that loads a serialized engine, or None if this machine cannot run engines.
 
-    None where no engine can be run: without a GPU, or without pycuda.
+    Returns:
+        A function of the graph's name and the engine's bytes. None without a GPU or pycuda.
     """
     if find_gpu() is None:
         return None
     try:
-        cuda = _pycuda(flavor)
+        cuda = _import_pycuda(flavor)
     except CascadeError:
         return None
-    return lambda name, plan: OneEngine(
-        name, TensorRtBackend(import_tensorrt(flavor, extra=flavor), cuda, {name: plan})
+    return lambda name, serialized: SingleEngine(
+        name, TensorRtBackend(import_tensorrt(flavor, extra=flavor), cuda, {name: serialized})
     )
 
 
 def import_tensorrt(flavor: str, extra: str) -> ModuleType:
-    """The module of a flavor. Raises CascadeError, with the extra that installs it, where it cannot be loaded."""
+    """Import the module of a flavor.
+
+    Raises:
+        CascadeError: If it is not installed. The fix names `extra`, which installs it.
+    """
     return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"pip install 'cascade-mri[{extra}]'")
 
 
-def _pycuda(flavor: str) -> ModuleType:
+def _import_pycuda(flavor: str) -> ModuleType:
     fix = f"install the CUDA toolkit with its headers, then pip install 'cascade-mri[{flavor}]'"
     return _import("pycuda.driver", "pycuda is not installed", fix)
 
@@ -80,38 +91,42 @@ def _pycuda(flavor: str) -> ModuleType:
 def _import(module: str, problem: str, fix: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: its libraries are missing
+    except (ImportError, OSError) as error:  # OSError: its shared libraries are missing
         raise CascadeError(f"{problem} ({error})", fix=fix) from error
 
 
 class TensorRtBackend:
-    """Both engines on the first GPU; to be used from one thread at a time.
+    """Both engines on the first GPU. Not thread-safe.
 
-    A batch beyond the engines' largest goes through in pieces, one below their smallest is filled up.
+    A batch larger than the engines' maximum is split, a batch smaller than their minimum is padded.
+
+    Args:
+        trt: Module tensorrt or tensorrt_rtx.
+        cuda: Module pycuda.driver.
+        serialized: Bytes of each engine, by name of its graph.
+
+    Raises:
+        CascadeError: If TensorRT rejects an engine or the GPU has too little memory.
     """
 
-    def __init__(self, trt: ModuleType, cuda: ModuleType, plans: dict[str, bytes]) -> None:
-        """plans  each engine's bytes by the name of its graph.
-
-        Raises CascadeError for bytes that TensorRT does not take for an engine of its own.
-        """
+    def __init__(self, trt: ModuleType, cuda: ModuleType, serialized: dict[str, bytes]) -> None:
         cuda.init()
         device = cuda.Device(0)
         self._cuda = cuda
         self.description = f"{trt.__name__} {trt.__version__} on {device.name()}, FP16"
         try:
             self._context = device.retain_primary_context()
-            with self._active():
-                self._open(trt, plans)
+            with self._active_context():
+                self._load(trt, serialized)
         except cuda.Error as error:
-            raise _no_room(str(error)) from error
+            raise _out_of_memory(str(error)) from error
 
-    def _open(self, trt: ModuleType, plans: dict[str, bytes]) -> None:
+    def _load(self, trt: ModuleType, serialized: dict[str, bytes]) -> None:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive its engines
-        engines = {name: self._load(name, plan) for name, plan in plans.items()}
+        engines = {name: self._deserialize(name, content) for name, content in serialized.items()}
         self._executions = {name: engine.create_execution_context() for name, engine in engines.items()}
         if None in self._executions.values():
-            raise _no_room("TensorRT makes no execution context")
+            raise _out_of_memory("TensorRT created no execution context")
         self._inputs, self._outputs = (
             {
                 name: [
@@ -124,109 +139,119 @@ class TensorRtBackend:
             for mode in (trt.TensorIOMode.INPUT, trt.TensorIOMode.OUTPUT)
         )
         profiles = [engine.get_tensor_profile_shape(SLICE, 0) for engine in engines.values()]
-        self._smallest = max(int(smallest[0]) for smallest, _, _ in profiles)
-        self._largest = min(int(largest[0]) for _, _, largest in profiles)
-        if self._smallest > self._largest:
+        self._min_batch = max(int(smallest[0]) for smallest, _, _ in profiles)
+        self._max_batch = min(int(largest[0]) for _, _, largest in profiles)
+        if self._min_batch > self._max_batch:
             raise CascadeError(
-                f"one engine takes at least {self._smallest} slices, the other at most {self._largest}", fix=REBUILD
+                f"the engines have no batch size in common: one requires at least {self._min_batch} slices, the other "
+                f"at most {self._max_batch}",
+                fix=REBUILD,
             )
-        self._uploads, self._runs, self._downloads = (self._cuda.Stream() for _ in range(3))
-        self._buffers = cycle([Buffers(self._cuda, self._largest), Buffers(self._cuda, self._largest)])
+        self._upload_stream, self._compute_stream, self._download_stream = (self._cuda.Stream() for _ in range(3))
+        self._buffers = cycle([Buffers(self._cuda, self._max_batch), Buffers(self._cuda, self._max_batch)])
 
-    def begin(self, slices: FloatArray) -> Pending:
-        wait = self.begin_graphs({SLICE: slices}, (SEGMENTER, CLASSIFIER), (PROBABILITY, CLASS_PROBABILITY, BOX))
+    def submit(self, slices: FloatArray) -> Future[Outputs]:
+        graphs, outputs = (SEGMENTER, CLASSIFIER), (PROBABILITY, CLASS_PROBABILITY, BOX)
+        future = self.submit_graphs({SLICE: slices}, graphs, outputs)
 
-        def outputs() -> Outputs:
-            arrays, stages_ms = wait()
+        def result() -> Outputs:
+            arrays, stages_ms = future.result()
             return Outputs(arrays[PROBABILITY], arrays[CLASS_PROBABILITY], arrays[BOX], stages_ms)
 
-        return outputs
+        return Future(result)
 
     def segment(self, slices: FloatArray) -> FloatArray:
-        return self.begin_graphs({SLICE: slices}, (SEGMENTER,), (PROBABILITY,))()[0][PROBABILITY]
+        arrays, _ = self.submit_graphs({SLICE: slices}, (SEGMENTER,), (PROBABILITY,)).result()
+        return arrays[PROBABILITY]
 
     def classify(self, slices: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
         inputs = {SLICE: slices, PROBABILITY: probability}
-        arrays, _ = self.begin_graphs(inputs, (CLASSIFIER,), (CLASS_PROBABILITY, BOX))()
+        arrays, _ = self.submit_graphs(inputs, (CLASSIFIER,), (CLASS_PROBABILITY, BOX)).result()
         return arrays[CLASS_PROBABILITY], arrays[BOX]
 
-    def begin_graphs(
+    def submit_graphs(
         self, inputs: dict[str, FloatArray], graphs: tuple[str, ...], outputs: tuple[str, ...]
-    ) -> Callable[[], Arrived]:
-        """Starts `graphs` on as many pieces as it takes; where both sets of buffers are full, the older is emptied."""
-        with self._active():
-            pieces = [
+    ) -> Future[Downloaded]:
+        """Start some of the graphs. If both sets of buffers are in use, wait for the older batch first.
+
+        Args:
+            inputs: Host arrays by tensor name, uploaded first.
+            graphs: Names of the graphs, in order of execution.
+            outputs: Names of the tensors to download.
+        """
+        with self._active_context():
+            chunks = [
                 self._enqueue(
-                    {name: array[start : start + self._largest] for name, array in inputs.items()}, graphs, outputs
+                    {name: array[start : start + self._max_batch] for name, array in inputs.items()}, graphs, outputs
                 )
-                for start in range(0, len(inputs[SLICE]), self._largest)
+                for start in range(0, len(inputs[SLICE]), self._max_batch)
             ]
-        return lambda: joined([wait() for wait in pieces])
+        return Future(lambda: concatenate([wait() for wait in chunks]))
 
     def _enqueue(
         self, inputs: dict[str, FloatArray], graphs: tuple[str, ...], outputs: tuple[str, ...]
-    ) -> Callable[[], Arrived]:
-        """Upload, graphs and download of one piece, each stream waiting for the one before.
+    ) -> Callable[[], Downloaded]:
+        """Enqueue upload, graphs and download of one chunk. Each stream waits for the one before it.
 
-        Returns once the slices are in page-locked memory, which they are when the batch before the last came down.
+        Returns as soon as the inputs are copied into page-locked memory.
         """
         buffers = next(self._buffers)
-        buffers.empty()
-        given = len(inputs[SLICE])
-        count = max(given, self._smallest)  # rows beyond `given` are computed from what lies there and never read
+        buffers.finish()
+        rows = len(inputs[SLICE])
+        batch = max(rows, self._min_batch)  # the padding is computed from old contents and never read
         for name, array in inputs.items():
-            buffers.host[name][:given] = array
-        clock = [self._mark(self._uploads)]
+            buffers.host[name][:rows] = array
+        events = [self._record_event(self._upload_stream)]
         for name in inputs:
-            self._cuda.memcpy_htod_async(buffers.device[name], buffers.host[name][:given], self._uploads)
-        clock.append(self._mark(self._uploads))
-        self._runs.wait_for_event(clock[-1])
-        clock.append(self._mark(self._runs))
+            self._cuda.memcpy_htod_async(buffers.device[name], buffers.host[name][:rows], self._upload_stream)
+        events.append(self._record_event(self._upload_stream))
+        self._compute_stream.wait_for_event(events[-1])
+        events.append(self._record_event(self._compute_stream))
         for graph in graphs:
-            self._execute(graph, buffers, count)
-            clock.append(self._mark(self._runs))
-        self._downloads.wait_for_event(clock[-1])
-        clock.append(self._mark(self._downloads))
+            self._execute(graph, buffers, batch)
+            events.append(self._record_event(self._compute_stream))
+        self._download_stream.wait_for_event(events[-1])
+        events.append(self._record_event(self._download_stream))
         for name in outputs:
-            self._cuda.memcpy_dtoh_async(buffers.host[name][:given], buffers.device[name], self._downloads)
-        clock.append(self._mark(self._downloads))
+            self._cuda.memcpy_dtoh_async(buffers.host[name][:rows], buffers.device[name], self._download_stream)
+        events.append(self._record_event(self._download_stream))
 
-        @cache  # asked for by the caller, and by whoever needs the buffers next
-        def wait() -> Arrived:
-            with self._active():
-                clock[-1].synchronize()
-                # A stream's own marks alone: between those of two streams lies the wait for another batch.
-                stages = zip(("upload", "", *graphs, "", "download"), pairwise(clock), strict=True)
+        @cache  # called both by the caller and by the next user of the buffers
+        def wait() -> Downloaded:
+            with self._active_context():
+                events[-1].synchronize()
+                # Only intervals within a stream: one between two streams contains the wait for another batch.
+                stages = zip(("upload", "", *graphs, "", "download"), pairwise(events), strict=True)
                 stages_ms = {stage: float(end.time_since(start)) for stage, (start, end) in stages if stage}
-            return {name: buffers.host[name][:given].copy() for name in outputs}, stages_ms
+            return {name: buffers.host[name][:rows].copy() for name in outputs}, stages_ms
 
-        buffers.empty = wait
+        buffers.finish = wait
         return wait
 
-    def _mark(self, stream: Any) -> Any:
+    def _record_event(self, stream: Any) -> Any:
         event = self._cuda.Event()
         event.record(stream)
         return event
 
-    def _execute(self, graph: str, buffers: "Buffers", count: int) -> None:
+    def _execute(self, graph: str, buffers: "Buffers", batch: int) -> None:
         execution = self._executions[graph]
         accepted = [
             execution.set_tensor_address(name, int(buffers.device[name]))
             for name in (*self._inputs[graph], *self._outputs[graph])
         ]
-        accepted += [execution.set_input_shape(name, (count, *SHAPES[name])) for name in self._inputs[graph]]
-        if not all(accepted) or not execution.execute_async_v3(self._runs.handle):
-            raise RuntimeError(f"TensorRT could not run the {graph} on {count} slices")
+        accepted += [execution.set_input_shape(name, (batch, *SHAPES[name])) for name in self._inputs[graph]]
+        if not all(accepted) or not execution.execute_async_v3(self._compute_stream.handle):
+            raise RuntimeError(f"TensorRT could not run the {graph} on {batch} slices")
 
-    def _load(self, name: str, plan: bytes) -> Any:
-        engine = self._runtime.deserialize_cuda_engine(plan)
+    def _deserialize(self, name: str, serialized: bytes) -> Any:
+        engine = self._runtime.deserialize_cuda_engine(serialized)
         if engine is None:
             raise CascadeError(f"TensorRT cannot load the {name}'s engine", fix=REBUILD)
         return engine
 
     @contextmanager
-    def _active(self) -> Iterator[None]:
-        """pycuda acts on the calling thread's current context."""
+    def _active_context(self) -> Iterator[None]:
+        """Make the CUDA context current on this thread, which pycuda requires."""
         self._context.push()
         try:
             yield
@@ -234,40 +259,44 @@ class TensorRtBackend:
             self._context.pop()
 
 
-def _no_room(reason: str) -> CascadeError:
+def _out_of_memory(reason: str) -> CascadeError:
     return CascadeError(
-        f"the GPU has no room for the models ({reason})",
-        fix="end what else runs on it, or build for fewer slices: cascade build --max-batch 8",
+        f"the GPU has too little free memory for the models ({reason})",
+        fix="end other programs on the GPU, or build for smaller batches: cascade build --max-batch 8",
     )
 
 
-class OneEngine:
-    """One graph's engine as a LoadedGraph, for the accuracy gate of the engine builder."""
+class SingleEngine:
+    """One engine as a `LoadedGraph`, for the accuracy gate of `cascade build`."""
 
     def __init__(self, name: str, backend: TensorRtBackend) -> None:
         self._name, self._backend = name, backend
         self._outputs = (PROBABILITY,) if name == SEGMENTER else (CLASS_PROBABILITY, BOX)
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
-        return self._backend.begin_graphs(inputs, (self._name,), self._outputs)()[0]
+        arrays, _ = self._backend.submit_graphs(inputs, (self._name,), self._outputs).result()
+        return arrays
 
 
 class Buffers:
-    """One batch's memory, allocated once, for each name of SHAPES: page-locked on the host, and on the device.
+    """Memory of one batch for every tensor in SHAPES, allocated once.
 
-    empty  brings the batch that is in them to safety; to be called before the next goes in.
+    Attributes:
+        host: Page-locked arrays by tensor name.
+        device: Allocations on the GPU by tensor name.
+        finish: Waits for the batch in the buffers and copies its outputs. Call it before reusing the buffers.
     """
 
-    def __init__(self, cuda: ModuleType, largest: int) -> None:
-        shapes = {name: (largest, *shape) for name, shape in SHAPES.items()}
+    def __init__(self, cuda: ModuleType, max_batch: int) -> None:
+        shapes = {name: (max_batch, *shape) for name, shape in SHAPES.items()}
         self.host = {name: cuda.pagelocked_empty(shape, np.float32) for name, shape in shapes.items()}
         self.device = {name: cuda.mem_alloc(array.nbytes) for name, array in self.host.items()}
-        self.empty: Callable[[], object] = lambda: None
+        self.finish: Callable[[], object] = lambda: None
 
 
-def joined(pieces: list[Arrived]) -> Arrived:
-    """One batch of its pieces: arrays end to end, times added up."""
-    if len(pieces) == 1:
-        return pieces[0]
-    arrays = {name: np.concatenate([found[name] for found, _ in pieces]) for name in pieces[0][0]}
-    return arrays, {stage: sum(stages_ms[stage] for _, stages_ms in pieces) for stage in pieces[0][1]}
+def concatenate(chunks: list[Downloaded]) -> Downloaded:
+    """Concatenate the arrays of a batch's chunks and add up their stage times."""
+    if len(chunks) == 1:
+        return chunks[0]
+    arrays = {name: np.concatenate([outputs[name] for outputs, _ in chunks]) for name in chunks[0][0]}
+    return arrays, {stage: sum(stages_ms[stage] for _, stages_ms in chunks) for stage in chunks[0][1]}

@@ -1,4 +1,4 @@
-"""`cascade benchmark` as a user meets it, on two tiny graphs; one round of it, shared by the tests."""
+"""The command `cascade benchmark` on two tiny graphs. The tests share the output of one round."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
-from cascade.benchmarking.benchmark import check_request, chosen_baseline, slices_to_run
+from cascade.benchmarking.benchmark import check_request, choose_baseline, slices_to_run
 from cascade.benchmarking.timing import STAGES, Request
-from cascade.benchmarking.worker import Refusal, Worker
+from cascade.benchmarking.worker import Unavailable, Worker
 from cascade.cli import main
 from cascade.cli.app import app
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
@@ -36,7 +36,7 @@ def save_graph(path, nodes, inputs, outputs, **weights):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A convolution of 3 x 3 that calls everything tumor, and one matrix product that names it."""
+    """A 3 x 3 convolution that finds tumor everywhere, and a matrix product that classifies it."""
     folder = tmp_path_factory.mktemp("models")
     plane = (1, SLICE_SIZE, SLICE_SIZE)
     nodes = [
@@ -78,13 +78,13 @@ def scans(tmp_path_factory):
 def short_rounds():
     """Of 4 batches each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cascade.benchmarking.rounds.SLICES_A_ROUND", 4)
+        patch.setattr("cascade.benchmarking.rounds.MIN_SLICES_PER_ROUND", 4)
         yield
 
 
 @pytest.fixture(scope="module")
 def done(scans, models, tmp_path_factory):
-    """What one round printed, and the folder it wrote to; no engine was ever built there."""
+    """The output of one round, and the folder it wrote to, which contains no engines."""
     out = tmp_path_factory.mktemp("out")
     arguments = ["benchmark", scans, "--models", models, "--engines", out, "--out", out]
     arguments += ["--batch-sizes", "2,1", "--rounds", 1, "--warm-up", 1]
@@ -126,8 +126,8 @@ def test_the_baseline_is_as_fast_as_itself(content):
 
 
 @pytest.mark.slow
-def test_the_work_of_the_graphs_and_the_machines_limit_are_in_the_report(content, models):
-    """Nine products at each pixel of the slice; three and four at the one mean of it."""
+def test_the_report_contains_flops_and_roofline(content, models):
+    """Nine products at each pixel of the slice; three and four for its mean."""
     assert content["work"]["segmenter"]["flops"] == 2 * 512 * 512 * 9
     assert content["work"]["classifier"]["flops"] == 2 * 3 + 2 * 4
     assert content["limits"]["cpu"]["what"].startswith("FP32 product")
@@ -147,7 +147,7 @@ def test_backends_that_cannot_run_are_listed_with_reason_and_fix(done, content):
 
 
 @pytest.mark.slow
-def test_the_picture_is_one_and_the_tables_say_where_it_is(done):
+def test_the_plot_is_a_png_and_the_output_names_it(done):
     with Image.open(done[1] / "benchmark.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 5
@@ -171,37 +171,37 @@ def test_compare_shows_the_ratios_and_warns_of_another_machine(done, scans, mode
         main([str(item) for item in arguments])
     assert not stopped.value.code
     printed = capsys.readouterr().err
-    assert f"Against {earlier['date']}" in printed
-    assert "another machine: cpu was Abacus 1" in printed.replace("\n", "")
+    assert earlier["date"] in printed
+    assert "cpu: was Abacus 1" in printed.replace("\n", "")
     comparison = json.loads((tmp_path / "out" / "benchmark.json").read_text())["comparison"]
     assert [(item["backend"], item["batch_size"]) for item in comparison["changes"]] == [("onnxruntime", 2)]
-    assert "onnxruntime, batch 1: only then" in comparison["missing"]
+    assert "onnxruntime, batch 1: only in the earlier benchmark" in comparison["missing"]
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--backends", "abacus"], "there is no backend 'abacus'"),
-        (["--backends", ","], "no backend was asked for"),
-        (["--baseline", "abacus"], "there is no backend 'abacus'"),
+        (["--backends", "abacus"], "'abacus'"),
+        (["--backends", ","], "no backend was specified"),
+        (["--baseline", "abacus"], "'abacus'"),
         (["--backends", "openvino", "--baseline", "onnxruntime"], "the baseline onnxruntime is not among the backends"),
-        (["--batch-sizes", "1,0"], "a batch holds at least one slice"),
-        (["--batch-sizes", "many"], "is no list of numbers"),
-        (["--rounds", "0"], "there is nothing to measure"),
-        (["--warm-up", "-1"], "there is nothing to measure"),
+        (["--batch-sizes", "1,0"], "batch size must be at least 1"),
+        (["--batch-sizes", "many"], "not a list of integers"),
+        (["--rounds", "0"], "at least 1 round"),
+        (["--warm-up", "-1"], "0 or more warm-up batches"),
         (["--models", "nowhere"], "there is no such file"),
         (["--compare", "nowhere.json"], "there is no such file"),
         (["nowhere.png"], "there is no such file or folder"),
-        (["broken.png"], "broken.png: cannot be read as a picture"),
-        (["--compare", "incomplete.json"], "the earlier benchmark lacks a part"),
+        (["broken.png"], "broken.png: "),
+        (["--compare", "incomplete.json"], "the earlier benchmark is incomplete"),
         (["--out", "broken.png/out"], "broken.png/out: cannot be written to"),
     ],
 )
-def test_bad_requests_are_refused_before_anything_is_measured(models, tmp_path, capsys, monkeypatch, options, problem):
+def test_invalid_requests_are_rejected_before_any_measurement(models, tmp_path, capsys, monkeypatch, options, problem):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "incomplete.json").write_text('{"schema": "cascade benchmark 1"}')
-    monkeypatch.setattr("cascade.benchmarking.rounds.Worker", lambda *arguments: pytest.fail("it began to measure"))
+    monkeypatch.setattr("cascade.benchmarking.benchmark.Worker", lambda *arguments: pytest.fail("it measured"))
     with pytest.raises(SystemExit) as stopped:
         main(["benchmark", "--models", str(models), "--out", str(tmp_path / "out"), *options])
     assert stopped.value.code == 1
@@ -211,7 +211,7 @@ def test_bad_requests_are_refused_before_anything_is_measured(models, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_where_no_backend_can_run_every_reason_is_told(scans, models, tmp_path, capsys):
+def test_if_no_backend_can_run_the_error_lists_every_reason(scans, models, tmp_path, capsys):
     arguments = ["benchmark", scans, "--models", models, "--engines", tmp_path, "--out", tmp_path / "out"]
     with pytest.raises(SystemExit) as stopped:
         main([str(item) for item in (*arguments, "--backends", "tensorrt,tensorrt-rtx")])
@@ -222,44 +222,44 @@ def test_where_no_backend_can_run_every_reason_is_told(scans, models, tmp_path, 
     assert "\ntensorrt-rtx: " in printed
 
 
-def test_the_baseline_is_onnxruntime_where_it_runs_and_else_the_first_that_does():
-    assert chosen_baseline(None, {"openvino": 1, "onnxruntime": 1}, {}) == "onnxruntime"
-    assert chosen_baseline(None, {"tensorrt": 1, "openvino": 1}, {}) == "tensorrt"
-    assert chosen_baseline("openvino", {"openvino": 1}, {}) == "openvino"
+def test_the_default_baseline_is_onnxruntime_or_else_the_first_backend_that_runs():
+    assert choose_baseline(None, {"openvino": 1, "onnxruntime": 1}, {}) == "onnxruntime"
+    assert choose_baseline(None, {"tensorrt": 1, "openvino": 1}, {}) == "tensorrt"
+    assert choose_baseline("openvino", {"openvino": 1}, {}) == "openvino"
     with pytest.raises(CascadeError, match="the baseline tensorrt cannot run: no GPU"):
-        chosen_baseline("tensorrt", {"openvino": 1}, {"tensorrt": Refusal("no GPU", "buy one")})
+        choose_baseline("tensorrt", {"openvino": 1}, {"tensorrt": Unavailable("no GPU", "buy one")})
 
 
-def test_a_request_of_the_defaults_is_fine():
+def test_the_default_request_is_valid():
     check_request(BACKENDS, (1, 8, 32), rounds=5, warm_up=2, baseline=None)
 
 
-def test_no_more_slices_are_taken_than_a_round_needs(scans):
-    with slices_to_run([scans], most=1) as (inputs, source):
+def test_no_more_slices_are_read_than_a_round_needs(scans):
+    with slices_to_run([scans], limit=1) as (inputs, source):
         assert inputs.names == ["0.png"]
         assert source == f"1 slices of {scans}"
 
 
-def test_without_slices_simulated_ones_are_made_and_it_is_said(monkeypatch):
-    monkeypatch.setattr("cascade.benchmarking.simulated.DIFFERENT", 2)
-    with slices_to_run([], most=9) as (inputs, source):
+def test_without_slices_synthetic_ones_are_used_and_reported(monkeypatch):
+    monkeypatch.setattr("cascade.benchmarking.simulated.SIMULATED_SLICES", 2)
+    with slices_to_run([], limit=9) as (inputs, source):
         assert inputs.names == ["00000.png", "00001.png"]
         with Image.open(inputs.folder / "00000.png") as image:
             assert image.size == (512, 512)
-        assert "simulated by code, seed 0" in source
+        assert "synthetic" in source
     assert not inputs.folder.exists()
 
 
-def test_a_process_that_dies_becomes_an_error_that_names_the_backend(scans, models, tmp_path):
-    with slices_to_run([scans], most=9) as (inputs, _):
+def test_a_worker_that_dies_is_an_error_that_names_the_backend(scans, models, tmp_path):
+    with slices_to_run([scans], limit=9) as (inputs, _):
         worker = Worker("onnxruntime", models, tmp_path, inputs, tmp_path)
     (process,) = multiprocessing.active_children()
     process.kill()
-    with pytest.raises(CascadeError, match="the process that ran onnxruntime died with exit code -9"):
+    with pytest.raises(CascadeError, match="onnxruntime died with exit code -9"):
         worker.measure(Request(1, 1))
     worker.close()
 
 
 def test_no_process_is_left_behind():
-    """By the runs of the tests above, those that failed included."""
+    """The tests above started processes, some of which failed."""
     assert multiprocessing.active_children() == []

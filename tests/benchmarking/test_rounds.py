@@ -1,49 +1,53 @@
-"""The parts of a benchmark: statistics, turns, timing, limits, reports. Nothing here asks how fast anything is."""
+"""Statistics, rounds, timing, rooflines and reports of a benchmark. No test depends on the speed of the machine."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.benchmarking import roofline as roofline_module
 from cascade.benchmarking.compare import compare_reports
-from cascade.benchmarking.flops import Work
-from cascade.benchmarking.gpu_roofline import gpu_limit
-from cascade.benchmarking.report import Settings, batches_report, read_report
-from cascade.benchmarking.roofline import CpuLimit, Limit
-from cascade.benchmarking.rounds import take_turns
+from cascade.benchmarking.flops import GraphCost
+from cascade.benchmarking.report import Percentiles, Settings, Spread, combine_rounds, paired_ratio, read_report
+from cascade.benchmarking.roofline import CpuRoofline, Roofline, measure_gpu
+from cascade.benchmarking.rounds import run_rounds
 from cascade.benchmarking.simulated import simulated_slice
-from cascade.benchmarking.statistics import Percentiles, Spread, round_by_round
 from cascade.benchmarking.timing import Measurement, Request, measure
 from cascade.contract import Box
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.runtime import machine as machine_module
-from cascade.runtime.cpu import HostBackend
+from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.machine import this_machine
 
+ROOT = Path(__file__).parents[2]
 
-def test_percentiles_lie_between_the_two_nearest_timings():
-    """Of 1 to 101 the hundredths fall on whole numbers; of 10 and 20 they fall between."""
+
+def test_percentiles_are_interpolated():
+    """Percentiles of 1 to 101 are integers; those of 10 and 20 are in between."""
     assert Percentiles.of(list(range(1, 102))) == Percentiles(51, 96, 100, samples=101)
     assert Percentiles.of([20.0, 10.0]) == Percentiles(15, 19.5, 19.9, samples=2)
     assert Percentiles.of([7.0]) == Percentiles(7, 7, 7, samples=1)
 
 
-def test_a_machine_that_slows_down_does_not_change_a_ratio():
-    """Twice as fast in every round, though the machine loses half its speed after the first."""
-    assert round_by_round([200, 100, 100], [100, 50, 50]) == Spread(median=2, least=2, greatest=2)
-    assert round_by_round([30, 10, 40], [10, 10, 10]) == Spread(median=3, least=1, greatest=4)
+def test_a_slower_machine_does_not_change_a_paired_ratio():
+    """Twice as fast in every round, although the machine is half as fast after the first."""
+    assert paired_ratio([200, 100, 100], [100, 50, 50]) == Spread(median=2, least=2, greatest=2)
+    assert paired_ratio([30, 10, 40], [10, 10, 10]) == Spread(median=3, least=1, greatest=4)
 
 
 def a_measurement(speed=10.0, **changes):
     """Two batches of two slices on a CPU."""
-    found = Measurement(
+    measurement = Measurement(
         stages_ms={"read": [1, 3], "segmenter": [10, 10], "classifier": [4, 6], "write": [2, 2]},
         models_ms=[15, 17],
         total_ms=[20, 24],
@@ -52,28 +56,25 @@ def a_measurement(speed=10.0, **changes):
         end_to_end_slices_per_second=speed / 2,
         peak_host_mb=100,
     )
-    return replace(found, **changes)
+    return replace(measurement, **changes)
 
 
-class NotingMeasurer:
-    """Notes that it had its turn, and measures nothing."""
+def test_backends_are_measured_round_robin_and_the_roofline_before_each_round():
+    calls = []
 
-    def __init__(self, name, notes):
-        self.name, self.notes = name, notes
+    def recording(name):
+        def measure(request):
+            calls.append((name, request.batch_size))
+            return a_measurement()
 
-    def measure(self, request):
-        self.notes.append((self.name, request.batch_size))
-        return a_measurement()
+        return measure
 
-
-def test_backends_take_turns_in_every_round_and_the_limit_is_measured_before_each():
-    notes = []
-    workers = {name: NotingMeasurer(name, notes) for name in "ABC"}
     settings = Settings(batch_sizes=(1, 8), rounds=2, warm_up=0, baseline="A")
-    turns = take_turns(workers, settings, before_round=lambda: notes.append("limit"))
-    one_round = ["limit", *((name, 1) for name in "ABC"), *((name, 8) for name in "ABC")]
-    assert notes == one_round * 2
-    assert all(len(turns[name][size]) == 2 for name in "ABC" for size in (1, 8))
+    measures = {name: recording(name) for name in "ABC"}
+    measurements = run_rounds(measures, settings, before_round=lambda: calls.append("roofline"))
+    one_round = ["roofline", *((name, 1) for name in "ABC"), *((name, 8) for name in "ABC")]
+    assert calls == one_round * 2
+    assert all(len(measurements[name][size]) == 2 for name in "ABC" for size in (1, 8))
 
 
 @pytest.fixture
@@ -88,74 +89,126 @@ def scans(tmp_path):
 
 
 @pytest.mark.parametrize(("probability", "classified"), [(0.9, 8), (0.1, 0)])
-def test_a_measurement_has_a_value_a_batch_and_only_the_stages_there_are(
+def test_a_measurement_has_one_value_per_batch_for_each_stage_of_the_backend(
     scans, tmp_path, constant_segmenter, constant_classifier, probability, classified
 ):
-    backend = HostBackend(
+    backend = CpuBackend(
         constant_segmenter(probability, Box(10, 70, 50, 90)), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4))
     )
-    found = measure(backend, scans, Request(batch_size=4, batches=2, warm_up=1), tmp_path)
-    assert set(found.stages_ms) == {"read", "segmenter", "classifier", "write"}
-    assert all(len(values) == 2 for values in (*found.stages_ms.values(), found.models_ms, found.total_ms))
-    assert found.classified == classified
-    stages_ms = np.sum(list(found.stages_ms.values()), axis=0)
-    assert (np.array(found.total_ms) >= stages_ms).all()
-    assert found.models_slices_per_second > 0
-    assert found.end_to_end_slices_per_second > 0
-    assert found.peak_host_mb > 0
+    measurement = measure(backend, scans, Request(batch_size=4, batches=2, warm_up=1), tmp_path)
+    assert set(measurement.stages_ms) == {"read", "segmenter", "classifier", "write"}
+    assert all(
+        len(values) == 2 for values in (*measurement.stages_ms.values(), measurement.models_ms, measurement.total_ms)
+    )
+    assert measurement.classified == classified
+    stages_ms = np.sum(list(measurement.stages_ms.values()), axis=0)
+    assert (np.array(measurement.total_ms) >= stages_ms).all()
+    assert measurement.models_slices_per_second > 0
+    assert measurement.end_to_end_slices_per_second > 0
+    assert measurement.peak_host_mb > 0
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]
 
 
-def test_a_slice_that_cannot_be_read_ends_the_measurement_with_its_name(
-    scans, tmp_path, constant_segmenter, constant_classifier
-):
+def test_measuring_needs_no_symbolic_links(scans, tmp_path, constant_segmenter, constant_classifier, monkeypatch):
+    """Windows lets only administrators create them. Slices that repeat were links."""
+
+    def forbid(*arguments):
+        raise OSError("a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", forbid)
+    backend = CpuBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
+    assert measure(backend, scans, Request(batch_size=2, batches=2), tmp_path).end_to_end_slices_per_second > 0
+
+
+def test_an_unreadable_slice_is_an_error_that_names_it(scans, tmp_path, constant_segmenter, constant_classifier):
     (scans.folder / "b.png").write_bytes(b"no picture")
-    backend = HostBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
+    backend = CpuBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
     with pytest.raises(CascadeError, match=r"b\.png: cannot be read"):
         measure(backend, scans, Request(batch_size=1, batches=3), tmp_path)
 
 
-def test_a_report_joins_the_rounds_by_hand_checkable_numbers():
+def test_rounds_are_combined():
     """4 batches of 2 slices at 1 GFLOP: 8 GFLOP in 40 ms are 200 GFLOP/s; of 8 slices 6 were classified, in 20 ms."""
     rounds, baseline = [a_measurement(10), a_measurement(30)], [a_measurement(5), a_measurement(10)]
-    work = {"segmenter": Work(10**9, 10, 100), "classifier": Work(2 * 10**9, 20, 200)}
-    found = batches_report(2, rounds, baseline, 123.4, work, Limit("a product", 400, [400, 390], 20))
-    assert found.stages_ms["read"] == Percentiles(2, 3, 3, samples=4)
-    assert found.stages_ms["upload"] is None
-    assert found.stages_ms["download"] is None
-    assert found.models == Spread(20, 10, 30)
-    assert found.models_ratio == found.end_to_end_ratio == Spread(2.5, 2, 3)
-    assert found.classified_share == 0.75
-    assert found.gflops == {"models": 312.5, "segmenter": 200, "classifier": 600}  # 20 GFLOP in 64 ms
-    assert found.percent_of_limit == {"models": 78.12, "segmenter": 50, "classifier": 150}
-    assert found.bytes_moved == {"fp32": 4 * (30 + 2 * 300), "fp16": 2 * (30 + 2 * 300)}
+    costs = {"segmenter": GraphCost(10**9, 10, 100), "classifier": GraphCost(2 * 10**9, 20, 200)}
+    result = combine_rounds(2, rounds, baseline, 123.4, costs, Roofline("a product", 400, [400, 390], 20))
+    assert result.stages_ms["read"] == Percentiles(2, 3, 3, samples=4)
+    assert result.stages_ms["upload"] is None
+    assert result.stages_ms["download"] is None
+    assert result.models == Spread(20, 10, 30)
+    assert result.models_ratio == result.end_to_end_ratio == Spread(2.5, 2, 3)
+    assert result.classified_share == 0.75
+    assert result.gflops == {"models": 312.5, "segmenter": 200, "classifier": 600}  # 20 GFLOP in 64 ms
+    assert result.percent_of_limit == {"models": 78.12, "segmenter": 50, "classifier": 150}
+    assert result.bytes_moved == {"fp32": 4 * (30 + 2 * 300), "fp16": 2 * (30 + 2 * 300)}
 
 
-def test_without_counted_work_or_limit_shares_are_empty_and_not_zero():
-    found = batches_report(2, [a_measurement()], [a_measurement()], 1, {}, None)
-    assert (found.gflops, found.percent_of_limit, found.bytes_moved) == ({}, {}, {})
+def test_without_costs_or_roofline_percentages_are_empty_and_not_zero():
+    result = combine_rounds(2, [a_measurement()], [a_measurement()], 1, {}, None)
+    assert (result.gflops, result.percent_of_limit, result.bytes_moved) == ({}, {}, {})
 
 
-def test_a_classifier_that_nobody_asked_has_no_speed():
+def test_a_classifier_that_did_not_run_has_no_speed():
     idle = a_measurement(classified=0)
-    work = {"segmenter": Work(10**9, 1, 1), "classifier": Work(10**9, 1, 1)}
-    assert set(batches_report(2, [idle], [idle], 1, work, None).gflops) == {"models", "segmenter"}
+    costs = {"segmenter": GraphCost(10**9, 1, 1), "classifier": GraphCost(10**9, 1, 1)}
+    assert set(combine_rounds(2, [idle], [idle], 1, costs, None).gflops) == {"models", "segmenter"}
 
 
-def test_the_limit_keeps_the_best_round_and_says_its_precision():
-    limit = CpuLimit(size=64, copy_mb=1)
-    limit.measure()
-    limit.measure()
-    best = limit.best()
+def test_the_roofline_is_the_best_round_and_names_its_precision():
+    roofline = CpuRoofline(size=64, copy_mb=1)
+    roofline.measure()
+    roofline.measure()
+    best = roofline.best()
     assert len(best.gflops_by_round) == 2
     assert best.gflops == max(best.gflops_by_round)
     assert best.what.startswith("FP32 product of two 64 x 64 matrices")
 
 
-def test_without_a_gpu_its_limit_is_refused_with_a_reason(monkeypatch):
+def test_without_a_gpu_its_roofline_is_an_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hides those that are there
     with pytest.raises(CascadeError, match="cuBLAS cannot be measured: "):
-        gpu_limit()
+        measure_gpu()
+
+
+def test_the_roofline_of_a_gpu_is_measured_with_cublas(monkeypatch):
+    """With libraries that only record their calls: 3 rounds of a product and of a copy, 11 calls each."""
+    calls = []
+
+    class Library:
+        def __getattr__(self, name):
+            def function(*arguments):
+                calls.append((name, len(arguments)))
+                return 0
+
+            function.__name__ = name
+            return function
+
+    monkeypatch.setattr(roofline_module, "_library", lambda name: Library())
+    monkeypatch.setattr(roofline_module, "GPU_MATRIX_SIZE", 64)
+    roofline = roofline_module._measure_gpu()
+    assert roofline.what.startswith("FP16 product of two 64 x 64 matrices")
+    assert roofline.gflops == max(roofline.gflops_by_round)
+    assert len(roofline.gflops_by_round) == 3
+    assert calls.count(("cublasGemmEx", 19)) == calls.count(("cudaMemcpyAsync", 5)) == 33
+
+
+def test_peak_memory_is_unknown_where_python_has_no_module_resource():
+    """Windows has neither it nor /proc. Importing the benchmark failed there with a traceback."""
+    program = """
+import sys
+sys.modules["resource"] = None
+from pathlib import Path
+from cascade.benchmarking import timing
+def no_proc(path): raise FileNotFoundError(path)
+Path.read_text = no_proc
+print(timing.peak_host_mb())
+"""
+    printed = subprocess.check_output([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert printed.split() == [b"None"]
+
+
+def test_unknown_peak_memory_is_null_in_the_report():
+    assert combine_rounds(2, [a_measurement()], [a_measurement()], None, {}, None).peak_host_mb is None
 
 
 def test_the_machine_is_described_without_a_gpu(monkeypatch):
@@ -171,7 +224,7 @@ def test_the_machine_is_described_without_a_gpu(monkeypatch):
     assert {"cascade", "numpy", "onnxruntime"} <= set(machine.versions)
 
 
-def test_the_gpu_is_described_as_nvidia_smi_tells_it(monkeypatch):
+def test_gpus_are_described_by_nvidia_smi(monkeypatch):
     printed = "NVIDIA RTX A4000, 570.86, 16376 MiB\n"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=printed))
     assert this_machine().gpus == ["NVIDIA RTX A4000, 570.86, 16376 MiB"]
@@ -197,7 +250,7 @@ REPORT = {
 }
 
 
-def test_a_comparison_divides_now_by_then():
+def test_a_comparison_divides_current_by_earlier_speeds():
     then = deepcopy(REPORT)
     then["backends"]["openvino"]["batches"][0] |= {"models": {"median": 20.0}, "end_to_end": {"median": 48.0}}
     then["machine"]["load_average"] = 0.3
@@ -207,7 +260,7 @@ def test_a_comparison_divides_now_by_then():
     assert comparison.warnings == comparison.missing == []
 
 
-def test_a_comparison_warns_of_all_that_differs_and_names_what_only_one_has():
+def test_a_comparison_warns_of_differences_and_lists_what_only_one_has():
     then = deepcopy(REPORT)
     then["machine"] = {"cpu": "Abacus 1", "load_average": 0.1, "versions": {"numpy": "1.26"}}
     then["models"]["segmenter"] = "cc"
@@ -216,20 +269,23 @@ def test_a_comparison_warns_of_all_that_differs_and_names_what_only_one_has():
     then["backends"]["onnxruntime"] = then["backends"].pop("openvino")
     comparison = compare_reports(REPORT, then)
     assert comparison.warnings == [
-        "another machine: cpu was Abacus 1, is Abacus 2",
-        "another version of numpy: was 1.26, is 2.0",
-        "another segmenter: the model's sha256 differs",
-        "other slices: were 3 slices of /data, are 16 simulated",
-        "the processor itself went from 50 to 100 GFLOP/s in the matrix product",
+        "different machine, cpu: was Abacus 1, is Abacus 2",
+        "different version of numpy: was 1.26, is 2.0",
+        "different segmenter: the SHA-256 of the model differs",
+        "different slices: was 3 slices of /data, is 16 simulated",
+        "the processor's own speed changed from 50 to 100 GFLOP/s (matrix product)",
     ]
     assert comparison.changes == []
-    assert comparison.missing == ["openvino, batch 8: only now", "onnxruntime, batch 8: only then"]
+    assert comparison.missing == [
+        "openvino, batch 8: only in the current benchmark",
+        "onnxruntime, batch 8: only in the earlier benchmark",
+    ]
 
 
-def test_an_earlier_report_that_lacks_a_part_is_refused():
+def test_an_incomplete_earlier_report_is_rejected():
     then = deepcopy(REPORT)
     del then["machine"]
-    with pytest.raises(CascadeError, match="lacks a part"):
+    with pytest.raises(CascadeError, match="incomplete"):
         compare_reports(REPORT, then)
 
 
@@ -238,11 +294,11 @@ def test_an_earlier_report_that_lacks_a_part_is_refused():
     [
         (None, "there is no such file"),
         ("no JSON", "cannot be read as JSON"),
-        ("[1]", "is no 'cascade benchmark 1'"),
-        (json.dumps({"schema": "cascade results 1"}), "is no 'cascade benchmark 1' but 'cascade results 1'"),
+        ("[1]", "not 'cascade benchmark 1'"),
+        (json.dumps({"schema": "cascade results 1"}), "'cascade results 1', not 'cascade benchmark 1'"),
     ],
 )
-def test_a_file_that_is_no_benchmark_is_refused_with_the_fix(tmp_path, content, problem):
+def test_a_file_that_is_not_a_benchmark_is_rejected(tmp_path, content, problem):
     path = tmp_path / "earlier.json"
     if content is not None:
         path.write_text(content)

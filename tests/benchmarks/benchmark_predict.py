@@ -1,11 +1,11 @@
-"""How much of the bare models' speed `cascade predict` keeps, and whether its memory stays flat.
+"""Measure which part of the bare models' speed `cascade predict` reaches, or how its memory grows.
 
-    python tests/benchmarks/benchmark_predict.py                          500 slices; ratio of slices/s, round by round
-    python tests/benchmarks/benchmark_predict.py --memory --count 10000   one run of 3 GB: memory at every tenth of it
+    python tests/benchmarks/benchmark_predict.py                          500 slices: ratio of slices/s in each round
+    python tests/benchmarks/benchmark_predict.py --memory --count 10000   one run of 3 GB: memory at each tenth of it
 
-Both do the same slices in the same batches. The bare models get arrays that lie ready in memory; `cascade predict`
-reads PNG files and writes masks, overlays, results.csv and results.json, its progress bar running. They take turns, so
-that what else the machine does slows both.
+Both process the same slices in the same batches. The bare models get arrays in memory. `cascade predict` reads PNG
+files and writes masks, overlays, results.csv and results.json with its progress bar on. They alternate, so that other
+programs slow both.
 """
 
 import argparse
@@ -30,21 +30,21 @@ from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import Run
 from cascade.prediction.run import RunOptions, predict_paths
-from cascade.runtime.models import SHIPPED
+from cascade.runtime.models import BUNDLED_MODELS
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 DIFFERENT_SLICES = 100
-"""More are links to these: 10,000 files then take 15 MB instead of 1.5 GB."""
+"""Further slices are links to these: 10,000 files then take 15 MB instead of 1.5 GB."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=SHIPPED)
+    parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--count", type=int, default=500, help="slices")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", action="store_true", help="watch the memory of one run instead of the speed")
+    parser.add_argument("--memory", action="store_true", help="measure the memory of one run instead of the speed")
     options = parser.parse_args()
     cascade = Cascade.open(options.models, options.backend)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def make_slices(folder: Path, count: int) -> None:
-    """PNG files from the samples, each moved a little and with noise of its own."""
+    """Write PNG files of the samples, each shifted a little and with different noise."""
     folder.mkdir()
     samples = [np.asarray(Image.open(path)) for path in sorted(SAMPLES.glob("*.png"))]
     random = np.random.default_rng(0)
@@ -84,11 +84,11 @@ def compare_speed(cascade: Cascade, inputs: Inputs, folder: Path, batch_size: in
         bare, whole = (len(inputs.names) / value for value in (seconds, run.seconds))
         print(f"round {number + 1}: bare models {bare:.1f} slices/s, predict {whole:.1f} slices/s, {ratios[-1]:.1%}")
     print(f"{len(inputs.names)} slices, batches of {batch_size}, {os.cpu_count()} cores, {rounds} rounds")
-    print(f"predict keeps {statistics.median(ratios):.1%} (median; {min(ratios):.1%} to {max(ratios):.1%})")
+    print(f"predict reaches {statistics.median(ratios):.1%} (median; {min(ratios):.1%} to {max(ratios):.1%})")
 
 
 def load_batches(cascade: Cascade, inputs: Inputs, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Squares, and which of them go to the classifier: predict does not ask it about the others either."""
+    """Load batches of squares, with the indices of the slices to classify: those with a tumor, as in predict."""
     once = [read_slice(inputs.folder / name).pixels for name in inputs.names[:DIFFERENT_SLICES]]
     squares = [Letterbox(*pixels.shape).square(pixels) for pixels in once]
     batches = []
@@ -96,25 +96,25 @@ def load_batches(cascade: Cascade, inputs: Inputs, batch_size: int) -> list[tupl
         numbers = range(start, min(start + batch_size, len(inputs.names)))
         batch = np.stack([squares[number % len(squares)] for number in numbers])[:, None]
         batches.append((batch, np.flatnonzero(cascade.segment(batch).max(axis=(1, 2, 3)) >= THRESHOLD)))
-    found = sum(len(found) for _, found in batches)
-    print(f"{found} of {len(inputs.names)} slices show a tumor and go through the classifier too")
+    positive = sum(len(indices) for _, indices in batches)
+    print(f"{positive} of {len(inputs.names)} slices contain a tumor and are classified")
     return batches
 
 
 def run_bare(cascade: Cascade, batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Seconds."""
+    """Run both models on all batches. Returns the seconds."""
     began = time.perf_counter()
-    for batch, found in batches:
+    for batch, positive in batches:
         probability = cascade.segment(batch)
-        if len(found) == len(batch):
+        if len(positive) == len(batch):
             cascade.classify(batch, probability)
-        elif len(found):
-            cascade.classify(batch[found], probability[found])
+        elif len(positive):
+            cascade.classify(batch[positive], probability[positive])
     return time.perf_counter() - began
 
 
 def predict(cascade: Cascade, inputs: Inputs, out: Path, batch_size: int) -> Run:
-    """As the command does it, with a progress bar drawn to nowhere."""
+    """Run the command, with its progress bar drawn to memory."""
     with progress_bar(Console(file=io.StringIO(), force_terminal=True), quiet=False) as progress:
         task = progress.add_task("Predicting", total=len(inputs.names))
         run = predict_paths(
@@ -137,7 +137,7 @@ def watch_memory(cascade: Cascade, inputs: Inputs, folder: Path, batch_size: int
         done += count
         if done % step == 0:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{done:>6} slices: {resident_mb():.0f} MB resident, {peak:.0f} MB at most so far", flush=True)
+            print(f"{done:>6} slices: {resident_mb():.0f} MB resident, {peak:.0f} MB peak", flush=True)
 
     predict_paths(
         cascade, [inputs.folder], folder / "out", RunOptions(batch_size=batch_size, report=False), advance=advance

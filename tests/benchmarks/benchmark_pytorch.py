@@ -1,12 +1,12 @@
-"""How much faster the backends are than a plain PyTorch FP32 script of the same two models.
+"""Measure how much faster the backends are than a plain PyTorch FP32 script with the same two models.
 
-    python tests/benchmarks/benchmark_pytorch.py                                  slices simulated by code
+    python tests/benchmarks/benchmark_pytorch.py                                  synthetic slices
     python tests/benchmarks/benchmark_pytorch.py figshare/ --batch-sizes 1,8      your own
 
-The script is what one writes without much thought, and it is all below, in PlainScript: read a batch of files, segment,
-threshold, cut out, classify, write the masks; eval mode, inference mode, PyTorch's own choice of threads. Weights are
-those of the ONNX graphs, or of training runs. It and the backends take turns on the same slices in one run; the
-backends write no overlays either, and like it ask the classifier only about slices with a tumor.
+PlainScript below is a straightforward script: read a batch of files, segment, threshold, crop, classify, and write the
+masks, in eval and inference mode with PyTorch's default number of threads. The weights are those of the ONNX graphs or
+of training runs. The script and the backends are measured round-robin on the same slices. Like the script, the backends
+write no overlays and run the classifier only on slices with a tumor.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -25,19 +25,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cascade.benchmarking.benchmark import check_request, slices_to_run
-from cascade.benchmarking.report import Settings, batches_report
-from cascade.benchmarking.rounds import slices_a_round, start_backends, take_turns
+from cascade.benchmarking.report import Settings, combine_rounds
+from cascade.benchmarking.rounds import Measure, run_rounds, slices_per_round, start_backends
 from cascade.benchmarking.timing import Measurement, Request, peak_host_mb
-from cascade.benchmarking.worker import Measurer
+from cascade.benchmarking.worker import Worker
 from cascade.cli.benchmark import batch_size_list
 from cascade.contract import PROBABILITY, SLICE, THRESHOLD
 from cascade.discovery.inputs import Inputs
 from cascade.files import write_atomically
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
-from cascade.runtime.engines import ENGINES
 from cascade.runtime.machine import this_machine
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.classifier import ClassifierNetwork
 from train.preprocessing import ClassifierGraph, SegmenterGraph
@@ -49,47 +48,50 @@ PYTORCH = "pytorch"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", type=Path, nargs="*", help="slices; simulated ones where there are none")
-    parser.add_argument("--models", type=Path, default=SHIPPED)
-    parser.add_argument("--engines", type=Path, default=ENGINES)
+    parser.add_argument("paths", type=Path, nargs="*", help="slices; synthetic ones by default")
+    parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
+    parser.add_argument("--engines", type=Path)
     parser.add_argument("--segmenter-run", type=Path, help="take PyTorch's weights from the best.ckpt of this run")
-    parser.add_argument("--classifier-run", type=Path, help="likewise")
+    parser.add_argument("--classifier-run", type=Path, help="likewise for the classifier")
     parser.add_argument("--backends", default="openvino,onnxruntime")
     parser.add_argument("--batch-sizes", default="8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     names, sizes = options.backends.split(","), batch_size_list(options.batch_sizes)
     check_request(names, sizes, options.rounds, options.warm_up, baseline=None)
     networks = load_networks(options.models, options.segmenter_run, options.classifier_run)
     with ExitStack() as stack:
-        slices, source = stack.enter_context(slices_to_run(options.paths, max(slices_a_round(size) for size in sizes)))
+        slices, source = stack.enter_context(slices_to_run(options.paths, max(map(slices_per_round, sizes))))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         script = PlainScript(*networks, slices, 0.5 if options.segmenter_run else threshold_of(options.models))
         print(f"{source}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-        print(f"probabilities differ from ONNX Runtime's by {script.difference(options.models):.1g} at most")
-        started, unavailable = start_backends(
-            names, options.models, options.engines, slices, sizes, options.warm_up, scratch, stack
+        print(f"maximum difference from ONNX Runtime's probabilities: {script.difference(options.models):.1g}")
+        ready, unavailable = start_backends(
+            names,
+            lambda name: stack.enter_context(closing(Worker(name, options.models, options.engines, slices, scratch))),
+            sizes,
+            options.warm_up,
         )
-        for name, refusal in unavailable.items():
-            print(f"{name} cannot run: {refusal.problem}")
-        workers: dict[str, Measurer] = {PYTORCH: script}
-        workers |= {name: WithoutOverlays(item.worker) for name, item in started.items()}
+        for name, reason in unavailable.items():
+            print(f"{name} cannot run: {reason.problem}")
+        measures: dict[str, Measure] = {PYTORCH: script.measure}
+        measures |= {name: without_overlays(item.measure) for name, item in ready.items()}
         settings = Settings(tuple(sizes), options.rounds, options.warm_up, PYTORCH)
-        turns = take_turns(workers, settings, step=lambda what, done: print(what, flush=True))
-    descriptions = {name: item.loaded.description for name, item in started.items()}
+        measurements = run_rounds(measures, settings, on_progress=lambda step, fraction: print(step, flush=True))
+    descriptions = {name: item.loaded.description for name, item in ready.items()}
     figures = []
     for size in sizes:
-        for name, by_size in turns.items():
-            found = batches_report(size, by_size[size], turns[PYTORCH][size], 0.0, {}, None)
-            figures.append({"backend": descriptions.get(name, "PyTorch, CPU, FP32"), **asdict(found)})
+        for name, by_size in measurements.items():
+            result = combine_rounds(size, by_size[size], measurements[PYTORCH][size], None, {}, None)
+            figures.append({"backend": descriptions.get(name, "PyTorch, CPU, FP32"), **asdict(result)})
             print(
-                f"batch {size:>3}  {name:<12} models {found.models.median:7.1f} slices/s, "
-                f"{found.models_ratio.median:.2f} x PyTorch ({found.models_ratio.least:.2f} to "
-                f"{found.models_ratio.greatest:.2f}); end to end {found.end_to_end.median:7.1f} slices/s, "
-                f"{found.end_to_end_ratio.median:.2f} x ({found.end_to_end_ratio.least:.2f} to "
-                f"{found.end_to_end_ratio.greatest:.2f})"
+                f"batch {size:>3}  {name:<12} models {result.models.median:7.1f} slices/s, "
+                f"{result.models_ratio.median:.2f} x PyTorch ({result.models_ratio.least:.2f} to "
+                f"{result.models_ratio.greatest:.2f}); end to end {result.end_to_end.median:7.1f} slices/s, "
+                f"{result.end_to_end_ratio.median:.2f} x ({result.end_to_end_ratio.least:.2f} to "
+                f"{result.end_to_end_ratio.greatest:.2f})"
             )
     if options.out:
         versions = {"torch": torch.__version__, "threads": torch.get_num_threads()}
@@ -97,14 +99,9 @@ def main() -> None:
         write_atomically(options.out, json.dumps(content, indent=1).encode())
 
 
-class WithoutOverlays:
-    """The plain script draws none."""
-
-    def __init__(self, worker: Measurer) -> None:
-        self._worker = worker
-
-    def measure(self, request: Request) -> Measurement:
-        return self._worker.measure(replace(request, overlays=False))
+def without_overlays(measure: Measure) -> Measure:
+    """Measure a backend without drawing overlays, like the plain script."""
+    return lambda request: measure(replace(request, overlays=False))
 
 
 class PlainScript:
@@ -116,16 +113,20 @@ class PlainScript:
         self._slices = slices
 
     def run(self, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 1, 512, 512) float32 → probability, same shape; class probabilities (M, 3) of the M with a tumor."""
+        """Run both networks on slices (N, 1, 512, 512) float32.
+
+        Returns:
+            Tumor probability in the shape of `slices`, and class probabilities (M, 3) of the M slices with a tumor.
+        """
         with torch.inference_mode():
             probability = self._segmenter(slices)
-            found = probability.amax((1, 2, 3)) >= THRESHOLD
-            if not found.any():
+            positive = probability.amax((1, 2, 3)) >= THRESHOLD
+            if not positive.any():
                 return probability, torch.empty(0, 3)
-            return probability, self._classifier(slices[found], probability[found])[0]
+            return probability, self._classifier(slices[positive], probability[positive])[0]
 
     def from_files(self, paths: list[Path], out: Path) -> None:
-        """One batch of files → their masks and classes."""
+        """Read a batch of files, and write their masks and classes."""
         read = [read_slice(path).pixels for path in paths]
         letterboxes = [Letterbox(*pixels.shape) for pixels in read]
         array = torch.from_numpy(squares(read))
@@ -135,7 +136,7 @@ class PlainScript:
         (out / "classes.json").write_text(json.dumps(classes.tolist()))
 
     def measure(self, request: Request) -> Measurement:
-        """As the backends are measured, without stages."""
+        """Measure like a backend, but without stages."""
         batches = self._batches(request.batch_size)
         arrays = [torch.from_numpy(squares([read_slice(path).pixels for path in next(batches)])) for _ in range(2)]
         models_ms, classified = [], []
@@ -161,9 +162,9 @@ class PlainScript:
         )
 
     def difference(self, models: Path) -> float:
-        """Largest between a probability of the segmenter here and in ONNX Runtime, over up to eight slices."""
+        """Maximum difference from ONNX Runtime in the segmenter's probabilities, over up to eight slices."""
         array = squares([read_slice(path).pixels for path in next(self._batches(8))])
-        theirs = OnnxRuntimeGraph(find_graph(SEGMENTER, models).path).run(**{SLICE: array})[PROBABILITY]
+        theirs = OnnxRuntimeGraph(find_model(SEGMENTER, models).path).run(**{SLICE: array})[PROBABILITY]
         return float(np.abs(self.run(torch.from_numpy(array))[0].numpy() - theirs).max())
 
     def _batches(self, size: int) -> Iterator[list[Path]]:
@@ -178,18 +179,22 @@ def squares(read: list[np.ndarray]) -> np.ndarray:
 
 
 def threshold_of(models: Path) -> float:
-    """What the segmenter was exported with."""
-    return float(find_graph(SEGMENTER, models).record["calibration"]["detection_threshold"])
+    """Detection threshold that the segmenter was exported with."""
+    return float(find_model(SEGMENTER, models).record["calibration"]["detection_threshold"])
 
 
 def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path | None) -> list[nn.Module]:
-    """Segmenter and classifier. Raises CascadeError for weights of other networks."""
+    """Load the segmenter and the classifier.
+
+    Raises:
+        CascadeError: If the weights belong to other networks.
+    """
     networks = []
     for name, network, run in (
         (SEGMENTER, segmenter_network(), segmenter_run),
         (CLASSIFIER, ClassifierNetwork(), classifier_run),
     ):
-        path = run / "best.ckpt" if run else find_graph(name, models).path
+        path = run / "best.ckpt" if run else find_model(name, models).path
         load_fitting(network, load_file(path), str(path))
         networks.append(network)
     return networks

@@ -1,4 +1,4 @@
-"""`cascade build` on two tiny graphs: real engines with TensorRT-RTX, which needs no GPU, and all that can be wrong."""
+"""`cascade build` on two tiny graphs: real engines with TensorRT-RTX, which needs no GPU, and errors."""
 
 import errno
 import json
@@ -16,14 +16,16 @@ from tiny_models import write_models
 
 import build_engines.build
 import build_engines.target
-from build_engines.build import Order, build_all
+from build_engines.build import BuildRequest, build_all
 from cascade.cli import main
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.runtime.engines import Batches, EngineTensor, Gpu, engine_path, find_engine, read_sidecar, sidecar_path
-from cascade.runtime.models import find_graph
+from cascade.runtime.engines import engine_path, find_engine, sidecar_path
+from cascade.runtime.gpu import Gpu
+from cascade.runtime.models import find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
+from cascade.runtime.sidecar import BatchProfile, EngineTensor, read_sidecar
 
 RTX = "tensorrt-rtx"
 ROOT = Path(__file__).parents[2]
@@ -39,7 +41,7 @@ def models(tmp_path_factory):
 def built(tensorrt, models, tmp_path_factory):
     """Folder of both engines."""
     folder = tmp_path_factory.mktemp("engines")
-    build_all(Order(models, folder, RTX))
+    build_all(BuildRequest(models, folder, RTX))
     return folder
 
 
@@ -48,19 +50,19 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: None)
 
 
-def order(models, out, **changes):
-    return replace(Order(models, out, RTX), **changes)
+def request_for(models, out, **changes):
+    return replace(BuildRequest(models, out, RTX), **changes)
 
 
-def test_both_engines_come_with_a_sidecar_that_vouches_for_them(built, models, tensorrt):
+def test_both_engines_match_their_sidecars(built, models, tensorrt):
     for name in ("segmenter", "classifier"):
-        sidecar = find_engine(name, built, RTX, find_graph(name, models)).sidecar
-        assert sidecar.recipe.tensorrt_version == tensorrt.__version__
-        assert sidecar.recipe.compute_capabilities == ["8.6", "8.9", "12.0"]
-        assert sidecar.recipe.gpu is None
+        sidecar = find_engine(name, built, RTX, find_model(name, models)).sidecar
+        assert sidecar.spec.tensorrt_version == tensorrt.__version__
+        assert sidecar.spec.compute_capabilities == ["8.6", "8.9", "12.0"]
+        assert sidecar.spec.gpu is None
 
 
-def test_the_sidecar_tells_the_shapes_an_engine_takes_and_gives(built):
+def test_the_sidecar_lists_the_shapes_of_inputs_and_outputs(built):
     sidecar = read_sidecar(sidecar_path("classifier", built, RTX))
     plane_ = [1, SLICE_SIZE, SLICE_SIZE]
     assert sidecar.inputs == [
@@ -72,7 +74,7 @@ def test_the_sidecar_tells_the_shapes_an_engine_takes_and_gives(built):
     ]
 
 
-def test_the_sidecar_tells_the_precision_of_every_layer(built):
+def test_the_sidecar_lists_the_precision_of_every_layer(built):
     sidecar = read_sidecar(sidecar_path("segmenter", built, RTX))
     assert sidecar.layers_of == "network"
     assert sidecar.precision["CONVOLUTION fp16"] == 2
@@ -81,22 +83,22 @@ def test_the_sidecar_tells_the_precision_of_every_layer(built):
     assert sum(sidecar.precision.values()) == len(sidecar.layers)
 
 
-def test_where_no_engine_can_run_the_fp16_graph_goes_through_the_gate_and_the_sidecar_says_so(built):
+def test_where_no_engine_can_run_the_gate_checks_the_fp16_graph_and_the_sidecar_records_it(built):
     verified = read_sidecar(sidecar_path("segmenter", built, RTX)).verified
     assert verified.ran == "FP16 graph on the CPU"
-    assert verified.source == "12 slices drawn by code"
+    assert verified.source == "12 synthetic slices"
     assert verified.results["min_dice"] >= verified.limits["min_dice"]
 
 
-def test_what_is_there_unchanged_is_not_built_again(built, models):
+def test_an_up_to_date_engine_is_not_built_again(built, models):
     before = {path: path.stat().st_mtime_ns for path in built.iterdir()}
-    assert [outcome.built for outcome in build_all(order(models, built))] == [False, False]
+    assert [result.built for result in build_all(request_for(models, built))] == [False, False]
     assert {path: path.stat().st_mtime_ns for path in built.iterdir()} == before
 
 
 @pytest.fixture
 def engines(built, tmp_path):
-    """A copy of the built engines that a test may harm."""
+    """A copy of the built engines that a test may modify."""
     for path in built.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
@@ -104,40 +106,40 @@ def engines(built, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"archs": ("sm86",)}, {"batches": Batches(1, 2, 4)}, {"force": True}],
+    [{"archs": ("sm86",)}, {"batches": BatchProfile(1, 2, 4)}, {"force": True}],
     ids=lambda change: next(iter(change)),
 )
-def test_another_option_builds_again(engines, models, change):
-    assert [outcome.built for outcome in build_all(order(models, engines, **change))] == [True, True]
+def test_changed_options_build_again(engines, models, change):
+    assert [result.built for result in build_all(request_for(models, engines, **change))] == [True, True]
 
 
 def test_only_the_graph_that_changed_is_built_again(engines, models, tmp_path_factory):
     graph = tiny_models.segmenter()
     graph.graph.initializer[-2].raw_data = np.float32([-0.25]).tobytes()  # the bias of the last layer
     changed = write_models(tmp_path_factory.mktemp("changed"), segmenter=graph)
-    assert [outcome.built for outcome in build_all(order(changed, engines))] == [True, False]
+    assert [result.built for result in build_all(request_for(changed, engines))] == [True, False]
 
 
 def test_another_version_of_tensorrt_builds_again(engines, models, tensorrt, monkeypatch):
     monkeypatch.setattr(tensorrt, "__version__", "99.0")
-    assert all(outcome.built for outcome in build_all(order(models, engines)))
+    assert all(result.built for result in build_all(request_for(models, engines)))
 
 
-def test_an_engine_that_was_cut_short_is_built_again(engines, models):
+def test_a_truncated_engine_is_built_again(engines, models):
     os.truncate(engine_path("classifier", engines, RTX), 100)
-    assert [outcome.built for outcome in build_all(order(models, engines))] == [False, True]
-    find_engine("classifier", engines, RTX, find_graph("classifier", models))
+    assert [result.built for result in build_all(request_for(models, engines))] == [False, True]
+    find_engine("classifier", engines, RTX, find_model("classifier", models))
 
 
-def test_slices_that_were_not_checked_yet_are_checked(engines, models):
-    checked = order(models, engines, check=[ROOT / "samples" / "axial_meningioma_1.png"])
-    assert [outcome.built for outcome in build_all(checked)] == [True, True]
-    assert [outcome.built for outcome in build_all(checked)] == [False, False]
+def test_new_check_slices_run_the_gate_again(engines, models):
+    checked = request_for(models, engines, check=[ROOT / "samples" / "axial_meningioma_1.png"])
+    assert [result.built for result in build_all(checked)] == [True, True]
+    assert [result.built for result in build_all(checked)] == [False, False]
     assert read_sidecar(sidecar_path("segmenter", engines, RTX)).verified.source == "1 of 1 slices given by --check"
 
 
-def test_no_space_left_is_an_error_and_a_half_written_pair_is_no_engine(engines, models, monkeypatch):
-    """The disk is full once the first engine is there, before its sidecar is."""
+def test_a_full_disk_is_an_error_and_an_incomplete_pair_is_rejected(engines, models, monkeypatch):
+    """The disk is full after the first engine is written, before its sidecar is."""
     calls, fsync = [], os.fsync
 
     def fills_up(descriptor):
@@ -148,15 +150,15 @@ def test_no_space_left_is_an_error_and_a_half_written_pair_is_no_engine(engines,
 
     monkeypatch.setattr(os, "fsync", fills_up)
     with pytest.raises(CascadeError, match=r"segmenter\.tensorrt-rtx\.json: cannot be written \(No space left"):
-        build_all(order(models, engines, batches=Batches(1, 2, 4)))
-    with pytest.raises(CascadeError, match="is not the file that its sidecar vouches for"):
-        find_engine("segmenter", engines, RTX, find_graph("segmenter", models))
+        build_all(request_for(models, engines, batches=BatchProfile(1, 2, 4)))
+    with pytest.raises(CascadeError, match=r"segmenter.* does not match its sidecar"):
+        find_engine("segmenter", engines, RTX, find_model("segmenter", models))
     assert not list(engines.glob(".writing-*"))
-    find_engine("classifier", engines, RTX, find_graph("classifier", models))  # as it was
+    find_engine("classifier", engines, RTX, find_model("classifier", models))  # as it was
 
 
-def test_an_engine_that_can_run_here_goes_through_the_gate_itself(engines, models, monkeypatch, tensorrt):
-    """The GPU is made up, and ONNX Runtime stands in for what runs the engine."""
+def test_the_gate_checks_an_engine_that_can_run_here(engines, models, monkeypatch, tensorrt):
+    """The GPU is simulated, and ONNX Runtime replaces the engine."""
     kernel = {"Name": "k", "Metadata": "[ONNX Layer: Conv_conv]\x1e[ONNX Layer: Conv_logits]", "LayerType": "kgen"}
     tensors = {"Inputs": [{"DataType": "Half"}], "Outputs": [{"DataType": "Half"}]}
     gemm = {**kernel, **tensors, "Metadata": "[ONNX Layer: Gemm_logits]"}
@@ -165,41 +167,41 @@ def test_an_engine_that_can_run_here_goes_through_the_gate_itself(engines, model
         create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda kind: report)
     )
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: A6000)
-    monkeypatch.setattr(build_engines.build, "load_engine", lambda module, plan: engine)
+    monkeypatch.setattr(build_engines.build, "load_engine", lambda module, serialized: engine)
 
-    def open_engine(name, plan):
+    def load(name, serialized):
         return OnnxRuntimeGraph(models / f"{name}.onnx")
 
-    assert [outcome.built for outcome in build_all(order(models, engines), open_engine=open_engine)] == [True, True]
+    assert [result.built for result in build_all(request_for(models, engines), engine_loader=load)] == [True, True]
     sidecar = read_sidecar(sidecar_path("segmenter", engines, RTX))
     assert (sidecar.verified.ran, sidecar.layers_of, sidecar.precision) == ("engine", "engine", {"kgen fp16": 2})
-    assert [outcome.built for outcome in build_all(order(models, engines), open_engine=open_engine)] == [False, False]
+    assert [result.built for result in build_all(request_for(models, engines), engine_loader=load)] == [False, False]
 
 
-def test_an_engine_for_other_gpus_than_the_one_here_is_not_run(tmp_path, models, monkeypatch, tensorrt, forbidden):
+def test_an_engine_for_other_gpus_is_not_run(tmp_path, models, monkeypatch, tensorrt, forbidden):
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
-    outcomes = build_all(order(models, tmp_path), open_engine=lambda name, plan: forbidden)
-    assert {outcome.engine.sidecar.verified.ran for outcome in outcomes} == {"FP16 graph on the CPU"}
+    results = build_all(request_for(models, tmp_path), engine_loader=lambda name, serialized: forbidden)
+    assert {result.engine.sidecar.verified.ran for result in results} == {"FP16 graph on the CPU"}
 
 
 @pytest.mark.filterwarnings("ignore:.*Timing cache:DeprecationWarning")
-def test_tensorrt_builds_for_one_gpu_and_keeps_what_it_measured(tmp_path, models, monkeypatch, tensorrt):
-    """TensorRT-RTX, whose API is the same, stands in for TensorRT, and the GPU is made up."""
+def test_tensorrt_builds_for_one_gpu_and_keeps_its_timings(tmp_path, models, monkeypatch, tensorrt):
+    """TensorRT-RTX, whose API is the same, replaces TensorRT, and the GPU is simulated."""
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: A6000)
     engine = SimpleNamespace(
         create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda kind: '{"Layers": ["kernel"]}')
     )
-    monkeypatch.setattr(build_engines.build, "load_engine", lambda module, plan: engine)
-    here = order(models, tmp_path, flavor="tensorrt")
-    assert [outcome.built for outcome in build_all(here)] == [True, True]
+    monkeypatch.setattr(build_engines.build, "load_engine", lambda module, serialized: engine)
+    here = request_for(models, tmp_path, flavor="tensorrt")
+    assert [result.built for result in build_all(here)] == [True, True]
     sidecar = read_sidecar(sidecar_path("segmenter", tmp_path, "tensorrt"))
-    assert (sidecar.recipe.gpu, sidecar.recipe.compute_capabilities) == (A6000.name, ["8.6"])
+    assert (sidecar.spec.gpu, sidecar.spec.compute_capabilities) == (A6000.name, ["8.6"])
     assert sidecar.layers_of == "network"  # since the engine told nothing
     assert (tmp_path / f"tensorrt-{tensorrt.__version__}.timing").is_file()
-    assert [outcome.built for outcome in build_all(here)] == [False, False]
+    assert [result.built for result in build_all(here)] == [False, False]
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: Gpu("NVIDIA GeForce RTX 3090", "8.6"))
-    assert [outcome.built for outcome in build_all(here)] == [True, True]
+    assert [result.built for result in build_all(here)] == [True, True]
 
 
 def test_an_engine_that_fails_the_gate_is_not_written(tmp_path, models, monkeypatch, tensorrt, constant_segmenter):
@@ -208,23 +210,23 @@ def test_an_engine_that_fails_the_gate_is_not_written(tmp_path, models, monkeypa
         return OnnxRuntimeGraph(path) if path.parent == models else constant_segmenter(0.9)  # the reference stays
 
     monkeypatch.setattr(build_engines.build, "OnnxRuntimeGraph", load)
-    with pytest.raises(CascadeError, match="the segmenter in FP16 does not do what its ONNX graph does"):
-        build_all(order(models, tmp_path))
+    with pytest.raises(CascadeError, match="segmenter differs too much from its ONNX graph"):
+        build_all(request_for(models, tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_graph_that_models_json_does_not_vouch_for_is_refused(tmp_path, tensorrt):
+def test_a_graph_that_does_not_match_the_manifest_is_rejected(tmp_path, tensorrt):
     models = write_models(tmp_path / "models")
     os.truncate(models / "classifier.onnx", 500)
-    with pytest.raises(CascadeError, match=r"classifier\.onnx: is not the file that models\.json vouches for"):
-        build_all(order(models, tmp_path / "engines"))
+    with pytest.raises(CascadeError, match=r"classifier\.onnx: .*manifest"):
+        build_all(request_for(models, tmp_path / "engines"))
 
 
-@pytest.mark.parametrize("batches", [Batches(8, 4, 64), Batches(1, 65, 64), Batches(0, 1, 1)])
-def test_batch_sizes_that_contradict_each_other_are_refused(tmp_path, models, batches):
-    with pytest.raises(CascadeError, match="contradict each other") as error:
-        build_all(order(models, tmp_path, batches=batches))
-    assert error.value.fix == "give 1 <= --min-batch <= --opt-batch <= --max-batch"
+@pytest.mark.parametrize("batches", [BatchProfile(8, 4, 64), BatchProfile(1, 65, 64), BatchProfile(0, 1, 1)])
+def test_invalid_batch_sizes_are_rejected(tmp_path, models, batches):
+    with pytest.raises(CascadeError, match="invalid batch sizes") as error:
+        build_all(request_for(models, tmp_path, batches=batches))
+    assert error.value.fix == "choose 1 <= --min-batch <= --opt-batch <= --max-batch"
 
 
 def test_the_command_builds_prints_a_table_and_can_be_repeated(tensorrt, models, tmp_path, capsys):
@@ -233,14 +235,14 @@ def test_the_command_builds_prints_a_table_and_can_be_repeated(tensorrt, models,
         with pytest.raises(SystemExit, match="0"):
             main(words_)
         assert expected in capsys.readouterr().err
-    recipe = read_sidecar(sidecar_path("segmenter", tmp_path, RTX)).recipe
-    assert (recipe.compute_capabilities, recipe.batches) == (["8.6", "8.9"], Batches(1, 8, 16))
+    spec = read_sidecar(sidecar_path("segmenter", tmp_path, RTX)).spec
+    assert (spec.compute_capabilities, spec.batches) == (["8.6", "8.9"], BatchProfile(1, 8, 16))
 
 
 def test_the_command_prints_an_error_and_exits_with_1(models, tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["build", "--models", str(models), "--out", str(tmp_path), "--min-batch", "9"])
-    assert "contradict each other" in capsys.readouterr().err
+    assert "invalid batch sizes" in capsys.readouterr().err
 
 
 def test_building_loads_no_torch(tensorrt, models, tmp_path):
@@ -248,8 +250,8 @@ def test_building_loads_no_torch(tensorrt, models, tmp_path):
         f"import sys; from cascade.cli import main; main({['build', '--models', str(models), '--out', str(tmp_path)]})"
     )
     checked = f"try:\n {code}\nexcept SystemExit: print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", checked], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False"]
+    completed = subprocess.run([sys.executable, "-c", checked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert completed.stdout.split() == ["False"]
 
 
 def test_the_hash_in_the_sidecar_is_that_of_the_engine(built):

@@ -1,28 +1,28 @@
-"""The precision of engines is read from what TensorRT says of them, and FP32 under an FP16 name is refused."""
+"""The precision of engines is read from TensorRT's reports, and FP32 where FP16 is expected is rejected."""
 
 import json
 from types import SimpleNamespace
 
 import pytest
 
-from build_engines.precision import count_by_type, engine_layers, prove_engine, prove_network
+from build_engines.precision import check_engine, check_network, count_layers, engine_layers
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Layer
+from cascade.runtime.sidecar import Layer
 
 CONVOLUTION = Layer("conv", "CONVOLUTION", ["fp16"], ["fp16"])
 TENSORRT = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))
 
 
-def engine_that_tells(*layers):
-    """An ICudaEngine as far as its inspector goes."""
+def engine_that_reports(*layers):
+    """The inspector of an ICudaEngine."""
     report = json.dumps({"Layers": layers})
     return SimpleNamespace(
         create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda format_: report)
     )
 
 
-def test_a_network_of_fp16_layers_and_fp32_sums_is_what_it_should_be():
-    prove_network(
+def test_a_network_of_fp16_layers_and_fp32_sums_is_accepted():
+    check_network(
         [CONVOLUTION, Layer("sum", "REDUCE", ["fp32"], ["fp32"]), Layer("size", "SHAPE", ["fp16"], ["int64"])]
     )
 
@@ -38,21 +38,21 @@ def test_a_network_of_fp16_layers_and_fp32_sums_is_what_it_should_be():
         ([], "no layer with weights"),
     ],
 )
-def test_any_other_network_is_refused(layers, problem):
+def test_any_other_network_is_rejected(layers, problem):
     with pytest.raises(CascadeError, match=problem):
-        prove_network(layers)
+        check_network(layers)
 
 
-def test_the_inspector_of_tensorrt_10_is_understood():
+def test_layers_are_read_from_the_inspector_of_tensorrt_10():
     fp16 = {"Name": "x", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}
     fp32 = {"Name": "y", "Format/Datatype": "Row major linear FP32"}
     kernel = {"Name": "conv + relu", "LayerType": "CaskConvolution", "Inputs": [fp32], "Outputs": [fp16]}
-    layers = engine_layers(TENSORRT, engine_that_tells(kernel, "a kernel without detail"))
+    layers = engine_layers(TENSORRT, engine_that_reports(kernel, "a kernel without detail"))
     assert layers == [Layer("conv + relu", "CaskConvolution", ["fp32"], ["fp16"])]
-    assert prove_engine(layers, ["conv"])
+    assert check_engine(layers, ["conv"])
 
 
-def test_the_inspector_of_tensorrt_11_is_understood():
+def test_layers_are_read_from_the_inspector_of_tensorrt_11():
     metadata = "[ONNX Layer: conv]\x1e[ONNX Layer: relu]"
     kernel = {
         "Name": "__myl_1",
@@ -61,23 +61,23 @@ def test_the_inspector_of_tensorrt_11_is_understood():
         "Outputs": [{"DataType": "Half"}],
         "Metadata": metadata,
     }
-    layers = engine_layers(TENSORRT, engine_that_tells(kernel))
+    layers = engine_layers(TENSORRT, engine_that_reports(kernel))
     assert layers == [Layer(metadata, "kgen", ["fp16"], ["fp16"])]
-    assert prove_engine(layers, ["conv"])
+    assert check_engine(layers, ["conv"])
 
 
-def test_a_kernel_that_runs_a_layer_with_weights_in_fp32_is_refused():
+def test_a_kernel_with_weights_in_fp32_is_rejected():
     kernel = Layer("conv + relu", "CaskConvolution", ["fp32"], ["fp32"])
     with pytest.raises(CascadeError, match=r"CaskConvolution conv \+ relu is not fp16"):
-        prove_engine([kernel], ["conv"])
+        check_engine([kernel], ["conv"])
 
 
-def test_an_engine_that_tells_nothing_of_its_layers_proves_nothing():
+def test_an_engine_without_layer_types_is_not_confirmed():
     opaque = {"Name": "{ForeignNode[conv...softmax]}", "LayerType": "Myelin", "Inputs": [], "Outputs": []}
-    layers = engine_layers(TENSORRT, engine_that_tells(opaque, "conv"))
-    assert not prove_engine([*layers, Layer("sum", "kgen", ["fp32"], ["fp32"])], ["conv"])
+    layers = engine_layers(TENSORRT, engine_that_reports(opaque, "conv"))
+    assert not check_engine([*layers, Layer("sum", "kgen", ["fp32"], ["fp32"])], ["conv"])
 
 
 def test_layers_are_counted_by_type_and_precision():
     layers = [CONVOLUTION, CONVOLUTION, Layer("sum", "REDUCE", ["fp32"], ["fp32"])]
-    assert count_by_type(layers) == {"CONVOLUTION fp16": 2, "REDUCE fp32": 1}
+    assert count_layers(layers) == {"CONVOLUTION fp16": 2, "REDUCE fp32": 1}

@@ -20,9 +20,9 @@ from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import predict_slices
 from cascade.prediction.results import ResultsFolder
-from cascade.runtime.cpu import HostBackend
+from cascade.runtime.cpu import CpuBackend
 
-CASCADE = Cascade(HostBackend(BrightIsTumor(), AlwaysGlioma()))
+CASCADE = Cascade(CpuBackend(BrightIsTumor(), AlwaysGlioma()))
 
 
 def tumor(height=64, width=64, top=255):
@@ -182,7 +182,7 @@ def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_what_was_done(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     press = SomethingHappensInThirdBatch(lambda: signal.raise_signal(signal.SIGINT))
-    run, folder = run_on(scans, Cascade(HostBackend(press, AlwaysGlioma())))
+    run, folder = run_on(scans, Cascade(CpuBackend(press, AlwaysGlioma())))
     content = json.loads(folder.json.read_text())
     assert run.exit_code == 130
     assert content["complete"] is False
@@ -195,7 +195,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_keeps_what_was_done(scans):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     press = SomethingHappensInThirdBatch(lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     with pytest.raises(KeyboardInterrupt):
-        run_on(scans, Cascade(HostBackend(press, AlwaysGlioma())))
+        run_on(scans, Cascade(CpuBackend(press, AlwaysGlioma())))
     assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
 
 
@@ -203,7 +203,7 @@ def test_a_bug_keeps_its_traceback_and_what_was_done(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     with pytest.raises(ZeroDivisionError):
-        run_on(scans, Cascade(HostBackend(SomethingHappensInThirdBatch(lambda: 1 / 0), AlwaysGlioma())))
+        run_on(scans, Cascade(CpuBackend(SomethingHappensInThirdBatch(lambda: 1 / 0), AlwaysGlioma())))
     assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
 
 
@@ -219,7 +219,7 @@ def test_what_a_killed_run_did_is_on_disk(scans, monkeypatch):
             saved.append(len(json.loads(path.read_text())["slices"]) if path.exists() else None)
             return super().run(slice)
 
-    run_on(scans, Cascade(HostBackend(LooksAtResults(), AlwaysGlioma())))
+    run_on(scans, Cascade(CpuBackend(LooksAtResults(), AlwaysGlioma())))
     assert saved[0] == 0
     assert saved[2] >= 4  # as the third batch starts, the first is on disk and the second being written
 
@@ -280,4 +280,4 @@ def test_a_slice_that_fails_in_the_models_is_not_taken_for_a_bad_file(scans):
             return {PROBABILITY: np.full_like(slice, np.nan)}
 
     with pytest.raises(CascadeError, match="NaN"):
-        run_on(scans, Cascade(HostBackend(ComputesNaN(), AlwaysGlioma())))
+        run_on(scans, Cascade(CpuBackend(ComputesNaN(), AlwaysGlioma())))

@@ -1,4 +1,4 @@
-"""Graphs are run by name, and a backend is chosen: the graphs here add two arrays, of any batch."""
+"""Runtimes execute a graph with named arrays, and `open_backend` selects one. The graphs here add two arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiny_models import write_models
 from cascade.contract import Box
 from cascade.errors import CascadeError
 from cascade.runtime import select
-from cascade.runtime.cpu import HostBackend
+from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.select import BACKENDS, open_backend
 
@@ -37,8 +37,8 @@ def adding_graph(tmp_path):
     return path
 
 
-def test_onnx_runtime_tells_no_one_of_the_models(tmp_path):
-    """It sent their names and hashes away, and left files in the home and temporary folders. It is silent under CI."""
+def test_telemetry_of_onnx_runtime_is_off(tmp_path):
+    """Its telemetry sent their names and hashes, and left files in the home and temporary folders, except under CI."""
     models = write_models(tmp_path / "models")
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     folders = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path / "empty"))
@@ -49,6 +49,17 @@ def test_onnx_runtime_tells_no_one_of_the_models(tmp_path):
     command = [sys.executable, "-c", program]
     subprocess.run(command, cwd=models.parent, env=kept | folders | {"PYTHONPATH": str(ROOT)}, check=True)
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_importing_the_runtime_changes_nothing_outside_it():
+    """It set an environment variable and switched telemetry off, in any program that imported the library."""
+    program = (
+        "import os, sys; before = dict(os.environ); import cascade.pipeline, cascade.runtime.onnxruntime;"
+        "print(before == dict(os.environ), 'onnxruntime' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    printed = subprocess.check_output([sys.executable, "-c", program], env=environment | {"PYTHONPATH": str(ROOT)})
+    assert printed.split() == [b"True", b"False"]
 
 
 def openvino_graph(path, precision="f32"):
@@ -64,18 +75,18 @@ def openvino_bf16_graph(path):
 
 @pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph, openvino_bf16_graph])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_a_graph_takes_named_arrays_and_gives_named_arrays(adding_graph, load, batch):
+def test_a_graph_maps_named_arrays_to_named_arrays(adding_graph, load, batch):
     a = np.arange(2 * batch, dtype=np.float32).reshape(batch, 2)
-    found = load(adding_graph).run(b=10 * a, a=a)
-    assert set(found) == {"total", "twice"}
-    assert found["total"].tolist() == (11 * a).tolist()
-    assert found["twice"].tolist() == (2 * a).tolist()
-    assert found["total"].dtype == np.float32
+    outputs = load(adding_graph).run(b=10 * a, a=a)
+    assert set(outputs) == {"total", "twice"}
+    assert outputs["total"].tolist() == (11 * a).tolist()
+    assert outputs["twice"].tolist() == (2 * a).tolist()
+    assert outputs["total"].dtype == np.float32
 
 
 @pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
-def test_what_one_run_gave_stays_when_the_next_runs(adding_graph, load):
-    """Runtimes like to hand out memory that they use again."""
+def test_outputs_are_not_overwritten_by_the_next_run(adding_graph, load):
+    """Some runtimes return memory that they reuse."""
     graph, ones = load(adding_graph), np.ones((1, 2), np.float32)
     first = graph.run(a=ones, b=ones)
     graph.run(a=5 * ones, b=5 * ones)
@@ -83,7 +94,7 @@ def test_what_one_run_gave_stays_when_the_next_runs(adding_graph, load):
 
 
 @pytest.mark.parametrize("load", [OnnxRuntimeGraph, openvino_graph])
-def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
+def test_a_file_that_is_not_a_graph_is_an_error_that_names_it(tmp_path, load):
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     for path in (tmp_path / "broken.onnx", tmp_path / "nowhere.onnx"):
         with pytest.raises(CascadeError, match=rf"{path.name}: (ONNX Runtime|OpenVINO) cannot load it"):
@@ -91,8 +102,8 @@ def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, load):
 
 
 @pytest.mark.parametrize("first", ["half", "doubled"])
-def test_openvino_keeps_what_comes_before_the_networks_in_fp32(tmp_path, first):
-    """BF16 has 8 bits of mantissa: there 1000.5 would become 1000, and the convolutions would be given 0.
+def test_openvino_keeps_nodes_before_the_networks_in_fp32(tmp_path, first):
+    """BF16 has 8 bits of mantissa: 1000.5 would become 1000, and the input of the convolutions 0.
 
     Of two networks on the same planes one doubles them before its convolution.
     """
@@ -124,10 +135,10 @@ def test_openvino_keeps_what_comes_before_the_networks_in_fp32(tmp_path, first):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "graph.onnx")
     slices = np.float32([[[[0.5, 1.5], [2.5, 3.5]]]])
-    found = openvino_bf16_graph(tmp_path / "graph.onnx").run(a=slices)
-    assert list(found) == ["total", "same"]
-    assert found["total"].tolist() == (slices * 1.5).tolist()
-    assert found["same"].tolist() == slices.tolist()
+    outputs = openvino_bf16_graph(tmp_path / "graph.onnx").run(a=slices)
+    assert list(outputs) == ["total", "same"]
+    assert outputs["total"].tolist() == (slices * 1.5).tolist()
+    assert outputs["same"].tolist() == slices.tolist()
 
 
 def test_only_slices_with_a_tumor_are_classified_and_the_others_get_zeros(constant_segmenter, constant_classifier):
@@ -138,32 +149,63 @@ def test_only_slices_with_a_tumor_are_classified_and_the_others_get_zeros(consta
             return outputs
 
     classifier = constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4))
-    outputs = HostBackend(TumorInThird(0.9), classifier).begin(np.zeros((3, 1, 512, 512), np.float32))()
+    outputs = CpuBackend(TumorInThird(0.9), classifier).submit(np.zeros((3, 1, 512, 512), np.float32)).result()
     assert classifier.slices_seen == 1
     assert outputs.class_probability.tolist() == [[0, 0, 0], [0, 0, 0], np.float32([0.2, 0.7, 0.1]).tolist()]
     assert outputs.box.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 2, 3, 4]]
     assert set(outputs.stages_ms) == {"segmenter", "classifier"}
 
 
-def test_an_unknown_backend_names_those_there_are():
-    with pytest.raises(CascadeError, match="there is no backend 'abacus'") as raised:
+class EchoSegmenter:
+    """Returns as probability the slice itself."""
+
+    def run(self, slice):
+        return {"probability": slice.copy()}
+
+
+class EchoClassifier:
+    """Returns what it was given: the sum over the slice, the sum over the mask, and the mask's first pixel."""
+
+    def run(self, slice, probability):
+        sums = np.stack([array.sum((1, 2, 3)) for array in (slice, probability)], axis=1)
+        first = probability.reshape(len(probability), -1).argmax(1)
+        return {
+            "class_probability": np.column_stack([sums, first]).astype(np.float32),
+            "box": np.column_stack([sums, first, first]).astype(np.float32),
+        }
+
+
+def test_each_slice_is_classified_with_its_own_mask():
+    """In a batch where some slices have no tumor, a mask must not move to another slice."""
+    slices = np.zeros((5, 1, 512, 512), np.float32)
+    tumors = {1: 3, 3: 7, 4: 11}  # slice → number of its tumor pixels; slices 0 and 2 have none
+    for index, pixels in tumors.items():
+        slices[index, 0, index, :pixels] = 1
+    outputs = CpuBackend(EchoSegmenter(), EchoClassifier()).submit(slices).result()
+    expected = [[0, 0, 0] if index not in tumors else [tumors[index]] * 2 + [512 * index] for index in range(5)]
+    assert outputs.class_probability.tolist() == expected
+    assert outputs.box.tolist() == [[*row, row[-1]] for row in expected]
+
+
+def test_an_unknown_backend_is_an_error_that_lists_the_backends():
+    with pytest.raises(CascadeError, match="'abacus'") as raised:
         open_backend("abacus")
     assert all(name in raised.value.fix for name in (*BACKENDS, "auto"))
 
 
 @pytest.fixture
 def only_onnxruntime(monkeypatch):
-    """As if nothing else were installed."""
+    """Simulate that no other runtime is installed."""
     for module in ("tensorrt", "tensorrt_rtx", "openvino"):
         monkeypatch.setitem(sys.modules, module, None)
 
 
-def test_auto_ends_at_onnxruntime_and_says_why_at_nothing_faster(only_onnxruntime):
+def test_auto_falls_back_to_onnxruntime_and_reports_why(only_onnxruntime):
     choice = open_backend("auto")
     assert choice.name == "onnxruntime"
     assert choice.backend.description.startswith("ONNX Runtime")
-    assert list(choice.passed_over) == ["tensorrt", "tensorrt-rtx", "openvino"]
-    assert all("is not installed" in reason for reason in choice.passed_over.values())
+    assert list(choice.skipped_backends) == ["tensorrt", "tensorrt-rtx", "openvino"]
+    assert all("is not installed" in reason for reason in choice.skipped_backends.values())
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx", "openvino"])
@@ -186,4 +228,4 @@ def test_auto_takes_the_first_that_can_run(monkeypatch):
     choice = open_backend("auto")
     assert (choice.name, choice.backend) == ("openvino", "a backend")
     assert tried == ["tensorrt", "tensorrt-rtx", "openvino"]
-    assert choice.passed_over == {"tensorrt": "no tensorrt here", "tensorrt-rtx": "no tensorrt-rtx here"}
+    assert choice.skipped_backends == {"tensorrt": "no tensorrt here", "tensorrt-rtx": "no tensorrt-rtx here"}

@@ -1,33 +1,32 @@
-"""Engine files: what vouches for one, and what is said where nothing does."""
+"""Engines are accepted only with a sidecar that describes them, and errors name the command that builds them."""
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 from cascade.runtime.engines import (
-    Batches,
     Engine,
-    EngineTensor,
-    Gpu,
-    Layer,
-    Recipe,
-    Sidecar,
-    Verification,
     build_command,
+    default_engines_folder,
     engine_path,
     find_engine,
-    read_sidecar,
+    incompatibility,
     sidecar_path,
-    why_unfit,
 )
-from cascade.runtime.models import SHIPPED, Graph
+from cascade.runtime.gpu import Gpu
+from cascade.runtime.models import BUNDLED_MODELS, ExportedModel
+from cascade.runtime.sidecar import BatchProfile, BuildSpec, EngineTensor, Layer, Sidecar, Verification, read_sidecar
 
-PLAN = b"the bytes of an engine"
-RECIPE = Recipe(
+ROOT = Path(__file__).parents[2]
+SERIALIZED = b"the bytes of an engine"
+SPEC = BuildSpec(
     name="segmenter",
     flavor="tensorrt-rtx",
     tensorrt_version="1.7.1",
@@ -35,15 +34,15 @@ RECIPE = Recipe(
     compute_capabilities=["8.6", "12.0"],
     onnx_sha256="a" * 64,
     fp16_sha256="b" * 64,
-    batches=Batches(),
+    batches=BatchProfile(),
 )
 RTX_3090 = Gpu("NVIDIA GeForce RTX 3090", "8.6")
 T4 = Gpu("Tesla T4", "7.5")
 
 
-def sidecar(recipe=RECIPE, engine_sha256="c" * 64):
+def sidecar(spec=SPEC, engine_sha256="c" * 64):
     return Sidecar(
-        recipe=recipe,
+        spec=spec,
         engine_sha256=engine_sha256,
         inputs=[EngineTensor("slice", "float32", [1, 1, 4, 4], [8, 1, 4, 4], [64, 1, 4, 4])],
         outputs=[],
@@ -58,14 +57,14 @@ def sidecar(recipe=RECIPE, engine_sha256="c" * 64):
 
 @pytest.fixture
 def graph():
-    return Graph(SHIPPED / "segmenter.onnx", RECIPE.onnx_sha256, {})
+    return ExportedModel(BUNDLED_MODELS / "segmenter.onnx", SPEC.onnx_sha256, {})
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Holds the segmenter's engine."""
     path = engine_path("segmenter", tmp_path, "tensorrt-rtx")
-    path.write_bytes(PLAN)
+    path.write_bytes(SERIALIZED)
     sidecar_path("segmenter", tmp_path, "tensorrt-rtx").write_bytes(sidecar(engine_sha256=sha256_of(path)).to_json())
     return tmp_path
 
@@ -80,31 +79,31 @@ def test_a_sidecar_reads_as_it_was_written(tmp_path):
     assert read_sidecar(tmp_path / "some.json") == sidecar()
 
 
-def test_an_engine_whose_sidecar_vouches_for_it_is_found(folder, graph):
-    found = find_engine("segmenter", folder, "tensorrt-rtx", graph)
-    assert isinstance(found, Engine)
-    assert found.path == folder / "segmenter.tensorrt-rtx.engine"
-    assert found.sidecar.recipe == RECIPE
+def test_an_engine_that_matches_its_sidecar_is_found(folder, graph):
+    engine = find_engine("segmenter", folder, "tensorrt-rtx", graph)
+    assert isinstance(engine, Engine)
+    assert engine.path == folder / "segmenter.tensorrt-rtx.engine"
+    assert engine.sidecar.spec == SPEC
 
 
 @pytest.mark.parametrize(
     ("harm", "problem"),
     [
-        (lambda folder: os.truncate(folder / "segmenter.tensorrt-rtx.engine", 5), "was cut short, changed or half"),
-        (lambda folder: (folder / "segmenter.tensorrt-rtx.engine").write_bytes(b"evil"), "is not the file that its"),
+        (lambda folder: os.truncate(folder / "segmenter.tensorrt-rtx.engine", 5), "does not match its sidecar"),
+        (lambda folder: (folder / "segmenter.tensorrt-rtx.engine").write_bytes(b"evil"), "does not match its sidecar"),
         (lambda folder: (folder / "segmenter.tensorrt-rtx.engine").unlink(), r"engine: there is no such file"),
         (lambda folder: (folder / "segmenter.tensorrt-rtx.json").unlink(), r"json: there is no such file"),
-        (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_text("{"), "is not the sidecar of an engine"),
-        (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_bytes(b"\xff"), "is not the sidecar of an"),
-        (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_text("[]"), "is not the sidecar of an engine"),
-        (lambda folder: rewrite(folder, format=0), "is of format 0, not 1"),
-        (lambda folder: rewrite(folder, layers=[{"name": "conv"}]), "is not the sidecar of an engine"),
-        (lambda folder: rewrite(folder, recipe=asdict(replace(RECIPE, name="classifier"))), "that of the classifier"),
-        (lambda folder: rewrite(folder, recipe=asdict(replace(RECIPE, flavor="tensorrt"))), "for tensorrt\n"),
-        (lambda folder: rewrite(folder, recipe=asdict(replace(RECIPE, onnx_sha256="e" * 64))), "from another segmente"),
+        (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_text("{"), "is not a valid engine sidecar"),
+        (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_bytes(b"\xff"), "is not a valid engine sidecar"),
+        (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_text("[]"), "is not a valid engine sidecar"),
+        (lambda folder: rewrite(folder, format=0), "format 0, expected 1"),
+        (lambda folder: rewrite(folder, layers=[{"name": "conv"}]), "is not a valid engine sidecar"),
+        (lambda folder: rewrite(folder, recipe=asdict(replace(SPEC, name="classifier"))), "describes the classifier"),
+        (lambda folder: rewrite(folder, recipe=asdict(replace(SPEC, flavor="tensorrt"))), "for tensorrt\n"),
+        (lambda folder: rewrite(folder, recipe=asdict(replace(SPEC, onnx_sha256="e" * 64))), "was not built from"),
     ],
 )
-def test_anything_else_is_no_engine_and_the_fix_is_the_command_that_builds_it(folder, graph, harm, problem):
+def test_anything_else_is_rejected_with_the_command_that_builds_the_engine(folder, graph, harm, problem):
     harm(folder)
     with pytest.raises(CascadeError, match=problem) as error:
         find_engine("segmenter", folder, "tensorrt-rtx", graph)
@@ -112,34 +111,82 @@ def test_anything_else_is_no_engine_and_the_fix_is_the_command_that_builds_it(fo
 
 
 def test_the_command_repeats_how_the_engine_was_built(tmp_path):
-    recipe = replace(RECIPE, batches=Batches(2, 4, 16))
-    assert build_command("tensorrt-rtx", tmp_path / "my engines", tmp_path, recipe) == (
+    spec = replace(SPEC, batches=BatchProfile(2, 4, 16))
+    assert build_command("tensorrt-rtx", tmp_path / "my engines", tmp_path, spec) == (
         f"cascade build --flavor tensorrt-rtx --out '{tmp_path}/my engines' --models {tmp_path} --arch sm86,sm120 "
         "--min-batch 2 --opt-batch 4 --max-batch 16"
     )
 
 
-def test_the_command_is_short_where_all_is_as_usual(tmp_path):
+def test_the_command_omits_options_with_default_values(tmp_path):
     assert build_command("tensorrt", tmp_path) == f"cascade build --flavor tensorrt --out {tmp_path}"
 
 
-def test_the_command_builds_for_the_gpu_that_is_here(tmp_path):
-    assert build_command("tensorrt-rtx", tmp_path, recipe=RECIPE, gpu=T4).endswith("--arch sm75")
+def test_the_command_can_be_for_another_gpu(tmp_path):
+    assert build_command("tensorrt-rtx", tmp_path, spec=SPEC, gpu=T4).endswith("--arch sm75")
 
 
-def test_an_engine_fits_the_version_and_the_compute_capability_it_was_built_for():
-    assert why_unfit(RECIPE, "1.7.1", RTX_3090) is None
+def test_an_engine_is_compatible_with_the_version_and_compute_capability_it_was_built_for():
+    assert incompatibility(SPEC, "1.7.1", RTX_3090) is None
 
 
-def test_an_engine_of_another_version_does_not_fit():
-    assert why_unfit(RECIPE, "1.8.0", RTX_3090) == "was built by tensorrt-rtx 1.7.1, here is 1.8.0"
+def test_an_engine_of_another_version_is_incompatible():
+    assert incompatibility(SPEC, "1.8.0", RTX_3090) == "was built by tensorrt-rtx 1.7.1, but 1.8.0 is installed"
 
 
-def test_an_engine_for_other_compute_capabilities_does_not_fit():
-    assert why_unfit(RECIPE, "1.7.1", T4) == "runs on compute capability 8.6, 12.0, the Tesla T4 has 7.5"
+def test_an_engine_for_other_compute_capabilities_is_incompatible():
+    assert incompatibility(SPEC, "1.7.1", T4) == "requires compute capability 8.6, 12.0, but the Tesla T4 has 7.5"
 
 
-def test_an_engine_of_tensorrt_fits_only_the_gpu_it_was_built_on():
-    recipe = replace(RECIPE, flavor="tensorrt", gpu="NVIDIA RTX A6000", compute_capabilities=["8.6"])
-    assert why_unfit(recipe, "1.7.1", RTX_3090) == "was built on a NVIDIA RTX A6000, here is a NVIDIA GeForce RTX 3090"
-    assert why_unfit(recipe, "1.7.1", Gpu("NVIDIA RTX A6000", "8.6")) is None
+def test_an_engine_of_tensorrt_is_compatible_only_with_the_gpu_it_was_built_on():
+    spec = replace(SPEC, flavor="tensorrt", gpu="NVIDIA RTX A6000", compute_capabilities=["8.6"])
+    reason = incompatibility(spec, "1.7.1", RTX_3090)
+    assert reason == "was built for the NVIDIA RTX A6000, but this GPU is the NVIDIA GeForce RTX 3090"
+    assert incompatibility(spec, "1.7.1", Gpu("NVIDIA RTX A6000", "8.6")) is None
+
+
+def test_the_default_folder_is_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name, **options: tmp_path / name)
+    assert default_engines_folder() == tmp_path / "cascade" / "engines"
+    assert build_command("tensorrt", tmp_path / "cascade" / "engines") == "cascade build --flavor tensorrt"
+
+
+@pytest.fixture
+def no_home(tmp_path):
+    """no_home(statements) → what Python prints, for a user without a home: no HOME, and no entry in /etc/passwd."""
+
+    def run(statements):
+        program = "import pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unknown\n" + statements
+        hidden = ("HOME", "XDG_CACHE_HOME", "USERPROFILE")
+        environment = {name: value for name, value in os.environ.items() if name not in hidden}
+        return subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    return run
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always has a profile")
+def test_without_a_home_the_command_line_works(no_home):
+    """Importing it raised RuntimeError, even for --help, as in containers that run with an arbitrary user id."""
+    assert "predict" in no_home("from cascade.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass")
+    assert "ONNX Runtime" in no_home(
+        "from cascade.pipeline import Cascade\nprint(Cascade.open(backend='onnxruntime').description)"
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always has a profile")
+def test_without_a_home_only_the_default_folder_of_engines_is_an_error(no_home, tmp_path):
+    program = """
+from cascade.errors import CascadeError
+from cascade.runtime.engines import default_engines_folder
+try: default_engines_folder()
+except CascadeError as error: print(error.problem)
+"""
+    assert "home directory" in no_home(program)
+    assert list(tmp_path.iterdir()) == []  # no folder named "~"

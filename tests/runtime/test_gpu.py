@@ -1,17 +1,16 @@
-"""The GPU that is here, as its driver names it; the driver is made up."""
+"""The first GPU, queried from a simulated driver."""
 
 import ctypes
 
 import pytest
 
-from cascade.runtime.engines import Gpu
-from cascade.runtime.gpu import find_gpu
+from cascade.runtime.gpu import Gpu, find_gpu
 
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
 class Driver:
-    """An RTX 3090, or what says `error` to the first question."""
+    """The driver of an RTX 3090. Its first call returns `error`."""
 
     def __init__(self, error):
         self.cuInit = lambda flags: error
@@ -29,11 +28,11 @@ class Driver:
 
 
 @pytest.mark.parametrize(
-    ("error", "found"), [(0, Gpu("NVIDIA GeForce RTX 3090", "8.6")), (NO_DEVICE, None)], ids=["a GPU", "no GPU"]
+    ("error", "gpu"), [(0, Gpu("NVIDIA GeForce RTX 3090", "8.6")), (NO_DEVICE, None)], ids=["a GPU", "no GPU"]
 )
-def test_the_driver_is_asked(monkeypatch, error, found):
+def test_the_driver_is_queried(monkeypatch, error, gpu):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver(error))
-    assert find_gpu() == found
+    assert find_gpu() == gpu
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch):

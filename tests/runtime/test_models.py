@@ -1,4 +1,4 @@
-"""A models folder is taken only as models.json vouches for it."""
+"""A models folder is accepted only if it matches its manifest, models.json."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import json
 import pytest
 
 from cascade.errors import CascadeError
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Both graphs, a few bytes each, and their table."""
+    """Both graphs, a few bytes each, and their manifest."""
     table = {}
     for name in (SEGMENTER, CLASSIFIER):
         content = f"the {name}".encode()
@@ -24,30 +24,30 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", [SEGMENTER, CLASSIFIER])
-def test_a_graph_comes_with_its_hash_and_record(folder, name):
-    graph = find_graph(name, folder)
+def test_a_graph_has_its_hash_and_record(folder, name):
+    graph = find_model(name, folder)
     assert graph.path == folder / f"{name}.onnx"
     assert graph.sha256 == hashlib.sha256(f"the {name}".encode()).hexdigest()
     assert graph.record == {"sha256": graph.sha256, "data": "made up"}
 
 
-def test_changed_bytes_are_refused(folder):
+def test_modified_bytes_are_rejected(folder):
     (folder / "segmenter.onnx").write_bytes(b"the segmentes")
-    with pytest.raises(CascadeError, match=r"segmenter\.onnx: is not the file that models\.json vouches for"):
-        find_graph(SEGMENTER, folder)
-    assert find_graph(CLASSIFIER, folder).path.is_file()
+    with pytest.raises(CascadeError, match=r"segmenter\.onnx: .*manifest"):
+        find_model(SEGMENTER, folder)
+    assert find_model(CLASSIFIER, folder).path.is_file()
 
 
-def test_a_missing_graph_a_missing_table_and_a_missing_folder_are_named(folder, tmp_path):
+def test_errors_name_a_missing_graph_manifest_or_folder(folder, tmp_path):
     (folder / "classifier.onnx").unlink()
     with pytest.raises(CascadeError, match=r"classifier\.onnx: there is no such file"):
-        find_graph(CLASSIFIER, folder)
+        find_model(CLASSIFIER, folder)
     with pytest.raises(CascadeError, match=r"nowhere/models\.json: there is no such file"):
-        find_graph(SEGMENTER, tmp_path / "nowhere")
+        find_model(SEGMENTER, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"segmenter": {}}', '{"segmenter": 3}', '{"segmenter": {"sha256": '])
-def test_a_table_that_does_not_describe_the_graph_is_refused(folder, text):
+def test_a_manifest_without_a_valid_entry_is_rejected(folder, text):
     (folder / "models.json").write_text(text)
-    with pytest.raises(CascadeError, match=r"models\.json: does not describe the segmenter"):
-        find_graph(SEGMENTER, folder)
+    with pytest.raises(CascadeError, match=r"models\.json: .* segmenter"):
+        find_model(SEGMENTER, folder)

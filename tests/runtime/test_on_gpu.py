@@ -1,4 +1,4 @@
-"""What only a GPU can show: engines are built on it and have to find what ONNX Runtime finds."""
+"""Tests that need a GPU: engines are built on it and must agree with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.benchmarking.gpu_roofline import gpu_limit
+from cascade.benchmarking.roofline import measure_gpu
 from cascade.errors import CascadeError
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
@@ -32,12 +32,12 @@ def squares():
 
 @pytest.fixture(scope="module")
 def expected(squares):
-    return open_backend("onnxruntime").backend.begin(squares)()
+    return open_backend("onnxruntime").backend.submit(squares).result()
 
 
 @pytest.fixture(scope="module", params=FLAVORS)
 def engines(request, tmp_path_factory):
-    """(flavor, folder of its engines), built by the command itself for the GPU that is here."""
+    """(flavor, folder of its engines), built by the command for the GPU of this machine."""
     pytest.importorskip("pycuda.driver", reason="pycuda is not installed")
     pytest.importorskip(request.param.replace("-", "_"), reason=f"{request.param} is not installed")
     folder = tmp_path_factory.mktemp(request.param)
@@ -65,33 +65,33 @@ def test_the_build_ran_its_accuracy_gate_on_the_engine(engines):
         assert sidecar["verified"]["ran"] == "engine"
 
 
-def test_an_engine_finds_what_onnxruntime_finds(backend, squares, expected):
-    found = backend.begin(squares)()
-    masks, expected_masks = found.probability >= 0.5, expected.probability >= 0.5
+def test_an_engine_agrees_with_onnxruntime(backend, squares, expected):
+    outputs = backend.submit(squares).result()
+    masks, expected_masks = outputs.probability >= 0.5, expected.probability >= 0.5
     dice = 2 * (masks & expected_masks).sum((1, 2, 3)) / (masks.sum((1, 2, 3)) + expected_masks.sum((1, 2, 3)))
     assert dice.min() > 0.98
-    assert (found.class_probability.argmax(1) == expected.class_probability.argmax(1)).all()
-    assert np.abs(found.class_probability - expected.class_probability).max() < 0.02
+    assert (outputs.class_probability.argmax(1) == expected.class_probability.argmax(1)).all()
+    assert np.abs(outputs.class_probability - expected.class_probability).max() < 0.02
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16, 17, 40])
-def test_any_batch_finds_the_same_also_beyond_the_profile(backend, squares, expected, count):
+def test_results_do_not_depend_on_the_batch_size_even_beyond_the_profile(backend, squares, expected, count):
     chosen = np.arange(count) % len(squares)
-    found = backend.begin(squares[chosen])()
-    assert np.abs(found.probability - expected.probability[chosen]).mean() < 1e-3
-    assert (found.class_probability.argmax(1) == expected.class_probability.argmax(1)[chosen]).all()
+    outputs = backend.submit(squares[chosen]).result()
+    assert np.abs(outputs.probability - expected.probability[chosen]).mean() < 1e-3
+    assert (outputs.class_probability.argmax(1) == expected.class_probability.argmax(1)[chosen]).all()
 
 
-def test_two_batches_under_way_do_not_mix(backend, squares):
-    first, second = backend.begin(squares[:4]), backend.begin(squares[4:8])
-    together = [first(), second()]
-    alone = [backend.begin(squares[:4])(), backend.begin(squares[4:8])()]
+def test_two_batches_in_flight_do_not_mix(backend, squares):
+    first, second = backend.submit(squares[:4]), backend.submit(squares[4:8])
+    together = [first.result(), second.result()]
+    alone = [backend.submit(squares[:4]).result(), backend.submit(squares[4:8]).result()]
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.probability, other.probability)
         assert np.array_equal(one.box, other.box)
 
 
-def test_the_classifier_looks_where_a_given_mask_says(backend, squares, expected):
+def test_the_classifier_uses_the_mask_it_is_given(backend, squares, expected):
     by_class, boxes = backend.classify(squares, (expected.probability >= 0.5).astype(np.float32))
     assert np.abs(boxes - expected.box).max() < 0.01
     assert np.abs(by_class - expected.class_probability).max() < 0.02
@@ -109,10 +109,10 @@ def test_ten_thousand_batches_take_no_more_memory_than_one_hundred(backend, squa
 
     batch = squares[:1]
     for _ in range(100):
-        backend.begin(batch)()
+        backend.submit(batch).result()
     before = free_bytes()
     for _ in range(10_000):
-        backend.begin(batch)()
+        backend.submit(batch).result()
     assert before - free_bytes() < 1_000_000
 
 
@@ -128,17 +128,17 @@ def test_two_processes_share_the_gpu(engines, tmp_path):
     assert [row["class"] for row in one] == [row["class"] for row in two]
 
 
-def test_an_engine_cut_short_is_refused(engines, tmp_path):
+def test_a_truncated_engine_is_rejected(engines, tmp_path):
     flavor, folder = engines
     for path in folder.iterdir():
         content = path.read_bytes()
         (tmp_path / path.name).write_bytes(content[: len(content) // 2] if path.suffix == ".engine" else content)
-    with pytest.raises(CascadeError, match="is not the file that its sidecar vouches for"):
+    with pytest.raises(CascadeError, match="does not match its sidecar"):
         open_backend(flavor, engines=tmp_path)
 
 
-def test_a_gpus_limit_is_in_fp16():
-    limit = gpu_limit()
-    assert limit.gflops > 0
-    assert limit.gb_per_second > 0
-    assert limit.what.startswith("FP16")
+def test_the_roofline_of_a_gpu_is_in_fp16():
+    roofline = measure_gpu()
+    assert roofline.gflops > 0
+    assert roofline.gb_per_second > 0
+    assert roofline.what.startswith("FP16")

@@ -1,6 +1,6 @@
-"""The TensorRT backend on a GPU made of NumPy, whose streams run as early or as late as a real one's might.
+"""The TensorRT backend on a simulated GPU, whose streams run as early or as late as possible.
 
-What only a GPU can show is in test_on_gpu.py.
+Tests that need a GPU are in test_on_gpu.py.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import pytest
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Gpu
-from cascade.runtime.tensorrt import OneEngine, TensorRtBackend, engine_opener, open_tensorrt
+from cascade.runtime.gpu import Gpu
+from cascade.runtime.tensorrt import SingleEngine, TensorRtBackend, engine_loader, open_tensorrt
 
 INPUTS = {"segmenter": [SLICE], "classifier": [SLICE, PROBABILITY]}
 INPUTS_AND_OUTPUTS = {"segmenter": [SLICE, PROBABILITY], "classifier": [SLICE, PROBABILITY, CLASS_PROBABILITY, BOX]}
 
 
 class Context:
-    """pycuda works for whoever has pushed the context; at the end all must have popped it."""
+    """The CUDA context. pycuda requires it to be pushed; each push must be followed by a pop."""
 
     depth = 0
 
@@ -45,7 +45,7 @@ class CudaError(Exception):
 
 
 class Memory:
-    """On the device: found by its address, as the engines do."""
+    """Memory on the device, found by its address, as in TensorRT."""
 
     at: ClassVar[dict[int, Memory]] = {}
     room = 2**40
@@ -63,30 +63,30 @@ class Memory:
 
 
 class Stream:
-    """Work in the order given. An eager stream does it as soon as it may, any other only when someone waits for it."""
+    """Executes operations in order. An eager stream executes them at once, others only when they are waited for."""
 
     created: ClassVar[list[Stream]] = []
     eager: ClassVar[tuple[int, ...]] = ()
 
     def __init__(self):
-        self.handle, self.work = len(Stream.created), []
+        self.handle, self.operations = len(Stream.created), []
         Stream.created.append(self)
 
-    def add(self, work, after=None):
-        self.work.append((work, after))
+    def add(self, operation, after=None):
+        self.operations.append((operation, after))
         if self.handle in Stream.eager:
             self.advance()
 
     def advance(self, until=None):
-        while self.work and not (until and until.done):
-            work, after = self.work[0]
+        while self.operations and not (until and until.done):
+            operation, after = self.operations[0]
             if after and not after.done:
                 if until is None:
                     return
                 after.synchronize()
                 continue
-            self.work.pop(0)
-            work()
+            self.operations.pop(0)
+            operation()
 
     def wait_for_event(self, event):
         self.add(lambda: None, after=event)
@@ -161,7 +161,7 @@ class Execution:
 
 
 def tensorrt(profiles):
-    """The module, as far as the backend uses it; an engine's bytes are its name.
+    """The part of the module that the backend uses. An engine's bytes are its name.
 
     profiles  by name: the smallest and largest batch.
     """
@@ -239,70 +239,70 @@ ALL_WAYS = [eager for count in range(4) for eager in itertools.combinations(rang
 
 
 @pytest.mark.parametrize("eager", ALL_WAYS, ids=str)
-def test_batches_under_way_together_do_not_mix_however_the_streams_keep_pace(open_backend, eager):
+def test_batches_in_flight_do_not_mix_whatever_the_order_of_the_streams(open_backend, eager):
     backend = open_backend(eager=eager)
     batches = [(1, 2, 3), (4, 5), (6,), (7, 8, 9, 10)]
-    waiting = None
+    previous = None
     for batch, before in zip(batches, [None, *batches], strict=False):
-        begun = backend.begin(slices_of(*batch))
-        if waiting:
-            check(waiting(), before)
-        waiting = begun
-    check(waiting(), batches[-1])
+        future = backend.submit(slices_of(*batch))
+        if previous:
+            check(previous.result(), before)
+        previous = future
+    check(previous.result(), batches[-1])
 
 
 @pytest.mark.parametrize("eager", ALL_WAYS, ids=str)
-def test_batches_asked_for_late_and_in_any_order_are_still_whole(open_backend, eager):
+def test_results_requested_late_and_in_any_order_are_complete(open_backend, eager):
     backend = open_backend(eager=eager)
-    pending = {batch: backend.begin(slices_of(*batch)) for batch in [(1, 2), (3,), (4, 5, 6), (7,)]}
-    for batch in sorted(pending, reverse=True):
-        check(pending[batch](), batch)
+    futures = {batch: backend.submit(slices_of(*batch)) for batch in [(1, 2), (3,), (4, 5, 6), (7,)]}
+    for batch in sorted(futures, reverse=True):
+        check(futures[batch].result(), batch)
 
 
 @pytest.mark.parametrize("eager", [(), (0,), (0, 1, 2)], ids=str)
-def test_a_batch_beyond_the_engines_largest_goes_through_in_pieces(open_backend, eager):
+def test_a_batch_larger_than_the_engines_maximum_is_split(open_backend, eager):
     backend = open_backend(largest=2, eager=eager)
-    before = backend.begin(slices_of(8, 9))
-    outputs = backend.begin(slices_of(1, 2, 3, 4, 5))()
+    before = backend.submit(slices_of(8, 9))
+    outputs = backend.submit(slices_of(1, 2, 3, 4, 5)).result()
     check(outputs, (1, 2, 3, 4, 5))
     assert outputs.stages_ms == {"upload": 6.0, "segmenter": 6.0, "classifier": 6.0, "download": 6.0}  # 3 pieces of 2
-    check(before(), (8, 9))
+    check(before.result(), (8, 9))
 
 
-def test_a_batch_below_the_engines_smallest_is_filled_up(open_backend):
+def test_a_batch_smaller_than_the_engines_minimum_is_padded(open_backend):
     backend = open_backend(smallest=3)
-    check(backend.begin(slices_of(5))(), (5,))
+    check(backend.submit(slices_of(5)).result(), (5,))
     assert backend._executions["segmenter"].counts_seen == [3]
 
 
 @pytest.mark.parametrize(
     "profiles", [{"segmenter": (2, 5), "classifier": (1, 3)}, {"segmenter": (1, 3), "classifier": (2, 5)}]
 )
-def test_a_batch_fits_both_engines(open_backend, profiles):
+def test_batches_stay_within_the_profiles_of_both_engines(open_backend, profiles):
     backend = open_backend(profiles=profiles)
-    check(backend.begin(slices_of(1, 2, 3, 4))(), (1, 2, 3, 4))
+    check(backend.submit(slices_of(1, 2, 3, 4)).result(), (1, 2, 3, 4))
     assert backend._executions["segmenter"].counts_seen == [3, 2]
 
 
-def test_engines_that_take_no_batch_in_common_are_refused(open_backend):
-    with pytest.raises(CascadeError, match="one engine takes at least 8 slices, the other at most 4") as raised:
+def test_engines_without_a_common_batch_size_are_rejected(open_backend):
+    with pytest.raises(CascadeError, match="at least 8 slices, the other at most 4") as raised:
         open_backend(profiles={"segmenter": (8, 16), "classifier": (1, 4)})
     assert "cascade build --force" in raised.value.fix
 
 
-def test_a_gpu_without_room_is_refused_with_a_fix(open_backend, monkeypatch):
+def test_a_gpu_with_too_little_memory_is_an_error_with_a_fix(open_backend, monkeypatch):
     monkeypatch.setattr(Memory, "room", 10**6)
-    with pytest.raises(CascadeError, match=r"the GPU has no room for the models \(cuMemAlloc failed"):
+    with pytest.raises(CascadeError, match="cuMemAlloc failed"):
         open_backend()
 
 
-def test_a_context_that_tensorrt_does_not_make_is_refused(open_backend, monkeypatch):
+def test_a_missing_execution_context_is_an_error(open_backend, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "Execution", lambda *arguments: None)
-    with pytest.raises(CascadeError, match="makes no execution context"):
+    with pytest.raises(CascadeError, match="no execution context"):
         open_backend()
 
 
-def test_each_graph_runs_alone_with_what_it_is_given(open_backend):
+def test_each_graph_runs_alone(open_backend):
     backend = open_backend(largest=2)
     assert backend.segment(slices_of(2, 4, 6))[:, 0, 0, 0].tolist() == [1, 2, 3]
     by_class, boxes = backend.classify(slices_of(2, 4, 6), slices_of(10, 20, 30))
@@ -310,31 +310,31 @@ def test_each_graph_runs_alone_with_what_it_is_given(open_backend):
     assert boxes.tolist() == [[1, 2, 3, 4]] * 3
 
 
-def test_one_engine_runs_from_host_to_host_for_the_accuracy_gate(open_backend):
+def test_a_single_engine_runs_on_host_arrays_for_the_accuracy_gate(open_backend):
     backend = open_backend(graphs=("classifier",))
-    found = OneEngine("classifier", backend).run(slice=slices_of(2, 4), probability=slices_of(10, 20))
-    assert found["class_probability"].tolist() == [[2, 10, 1], [4, 20, 1]]
-    assert found["box"].tolist() == [[1, 2, 3, 4]] * 2
+    outputs = SingleEngine("classifier", backend).run(slice=slices_of(2, 4), probability=slices_of(10, 20))
+    assert outputs["class_probability"].tolist() == [[2, 10, 1], [4, 20, 1]]
+    assert outputs["box"].tolist() == [[1, 2, 3, 4]] * 2
 
 
 def test_memory_is_allocated_once(open_backend):
     backend = open_backend()
     for _ in range(3):
-        backend.begin(slices_of(1, 2))()
+        backend.submit(slices_of(1, 2)).result()
     assert len(Memory.at) == 2 * len(INPUTS_AND_OUTPUTS["classifier"])
 
 
-def test_an_engine_that_cannot_run_a_batch_is_no_silent_zero(open_backend):
+def test_a_failed_execution_raises_instead_of_returning_zeros(open_backend):
     backend = open_backend()
     backend._executions["segmenter"].execute_async_v3 = lambda handle: False
     with pytest.raises(RuntimeError, match="could not run the segmenter on 2 slices"):
-        backend.begin(slices_of(1, 2))
+        backend.submit(slices_of(1, 2))
 
 
-def test_on_a_gpu_without_pycuda_no_engine_is_run_and_building_goes_on(monkeypatch):
+def test_without_pycuda_there_is_no_engine_loader_and_no_error(monkeypatch):
     monkeypatch.setattr("cascade.runtime.tensorrt.find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    assert engine_opener("tensorrt-rtx") is None
+    assert engine_loader("tensorrt-rtx") is None
 
 
 def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
@@ -355,5 +355,5 @@ def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
         ("Logger", ["ERROR"]),
     ],
 )
-def test_what_the_backend_calls_is_what_tensorrt_has(tensorrt, owner, names):
+def test_tensorrt_has_everything_that_the_backend_calls(tensorrt, owner, names):
     assert not [name for name in names if not hasattr(getattr(tensorrt, owner), name)]

@@ -13,7 +13,7 @@ pytest.importorskip("lightning")
 from torch.nn import functional as F
 
 from cascade.errors import CascadeError
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
 from train import classifier
 from train.classifier import (
     ClassifierNetwork,
@@ -24,7 +24,7 @@ from train.classifier import (
     subject_weights,
 )
 
-SHIPPED_SEGMENTER = find_graph(SEGMENTER, SHIPPED).path
+SHIPPED_SEGMENTER = find_model(SEGMENTER, BUNDLED_MODELS).path
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_file_of_a_run_holds_both_networks(other, tmp_path):
 
 
 def test_an_exported_classifier_holds_both_networks(other):
-    graph = find_graph(CLASSIFIER, SHIPPED).path
+    graph = find_model(CLASSIFIER, BUNDLED_MODELS).path
     start_weights(other, str(graph), SHIPPED_SEGMENTER)
     exported = {item.name: numpy_helper.to_array(item) for item in onnx.load(graph).graph.initializer}
     for name in ("resnet.layer4.2.conv3.weight", "branch.last.weight", "resnet.bn1.running_mean"):
@@ -101,7 +101,7 @@ def test_an_exported_classifier_holds_both_networks(other):
 
 
 def test_a_segmenter_of_another_kind_is_refused_by_name(tmp_path):
-    path = find_graph(SEGMENTER, write_models(tmp_path)).path
+    path = find_model(SEGMENTER, write_models(tmp_path)).path
     with pytest.raises(CascadeError, match=r"segmenter\.onnx: holds another network's weights"):
         start_weights(ClassifierNetwork(), "none", path)
 

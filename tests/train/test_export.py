@@ -16,7 +16,7 @@ from cascade.contract import CLASS_NAMES, SLICE
 from cascade.datasets.split import Split, SplitSlice, _digest, write_split
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
-from cascade.runtime.models import find_graph
+from cascade.runtime.models import find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train import export
 from train.preprocessing import normalise
@@ -38,7 +38,7 @@ def run(tmp_path):
     """The folder of a classifier's run without checkpoints; its split and the models that it was trained with."""
     split = split_of(["1.mat"])
     write_split(split, tmp_path / "split.json", seed=0)
-    segmenter = find_graph("segmenter", write_models(tmp_path / "models"))
+    segmenter = find_model("segmenter", write_models(tmp_path / "models"))
     settings = {"split_sha256": split.sha256, "segmenter_sha256": segmenter.sha256, "weights": "/here/start.ckpt"}
     folder = tmp_path / "run"
     folder.mkdir()

@@ -27,7 +27,7 @@ from cascade.datasets.split import make_split, read_split, write_split
 from cascade.errors import CascadeError
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
-from cascade.runtime.models import find_graph
+from cascade.runtime.models import find_model
 from train import export
 from train.classifier import (
     ClassifierNetwork,
@@ -333,15 +333,15 @@ def test_the_exported_graphs_take_any_batch(models):
 
 
 def test_models_json_tells_how_a_model_was_made(models, data):
-    record = find_graph("classifier", models).record
+    record = find_model("classifier", models).record
     assert record["comparison_with_pytorch"]["max_abs_difference"] < 1e-3
     assert record["settings"]["split_sha256"] == json.loads((data / "split.json").read_text())["sha256"]
-    assert record["settings"]["segmenter_sha256"] == find_graph("segmenter", models).sha256
+    assert record["settings"]["segmenter_sha256"] == find_model("segmenter", models).sha256
     assert set(record["versions"]) == {"cascade", "torch", "torchvision", "onnx"}
 
 
 def test_weights_are_stored_in_half_precision(models):
-    assert find_graph("classifier", models).path.stat().st_size < 1.1 * 2 * 26.5e6
+    assert find_model("classifier", models).path.stat().st_size < 1.1 * 2 * 26.5e6
 
 
 def test_a_graph_that_differs_from_pytorch_is_not_saved(data, segmenter_run, tmp_path, monkeypatch):
@@ -365,7 +365,7 @@ def test_a_model_is_not_exported_with_a_split_it_was_not_trained_on(data, segmen
 
 def test_weights_of_another_network_are_refused_by_name(segmenter_run, models):
     with pytest.raises(CascadeError, match=r"best\.ckpt: holds another network's weights"):
-        start_weights(ClassifierNetwork(), str(segmenter_run / "best.ckpt"), find_graph("segmenter", models).path)
+        start_weights(ClassifierNetwork(), str(segmenter_run / "best.ckpt"), find_model("segmenter", models).path)
 
 
 def test_imagenet_weights_without_a_network_name_both_ways_out(monkeypatch):
