@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from cascade.contract import CLASS_NAMES, FloatArray
-from cascade.datasets.dataset import read_labelled
-from cascade.datasets.figshare import person
+from cascade.datasets.figshare import subject_id
+from cascade.datasets.reader import read_labeled
 from cascade.datasets.split import SplitSlice, check_files
 from cascade.errors import CascadeError
 from cascade.io.preprocess import Letterbox
@@ -33,9 +33,9 @@ class SliceStore:
 
     def __init__(self, folder: Path, items: list[SplitSlice], description: str) -> None:
         check_files(folder, items)
-        slices, masks, labels, people = [], [], [], [person(item.patient) for item in items]
+        slices, masks, labels, people = [], [], [], [subject_id(item.patient) for item in items]
         for item in track(items, description, console=Console(stderr=True)):
-            found = read_labelled(folder, item)
+            found = read_labeled(folder, item)
             if not found.mask.any():
                 raise CascadeError(
                     f"{folder / item.path}: is labelled {found.label} but its mask is empty",

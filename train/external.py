@@ -26,7 +26,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from cascade.contract import CLASS_NAMES, SLICE_SIZE
-from cascade.datasets.dataset import read_mask
+from cascade.datasets.reader import read_mask
 from cascade.datasets.split import PARTS
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cascade import __version__
-from cascade.datasets.dataset import Record, count_slices, read_labelled, scan
-from cascade.datasets.figshare import LabelledSlice
+from cascade.datasets.figshare import LabeledSlice
 from cascade.datasets.progress import progress_bar
+from cascade.datasets.reader import SliceInfo, count_slices, read_labeled, scan
 from cascade.datasets.split import PARTS, check_files, read_split
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import find_slices
@@ -43,7 +43,7 @@ FILES = EVALUATION_PICTURES | {"metrics.json", "slices.csv", "tumor_free.csv"}
 WITH_TUMOR_FREE = {"presence.png", "tumor_free.csv"}
 """Written only where there are tumor-free slices."""
 
-Found = tuple[Record, LabelledSlice] | CascadeError
+Found = tuple[SliceInfo, LabeledSlice] | CascadeError
 """A slice, opened, or why it cannot be used."""
 
 
@@ -158,10 +158,10 @@ def _slices(folder: Path, split_file: Path | None, part: str) -> tuple[Iterator[
     return _read(folder, records), len(records), split.sha256
 
 
-def _read(folder: Path, records: Iterable[Record]) -> Iterator[Found]:
+def _read(folder: Path, records: Iterable[SliceInfo]) -> Iterator[Found]:
     for record in records:
         try:
-            yield record, read_labelled(folder, record)
+            yield record, read_labeled(folder, record)
         except CascadeError as error:
             yield error
 

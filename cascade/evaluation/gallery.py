@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cascade.datasets.dataset import read_labelled
-from cascade.datasets.figshare import LabelledSlice
+from cascade.datasets.figshare import LabeledSlice
+from cascade.datasets.reader import read_labeled
 from cascade.evaluation.figures import png
 from cascade.evaluation.metrics import BoolArray
 from cascade.evaluation.scores import ScoredSlice
@@ -39,7 +39,7 @@ def gallery(name: str, some: Sequence[ScoredSlice], folder: Path, cascade: Casca
     for axes in panels:
         axes.set_axis_off()
     for axes, item in zip(panels, some, strict=False):
-        labelled = read_labelled(folder, item.record)
+        labelled = read_labeled(folder, item.record)
         mask = cascade.predict(Slice(labelled.pixels, labelled.spacing_mm)).mask
         show(axes, item, labelled, mask)
     lines = [
@@ -50,7 +50,7 @@ def gallery(name: str, some: Sequence[ScoredSlice], folder: Path, cascade: Casca
     return png(figure)
 
 
-def show(axes: Axes, item: ScoredSlice, labelled: LabelledSlice, mask: BoolArray) -> None:
+def show(axes: Axes, item: ScoredSlice, labelled: LabeledSlice, mask: BoolArray) -> None:
     """One slice; above it its file's name, Dice, true and given class. No folders: they may name patients."""
     low, high = np.percentile(labelled.pixels, [1, 99.5])
     axes.imshow(labelled.pixels, cmap="gray", vmin=low, vmax=high)

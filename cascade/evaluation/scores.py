@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from cascade.contract import CLASS_NAMES, SLICE_SIZE, THRESHOLD, FloatArray
-from cascade.datasets.dataset import Record
-from cascade.datasets.figshare import LabelledSlice
+from cascade.datasets.figshare import LabeledSlice
+from cascade.datasets.reader import SliceInfo
 from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, chosen, dice, hausdorff95, iou
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import Slice
@@ -42,7 +42,7 @@ class ScoredSlice:
     hausdorff95_mm    None where the mask is empty or the spacing not known.
     """
 
-    record: Record
+    record: SliceInfo
     probabilities: dict[str, tuple[float, ...]]
     dice: float
     iou: float
@@ -58,7 +58,7 @@ class ScoredSlice:
         return COLUMN_NAMES[int(chosen(np.array([self.probabilities[crop]]))[0])]
 
 
-def score(cascade: Cascade, batch: Sequence[tuple[Record, LabelledSlice]]) -> list[ScoredSlice]:
+def score(cascade: Cascade, batch: Sequence[tuple[SliceInfo, LabeledSlice]]) -> list[ScoredSlice]:
     """Runs both models over the slices, the classifier under each of CROPS."""
     letterboxes = [Letterbox.of(Slice(labelled.pixels, labelled.spacing_mm)) for _, labelled in batch]
     pairs = [(box, labelled) for box, (_, labelled) in zip(letterboxes, batch, strict=True)]
@@ -87,7 +87,7 @@ def _classify(cascade: Cascade, squares: FloatArray, mask: FloatArray, seen: Boo
 
 
 def _scored(
-    record: Record, labelled: LabelledSlice, plane: FloatArray, probabilities: dict[str, tuple[float, ...]]
+    record: SliceInfo, labelled: LabeledSlice, plane: FloatArray, probabilities: dict[str, tuple[float, ...]]
 ) -> ScoredSlice:
     mask = plane >= THRESHOLD
     true_area = int(labelled.mask.sum())
@@ -132,7 +132,7 @@ def _row(item: ScoredSlice) -> dict[str, Any]:
 def _item(row: dict[str, str]) -> ScoredSlice:
     probabilities = {crop: tuple(float(row[name] or 0) for name in _probability_columns(crop)) for crop in CROPS}
     figures: dict[str, Any] = {name: kind(row[name]) if row[name] else None for name, kind in FIGURES.items()}
-    return ScoredSlice(Record(row["path"], "", row["label"], row["patient"]), probabilities, **figures)
+    return ScoredSlice(SliceInfo(row["path"], "", row["label"], row["patient"]), probabilities, **figures)
 
 
 def _answer(item: ScoredSlice, crop: str, column: str) -> dict[str, Any]:

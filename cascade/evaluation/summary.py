@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.figshare import person
+from cascade.datasets.figshare import subject_id
 from cascade.evaluation.bootstrap import PatientBootstrap
 from cascade.evaluation.metrics import (
     NONE,
@@ -33,7 +33,7 @@ terciles of figshare's training slices, 51 and 80 pixels; at its 0.49 mm a pixel
 
 def summarise(scored: Sequence[ScoredSlice], uncertain_below: float = 0.0) -> dict[str, Any]:
     """Ready for JSON; None where a number is not defined. `scored` holds at least one slice."""
-    bootstrap = PatientBootstrap([person(item.record.patient) for item in scored])
+    bootstrap = PatientBootstrap([subject_id(item.record.patient) for item in scored])
     true = np.array([CLASS_NAMES.index(item.record.label) for item in scored])
     size = np.array([size_of(item) for item in scored])
     probabilities = {crop: np.array([item.probabilities[crop] for item in scored]) for crop in CROPS}

@@ -245,8 +245,8 @@ def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
         assert f"{option} " in options
 
 
-def test_a_split_counts_people_not_their_ids(tmp_path, write_mat, capsys):
-    """Of nine people with two ids each, three a class and one of these a part, the table told 18."""
+def test_a_split_counts_subjects_not_patient_ids(tmp_path, write_mat, capsys):
+    """Of nine subjects with two ids each, three in each class and one of these in each part, the table counted 18."""
     random = np.random.default_rng(0)
     for number in range(18):
         patient = f"MR{number // 2:06}{'B' * (number % 2)}"

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.dataset import Record
-from cascade.datasets.figshare import LabelledSlice
+from cascade.datasets.figshare import LabeledSlice
+from cascade.datasets.reader import SliceInfo
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, show
 from cascade.evaluation.scores import ScoredSlice
@@ -18,7 +18,7 @@ from cascade.evaluation.summary import summarise
 
 def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSlice:
     return ScoredSlice(
-        record=Record(f"patient-{number}/{number}.mat", "", CLASS_NAMES[number % 3], f"patient-{number}"),
+        record=SliceInfo(f"patient-{number}/{number}.mat", "", CLASS_NAMES[number % 3], f"patient-{number}"),
         probabilities=dict.fromkeys(("true_mask", "predicted_mask", "whole_slice"), probabilities),
         dice=dice,
         iou=dice / (2 - dice),
@@ -62,7 +62,7 @@ def test_fewer_than_six_slices_are_shown_in_all_three():
 def shown(true: np.ndarray, found: np.ndarray):
     axes = Figure().subplots()
     pixels = np.arange(true.size, dtype=np.float32).reshape(true.shape)
-    show(axes, scored(4, dice=0.5), LabelledSlice(pixels, true, CLASS_NAMES[1], "patient-4", None), found)
+    show(axes, scored(4, dice=0.5), LabeledSlice(pixels, true, CLASS_NAMES[1], "patient-4", None), found)
     return axes
 
 

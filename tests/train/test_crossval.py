@@ -18,7 +18,7 @@ import train.both
 import train.crossval
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.dataset import Record
+from cascade.datasets.reader import SliceInfo
 from cascade.datasets.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
 from cascade.errors import CascadeError
 from cascade.evaluation.scores import ScoredSlice, as_csv
@@ -33,7 +33,7 @@ def scored(item, number):
     right = np.eye(3)[CLASS_NAMES.index(item.label)] * 0.7 + 0.1
     found = np.zeros(3) if number % 6 == 0 else np.roll(right, 1) if number == 1 else right
     return ScoredSlice(
-        record=Record(item.path, item.mask, item.label, item.patient),
+        record=SliceInfo(item.path, item.mask, item.label, item.patient),
         probabilities={
             "true_mask": tuple(right),
             "predicted_mask": tuple(found),
