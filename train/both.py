@@ -8,6 +8,7 @@ from typing import Any
 from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
 from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.schema import Evaluation, read_evaluation
 from cascade.files import write_atomically
 from cascade.runtime.engines import ENGINES
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
@@ -60,7 +61,7 @@ def train_both(
     *,
     part: str,
     evaluation: Path,
-) -> dict[str, Any]:
+) -> Evaluation:
     """The metrics of a part of the split, which are left in the folder `evaluation`; goes on where it was ended.
 
     Leaves the runs in out/segmenter and out/classifier, and the models in out/models.
@@ -87,5 +88,4 @@ def train_both(
             batch_size=8,
             out=evaluation,
         )
-    found: dict[str, Any] = json.loads(metrics.read_text())
-    return found
+    return read_evaluation(metrics)

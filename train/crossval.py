@@ -5,21 +5,37 @@ fold has finished is not done again.
 """
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from rich.console import Group, RenderableType
 
-from cascade.cli.evaluate_output import metrics_table
+from cascade.cli.evaluate_output import metrics_table, problems_text
 from cascade.datasets.split import make_folds, read_split, write_split
-from cascade.evaluation.figures import charts, number
-from cascade.evaluation.scores import ScoredSlice, as_csv, from_csv
-from cascade.evaluation.summary import summarise
+from cascade.evaluation.figures import charts, format_number
+from cascade.evaluation.schema import Evaluation, Failures, Metrics
+from cascade.evaluation.scores import ScoredSlice, from_csv, to_csv
+from cascade.evaluation.summary import summarize
 from cascade.files import write_atomically
 from train.both import begin_or_go_on, train_both
 from train.classifier import ClassifierSettings
 from train.segmenter import SegmenterSettings
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Result of a cross-validation.
+
+    Attributes:
+        metrics: Metrics of the slices of all folds; its fields are keys of crossval.json themselves.
+        failed: Slices that could not be evaluated.
+        by_fold: Mean Dice, accuracy and balanced accuracy with the predicted mask, one value for each fold.
+    """
+
+    metrics: Metrics
+    failed: Failures
+    by_fold: dict[str, tuple[float | None, ...]]
 
 
 def crossvalidate(
@@ -30,7 +46,7 @@ def crossvalidate(
     segmenter: SegmenterSettings,
     classifier: ClassifierSettings,
     healthy: Path | None = None,
-) -> dict[str, Any]:
+) -> CrossValidation:
     """The figures over all folds; goes on where an earlier call was ended.
 
     Leaves them in `out` as crossval.json and charts, with slices.csv, and each fold's own in folders.
@@ -41,12 +57,12 @@ def crossvalidate(
     """
     settings = begin_or_go_on(out, split_file, segmenter, classifier, healthy, folds=folds)
     evaluations = [out / f"fold-{index}" / "evaluation" for index in range(folds)]
-    metrics = []
+    folds_evaluated = []
     for fold, evaluation in zip(make_folds(read_split(split_file), folds), evaluations, strict=True):
         fold_file = evaluation.parent / "split.json"
         if not fold_file.exists():
             write_split(fold, fold_file, seed=0)
-        metrics.append(
+        folds_evaluated.append(
             train_both(
                 *(folder, fold_file, evaluation.parent, segmenter, classifier, healthy),
                 part="test",
@@ -54,13 +70,14 @@ def crossvalidate(
             )
         )
     scored = [item for evaluation in evaluations for item in _scored(evaluation)]
-    figures = _figures(scored, metrics)
-    files = charts(figures, scored)
-    files["slices.csv"] = as_csv(scored).encode()
-    files["crossval.json"] = json.dumps({**settings, **figures}, indent=1, allow_nan=False).encode()
+    result = _combine(scored, folds_evaluated)
+    files = charts(result.metrics, scored)
+    files["slices.csv"] = to_csv(scored).encode()
+    record = {**settings, **asdict(result.metrics), "failed": asdict(result.failed), "by_fold": result.by_fold}
+    files["crossval.json"] = json.dumps(record, indent=1, allow_nan=False).encode()
     for name, content in files.items():
         write_atomically(out / name, content)
-    return figures
+    return result
 
 
 def _scored(evaluation: Path) -> list[ScoredSlice]:
@@ -68,28 +85,29 @@ def _scored(evaluation: Path) -> list[ScoredSlice]:
         return from_csv(lines)
 
 
-def _figures(scored: list[ScoredSlice], folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """The metrics of an evaluation over all slices, and some of those of each fold, in order."""
-    problems = [problem for fold in folds for problem in fold["failed"]["problems"]]
-    return {
-        **summarise(scored),
-        "presence": None,
-        "models_trained_on_this_split": True,
-        "failed": {"slices": len(problems), "problems": problems},
-        "by_fold": {
-            "dice": [fold["dice"]["mean"] for fold in folds],
-            **{
-                name: [fold[name]["predicted_mask"]["value"] for fold in folds]
-                for name in ("accuracy", "balanced_accuracy")
-            },
+def _combine(scored: list[ScoredSlice], folds: list[Evaluation]) -> CrossValidation:
+    """Compute the metrics over all slices, and list the main ones of each fold, in order."""
+    problems = tuple(problem for fold in folds for problem in fold.failed.problems)
+    metrics = [fold.metrics for fold in folds]
+    return CrossValidation(
+        metrics=summarize(scored),
+        failed=Failures(len(problems), problems),
+        by_fold={
+            "dice": tuple(fold.dice.mean for fold in metrics),
+            "accuracy": tuple(fold.accuracy["predicted_mask"].value for fold in metrics),
+            "balanced_accuracy": tuple(fold.balanced_accuracy["predicted_mask"].value for fold in metrics),
         },
-    }
-
-
-def crossval_table(figures: dict[str, Any]) -> RenderableType:
-    """As `cascade evaluate` shows its metrics, and how the folds differ, as publications give it."""
-    spread = (
-        f"{name.replace('_', ' ')} {number(mean(values))} ± {number(stdev(values))}"
-        for name, values in figures["by_fold"].items()
     )
-    return Group(metrics_table(figures), f"Over the folds, mean ± standard deviation: {', '.join(spread)}.")
+
+
+def crossval_table(result: CrossValidation) -> RenderableType:
+    """Return the metrics as `cascade evaluate` prints them, with mean and standard deviation over the folds."""
+    spread = (
+        f"{name.replace('_', ' ')} {format_number(mean(values))} ± {format_number(stdev(values))}"
+        for name, values in result.by_fold.items()
+    )
+    return Group(
+        metrics_table(result.metrics),
+        problems_text(result.failed.problems),
+        f"Over the folds, mean ± standard deviation: {', '.join(spread)}.",
+    )

@@ -125,7 +125,7 @@ def train_both(
     Example: [bold]cascade train both figshare/ --split figshare/split.json --healthy heads/[/]
     """
     with _train_packages():
-        from cascade.cli.evaluate_output import metrics_table
+        from cascade.cli.evaluate_output import evaluation_table
         from cascade.datasets.split import PARTS
         from train.both import begin_or_go_on
         from train.both import train_both as run_both
@@ -134,8 +134,8 @@ def train_both(
     if part not in PARTS:
         raise CascadeError(f"there is no part {part!r}", fix=f"choose one of {', '.join(PARTS)}")
     begin_or_go_on(out, split_file, *settings, healthy)
-    metrics = run_both(folder, split_file, out, *settings, healthy, part=part, evaluation=out / f"evaluation-{part}")
-    stderr().print(metrics_table(metrics))
+    result = run_both(folder, split_file, out, *settings, healthy, part=part, evaluation=out / f"evaluation-{part}")
+    stderr().print(evaluation_table(result))
 
 
 @app.command("crossval", no_args_is_help=True)

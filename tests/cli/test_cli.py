@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_models
 
 from cascade.cli import main
+from cascade.evaluation.schema import Failures
 from cascade.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
@@ -269,8 +271,9 @@ def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
 @pytest.mark.parametrize("failed", [0, 2])
 def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypatch, failed):
     """It ended with 0, and named none of them."""
-    monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: {"failed": {"slices": failed}})
-    monkeypatch.setattr("cascade.cli.evaluate_output.metrics_table", lambda metrics: "")
+    evaluation = SimpleNamespace(failed=Failures(failed, ("broken",) * failed))
+    monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: evaluation)
+    monkeypatch.setattr("cascade.cli.evaluate_output.evaluation_table", lambda evaluation: "")
     assert run("evaluate", tmp_path, "--all") == failed
 
 
