@@ -77,17 +77,19 @@ def score_batch(cascade: Cascade, batch: Sequence[tuple[SliceInfo, LabeledSlice]
     true = np.stack([box.square(labeled.mask.astype(np.float32)) for box, labeled in pairs])[:, None]
     probability = cascade.segment(squares)
     planes = [box.original(plane[0]) for box, plane in zip(letterboxes, probability, strict=True)]
-    true_found = np.array([(plane >= THRESHOLD).any() for plane in true])
-    found = np.array([(plane >= THRESHOLD).any() for plane in planes])
     by_crop = {
-        "true_mask": _classify(cascade, squares, true, true_found),
-        "predicted_mask": _classify(cascade, squares, probability, found),
+        "true_mask": _classify(cascade, squares, true, _has_tumor(true)),
+        "predicted_mask": _classify(cascade, squares, probability, _has_tumor(planes)),
         "whole_slice": _classify(cascade, squares, np.ones_like(squares), np.full(len(batch), True)),
     }
     return [
         _score(info, labeled, plane, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
         for index, ((info, labeled), plane) in enumerate(zip(batch, planes, strict=True))
     ]
+
+
+def _has_tumor(planes: Iterable[FloatArray]) -> BoolArray:
+    return np.array([(plane >= THRESHOLD).any() for plane in planes])
 
 
 def _classify(cascade: Cascade, squares: FloatArray, masks: FloatArray, non_empty: BoolArray) -> DoubleArray:
