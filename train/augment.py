@@ -1,6 +1,6 @@
-"""Slice and mask changed together, the ways patients, coils and scanners differ (torchvision transforms v2).
+"""Augmentation of slice and mask together, as patients, coils and scanners differ (torchvision transforms v2).
 
-Slices come as Image (1, H, W) float32 in 0 .. 1, masks as Mask (1, H, W) in 0 .. 1.
+Slices are Image (1, H, W) float32 in 0 to 1, masks Mask (C, H, W) in 0 to 1.
 """
 
 import math
@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 
 class RandomQuarterTurn(v2.Transform):
-    """Turns by 0, 90, 180 or 270 degrees: axial, coronal and sagittal views come in no fixed orientation."""
+    """Rotates by 0, 90, 180 or 270 degrees: views come in no fixed orientation."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         return {"turns": int(torch.randint(4, ()))}
@@ -23,10 +23,11 @@ class RandomQuarterTurn(v2.Transform):
 
 
 class RandomIntensity(v2.Transform):
-    """Another gamma, gain and offset, and a slow bias field across the slice, as a surface coil leaves it.
+    """Changes gamma, and multiplies with a smooth bias field as that of a surface coil.
 
-    gamma  its logarithm is drawn from -gamma .. gamma.
-    bias   the field's logarithm reaches at most this at the slice's edge.
+    Args:
+        gamma: The logarithm of gamma is drawn from -gamma to gamma.
+        bias: Largest absolute logarithm of the field.
     """
 
     def __init__(self, gamma: float = 0.4, bias: float = 0.3) -> None:
@@ -73,7 +74,7 @@ class RandomElastic(v2.Transform):
 
 
 class RandomLowResolution(v2.Transform):
-    """Resamples the slice to a coarser grid and back, as slices of 0.6 to 1.5 mm pixels are (MONAI, nnU-Net)."""
+    """Resamples the slice to pixels up to `coarsest` times as large, and back (as nnU-Net, Isensee et al. 2021)."""
 
     def __init__(self, coarsest: float = 3.0) -> None:
         super().__init__()
@@ -92,7 +93,7 @@ class RandomLowResolution(v2.Transform):
 
 
 def augmentation() -> v2.Transform:
-    """For both trainings: flips, quarter turns, rotation, scale, shift, shear, bending, intensity, blur and noise."""
+    """Augmentation of both trainings: geometry, intensity, resolution, blur and noise."""
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),
@@ -119,9 +120,9 @@ def augmentation() -> v2.Transform:
 
 
 def jitter_mask(mask: torch.Tensor) -> torch.Tensor:
-    """(1, H, W) in 0 .. 1 → the mask as a segmenter might draw it: shifted, scaled about the tumor, turned a bit.
+    """Shift, scale and rotate a mask (1, H, W) in 0 to 1 a little, as a segmenter errs.
 
-    Every tenth comes back as ones: the whole slice, so that the classifier can also work without a mask.
+    One of ten masks becomes the whole slice, so that the classifier can also work without a mask.
     """
     if torch.rand(()) < 0.1:
         return torch.ones_like(mask)

@@ -1,4 +1,4 @@
-"""What the models' numbers mean, set by slices that they were not trained on: no tumor, and how sure a class is."""
+"""Set the detection threshold, the softmax temperature and the uncertainty threshold on slices not trained on."""
 
 import math
 from typing import Any
@@ -10,39 +10,60 @@ from torch.nn import functional as F
 from cascade.evaluation.metrics import reliability
 
 TRUSTED_ACCURACY = 0.98
-"""Of the slices whose class is stated with at least `uncertain_below`."""
+"""Accuracy of the slices whose probability is at least `uncertain_below`, on validation data."""
 
-TUMORS_KEPT = 0.995
-"""Of the slices with a tumor, by the threshold for there being one: people never seen lose some 2 % more."""
+TARGET_SENSITIVITY = 0.995
+"""Sensitivity of the detection threshold on validation data; expect about 2 points less on unseen subjects."""
 
 
-def presence_threshold(tumor: Tensor, tumor_free: Tensor) -> tuple[float, dict[str, Any]]:
-    """Logits of a tumor's presence, (N,) of slices with one and (M,) without → the threshold for there to be one.
+def detection_threshold(tumor: Tensor, negative: Tensor) -> tuple[float, dict[str, Any]]:
+    """Choose the probability of a tumor from which on one is reported.
 
-    The probability that TUMORS_KEPT of the tumors reach, and what models.json says of it. It lies halfway to the next
-    tumor below, since on the exported graph a logit comes out a little different.
+    TARGET_SENSITIVITY of the slices with a tumor reach it, or as many as can: on slices without any tumor pixel the
+    exported graph finds none, whatever the threshold. It lies halfway to the next lower logit, because the exported
+    graph computes slightly different ones.
+
+    Args:
+        tumor: (N,) detection logits of slices with a tumor, -inf where no pixel is tumor.
+        negative: (M,) those of tumor-free slices.
+
+    Returns:
+        The threshold in 0 to 1, and the entry for models.json.
     """
     ordered = tumor.sort().values
-    least = ordered[int(len(tumor) * (1 - TUMORS_KEPT))]
-    below = ordered[ordered < least]
-    threshold = (least + below[-1].clamp(min=least - 1)) / 2 if len(below) else least - 0.5
+    possible = int((~ordered.isfinite()).sum())  # -inf first
+    if possible == len(ordered):
+        threshold = torch.zeros(())
+    else:
+        place = max(int(len(ordered) * (1 - TARGET_SENSITIVITY)), possible)
+        least = ordered[place]
+        below = ordered[possible:][ordered[possible:] < least]
+        threshold = (least + below[-1].clamp(min=least - 1)) / 2 if len(below) else least - 0.5
     return float(threshold.sigmoid().clamp(1e-6, 1 - 1e-6)), {
         "slices": len(tumor),
-        "tumor_free_slices": len(tumor_free),
-        "presence_threshold": float(threshold.sigmoid()),
-        "tumors_kept": float((tumor >= threshold).float().mean()),
-        "false_alarms": float((tumor_free >= threshold).float().mean()),
-        "false_alarms_at_half": float((tumor_free >= 0).float().mean()),
+        "negatives": len(negative),
+        "detection_threshold": float(threshold.sigmoid()),
+        "sensitivity": float((tumor >= threshold).float().mean()),
+        "false_positive_rate": float((negative >= threshold).float().mean()) if len(negative) else None,
+        "false_positive_rate_at_half": float((negative >= 0).float().mean()) if len(negative) else None,
     }
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:
-    """(N, 3) and (N,) → the temperature that the logits are to be divided by, and what models.json says of it."""
+    """Fit the temperature of the classifier.
+
+    Args:
+        logits: (N, 3).
+        labels: (N,) int64.
+
+    Returns:
+        The temperature to divide the logits by, and the entry for models.json.
+    """
     temperature = fit_temperature(logits, labels)
     before, after = logits.softmax(1), (logits / temperature).softmax(1)
-    confidence, given = after.max(1)
-    right = given == labels
-    threshold = uncertain_below(confidence, right)
+    confidence, predicted = after.max(1)
+    correct = predicted == labels
+    threshold = uncertain_below(confidence, correct)
     trusted = confidence >= threshold
     return temperature, {
         "slices": len(labels),
@@ -53,29 +74,34 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:
         },
         "uncertain_below": threshold,
         "coverage": float(trusted.float().mean()),
-        "accuracy_of_the_rest": float(right[trusted].float().mean()) if trusted.any() else None,
+        "accuracy_of_the_rest": float(correct[trusted].float().mean()) if trusted.any() else None,
     }
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Of least cross-entropy (Guo et al. 2017, arXiv 1706.04599): above 1 for a network too sure of itself."""
-    scale = torch.zeros((), dtype=torch.float64, requires_grad=True)  # its logarithm: a temperature is above 0
-    optimizer = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
+    """Temperature of least cross-entropy (Guo et al. 2017, arXiv 1706.04599); above 1 for an overconfident network."""
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(logits.double() / scale.exp(), labels)
+        value = F.cross_entropy(logits.double() / log_temperature.exp(), labels)
         value.backward()
         return value
 
     optimizer.step(loss)
-    return float(scale.detach().exp())
+    return float(log_temperature.detach().exp())
 
 
-def uncertain_below(confidence: Tensor, right: Tensor) -> float:
-    """(N,) twice → the least confidence from which on TRUSTED_ACCURACY of the classes are right; above 1 for none."""
+def uncertain_below(confidence: Tensor, correct: Tensor) -> float:
+    """Lowest confidence from which on TRUSTED_ACCURACY of the classes are correct; above 1 where there is none.
+
+    Args:
+        confidence: (N,) probability of the predicted class.
+        correct: (N,) bool.
+    """
     falling, order = confidence.sort(descending=True)
-    accuracy = right[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
+    accuracy = correct[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
     last_of_its_value = falling != torch.cat([falling[1:], falling.new_full((1,), -1.0)])
     enough = torch.nonzero((accuracy >= TRUSTED_ACCURACY) & last_of_its_value)
     return float(falling[enough[-1]]) if len(enough) else math.nextafter(1, 2)

@@ -1,4 +1,4 @@
-"""The classifier: a ResNet-50 and the segmenter's encoder on three planes cut out by the mask; they name the tumor."""
+"""The classifier: a ResNet-50 and a second network on the segmenter's encoder, on three planes per slice."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,26 +21,27 @@ from cascade.runtime.models import SEGMENTER, Graph, find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.dataset import ClassifierData, SliceStore
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
-from train.fit import FitSettings, begin, fit, loader, subject_weights
+from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops
-from train.region import classifier_planes
+from train.preprocessing import classifier_planes
 from train.segmenter import segmenter_network
 from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
 
 BRANCH_WEIGHT = 2 / 3
-"""Of the branch's logits in the mean: it is the surer of the two (train/EXPERIMENTS.md)."""
+"""Weight of the branch's logits in the mean: it is the better of the two networks (docs/experiments.md)."""
 
 DROPOUT = 0.3
-"""Share of the encoder's features that its last layer does without in a training step (Srivastava et al. 2014)."""
+"""Dropout before the last layer of the branch (Srivastava et al. 2014)."""
 
 
 @dataclass(frozen=True)
 class ClassifierSettings(FitSettings):
-    """What can be set for this training.
+    """Settings of the classifier's training, besides `FitSettings`.
 
-    label_smoothing  Szegedy et al. 2016.
-    by_subject       0 draws every slice alike, 1 every subject: of a subject who has n slices, each is drawn
-                     n ** -by_subject as often.
+    Attributes:
+        label_smoothing: Share of the target that is spread over all classes (Szegedy et al. 2016).
+        by_subject: 0 draws every slice equally often, 1 every subject. Each of the n slices of a subject is drawn
+            n ** -by_subject as often.
     """
 
     epochs: int = 30
@@ -54,7 +55,7 @@ class ClassifierSettings(FitSettings):
 
 
 class ClassifierNetwork(nn.Module):
-    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the weighted mean of two networks'; 26.5 M parameters.
+    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3), the weighted mean of two networks; 26.5 M parameters.
 
     One is torchvision's ResNet-50 (He et al. 2016). The other starts from what the segmenter knows of tumors, costs a
     tenth of its arithmetic, and errs on other slices (train/EXPERIMENTS.md).
@@ -75,7 +76,7 @@ class ClassifierNetwork(nn.Module):
 
 
 class EncoderBranch(nn.Module):
-    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3): one encoder for crop and whole slice, pooled, one linear layer."""
+    """(N, 3, CROP_SIZE, CROP_SIZE) → logits (N, 3): one encoder for crop and whole slice, pooling, a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,24 +101,28 @@ class EncoderBranch(nn.Module):
 
 
 def mean_under(features: Tensor, mask: Tensor) -> Tensor:
-    """(N, C, H, W) and a larger mask (N, 1, k H, k W) in 0 .. 1 → (N, C): the features' mean where the tumor is."""
-    share = F.avg_pool2d(mask, mask.shape[-1] // features.shape[-1]) + 1e-4  # an empty mask weighs all alike
+    """Average features (N, C, H, W) over a mask (N, 1, k H, k W) in 0 to 1: (N, C)."""
+    share = (
+        F.avg_pool2d(mask, mask.shape[-1] // features.shape[-1]) + 1e-4
+    )  # an empty mask averages over the whole slice
     return (features * share).sum((2, 3)) / share.sum((2, 3))
 
 
 def start_tensors(weights: str) -> dict[str, Tensor]:
-    """Those of `imagenet` or of a file; none for `none`. Raises CascadeError where they cannot be had."""
+    """Get the tensors of `imagenet` or a file; none for `none`. Raises CascadeError if they are not available."""
     if weights == "none":
         return {}
     return imagenet_resnet50() if weights == "imagenet" else load_file(Path(weights))
 
 
 def start_weights(network: ClassifierNetwork, weights: str, segmenter: Path) -> None:
-    """Loads what training starts from.
+    """Load the weights that training starts from.
 
-    weights    of the ResNet: `imagenet`, `none`, or a file, all but a last layer for other classes. A file of a
-               classifier's run, and an exported classifier, hold those of both networks.
-    segmenter  the exported graph whose encoder the other starts from.
+    Args:
+        network: The network to load them into.
+        weights: Weights of the ResNet: `imagenet`, `none`, or a file; a last layer for other classes is left out. The
+            checkpoint of a classifier and an exported classifier hold those of both networks.
+        segmenter: The exported graph whose encoder the second network starts from.
     """
     load_fitting(network.branch.encoder, graph_weights(segmenter, "encoder."), str(segmenter))
     tensors = start_tensors(weights)
@@ -133,10 +138,10 @@ def start_weights(network: ClassifierNetwork, weights: str, segmenter: Path) -> 
 
 
 class ClassifierTraining(lightning.LightningModule):
-    """Each network's own cross-entropy, weighted against the classes' shares: what they learn differs more so.
+    """Trains each network with its own cross-entropy, weighted by class, so that the two learn different things.
 
-    Validated by the macro F1 of both together with the segmenter's own masks, as `cascade evaluate` counts: where that
-    mask is empty no class is named, which is wrong. `validation_loss` is of the other slices.
+    The validation score is the macro F1 of both together with the segmenter's own masks, as `cascade evaluate` counts:
+    a slice with an empty mask counts as wrong. `validation_loss` leaves those slices out.
     """
 
     def __init__(self, settings: dict[str, Any], class_weights: list[float]) -> None:
@@ -176,13 +181,13 @@ class ClassifierTraining(lightning.LightningModule):
 
 
 def planes_of(slices: Tensor, masks: Tensor) -> Tensor:
-    """A batch of ClassifierData → (N, 3, CROP_SIZE, CROP_SIZE)."""
+    """Compute the planes (N, 3, CROP_SIZE, CROP_SIZE) of a batch of ClassifierData."""
     planes, _ = classifier_planes(slices.float(), masks.float())
     return planes.contiguous(memory_format=torch.channels_last)
 
 
 def draw_masks(store: SliceStore | ExternalStore, segmenter: Graph) -> Tensor:
-    """(S, 1, SLICE_SIZE, SLICE_SIZE) bool: where the exported segmenter sees tumor in each slice of the store."""
+    """Predict masks with the exported segmenter: (S, 1, SLICE_SIZE, SLICE_SIZE) bool for the slices of a store."""
     loaded = OnnxRuntimeGraph(segmenter.path)
     pieces = store.slices.split(8)
     return torch.cat(
@@ -194,7 +199,7 @@ def draw_masks(store: SliceStore | ExternalStore, segmenter: Graph) -> Tensor:
 
 
 def validation_logits(network: nn.Module, store: SliceStore, masks: Tensor) -> Tensor:
-    """(S, 3): what the network says of the slices of the store with these masks, (S, 1, SLICE_SIZE, SLICE_SIZE)."""
+    """Compute logits (S, 3) of a store's slices with masks (S, 1, SLICE_SIZE, SLICE_SIZE)."""
     network.eval()
     with torch.inference_mode():
         return torch.cat(
@@ -248,14 +253,14 @@ def train_classifier(
     }
     if external:
         inputs["external_sha256"] = sha256_of_items(others)
-    begin(settings, out, inputs, built_on=[segmenter.path], resume=resume)
+    prepare_run(settings, out, inputs, built_on=[segmenter.path], resume=resume)
     stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
     if not resume:
         start_weights(training.network, settings.weights, segmenter.path)
     found = {part: draw_masks(store, segmenter) for part, store in stores.items()}
-    drawn = subject_weights(stores["train"].people, settings.by_subject)
+    drawn = subject_weights(stores["train"].subjects, settings.by_subject)
     store = ExternalStore(others, "reading external train") if mixture != ClassifierMixture() else None
     masks = draw_masks(store, segmenter) if store else None
     fit(

@@ -1,26 +1,30 @@
-"""Cross-validation by person: everyone is tested once, by models that were trained without them.
+"""Cross-validation by subject: each subject is tested once, by models that were trained without it.
 
-One split of so few people has wide intervals. Each fold is a training as any other, in a folder of its own, and what a
-fold has finished is not done again.
+One split of so few subjects has wide intervals. Each fold is an ordinary training in a folder of its own. Finished
+steps are not repeated. External subjects are distributed over the folds in the same way.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from rich.console import Group, RenderableType
 
 from cascade.cli.evaluate_output import metrics_table, problems_text
+from cascade.datasets.figshare import subject_id
 from cascade.datasets.split import make_folds, read_split, write_split
 from cascade.evaluation.figures import charts, format_number
 from cascade.evaluation.schema import Evaluation, Failures, Metrics
 from cascade.evaluation.scores import ScoredSlice, from_csv, to_csv
 from cascade.evaluation.summary import summarize
 from cascade.files import write_atomically
-from train.both import begin_or_go_on, train_both
-from train.classifier import ClassifierSettings
-from train.segmenter import SegmenterSettings
+from train import external_evaluation
+from train.dataset import SliceStore
+from train.external import ExternalStore, external_folds
+from train.external_evaluation import ExternalScore, external_table, score_external, score_restyled
+from train.pipeline import PipelineSettings, prepare_pipeline, train_pipeline
 
 
 @dataclass(frozen=True)
@@ -31,50 +35,56 @@ class CrossValidation:
         metrics: Metrics of the slices of all folds; its fields are keys of crossval.json themselves.
         failed: Slices that could not be evaluated.
         by_fold: Mean Dice, accuracy and balanced accuracy with the predicted mask, one value for each fold.
+        external: Rows of `external_evaluation.summarize`.
     """
 
     metrics: Metrics
     failed: Failures
     by_fold: dict[str, tuple[float | None, ...]]
+    external: list[dict[str, Any]]
 
 
-def crossvalidate(
-    folder: Path,
-    split_file: Path,
-    out: Path,
-    folds: int,
-    segmenter: SegmenterSettings,
-    classifier: ClassifierSettings,
-    healthy: Path | None = None,
-) -> CrossValidation:
-    """The figures over all folds; goes on where an earlier call was ended.
+def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, settings: PipelineSettings) -> CrossValidation:
+    """Train and test both models fold by fold; continue where an earlier call ended.
 
-    Leaves them in `out` as crossval.json and charts, with slices.csv, and each fold's own in folders.
+    Leaves crossval.json, charts, slices.csv and external.csv in `out`, and each fold's own results in a folder.
 
-    split_file  says which slices there are, and their hashes; its parts are not used.
+    Args:
+        folder: The data set.
+        split_file: Names the slices and their hashes; its parts are not used.
+        out: Folder for all results.
+        folds: Number of folds.
+        settings: Settings of both trainings. The parts of the external slices are not used.
 
-    Raises CascadeError where `out` holds another cross-validation.
+    Returns:
+        The metrics over all folds.
+
+    Raises:
+        CascadeError: `out` holds another cross-validation, or there are too few subjects.
     """
-    settings = begin_or_go_on(out, split_file, segmenter, classifier, healthy, folds=folds)
-    evaluations = [out / f"fold-{index}" / "evaluation" for index in range(folds)]
-    folds_evaluated = []
-    for fold, evaluation in zip(make_folds(read_split(split_file), folds), evaluations, strict=True):
-        fold_file = evaluation.parent / "split.json"
+    record = prepare_pipeline(out, split_file, settings, folds=folds)
+    evaluations, scored, external_scores = [], [], []
+    split_of_fold = make_folds(read_split(split_file), folds)
+    external_of_fold = external_folds(settings.external, folds)
+    for index, (fold, external) in enumerate(zip(split_of_fold, external_of_fold, strict=True)):
+        fold_dir = out / f"fold-{index}"
+        fold_file, evaluation = fold_dir / "split.json", fold_dir / "evaluation"
         if not fold_file.exists():
             write_split(fold, fold_file, seed=0)
-        folds_evaluated.append(
-            train_both(
-                *(folder, fold_file, evaluation.parent, segmenter, classifier, healthy),
-                part="test",
-                evaluation=evaluation,
-            )
+        fold_settings = replace(settings, external=external)
+        evaluations.append(
+            train_pipeline(folder, fold_file, fold_dir, fold_settings, subset="test", evaluation=evaluation)
         )
-    scored = [item for evaluation in evaluations for item in _scored(evaluation)]
-    result = _combine(scored, folds_evaluated)
+        scored += _scored(evaluation)
+        if external:
+            external_scores += _external_scores(folder, fold_file, fold_dir, fold_settings)
+    result = _combine(scored, evaluations, external_scores)
+    fields = asdict(result)
+    metrics = fields.pop("metrics")
     files = charts(result.metrics, scored)
     files["slices.csv"] = to_csv(scored).encode()
-    record = {**settings, **asdict(result.metrics), "failed": asdict(result.failed), "by_fold": result.by_fold}
-    files["crossval.json"] = json.dumps(record, indent=1, allow_nan=False).encode()
+    files["external.csv"] = external_evaluation.as_csv(external_scores).encode()
+    files["crossval.json"] = json.dumps({**record, **metrics, **fields}, indent=1, allow_nan=False).encode()
     for name, content in files.items():
         write_atomically(out / name, content)
     return result
@@ -85,7 +95,24 @@ def _scored(evaluation: Path) -> list[ScoredSlice]:
         return from_csv(lines)
 
 
-def _combine(scored: list[ScoredSlice], folds: list[Evaluation]) -> CrossValidation:
+def _external_scores(folder: Path, fold_file: Path, fold_dir: Path, settings: PipelineSettings) -> list[ExternalScore]:
+    """Score the fold's external test slices and its own restyled test slices, or read the scores of an earlier call."""
+    file = fold_dir / "external.csv"
+    if not file.exists():
+        models = fold_dir / "models"
+        scores = score_external(models, [item for item in settings.external if item.part == "test"])
+        items = read_split(fold_file).part("test")
+        styles = ExternalStore([item for item in settings.external if item.part == "train"], "reading external slices")
+        subjects = [subject_id(item.patient) for item in items]
+        scores += score_restyled(models, SliceStore(folder, items, "reading test"), subjects, styles)
+        write_atomically(file, external_evaluation.as_csv(scores).encode())
+    with file.open(newline="") as lines:
+        return external_evaluation.from_csv(lines)
+
+
+def _combine(
+    scored: list[ScoredSlice], folds: list[Evaluation], external_scores: list[ExternalScore]
+) -> CrossValidation:
     """Compute the metrics over all slices, and list the main ones of each fold, in order."""
     problems = tuple(problem for fold in folds for problem in fold.failed.problems)
     metrics = [fold.metrics for fold in folds]
@@ -97,17 +124,21 @@ def _combine(scored: list[ScoredSlice], folds: list[Evaluation]) -> CrossValidat
             "accuracy": tuple(fold.accuracy["predicted_mask"].value for fold in metrics),
             "balanced_accuracy": tuple(fold.balanced_accuracy["predicted_mask"].value for fold in metrics),
         },
+        external=external_evaluation.summarize(external_scores),
     )
 
 
 def crossval_table(result: CrossValidation) -> RenderableType:
-    """Return the metrics as `cascade evaluate` prints them, with mean and standard deviation over the folds."""
+    """Return the metrics as `cascade evaluate` prints them, the spread of the folds, and the external slices."""
     spread = (
         f"{name.replace('_', ' ')} {format_number(mean(values))} ± {format_number(stdev(values))}"
         for name, values in result.by_fold.items()
     )
-    return Group(
+    parts: list[RenderableType] = [
         metrics_table(result.metrics),
         problems_text(result.failed.problems),
         f"Over the folds, mean ± standard deviation: {', '.join(spread)}.",
-    )
+    ]
+    if result.external:
+        parts.append(external_table(result.external))
+    return Group(*parts)

@@ -16,45 +16,47 @@ from cascade.datasets.reader import read_labeled
 from cascade.datasets.split import SplitSlice, check_files
 from cascade.errors import CascadeError
 from cascade.io.preprocess import Letterbox
-from train.region import segmenter_input
-from train.tumor_free import TumorFree
+from train.inpainting import TumorInpainter
+from train.preprocessing import segmenter_input
 
 
 class SliceStore:
-    """Slices and masks as the graphs take them, but scaled to 0 .. 1 so that half precision holds them.
+    """Slices and masks as the graphs take them, but scaled to 0 to 1 so that half precision holds them.
 
-    slices  (S, 1, SLICE_SIZE, SLICE_SIZE) float16; the graphs' normalisation undoes the scaling.
-    masks   (S, 1, SLICE_SIZE, SLICE_SIZE) bool.
-    labels  (S,) int64, index into CLASS_NAMES.
-    people  (S,) int64, the same number for slices of one person.
+    Attributes:
+        slices: (S, 1, SLICE_SIZE, SLICE_SIZE) float16; the graphs' normalization undoes the scaling.
+        masks: (S, 1, SLICE_SIZE, SLICE_SIZE) bool.
+        labels: (S,) int64, index into CLASS_NAMES.
+        subjects: (S,) int64, equal for slices of one subject.
 
-    Raises CascadeError, naming the file, where one is not that of the split, cannot be used or has an empty mask.
+    Raises:
+        CascadeError: A file is not that of the split, cannot be read or has an empty mask; the message names it.
     """
 
     def __init__(self, folder: Path, items: list[SplitSlice], description: str) -> None:
         check_files(folder, items)
-        slices, masks, labels, people = [], [], [], [subject_id(item.patient) for item in items]
+        slices, masks, labels, subjects = [], [], [], [subject_id(item.patient) for item in items]
         for item in track(items, description, console=Console(stderr=True)):
-            found = read_labeled(folder, item)
-            if not found.mask.any():
+            labeled = read_labeled(folder, item)
+            if not labeled.mask.any():
                 raise CascadeError(
-                    f"{folder / item.path}: is labelled {found.label} but its mask is empty",
-                    fix="mend the mask or leave the slice out, and write a new split",
+                    f"{folder / item.path}: is labeled {labeled.label} but its mask is empty",
+                    fix="correct the mask or remove the slice, and write a new split",
                 )
-            slices.append(unit_square(found.pixels))
-            masks.append(Letterbox(*found.mask.shape).square(found.mask.astype(np.float32)) >= 0.5)
-            labels.append(CLASS_NAMES.index(found.label))
+            slices.append(unit_square(labeled.pixels))
+            masks.append(Letterbox(*labeled.mask.shape).square(labeled.mask.astype(np.float32)) >= 0.5)
+            labels.append(CLASS_NAMES.index(labeled.label))
         self.slices = torch.from_numpy(np.stack(slices))[:, None]
         self.masks = torch.from_numpy(np.stack(masks))[:, None]
         self.labels = torch.tensor(labels)
-        self.people = torch.tensor([people.index(name) for name in people])
+        self.subjects = torch.tensor([subjects.index(name) for name in subjects])
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def unit_square(pixels: FloatArray) -> NDArray[np.float16]:
-    """(H, W) of any range → (SLICE_SIZE, SLICE_SIZE), 0 .. 1."""
+    """Scale pixels (H, W) of any range to 0 to 1, on a (SLICE_SIZE, SLICE_SIZE) square."""
     low, high = pixels.min(), pixels.max()
     return Letterbox(*pixels.shape).square((pixels - low) / (high - low)).astype(np.float16)
 
@@ -91,30 +93,36 @@ def certain(mask: Tensor) -> Tensor:
     return torch.cat([mask, torch.zeros_like(mask)])
 
 
-def tumor_free_copies(data: SegmenterData, people: Tensor) -> TensorDataset:
-    """Each slice once without its tumor, with an empty mask; always the same ones."""
-    editor = TumorFree(data.slices, data.masks, people)
+def inpainted_copies(data: SegmenterData, subjects: Tensor) -> TensorDataset:
+    """Each slice with its tumor removed and an empty target; the same ones in every call."""
+    inpainter = TumorInpainter(data.slices, data.masks, subjects)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would set the GPUs' as well
-        slices = torch.stack([editor.without_tumor(index) for index in range(len(data))])
+        slices = torch.stack([inpainter.inpaint(index) for index in range(len(data))])
     return TensorDataset(slices, torch.zeros_like(slices).repeat(1, 2, 1, 1))
 
 
 class ClassifierData(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """(slice, mask, label): (1, SLICE_SIZE, SLICE_SIZE) float16 and bool, and an index into CLASS_NAMES.
+    """The slices of a store with the segmenter's masks.
 
-    found  (S, 1, SLICE_SIZE, SLICE_SIZE) bool, where the segmenter sees tumor; all masks are these.
+    Each item is a slice, (1, SLICE_SIZE, SLICE_SIZE) float16, a mask of the same shape, bool, and an index into
+    CLASS_NAMES.
+
+    Args:
+        store: The slices.
+        predicted: (S, 1, SLICE_SIZE, SLICE_SIZE) bool, the segmenter's masks.
     """
 
-    def __init__(self, store: SliceStore, found: Tensor) -> None:
-        self.store, self.found = store, found
+    def __init__(self, store: SliceStore, predicted: Tensor) -> None:
+        self.store, self.predicted = store, predicted
 
     def __len__(self) -> int:
         return len(self.store)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        return self.store.slices[index], self.found[index], self.store.labels[index]
+        return self.store.slices[index], self.predicted[index], self.store.labels[index]
 
 
 def without_tv(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The two as plain tensors."""
     return pair[0].as_subclass(Tensor), pair[1].as_subclass(Tensor)

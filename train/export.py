@@ -1,4 +1,4 @@
-"""A checkpoint → an ONNX graph that was seen to compute the same, and its entry in models.json."""
+"""Export a checkpoint as an ONNX graph, compare the two, and record it in models.json."""
 
 import importlib.metadata
 import json
@@ -23,12 +23,13 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
-from train.calibrate import calibrate, presence_threshold
+from train.calibrate import calibrate, detection_threshold
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits
-from train.dataset import SegmenterData, SliceStore, tumor_free_copies
+from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
+from train.external import NEGATIVE, ExternalSlice, ExternalStore
 from train.history import read_history
-from train.region import ClassifierGraph, SegmenterGraph
-from train.segmenter import presence_logits, segmenter_network
+from train.preprocessing import ClassifierGraph, SegmenterGraph
+from train.segmenter import detection_logits, segmenter_network
 from train.weights import GRAPH, load_fitting, mean_weights
 
 OPSET = 20
@@ -36,7 +37,7 @@ TOLERANCE = 1e-3
 """Largest difference in any probability between PyTorch and the exported graph."""
 
 COMPARED_SLICES = 32
-"""Taken evenly from the validation part."""
+"""Number of validation slices, taken evenly, on which graph and PyTorch are compared."""
 
 FIGSHARE = "figshare brain tumor dataset by Jun Cheng, doi 10.6084/m9.figshare.1512427, CC BY 4.0"
 OTHER_DATA = "other than figshare's; the split's sha256 names it"
@@ -48,25 +49,35 @@ def export_model(
     folder: Path,
     split_file: Path,
     models: Path,
+    *,
     checkpoint: str = "best",
-    mean_with: Sequence[Path] = (),
+    average_with: Sequence[Path] = (),
+    external: Sequence[ExternalSlice] = (),
 ) -> dict[str, Any]:
-    """Writes `name`.onnx and its entry in models.json into the folder `models`; returns that entry.
+    """Write `name`.onnx and its entry in models.json to the folder `models`.
 
-    name    `segmenter` or `classifier`.
-    run     what `train_segmenter` or `train_classifier` left; or an exported graph in a folder of models, to calibrate
-            it anew.
-    checkpoint  of the run: `best`, or `last`.
-    mean_with   checkpoints in the folders of other runs, or exported graphs in folders of models; what is exported is
-                the mean of all weights.
-    folder  the data set: the validation part's slices are compared with PyTorch and calibrate the model, the
-            classifier with the masks of the segmenter that is in `models` already.
+    The validation part calibrates the model: the segmenter's detection threshold; the classifier's temperature and
+    uncertainty threshold, with the masks of the segmenter that is in `models` already.
 
-    Raises CascadeError, and writes nothing, where the graph and PyTorch differ by more than TOLERANCE or in any class,
-    and where the split or its files are not those that the runs were trained with.
+    Args:
+        name: `segmenter` or `classifier`.
+        run: Folder of the training run, or an exported graph in a folder of models, to calibrate it again.
+        folder: The data set.
+        split_file: The split that the run was trained on.
+        models: Folder to write to.
+        checkpoint: Checkpoint of the run: `best` or `last`.
+        average_with: Checkpoints of other runs, or exported graphs. The mean of all weights is exported.
+        external: External slices; those of the validation part are the segmenter's negatives and are reported by set.
+
+    Returns:
+        The entry in models.json.
+
+    Raises:
+        CascadeError: Graph and PyTorch differ by more than TOLERANCE or in any class, or the split or its files are
+            not those of the runs. Nothing is written then.
     """
     split = read_split(split_file)
-    checkpoints = [run if run.suffix == GRAPH else run / f"{checkpoint}.ckpt", *mean_with]
+    checkpoints = [run if run.suffix == GRAPH else run / f"{checkpoint}.ckpt", *average_with]
     for checkpoint_file in checkpoints:
         if _settings(checkpoint_file)["split_sha256"] != split.sha256:
             named = checkpoint_file if checkpoint_file.suffix == GRAPH else checkpoint_file.parent
@@ -80,19 +91,20 @@ def export_model(
     store = SliceStore(folder, split.part("validation"), "reading validation")
     network.eval()
     if name == SEGMENTER:
-        (graph, calibration), outputs = _calibrated_segmenter(network, store), [PROBABILITY]
+        validation = [item for item in external if item.part == "validation"]
+        (graph, calibration), outputs = _calibrated_segmenter(network, store, validation), [PROBABILITY]
     else:
         (graph, calibration), outputs = _calibrated_classifier(network, store, models), [CLASS_PROBABILITY, BOX]
     inputs = _compared(name, store)
     content = to_onnx(graph, inputs, outputs).SerializeToString()
     difference = largest_difference(content, graph, inputs, outputs[0])
     trained = _training(checkpoints[0])
-    others = [*trained.pop("mean_with", []), *(_training(other) for other in mean_with)]
+    others = [*trained.pop("average_with", []), *(_training(other) for other in average_with)]
     record = {
         "sha256": sha256_of_bytes(content),
         **_origin(split),
         **trained,
-        **({"mean_with": others} if others else {}),
+        **({"average_with": others} if others else {}),
         "comparison_with_pytorch": {"slices": len(inputs[SLICE]), "max_abs_difference": difference},
         "calibration": calibration,
     }
@@ -104,34 +116,54 @@ def export_model(
     return record
 
 
-def _calibrated_segmenter(network: nn.Module, store: SliceStore) -> tuple[nn.Module, dict[str, Any]]:
-    """The graph to export, and what models.json says of its threshold."""
+def _calibrated_segmenter(
+    network: nn.Module, store: SliceStore, external: Sequence[ExternalSlice]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The graph to export, and the entry for models.json about its threshold."""
     data = SegmenterData(store)
-    threshold, calibration = presence_threshold(
-        presence_logits(network, data.slices),
-        presence_logits(network, tumor_free_copies(data, store.people).tensors[0]),
-    )
+    tumor = detection_logits(network, data.slices)
+    negative = detection_logits(network, inpainted_copies(data, store.subjects).tensors[0])
+    threshold, calibration = detection_threshold(tumor, negative)
+    if external:
+        slices = pooled(ExternalStore(external, "reading external validation").slices)
+        seen = detection_logits(network, slices).sigmoid() >= threshold
+        calibration["external"] = _by_set(external, seen)
     return SegmenterGraph(network, threshold).eval(), calibration
 
 
-def _calibrated_classifier(network: nn.Module, store: SliceStore, models: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The graph to export, and what models.json says of its temperature.
+def _by_set(external: Sequence[ExternalSlice], seen: Tensor) -> dict[str, dict[str, Any]]:
+    """Slices and the fraction on which a tumor is detected, by set, for tumor-free slices and the others apart."""
+    groups: dict[tuple[str, bool], list[bool]] = {}
+    for item, detected in zip(external, seen.tolist(), strict=True):
+        groups.setdefault((item.set_name, item.label == NEGATIVE), []).append(detected)
+    found: dict[str, dict[str, Any]] = {}
+    for (set_name, negative), detected in sorted(groups.items()):
+        key = "false_positive_rate" if negative else "sensitivity"
+        entry = found.setdefault(set_name, {})
+        entry["negatives" if negative else "tumors"] = len(detected)
+        entry[key] = sum(detected) / len(detected)
+    return found
 
-    Set by the slices on which the segmenter in `models` sees a tumor: the classifier is never asked of others.
+
+def _calibrated_classifier(network: nn.Module, store: SliceStore, models: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The graph to export, and the entry for models.json about its temperature.
+
+    Slices on which the segmenter finds no tumor do not count: the classifier never sees them.
     """
     segmenter = find_graph(SEGMENTER, models)
     masks = draw_masks(store, segmenter)
-    seen = masks.flatten(1).any(1)
-    if not seen.any():
+    detected = masks.flatten(1).any(1)
+    if not detected.any():
         raise CascadeError(
-            f"{segmenter.path}: sees no tumor in any slice of the validation part", fix="train the segmenter for longer"
+            f"{segmenter.path}: finds no tumor in any slice of the validation part", fix="train the segmenter longer"
         )
-    temperature, calibration = calibrate(validation_logits(network, store, masks)[seen], store.labels[seen])
+    logits = validation_logits(network, store, masks)[detected]
+    temperature, calibration = calibrate(logits, store.labels[detected])
     return ClassifierGraph(network, temperature).eval(), {**calibration, "segmenter_sha256": segmenter.sha256}
 
 
 def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> onnx.ModelProto:
-    """Any batch size; weights stored as FP16, arithmetic in FP32."""
+    """Convert to ONNX: any batch size, weights stored as FP16, arithmetic in FP32."""
     program = torch.onnx.export(
         graph,
         args=(),
@@ -159,7 +191,7 @@ def to_onnx(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> 
 
 
 def round_weights_to_fp16(network: nn.Module) -> None:
-    """Makes PyTorch compute with the weights of convolutions and linear layers as they will be stored.
+    """Round the weights of convolutions and linear layers to what will be stored, so that PyTorch computes with them.
 
     What has one dimension (biases, BatchNorm's four) stays FP32: it weighs nothing, and variances may underflow.
     """
@@ -169,7 +201,7 @@ def round_weights_to_fp16(network: nn.Module) -> None:
 
 
 def store_weights_as_fp16(model: onnx.ModelProto) -> None:
-    """Halves the file: each FP32 weight becomes FP16 with a cast behind it, which runtimes fold away."""
+    """Halve the file: each FP32 weight becomes FP16, followed by a cast that runtimes fold away."""
     casts = []
     for weight in model.graph.initializer:
         if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
@@ -182,7 +214,7 @@ def store_weights_as_fp16(model: onnx.ModelProto) -> None:
 
 
 def largest_difference(content: bytes, graph: nn.Module, inputs: dict[str, Tensor], output: str) -> float:
-    """Between the graph as ONNX Runtime and as PyTorch in FP32 compute `output`, over all slices.
+    """Compute the largest difference in `output` between ONNX Runtime and PyTorch in FP32, over all slices.
 
     Raises CascadeError where it is over TOLERANCE, or where a class differs.
     """
@@ -208,7 +240,7 @@ def largest_difference(content: bytes, graph: nn.Module, inputs: dict[str, Tenso
 
 
 def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
-    """COMPARED_SLICES slices (fewer where there are fewer), for the classifier with their true masks."""
+    """Choose up to COMPARED_SLICES slices; for the classifier with their true masks."""
     chosen = slice(None, None, max(1, len(store) // COMPARED_SLICES))
     inputs = {SLICE: store.slices[chosen][:COMPARED_SLICES].float()}
     if name == CLASSIFIER:
@@ -217,7 +249,7 @@ def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
 
 
 def _origin(split: Split) -> dict[str, Any]:
-    """What models.json says of the data and the packages."""
+    """Describe the data and the package versions, for models.json."""
     figshare = all(item.path.lower().endswith(".mat") for item in split.slices)
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -231,11 +263,11 @@ def _origin(split: Split) -> dict[str, Any]:
 
 
 def _training(checkpoint: Path) -> dict[str, Any]:
-    """What models.json says of the run that left this checkpoint, or said of this graph."""
+    """Describe the run of a checkpoint or of an exported graph, for models.json."""
     if checkpoint.suffix == GRAPH:
         record = find_graph(checkpoint.stem, checkpoint.parent).record
-        told = {name: record[name] for name in ("checkpoint", "validation", "settings", "mean_with") if name in record}
-        return {"graph_sha256": record["sha256"], **told}
+        kept = ("checkpoint", "validation", "settings", "average_with")
+        return {"graph_sha256": record["sha256"], **{name: record[name] for name in kept if name in record}}
     settings = _settings(checkpoint)
     return {
         "checkpoint": checkpoint.stem,
@@ -245,7 +277,7 @@ def _training(checkpoint: Path) -> dict[str, Any]:
 
 
 def _settings(checkpoint: Path) -> dict[str, Any]:
-    """Of the run that left this checkpoint, or this graph."""
+    """Read the settings of the run of a checkpoint or of an exported graph."""
     if checkpoint.suffix == GRAPH:
         return dict(find_graph(checkpoint.stem, checkpoint.parent).record["settings"])
     run = checkpoint.parent
@@ -259,7 +291,7 @@ def _settings(checkpoint: Path) -> dict[str, Any]:
 
 
 def _epoch(run: Path, checkpoint: str) -> dict[str, float]:
-    """The row of metrics.csv whose weights best.ckpt or last.ckpt holds, without what is not finite."""
+    """Find the row of metrics.csv of the epoch in best.ckpt or last.ckpt, without values that are not finite."""
     rows = read_history(run)
     score = "validation_score" if "validation_score" in rows[0] else "validation_f1"
     row = rows[-1] if checkpoint == "last" else max(rows, key=lambda row: row[score])

@@ -13,8 +13,9 @@ An index CSV lists them, one line a slice; paths are relative to the CSV's folde
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,29 @@ def check_subjects(items: Iterable[ExternalSlice]) -> None:
                 f"{item.path}: subject {item.subject} is in {part} and in {item.part}",
                 fix="put all slices of a subject into one part",
             )
+
+
+def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[ExternalSlice]]:
+    """Distribute subjects over folds: each is in the test part of one fold, in proportion within each set.
+
+    Half as many subjects validate each fold, and the rest trains. The parts of the index are not used. A subject goes
+    where the fewest slices of its set are, largest subjects first.
+
+    Returns:
+        For each of `count` folds, all slices with their part in it.
+    """
+    bucket_of: dict[str, int] = {}
+    for set_name in dict.fromkeys(item.set_name for item in items):
+        sizes = Counter(item.subject for item in items if item.set_name == set_name)
+        filled = [0] * (2 * count)
+        for subject, size in sorted(sizes.items(), key=lambda each: (-each[1], each[0])):
+            bucket_of[subject] = filled.index(min(filled))
+            filled[bucket_of[subject]] += size
+    folds = []
+    for fold in range(count):
+        part_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
+        folds.append([replace(item, part=part_of.get(bucket_of[item.subject], "train")) for item in items])
+    return folds
 
 
 def sha256_of_items(items: Iterable[ExternalSlice]) -> str:

@@ -1,4 +1,4 @@
-"""What both trainings share: settings, loaders, the Lightning trainer, and the folder that a run leaves."""
+"""What both trainings share: settings, data loaders, the Lightning trainer, and the folder of a run."""
 
 import gc
 import json
@@ -34,12 +34,20 @@ from train.weights import splits_behind
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What can be set for a training.
+    """Settings of a training.
 
-    patience   epochs without a better validation result after which it stops.
-    weights    what the network starts from: `imagenet`, `none`, a file or an exported graph.
-    ema_decay  of the weights' exponential moving average, a step; the average is what is validated and exported.
-    devices    how many GPUs (or CPU processes); 0 takes all there are.
+    Attributes:
+        epochs: Number of epochs.
+        batch_size: Slices per step.
+        learning_rate: Peak of the one-cycle schedule.
+        weight_decay: Of AdamW.
+        patience: Epochs without a better validation result after which training stops.
+        weights: What the network starts from: `imagenet`, `none`, a file of weights or an exported graph.
+        ema_decay: Decay per step of the moving average of the weights, which is validated and exported.
+        seed: Seed of all random numbers.
+        devices: Number of GPUs or CPU processes; 0 uses all.
+        epoch_slices: Slices drawn per epoch; 0 draws as many as there are.
+        limit_batches: Batches per epoch, to try things out; 0 runs all.
     """
 
     epochs: int
@@ -51,13 +59,13 @@ class FitSettings:
     ema_decay: float = 0.995
     seed: int = 0
     devices: int = 0
-    epoch_slices: int = 0  # slices drawn in an epoch; 0 draws as many as there are
-    limit_batches: int = 0  # of each epoch, to try things out; 0 takes all
+    epoch_slices: int = 0
+    limit_batches: int = 0
 
     def one_cycle(self, module: lightning.LightningModule) -> Any:
-        """AdamW under a one-cycle schedule that warms up over the first tenth of all steps."""
+        """AdamW under a one-cycle schedule (Smith and Topin 2019) that warms up over the first tenth of all steps."""
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        # Over 10 steps its warm-up takes no step, and the schedule would divide by that.
+        # With 10 steps or fewer the warm-up has no step, and the schedule would divide by zero.
         steps = max(11, int(module.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -66,20 +74,22 @@ class FitSettings:
 def loader(
     data: Dataset[Any], settings: FitSettings, *, shuffle: bool, weights: Tensor | None = None
 ) -> DataLoader[Any]:
-    """Workers for all cores that this process may use but one; with one core the training itself reads.
+    """Build a data loader with one worker per usable core but one.
 
-    weights  (N,) how often each of the data is to be drawn, over the others; None of data that are shuffled alike.
+    Args:
+        data: The data set, which has a length.
+        settings: Batch size and slices per epoch.
+        shuffle: Whether the order is random.
+        weights: (N,) how often each item is drawn, relative to others; None draws each once.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
     workers = min(16, cores - 1)
-    drawn = settings.epoch_slices or len(data)  # ours have a length
+    drawn = settings.epoch_slices or len(data)
     return DataLoader(
         data,
         batch_size=settings.batch_size,
         shuffle=shuffle and weights is None,
-        sampler=None
-        if weights is None
-        else WeightedRandomSampler(weights.tolist(), settings.epoch_slices or len(data)),
+        sampler=None if weights is None else WeightedRandomSampler(weights.tolist(), drawn),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -100,45 +110,50 @@ def subject_weights(subjects: Tensor, by_subject: float) -> Tensor:
     return subjects.bincount()[subjects].double() ** -by_subject
 
 
-def begin(
+def prepare_run(
     settings: FitSettings, out: Path, inputs: dict[str, Any], *, built_on: Sequence[Path] = (), resume: bool
 ) -> None:
-    """Makes `out` a run's folder, or sees that it is this run's, and seeds all random numbers.
+    """Create the folder of a run, or check that it is this run's, and seed all random numbers.
 
-    To be called before the network is built, whose weights are drawn. A resumed run draws other numbers than the
-    epochs that are behind it.
+    Call it before the network is built: its weights are drawn at random. A resumed run draws other numbers than the
+    epochs before.
 
-    inputs    hashes of what it trains on, its split among them; saved with the settings, the hash of a file of weights
-              that it starts from, and the `other_splits` that this learned from. A run is resumed only with the same.
-    built_on  files of weights that it starts from besides the one that the settings name.
+    Args:
+        settings: Settings of the training.
+        out: Folder of the run.
+        inputs: What it trains on: `split_sha256` and further hashes. They are saved with the settings, with the hash
+            of the weights to start from, and with the `other_splits` that those learned from.
+        built_on: Files of weights that it starts from besides the one that the settings name.
+        resume: Whether to continue the run in `out`; it must have the same settings and inputs.
 
-    Raises CascadeError where `out` already holds a run and `resume` was not asked for, or the other way round.
+    Raises:
+        CascadeError: `out` holds a run and `resume` is False, or holds no run or another one and `resume` is True.
     """
-    gc.collect()  # An earlier training's data: Lightning's objects name each other, so gigabytes stay until then.
-    recorded = {**asdict(settings), **inputs, **_start(settings.weights, built_on, inputs, out, resume=resume)}
-    check_folder(out, recorded, resume=resume)
+    gc.collect()  # Lightning's objects refer to each other: an earlier training's gigabytes stay until then.
+    recorded = {**asdict(settings), **inputs, **_provenance(settings.weights, built_on, inputs, out, resume=resume)}
+    check_run_dir(out, recorded, resume=resume)
     write_atomically(out / "settings.json", json.dumps(recorded, indent=1).encode())
-    quieten()
+    silence_lightning()
     seed = np.random.SeedSequence([settings.seed, epochs_done(out) if resume else 0]).generate_state(1)
     lightning.seed_everything(int(seed.item()), workers=True, verbose=False)
 
 
-def _start(
+def _provenance(
     weights: str, built_on: Sequence[Path], inputs: dict[str, Any], out: Path, *, resume: bool
 ) -> dict[str, Any]:
-    """What is to be known of the files that a run starts from; a resumed run's may be gone by now."""
+    """Describe the files that a run starts from. Those of a resumed run may be gone by now."""
     if resume and (out / "settings.json").exists():
-        begun = json.loads((out / "settings.json").read_text())
-        return {name: begun[name] for name in ("weights_sha256", "other_splits") if name in begun}
+        earlier = json.loads((out / "settings.json").read_text())
+        return {name: earlier[name] for name in ("weights_sha256", "other_splits") if name in earlier}
     file = Path(weights) if Path(weights).is_file() else None
     splits = {sha256 for path in (file, *built_on) if path for sha256 in splits_behind(path)}
     others = sorted(splits - {inputs.get("split_sha256")})
-    told: dict[str, Any] = {"weights_sha256": sha256_of(file)} if file else {}
-    return told | ({"other_splits": others} if others else {})
+    hashes: dict[str, Any] = {"weights_sha256": sha256_of(file)} if file else {}
+    return hashes | ({"other_splits": others} if others else {})
 
 
 def epochs_done(out: Path) -> int:
-    """That a run's last.ckpt has behind it."""
+    """Number of epochs that a run has finished."""
     last = torch.load(out / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
     return int(last["epoch"]) + 1
 
@@ -153,7 +168,16 @@ def fit(
     monitor: str,
     resume: bool,
 ) -> None:
-    """Runs or resumes the training that was begun in the folder `out`, validated by `monitor` (higher is better)."""
+    """Run or resume the training that `prepare_run` prepared in `out`.
+
+    Args:
+        training: The Lightning module.
+        train, validation: The data loaders.
+        settings: Settings of the training.
+        out: Folder of the run.
+        monitor: Name of the validation score; higher is better.
+        resume: Whether to continue from last.ckpt.
+    """
     last = out / "last.ckpt"
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [
@@ -187,7 +211,7 @@ def fit(
 
 
 def precision() -> Literal["16-mixed", "bf16-mixed", "32-true"]:
-    """What the trainer computes in: BF16 where the hardware does, since it needs no scaling of the loss as FP16 does.
+    """Choose the precision: BF16 where the hardware has it, because it needs no loss scaling as FP16 does.
 
     Others emulate it: on a 2-core CPU with AVX2 alone a matrix product took 350 times as long as in FP32 (torch 2.14).
     """
@@ -197,23 +221,23 @@ def precision() -> Literal["16-mixed", "bf16-mixed", "32-true"]:
 
 
 class Resumption(Callback):
-    """What Lightning leaves out when it resumes a run."""
+    """Completes what Lightning restores when it resumes a run."""
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Of a folder that was moved it would forget the best score, and replace best.ckpt by a worse epoch's."""
+        """Keep the best score of a folder that was moved; otherwise a worse epoch would replace best.ckpt."""
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:
                 state["dirpath"] = trainer.checkpoint_callback.dirpath
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """A run that EarlyStopping ended would train on."""
+        """Stop a run that early stopping had ended; otherwise it would train on."""
         trainer.should_stop = trainer.early_stopping_callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
-def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
-    """A run is never overwritten, and is resumed only as what it was."""
+def check_run_dir(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
+    """Raise CascadeError unless `out` is free for a new run, or holds the run to resume."""
     begun = (out / "last.ckpt").exists()
     if begun and not resume:
         raise CascadeError(
@@ -224,12 +248,12 @@ def check_folder(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
     if resume and json.loads((out / "settings.json").read_text()) != recorded:
         raise CascadeError(
             f"{out}: was begun with other settings or another split (see its settings.json)",
-            fix="resume with the same ones, or start anew with another --out",
+            fix="resume with the same ones, or start a new run with another --out",
         )
 
 
-def quieten() -> None:
-    """Lets through what a reader can act on: Lightning also advertises, and warns of the folder that we just made."""
+def silence_lightning() -> None:
+    """Show only warnings that a user can act on: Lightning also warns of the folder that was just created."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (r"Checkpoint directory .* exists", r".*treespec, LeafSpec", r".*does not have many workers"):
         warnings.filterwarnings("ignore", message)

@@ -1,4 +1,4 @@
-"""metrics.csv and curves.png: a training's epochs, as it leaves them in its folder."""
+"""The record of a training: metrics.csv and curves.png in its folder."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ TABLE = "metrics.csv"
 
 
 def read_history(run: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv, one an epoch."""
+    """Read the rows of a run's metrics.csv, one per epoch."""
     with (run / TABLE).open(newline="") as lines:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
     return [{**row, "epoch": int(row["epoch"])} for row in rows]
@@ -62,7 +62,7 @@ class History(Callback):
 
 
 def draw_curves(rows: list[dict[str, float]]) -> bytes:
-    """PNG: the losses over the epochs on the left, accuracy, F1 and Dice on the right."""
+    """Draw a PNG: the losses over the epochs on the left, accuracy, F1 and Dice on the right."""
     figure, (losses, scores) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     for name in rows[-1]:

@@ -1,6 +1,6 @@
 """What both networks train on: the data set's slices mixed with made-up ones and slices of other scanners."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from cascade.contract import THRESHOLD
 from train.augment import augmentation, jitter_mask
 from train.dataset import SegmenterData, SliceStore, certain, pooled, without_tv
 from train.external import ExternalStore
-from train.pasting import Paster
-from train.tumor_free import TumorFree
+from train.inpainting import TumorInpainter
+from train.pasting import FloatPlane, Paster
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ WITH_EXTERNAL = Mixture(
     external_negatives=0.2,
 )
 
+KINDS = tuple(field.name for field in fields(Mixture))
+
 RESTYLED_NEGATIVES = 1 / 3
 """Share of the external tumor-free slices that take the gray values of the data set: gray values then tell nothing."""
 
@@ -80,8 +82,19 @@ TRUE_MASKS = 0.5
 """Share of the data set's slices that come with their true mask; the others with the segmenter's."""
 
 
+def draw_kind(mixture: Mixture | ClassifierMixture) -> str:
+    """Draw the name of a kind by its share; an empty string for a slice of the data set as it is."""
+    chance = float(torch.rand(()))
+    for field in fields(mixture):
+        if field.name in KINDS:
+            chance -= getattr(mixture, field.name)
+        if chance < 0:
+            return field.name
+    return ""
+
+
 class MixedData(Dataset[tuple[Tensor, Tensor]]):
-    """The data set's slices, replaced at random by slices of the other kinds, and augmented.
+    """What the segmenter trains on: the data set's slices, replaced at random by those of other kinds, augmented.
 
     Items are as those of `SegmenterData`. Every item is drawn anew each time.
 
@@ -95,26 +108,23 @@ class MixedData(Dataset[tuple[Tensor, Tensor]]):
     def __init__(
         self, store: SliceStore, mixture: Mixture, subject_weights: Tensor, external: ExternalStore | None = None
     ) -> None:
-        self.data, self.mixture = SegmenterData(store), mixture
-        self.augment = augmentation()
-        self.inpainter = TumorFree(self.data.slices, self.data.masks, store.people) if mixture.inpainted else None
+        self.data, self.mixture, self.augment = SegmenterData(store), mixture, augmentation()
+        if mixture.inpainted or mixture.inpainted_controls:
+            self.inpainter = TumorInpainter(self.data.slices, self.data.masks, store.subjects)
         if external is None:
             return
-        self.external, self.targets = pooled(external.slices), pooled(external.targets)
-        self.tumors, self.negatives = (
-            torch.nonzero(chosen).flatten() for chosen in (external.labels >= 0, external.labels < 0)
-        )
-        self.weights = external.weights
-        if mixture.pasted or mixture.pasted_controls or mixture.restyled:
+        self.slices, self.targets = pooled(external.slices), pooled(external.targets)
+        self.tumors, self.negatives = External(external, tumors=True), External(external, tumors=False)
+        if mixture.restyled or mixture.pasted or mixture.pasted_controls:
             self.paster = Paster(
                 self.data.slices,
                 self.data.masks,
                 store.labels,
                 subject_weights,
-                self.external[self.negatives],
-                external.subjects[self.negatives],
-                external.weights[self.negatives],
-                self.external,
+                self.slices[self.negatives.places],
+                external.subjects[self.negatives.places],
+                self.negatives.weights,
+                self.slices,
                 external.weights,
             )
 
@@ -126,37 +136,49 @@ class MixedData(Dataset[tuple[Tensor, Tensor]]):
         return without_tv(self.augment(tv_tensors.Image(slice_), tv_tensors.Mask(target)))
 
     def _drawn(self, index: int) -> tuple[Tensor, Tensor]:
-        shares, chance = self.mixture, float(torch.rand(()))
+        kind, random = draw_kind(self.mixture), np.random.default_rng(int(torch.randint(2**62, ())))
         slice_, target = self.data[index]
-        none = torch.zeros_like(target)
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
-        if (chance := chance - shares.inpainted) < 0 and self.inpainter:
-            return self.inpainter.without_tumor(index), none
-        if (chance := chance - shares.inpainted_controls) < 0 and self.inpainter:
-            return self.inpainter.retouched(index), target
-        if (chance := chance - shares.restyled) < 0:
-            return _tensor(self.paster.restyled(index, random)), target
-        if (chance := chance - shares.pasted) < 0:
-            plane, mask, _ = self.paster.pasted(random)
-            return _tensor(plane), certain(_tensor(mask))
-        if (chance := chance - shares.pasted_controls) < 0:
-            return _tensor(self.paster.pasted(random, control=True)[0]), none
-        if (chance := chance - shares.external_tumors) < 0:
-            chosen = self._any_of(self.tumors)
-            return self.external[chosen].float(), self.targets[chosen].float()
-        if (chance := chance - shares.external_negatives) < 0:
-            place = int(torch.multinomial(self.weights[self.negatives], 1))
-            if random.random() < RESTYLED_NEGATIVES and hasattr(self, "paster"):
-                return _tensor(self.paster.restyled_negative(place, random)), none
-            return self.external[self.negatives[place]].float(), none
-        return slice_, target
-
-    def _any_of(self, choices: Tensor) -> int:
-        return int(choices[torch.multinomial(self.weights[choices], 1)])
+        empty = torch.zeros_like(target)
+        match kind:
+            case "inpainted":
+                return self.inpainter.inpaint(index), empty
+            case "inpainted_controls":
+                return self.inpainter.control(index), target
+            case "restyled":
+                return _tensor(self.paster.restyled(index, random)), target
+            case "pasted":
+                plane, mask, _ = self.paster.pasted(random)
+                return _tensor(plane), certain(_tensor(mask))
+            case "pasted_controls":
+                return _tensor(self.paster.pasted(random, control=True)[0]), empty
+            case "external_tumors":
+                place = self.tumors.places[self.tumors.draw()]
+                return self.slices[place].float(), self.targets[place].float()
+            case "external_negatives":
+                number = self.negatives.draw()
+                if self.mixture.restyled and random.random() < RESTYLED_NEGATIVES:
+                    return _tensor(self.paster.restyled_negative(number, random)), empty
+                return self.slices[self.negatives.places[number]].float(), empty
+            case _:
+                return slice_, target
 
 
-def _tensor(plane: "np.ndarray[tuple[int, int], np.dtype[np.float32]]") -> Tensor:
-    return torch.from_numpy(plane)[None]
+class External:
+    """The external slices with a tumor, or those without, and how often each is drawn.
+
+    Attributes:
+        places: (K,) int64, their places in the store.
+        weights: (K,) float64, how often each is drawn.
+    """
+
+    def __init__(self, store: ExternalStore, *, tumors: bool, usable: Tensor | None = None) -> None:
+        chosen = (store.labels >= 0) == tumors
+        self.places = torch.nonzero(chosen if usable is None else chosen & usable).flatten()
+        self.weights = store.weights[self.places]
+
+    def draw(self) -> int:
+        """Draw an index into `places`."""
+        return int(torch.multinomial(self.weights, 1))
 
 
 class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -167,39 +189,39 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     Args:
         store: The data set's training slices.
-        found: (S, 1, SLICE_SIZE, SLICE_SIZE) bool, the segmenter's masks of them.
+        predicted: (S, 1, SLICE_SIZE, SLICE_SIZE) bool, the segmenter's masks of them.
         mixture: The shares of the kinds.
         subject_weights: (S,) how often the tumor of each slice is pasted, relative to others.
         external: External training slices.
-        external_found: (E, 1, SLICE_SIZE, SLICE_SIZE) bool, the segmenter's masks of those.
+        external_predicted: (E, 1, SLICE_SIZE, SLICE_SIZE) bool, the segmenter's masks of those.
     """
 
     def __init__(
         self,
         store: SliceStore,
-        found: Tensor,
+        predicted: Tensor,
         mixture: ClassifierMixture,
         subject_weights: Tensor,
         external: ExternalStore | None = None,
-        external_found: Tensor | None = None,
+        external_predicted: Tensor | None = None,
     ) -> None:
-        self.store, self.found, self.mixture, self.augment = store, found, mixture, augmentation()
-        self.external, self.external_found = external, external_found
-        if external is None or external_found is None:
+        self.store, self.predicted, self.mixture, self.augment = store, predicted, mixture, augmentation()
+        self.external, self.external_predicted = external, external_predicted
+        if external is None or external_predicted is None:
             return
-        # A class-only slice without a found mask shows the classifier nothing of its tumor.
-        usable = external_found.flatten(1).any(1) | ~external.targets[:, 1].flatten(1).all(1)
-        self.tumors = torch.nonzero((external.labels >= 0) & usable).flatten()
-        negatives = torch.nonzero(external.labels < 0).flatten()
-        if mixture.pasted or mixture.restyled:
+        # A class-only slice without a predicted mask shows the classifier nothing of its tumor.
+        usable = external_predicted.flatten(1).any(1) | ~external.targets[:, 1].flatten(1).all(1)
+        self.tumors = External(external, tumors=True, usable=usable)
+        negatives = External(external, tumors=False)
+        if mixture.restyled or mixture.pasted:
             self.paster = Paster(
                 store.slices,
                 store.masks,
                 store.labels,
                 subject_weights,
-                external.slices[negatives],
-                external.subjects[negatives],
-                external.weights[negatives],
+                external.slices[negatives.places],
+                external.subjects[negatives.places],
+                negatives.weights,
                 external.slices,
                 external.weights,
             )
@@ -213,23 +235,28 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return slice_.half(), mask >= THRESHOLD, label
 
     def _drawn(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        shares, chance = self.mixture, float(torch.rand(()))
-        random = np.random.default_rng(int(torch.randint(2**62, ())))
-        mask, label = self._mask(self.found[index], self.store.masks[index]), self.store.labels[index]
-        if (chance := chance - shares.restyled) < 0:
-            return _tensor(self.paster.restyled(index, random)), mask, label
-        if (chance := chance - shares.pasted) < 0:
-            plane, area, pasted = self.paster.pasted(random, class_odds=shares.pasted_odds)
+        kind, random = draw_kind(self.mixture), np.random.default_rng(int(torch.randint(2**62, ())))
+        slice_, label = self.store.slices[index].float(), self.store.labels[index]
+        if kind == "pasted":
+            plane, area, pasted = self.paster.pasted(random, class_odds=self.mixture.pasted_odds)
             if pasted >= 0:
                 return _tensor(plane), jitter_mask(_tensor(area)), torch.tensor(pasted)
-        elif (chance := chance - shares.external_tumors) < 0:
-            assert self.external is not None
-            assert self.external_found is not None
-            chosen = int(self.tumors[torch.multinomial(self.external.weights[self.tumors], 1)])
-            true = self.external.targets[chosen].any(0, keepdim=True)
-            mask = self._mask(self.external_found[chosen], true)
-            return self.external.slices[chosen].float(), mask, self.external.labels[chosen]
-        return self.store.slices[index].float(), mask, label
+        if kind == "external_tumors":
+            return self._external(int(self.tumors.places[self.tumors.draw()]))
+        if kind == "restyled":
+            slice_ = _tensor(self.paster.restyled(index, random))
+        return slice_, self._mask(self.predicted[index], self.store.masks[index]), label
 
-    def _mask(self, found: Tensor, true: Tensor) -> Tensor:
-        return jitter_mask((true if not found.any() or torch.rand(()) < TRUE_MASKS else found).float())
+    def _external(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.external is not None
+        assert self.external_predicted is not None
+        mask = self._mask(self.external_predicted[place], self.external.targets[place].any(0, keepdim=True))
+        return self.external.slices[place].float(), mask, self.external.labels[place]
+
+    def _mask(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return jitter_mask((true if not predicted.any() or torch.rand(()) < TRUE_MASKS else predicted).float())
+
+
+def _tensor(plane: FloatPlane) -> Tensor:
+    """(H, W) → (1, H, W)."""
+    return torch.from_numpy(plane)[None]

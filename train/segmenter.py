@@ -1,4 +1,4 @@
-"""The segmenter: a U-Net on an EfficientNet-Lite0 encoder, trained to outline the tumor and to tell if there is one.
+"""The segmenter: a U-Net on an EfficientNet-Lite0 encoder that outlines a tumor and detects whether there is one.
 
 Lite0 (BatchNorm and ReLU6, no squeeze-and-excitation) was made for low precision, which suits FP16 engines.
 U-Net: Ronneberger et al. 2015. EfficientNet: Tan and Le 2019.
@@ -21,24 +21,23 @@ from torchmetrics.classification import BinaryAUROC
 
 from cascade.contract import THRESHOLD
 from cascade.datasets.split import read_split
-from train.dataset import SegmenterData, SliceStore, pooled, tumor_free_copies
+from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
-from train.fit import FitSettings, begin, fit, loader, subject_weights
+from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import DATA_SET_ONLY, WITH_EXTERNAL, WITH_NEGATIVES, MixedData, Mixture
-from train.region import enlarge, limited, normalise
+from train.preprocessing import cap_by_detection, normalise, upsample2x
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
 STOCHASTIC_DEPTH = 0.1
-"""Share of the steps in which the encoder's last residual block is left out, less for those before it (Huang 2016)."""
+"""Probability that a step skips the encoder's last residual block; lower for earlier blocks (Huang et al. 2016)."""
 
 
 @dataclass(frozen=True)
 class SegmenterSettings(FitSettings):
-    """What can be set for this training, besides `FitSettings`.
+    """Settings of the segmenter's training, besides `FitSettings`.
 
     Attributes:
-        learning_rate: Peak of a one-cycle schedule (Smith and Topin 2019).
-        by_subject: 0 draws every slice alike, 1 every subject. Of a subject who has n slices, each is drawn
+        by_subject: 0 draws every slice equally often, 1 every subject. Each of the n slices of a subject is drawn
             n ** -by_subject as often.
         detection: Weight of the loss on whether there is a tumor at all.
         inside: Weight of the loss on the strongest pixels of an area that holds a tumor somewhere.
@@ -60,9 +59,9 @@ STRONGEST = 64
 
 
 def segmenter_network() -> nn.Module:
-    """(N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) normalised → logits of each pixel, and (N, 1) of a tumor on the slice.
+    """Build the network: normalized (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) → pixel logits, and (N, 1) detection logits.
 
-    3.8 M parameters. The tumor's presence is told from the encoder's last features, wherever they are strongest.
+    3.8 M parameters. A tumor is detected from the maximum of the encoder's last features over the slice.
     """
     network: nn.Module = smp.Unet(
         "tu-efficientnet_lite0",
@@ -80,7 +79,7 @@ def segmenter_network() -> nn.Module:
 
 
 def start_weights(network: nn.Module, weights: str) -> None:
-    """Loads `imagenet` (the encoder only) or a file or graph of ours (all of it); `none` leaves it as it is."""
+    """Load `imagenet` (into the encoder only) or a file or graph of ours; `none` changes nothing."""
     if weights == "imagenet":
         load_imagenet_lite0(network.encoder.model)
     elif weights != "none":
@@ -101,11 +100,11 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class SegmenterTraining(lightning.LightningModule):
-    """Dice where there is a tumor, cross-entropy everywhere, and whether there is a tumor.
+    """Trains with Dice where there is an outline, cross-entropy on certain pixels, and cross-entropy of the detection.
 
-    Validated by `validation_score`, the mean of Dice where there is a tumor and of the AUC of its presence, of which
-    neither depends on the threshold that export sets; and told apart, with a threshold of a half: the
-    share of tumors whose mask is empty, the share of tumor-free slices whose mask is not.
+    `validation_score` is the mean of Dice and of the AUC of the detection; neither depends on the threshold that
+    export sets. `validation_empty` and `validation_false_alarms` are the fractions of tumors missed and of tumor-free
+    slices with a tumor, at a threshold of a half.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -118,15 +117,15 @@ class SegmenterTraining(lightning.LightningModule):
 
     def forward(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         planes = normalise(slices.float()).contiguous(memory_format=torch.channels_last)
-        logits, presence = self.network(planes)
-        return logits.float(), presence.float()
+        logits, detection = self.network(planes)
+        return logits.float(), detection.float()
 
-    def loss(self, logits: Tensor, presence: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, detection: Tensor, targets: Tensor) -> Tensor:
         """Compute the loss of a batch.
 
         Args:
             logits: (N, 1, H, W) of each pixel being tumor.
-            presence: (N, 1), logit of there being a tumor.
+            detection: (N, 1), logit of there being a tumor.
             targets: (N, 2, H, W) in 0 to 1: the tumor's share of each pixel, and the share that is uncertain.
         """
         masks, uncertain = targets.split(1, dim=1)
@@ -136,7 +135,7 @@ class SegmenterTraining(lightning.LightningModule):
         overlap = soft_dice(logits.sigmoid() * certain, masks * certain)
         dice = ((1 - overlap) * outlined).sum() / outlined.sum().clamp(min=1)
         pixels = F.binary_cross_entropy_with_logits(logits, masks, weight=certain, reduction="sum")
-        detected = F.binary_cross_entropy_with_logits(presence[:, 0], tumor)
+        detected = F.binary_cross_entropy_with_logits(detection[:, 0], tumor)
         # Where a tumor is somewhere in an uncertain area, the area's strongest pixels are of it.
         areas = (logits + torch.where(uncertain >= 0.5, 0.0, -torch.inf)).flatten(1)
         strongest = areas.topk(min(STRONGEST, areas.shape[1]), dim=1).values
@@ -157,18 +156,18 @@ class SegmenterTraining(lightning.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
         slices, targets = batch
-        logits, presence = self(slices)
+        logits, detection = self(slices)
         outlined, tumor = has_tumor(targets[:, :1]) & ~has_tumor(targets[:, 1:]), has_tumor(targets)
         found, truth = logits.sigmoid() >= THRESHOLD, targets[:, :1] >= 0.5
-        seen = (limited(logits, presence).sigmoid() >= THRESHOLD).flatten(1).any(1).float()
-        self.log("validation_loss", self.loss(logits, presence, targets), batch_size=len(slices), sync_dist=True)
+        seen = (cap_by_detection(logits, detection).sigmoid() >= THRESHOLD).flatten(1).any(1).float()
+        self.log("validation_loss", self.loss(logits, detection, targets), batch_size=len(slices), sync_dist=True)
         if outlined.any():
             self.dice.update(compute_dice(found[outlined], truth[outlined])[:, 0])
-        self.auc.update(presence[:, 0].sigmoid(), tumor.long())  # of logits it would guess batch by batch
+        self.auc.update(detection[:, 0].sigmoid(), tumor.long())  # of logits it would guess batch by batch
         self.empty.update(1 - seen[tumor])
         self.false_alarms.update(seen[~tumor])
         self.log("validation_dice", self.dice, prog_bar=True)
-        self.log("validation_presence_auc", self.auc, prog_bar=True)
+        self.log("validation_detection_auc", self.auc, prog_bar=True)
         self.log("validation_empty", self.empty)
         self.log("validation_false_alarms", self.false_alarms)
 
@@ -180,7 +179,7 @@ class SegmenterTraining(lightning.LightningModule):
 
 
 def has_tumor(masks: Tensor) -> Tensor:
-    """(N, C, H, W) in 0 .. 1 → (N,) bool. Of targets: an uncertain area counts, as it holds a tumor."""
+    """(N, C, H, W) in 0 to 1 → (N,) bool: whether any pixel is tumor, or may be: an uncertain area holds a tumor."""
     return masks.amax((1, 2, 3)) >= 0.5
 
 
@@ -191,17 +190,17 @@ def soft_dice(probability: Tensor, masks: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def presence_logits(network: nn.Module, slices: Tensor) -> Tensor:
-    """(N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) → (N,) of a tumor being on the slice.
+def detection_logits(network: nn.Module, slices: Tensor) -> Tensor:
+    """Compute the logits of there being a tumor on slices (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE): (N,).
 
-    Minus infinity where no pixel is a tumor's: the exported graph then finds none, whatever its threshold of presence.
+    They are minus infinity where no pixel is tumor: the exported graph finds none there, whatever its threshold.
     """
-    told = []
+    found = []
     for piece in slices.split(16):
-        logits, presence = network(normalise(piece.float()))
-        seen = enlarge(logits).sigmoid().amax((1, 2, 3)) >= THRESHOLD
-        told.append(torch.where(seen, presence[:, 0], -torch.inf))
-    return torch.cat(told)
+        logits, detection = network(normalise(piece.float()))
+        seen = upsample2x(logits).sigmoid().amax((1, 2, 3)) >= THRESHOLD
+        found.append(torch.where(seen, detection[:, 0], -torch.inf))
+    return torch.cat(found)
 
 
 def train_segmenter(
@@ -237,7 +236,7 @@ def train_segmenter(
     inputs: dict[str, Any] = {"split_sha256": split.sha256, "mixture": asdict(mixture)}
     if external:
         inputs["external_sha256"] = sha256_of_items([item for part in parts.values() for item in part])
-    begin(settings, out, inputs, resume=resume)
+    prepare_run(settings, out, inputs, resume=resume)
     training = SegmenterTraining(asdict(settings))
     if not resume:
         start_weights(training.network, settings.weights)
@@ -245,10 +244,10 @@ def train_segmenter(
     others = {
         part: ExternalStore(items, f"reading external {part}") if items else None for part, items in parts.items()
     }
-    drawn = subject_weights(stores["train"].people, settings.by_subject)
+    drawn = subject_weights(stores["train"].subjects, settings.by_subject)
     train = MixedData(stores["train"], mixture, drawn, others["train"])
     validation = SegmenterData(stores["validation"])
-    validated: list[Dataset[Any]] = [validation, tumor_free_copies(validation, stores["validation"].people)]
+    validated: list[Dataset[Any]] = [validation, inpainted_copies(validation, stores["validation"].subjects)]
     if others["validation"]:
         store = others["validation"]
         validated.append(TensorDataset(pooled(store.slices).float(), pooled(store.targets).float()))

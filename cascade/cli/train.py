@@ -1,8 +1,9 @@
-"""The commands `cascade train ...`; torch and all of train/ are imported when one of them runs."""
+"""The commands `cascade train ...`. Each imports torch and the package `train` only when it runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,33 +19,65 @@ from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from train.classifier import ClassifierSettings
-    from train.segmenter import SegmenterSettings
+    from train.external import ExternalSlice
+    from train.pipeline import PipelineSettings
 
 T = TypeVar("T", bound="DataclassInstance")
+
+
+class Checkpoint(StrEnum):
+    """Which checkpoint of a run to export."""
+
+    best = "best"
+    last = "last"
+
 
 app = typer.Typer(help="Train the two models and export them.", no_args_is_help=True)
 
 SplitFile = Annotated[
-    Path, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
+    Path, typer.Option("--split", help="Split file written by `cascade data split`.", show_default=False)
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, show_default=False)]
-TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, show_default=False)]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0, show_default=False)]
-START = "Start from `imagenet`, `none`, a file of weights or an exported .onnx, which must not know your test people."
+External = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--external",
+        help="Also train on slices of other scanners: a folder with an index.csv, or an index CSV. Repeatable.",
+        show_default=False,
+    ),
+]
+Negatives = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--negatives", help="Also train on the tumor-free slices in this folder. Repeatable.", show_default=False
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Number of epochs.", show_default=False)]
+EpochSlices = Annotated[
+    int | None,
+    typer.Option("--epoch-slices", min=1, help="Slices drawn per epoch.", show_default="as many as there are"),
+]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Slices per step.", show_default=False)]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", min=0, help="Peak of the schedule.", show_default=False)
+]
+START = "Start from `imagenet`, `none`, a file of weights or an exported .onnx. It must not know your test subjects."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
-Healthy = Annotated[
-    Path | None, typer.Option("--healthy", help="Folder of slices of healthy heads.", show_default=False)
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers.", show_default="0")]
+Devices = Annotated[int | None, typer.Option("--devices", min=0, help="Number of GPUs; 0 uses all.", show_default="0")]
+SegmenterEpochs = Annotated[
+    int | None,
+    typer.Option("--segmenter-epochs", min=1, help="Epochs of the segmenter's training.", show_default=False),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default="0")]
-Devices = Annotated[int | None, typer.Option("--devices", min=0, help="GPUs to use; 0 takes all.", show_default="0")]
-SegmenterEpochs = Annotated[int | None, typer.Option("--segmenter-epochs", min=1, show_default=False)]
-ClassifierEpochs = Annotated[int | None, typer.Option("--classifier-epochs", min=1, show_default=False)]
+ClassifierEpochs = Annotated[
+    int | None,
+    typer.Option("--classifier-epochs", min=1, help="Epochs of the classifier's training.", show_default=False),
+]
 SegmenterWeights = Annotated[str | None, typer.Option("--segmenter-weights", help=START, show_default="imagenet")]
 ClassifierWeights = Annotated[str | None, typer.Option("--classifier-weights", help=START, show_default="imagenet")]
 LimitBatches = Annotated[
-    int | None, typer.Option("--limit-batches", min=1, help="Of each epoch, to try things out.", show_default=False)
+    int | None,
+    typer.Option("--limit-batches", min=1, help="Batches per epoch, to try things out.", show_default=False),
 ]
 
 
@@ -54,25 +87,28 @@ def train_segmenter(
     folder: Folder,
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/segmenter"),
-    healthy: Healthy = None,
+    external: External = None,
+    negatives: Negatives = None,
     resume: Resume = False,
     epochs: Epochs = None,
-    batch_size: TrainBatchSize = None,
+    epoch_slices: EpochSlices = None,
+    batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     weights: Weights = None,
     seed: Seed = None,
     devices: Devices = None,
     limit_batches: LimitBatches = None,
 ) -> None:
-    """Train the U-Net that outlines the tumor.
+    """Train the U-Net that segments the tumor.
 
-    Example: [bold]cascade train segmenter figshare/ --split figshare/split.json[/]
+    Example: [bold]cascade train segmenter figshare/ --split figshare/split.json --negatives healthy/[/]
     """
     with _train_packages():
         from train.segmenter import SegmenterSettings
         from train.segmenter import train_segmenter as run_training
 
-    run_training(folder, split_file, out, _settings(SegmenterSettings, context), healthy=healthy, resume=resume)
+    settings = _settings(SegmenterSettings, context)
+    run_training(folder, split_file, out, settings, external=_external(external, negatives), resume=resume)
 
 
 @app.command("classifier", no_args_is_help=True)
@@ -82,19 +118,24 @@ def train_classifier(
     split_file: SplitFile,
     models: Annotated[
         Path,
-        typer.Option("--models", help="Folder of the segmenter that draws the masks.", show_default="that shipped"),
+        typer.Option(
+            "--models", help="Folder with the segmenter that predicts the masks.", show_default="the bundled models"
+        ),
     ] = SHIPPED,
     out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/classifier"),
+    external: External = None,
+    negatives: Negatives = None,
     resume: Resume = False,
     epochs: Epochs = None,
-    batch_size: TrainBatchSize = None,
+    epoch_slices: EpochSlices = None,
+    batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     weights: Weights = None,
     seed: Seed = None,
     devices: Devices = None,
     limit_batches: LimitBatches = None,
 ) -> None:
-    """Train what names the tumor, a ResNet-50 and the segmenter's encoder, on the crops that the segmenter finds.
+    """Train the classifier on the crops that the segmenter finds.
 
     Example: [bold]cascade train classifier figshare/ --split figshare/split.json --models models[/]
     """
@@ -102,39 +143,46 @@ def train_classifier(
         from train.classifier import ClassifierSettings
         from train.classifier import train_classifier as run_training
 
-    run_training(folder, split_file, models, out, _settings(ClassifierSettings, context), resume=resume)
+    settings = _settings(ClassifierSettings, context)
+    run_training(folder, split_file, models, out, settings, external=_external(external, negatives), resume=resume)
 
 
 @app.command("both", no_args_is_help=True)
 def train_both(
     folder: Folder,
     split_file: SplitFile,
-    out: Annotated[Path, typer.Option("--out", help="Folder for all of it; goes on in it.")] = Path("runs/both"),
-    part: Annotated[str, typer.Option("--part", help="Of the split, to evaluate.")] = "validation",
+    out: Annotated[Path, typer.Option("--out", help="Folder for all results.")] = Path("runs/both"),
+    subset: Annotated[
+        str, typer.Option("--subset", help="Subset of the split to evaluate: train, validation or test.")
+    ] = "validation",
+    external: External = None,
+    negatives: Negatives = None,
     segmenter_epochs: SegmenterEpochs = None,
     classifier_epochs: ClassifierEpochs = None,
     segmenter_weights: SegmenterWeights = None,
     classifier_weights: ClassifierWeights = None,
-    healthy: Healthy = None,
     limit_batches: LimitBatches = None,
 ) -> None:
-    """Train both models, export them and evaluate them, all by one command.
+    """Train both models, export them and evaluate them.
 
-    Called again, it goes on where it was ended. The test part stays closed until you name it with --part.
+    Run the command again to continue. The test subset stays unused until you name it with --subset.
 
-    Example: [bold]cascade train both figshare/ --split figshare/split.json --healthy heads/[/]
+    Example: [bold]cascade train both figshare/ --split figshare/split.json --negatives healthy/[/]
     """
     with _train_packages():
         from cascade.cli.evaluate_output import evaluation_table
         from cascade.datasets.split import PARTS
-        from train.both import begin_or_go_on
-        from train.both import train_both as run_both
+        from train.pipeline import prepare_pipeline, train_pipeline
 
-    settings = _both_settings(segmenter_epochs, segmenter_weights, classifier_epochs, classifier_weights, limit_batches)
-    if part not in PARTS:
-        raise CascadeError(f"there is no part {part!r}", fix=f"choose one of {', '.join(PARTS)}")
-    begin_or_go_on(out, split_file, *settings, healthy)
-    result = run_both(folder, split_file, out, *settings, healthy, part=part, evaluation=out / f"evaluation-{part}")
+    if subset not in PARTS:
+        raise CascadeError(f"there is no subset {subset!r}", fix=f"choose one of {', '.join(PARTS)}")
+    settings = _pipeline_settings(
+        {"epochs": segmenter_epochs, "weights": segmenter_weights, "limit_batches": limit_batches},
+        {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},
+        _external(external, negatives),
+    )
+    prepare_pipeline(out, split_file, settings)
+    result = train_pipeline(folder, split_file, out, settings, subset=subset, evaluation=out / f"evaluation-{subset}")
     stderr().print(evaluation_table(result))
 
 
@@ -142,48 +190,57 @@ def train_both(
 def train_crossval(
     folder: Folder,
     split_file: SplitFile,
-    out: Annotated[Path, typer.Option("--out", help="Folder for all folds; goes on in it.")] = Path("runs/crossval"),
-    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    out: Annotated[Path, typer.Option("--out", help="Folder for all folds.")] = Path("runs/crossval"),
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    external: External = None,
+    negatives: Negatives = None,
     segmenter_epochs: SegmenterEpochs = None,
     classifier_epochs: ClassifierEpochs = None,
     segmenter_weights: SegmenterWeights = None,
     classifier_weights: ClassifierWeights = None,
-    healthy: Healthy = None,
     limit_batches: LimitBatches = None,
 ) -> None:
-    """Train and test both models fold by fold, so that everyone is tested once by models that never saw them.
+    """Train and test both models fold by fold, so that no subject is tested by models that saw it.
 
-    As many trainings of each as there are folds. Called again, it goes on where it was ended.
-    A file's weights must not come from people of this data set.
+    Each fold trains both models. Run the command again to continue. Weights to start from must not come from subjects
+    of these data. External subjects are distributed over the folds too.
 
     Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
     """
     with _train_packages():
         from train.crossval import crossval_table, crossvalidate
 
-    settings = _both_settings(segmenter_epochs, segmenter_weights, classifier_epochs, classifier_weights, limit_batches)
-    figures = crossvalidate(folder, split_file, out, folds, *settings, healthy)
-    stderr().print(crossval_table(figures))
+    settings = _pipeline_settings(
+        {"epochs": segmenter_epochs, "weights": segmenter_weights, "limit_batches": limit_batches},
+        {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},
+        _external(external, negatives),
+    )
+    stderr().print(crossval_table(crossvalidate(folder, split_file, out, folds, settings)))
 
 
 @app.command("export", no_args_is_help=True)
 def train_export(
     name: Annotated[str, typer.Argument(help="segmenter or classifier.", show_default=False)],
     run: Annotated[
-        Path, typer.Argument(help="Folder of the training run, or an .onnx to calibrate anew.", show_default=False)
+        Path, typer.Argument(help="Folder of a training run, or an .onnx to calibrate again.", show_default=False)
     ],
     folder: Folder,
     split_file: SplitFile,
-    models: Annotated[Path, typer.Option("--models", help="Folder to write the model into.", show_default=False)],
-    last: Annotated[bool, typer.Option("--last", help="The last epoch's weights, not the best one's.")] = False,
-    mean_with: Annotated[
+    models: Annotated[Path, typer.Option("--models", help="Folder to write the model to.", show_default=False)],
+    external: External = None,
+    checkpoint: Annotated[
+        Checkpoint, typer.Option("--checkpoint", help="Epoch to export: the best one or the last one.")
+    ] = Checkpoint.best,
+    average_with: Annotated[
         list[Path] | None,
         typer.Option(
-            "--mean-with", help="Another run's best.ckpt or last.ckpt, or an exported .onnx: export the mean."
+            "--average-with",
+            help="Export the mean of the weights of this and other checkpoints or .onnx files. Repeatable.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Turn a run's checkpoint into an ONNX graph that was seen to compute the same.
+    """Export a checkpoint as an ONNX graph, after comparing it with PyTorch.
 
     Example: [bold]cascade train export segmenter runs/segmenter figshare/ --split figshare/split.json --models new[/]
     """
@@ -192,35 +249,51 @@ def train_export(
     with _train_packages():
         from train.export import export_model
 
-    record = export_model(name, run, folder, split_file, models, "last" if last else "best", mean_with or ())
+    record = export_model(
+        name,
+        run,
+        folder,
+        split_file,
+        models,
+        checkpoint=checkpoint.value,
+        average_with=average_with or (),
+        external=_external(external, None),
+    )
     stderr().print(_record_table(record))
 
 
 def _settings(kind: type[T], context: typer.Context) -> T:
-    """The settings with what was given on the command line under their names; the rest as they are by default."""
-    return _given(kind, {field.name: context.params.get(field.name) for field in fields(kind)})
+    """Build settings from the options that were set; the others keep their defaults."""
+    return _with(kind, {field.name: context.params.get(field.name) for field in fields(kind)})
 
 
-def _both_settings(
-    segmenter_epochs: int | None,
-    segmenter_weights: str | None,
-    classifier_epochs: int | None,
-    classifier_weights: str | None,
-    limit_batches: int | None,
-) -> "tuple[SegmenterSettings, ClassifierSettings]":
+def _pipeline_settings(
+    segmenter: dict[str, Any], classifier: dict[str, Any], external: "list[ExternalSlice]"
+) -> "PipelineSettings":
     from train.classifier import ClassifierSettings
+    from train.pipeline import PipelineSettings
     from train.segmenter import SegmenterSettings
 
-    # On several devices each of their processes would run all of it.
-    given = {"limit_batches": limit_batches, "devices": 1}
-    return (
-        _given(SegmenterSettings, given | {"epochs": segmenter_epochs, "weights": segmenter_weights}),
-        _given(ClassifierSettings, given | {"epochs": classifier_epochs, "weights": classifier_weights}),
+    # On several devices each of their processes would run the whole pipeline.
+    return PipelineSettings(
+        _with(SegmenterSettings, segmenter | {"devices": 1}),
+        _with(ClassifierSettings, classifier | {"devices": 1}),
+        tuple(external),
     )
 
 
-def _given(kind: type[T], values: dict[str, Any]) -> T:
+def _with(kind: type[T], values: dict[str, Any]) -> T:
     return kind(**{name: value for name, value in values.items() if value is not None})
+
+
+def _external(external: list[Path] | None, negatives: list[Path] | None) -> "list[ExternalSlice]":
+    """Read the indexes and folders of external slices."""
+    from train.external import read_index, read_negatives
+
+    return [
+        *(item for path in external or () for item in read_index(path)),
+        *(item for path in negatives or () for item in read_negatives(path)),
+    ]
 
 
 @contextmanager

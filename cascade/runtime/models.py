@@ -30,7 +30,7 @@ class Graph:
     @property
     def splits(self) -> set[str]:
         """sha256 of each split whose training part its weights learned from, as far as runs and their starts told."""
-        runs = [self.record, *self.record.get("mean_with", [])]
+        runs = [self.record, *self.record.get("average_with", [])]
         return {sha256 for run in runs for sha256 in splits_of(run.get("settings", {}))}
 
 

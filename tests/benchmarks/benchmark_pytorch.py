@@ -40,7 +40,7 @@ from cascade.runtime.machine import this_machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, SHIPPED, find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.classifier import ClassifierNetwork
-from train.region import ClassifierGraph, SegmenterGraph
+from train.preprocessing import ClassifierGraph, SegmenterGraph
 from train.segmenter import segmenter_network
 from train.weights import load_file, load_fitting
 
@@ -110,8 +110,8 @@ class WithoutOverlays:
 class PlainScript:
     """Both networks in PyTorch, in this process."""
 
-    def __init__(self, segmenter: nn.Module, classifier: nn.Module, slices: Inputs, presence_threshold: float) -> None:
-        self._segmenter = SegmenterGraph(segmenter, presence_threshold).eval()
+    def __init__(self, segmenter: nn.Module, classifier: nn.Module, slices: Inputs, detection_threshold: float) -> None:
+        self._segmenter = SegmenterGraph(segmenter, detection_threshold).eval()
         self._classifier = ClassifierGraph(classifier).eval()
         self._slices = slices
 
@@ -179,7 +179,7 @@ def squares(read: list[np.ndarray]) -> np.ndarray:
 
 def threshold_of(models: Path) -> float:
     """What the segmenter was exported with."""
-    return float(find_graph(SEGMENTER, models).record["calibration"]["presence_threshold"])
+    return float(find_graph(SEGMENTER, models).record["calibration"]["detection_threshold"])
 
 
 def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path | None) -> list[nn.Module]:

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.calibrate import calibrate, fit_temperature, presence_threshold, uncertain_below
+from train.calibrate import calibrate, detection_threshold, fit_temperature, uncertain_below
 
 
 def drawn(temperature, count=20_000):
@@ -41,26 +41,26 @@ def test_where_no_class_can_be_trusted_none_is():
     assert uncertain_below(torch.tensor([1.0, 0.9]), torch.tensor([False, True])) > 1.0
 
 
-def test_199_of_200_tumors_reach_the_threshold_of_presence():
+def test_199_of_200_tumors_reach_the_threshold_of_detection():
     tumor = torch.linspace(-2.0, 17.9, 200)  # 200 of them: the least likely is given up
-    threshold, told = presence_threshold(tumor.flip(0), torch.tensor([-5.0, -2.1, -1.7, 3.0]))
+    threshold, entry = detection_threshold(tumor.flip(0), torch.tensor([-5.0, -2.1, -1.7, 3.0]))
     assert threshold == pytest.approx(torch.tensor(-1.95).sigmoid().item(), rel=1e-4)
-    assert told["tumors_kept"] == pytest.approx(0.995)
-    assert told["false_alarms"] == 0.5
-    assert told["false_alarms_at_half"] == 0.25
+    assert entry["sensitivity"] == pytest.approx(0.995)
+    assert entry["false_positive_rate"] == 0.5
+    assert entry["false_positive_rate_at_half"] == 0.25
 
 
-def test_the_threshold_of_presence_lies_between_tumors_not_on_one():
+def test_the_threshold_of_detection_lies_between_tumors_not_on_one():
     """On one, the exported graph's rounding lost that tumor; far below it, all would be let through."""
-    assert presence_threshold(torch.full((5,), 2.0), torch.zeros(1))[0] == pytest.approx(torch.tensor(1.5).sigmoid())
-    assert presence_threshold(torch.tensor([-torch.inf, *[2.0] * 399]), torch.zeros(1))[0] == pytest.approx(
+    assert detection_threshold(torch.full((5,), 2.0), torch.zeros(1))[0] == pytest.approx(torch.tensor(1.5).sigmoid())
+    assert detection_threshold(torch.tensor([-torch.inf, *[2.0] * 399]), torch.zeros(1))[0] == pytest.approx(
         torch.tensor(1.5).sigmoid()
     )
 
 
-def test_a_threshold_of_presence_is_never_one_that_nothing_or_all_would_reach():
-    assert presence_threshold(torch.full((5,), -500.0), torch.zeros(1))[0] > 0
-    assert presence_threshold(torch.full((5,), 500.0), torch.zeros(1))[0] < 1
+def test_a_threshold_of_detection_is_never_one_that_nothing_or_all_would_reach():
+    assert detection_threshold(torch.full((5,), -500.0), torch.zeros(1))[0] > 0
+    assert detection_threshold(torch.full((5,), 500.0), torch.zeros(1))[0] < 1
 
 
 def test_classes_stated_with_one_confidence_are_trusted_together_or_not_at_all():
@@ -77,3 +77,12 @@ def test_of_no_trusted_class_no_accuracy_is_told():
     _, told = calibrate(torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]), torch.tensor([1, 0]))
     assert told["coverage"] == 0
     assert told["accuracy_of_the_rest"] is None
+
+
+def test_slices_without_a_tumor_pixel_count_as_missed_whatever_the_threshold():
+    """With more of them than the target gives up, the record claimed a sensitivity of 1 and a threshold of 0."""
+    threshold, entry = detection_threshold(torch.tensor([-torch.inf] * 10 + [2.0, 3.0] * 5), torch.tensor([1.0, 2.5]))
+    assert threshold == pytest.approx(torch.tensor(1.5).sigmoid().item())
+    assert entry["sensitivity"] == 0.5
+    assert entry["false_positive_rate"] == 0.5
+    assert detection_threshold(torch.full((3,), -torch.inf), torch.zeros(0))[1]["sensitivity"] == 0

@@ -20,8 +20,8 @@ from train.classifier import (
     ClassifierSettings,
     ClassifierTraining,
     mean_under,
-    person_weights,
     start_weights,
+    subject_weights,
 )
 
 SHIPPED_SEGMENTER = find_graph(SEGMENTER, SHIPPED).path
@@ -106,11 +106,11 @@ def test_a_segmenter_of_another_kind_is_refused_by_name(tmp_path):
         start_weights(ClassifierNetwork(), "none", path)
 
 
-@pytest.mark.parametrize(("by_person", "of_each"), [(0.0, [4.0, 1.0]), (0.5, [2.0, 1.0]), (1.0, [1.0, 1.0])])
-def test_slices_are_drawn_by_slice_by_person_or_between(by_person, of_each):
-    people = torch.tensor([0, 1, 0, 0, 0])
-    weights = person_weights(people, by_person)
-    assert [float(weights[people == person].sum()) for person in (0, 1)] == of_each
+@pytest.mark.parametrize(("by_subject", "of_each"), [(0.0, [4.0, 1.0]), (0.5, [2.0, 1.0]), (1.0, [1.0, 1.0])])
+def test_slices_are_drawn_by_slice_by_subject_or_between(by_subject, of_each):
+    subjects = torch.tensor([0, 1, 0, 0, 0])
+    weights = subject_weights(subjects, by_subject)
+    assert [float(weights[subjects == subject].sum()) for subject in (0, 1)] == of_each
 
 
 def test_each_network_has_a_loss_of_its_own(monkeypatch):

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
 import cascade.cli.evaluate_output
-import train.both
 import train.crossval
+import train.pipeline
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.reader import SliceInfo
@@ -26,6 +26,9 @@ from cascade.evaluation.scores import ScoredSlice, to_csv
 from cascade.evaluation.summary import summarize
 from train.classifier import ClassifierSettings, start_tensors
 from train.crossval import crossval_table, crossvalidate
+from train.external import ExternalSlice
+from train.external_evaluation import ExternalScore
+from train.pipeline import PipelineSettings
 from train.segmenter import SegmenterSettings
 
 
@@ -70,7 +73,7 @@ def crossvalidation(tmp_path, monkeypatch):
         (run / "last.ckpt").write_text("")
         done.append((run.relative_to(tmp_path / "out").as_posix(), resume))
 
-    def export(name, run, folder, split_file, models):
+    def export(name, run, folder, split_file, models, **options):
         table = models / "models.json"
         models.mkdir(exist_ok=True)
         table.write_text(json.dumps((json.loads(table.read_text()) if table.exists() else {}) | {name: {}}))
@@ -101,14 +104,20 @@ def crossvalidation(tmp_path, monkeypatch):
         "start_weights": lambda network, weights: None,
         "start_tensors": lambda weights: {},
     }.items():
-        monkeypatch.setattr(train.both, name, stand_in)
+        monkeypatch.setattr(train.pipeline, name, stand_in)
 
     monkeypatch.setattr(train.crossval, "charts", lambda metrics, slices: {"dice.png": b"drawn"})
-    monkeypatch.setattr(train.both, "read_healthy", lambda folder: torch.tensor(float(folder.name)))
+    monkeypatch.setattr(train.pipeline, "sha256_of_items", lambda items: items[0].subject)
+    monkeypatch.setattr(
+        train.crossval, "score_external", lambda models, items: [external_score(item) for item in items]
+    )
+    monkeypatch.setattr(train.crossval, "score_restyled", lambda *arguments: [])
+    monkeypatch.setattr(train.crossval, "SliceStore", lambda *arguments: None)
+    monkeypatch.setattr(train.crossval, "ExternalStore", lambda *arguments: None)
 
-    def run(folds=3, healthy=None, classifier_weights="imagenet", **changes):
+    def run(folds=3, external=(), classifier_weights="imagenet", **changes):
         settings = SegmenterSettings(**changes), ClassifierSettings(weights=classifier_weights)
-        return crossvalidate(tmp_path, split_file, tmp_path / "out", folds, *settings, healthy)
+        return crossvalidate(tmp_path, split_file, tmp_path / "out", folds, PipelineSettings(*settings, external))
 
     run.done, run.out, run.split_file = done, tmp_path / "out", split_file
     return run
@@ -180,11 +189,29 @@ def test_another_cross_validation_is_not_mixed_in(crossvalidation):
         crossvalidation(epochs=3)
 
 
-def test_nor_is_one_of_other_healthy_heads(crossvalidation):
-    """Only that there were some was kept."""
-    crossvalidation(healthy=Path("1"))
-    with pytest.raises(CascadeError, match="with other settings"):
-        crossvalidation(healthy=Path("2"))
+def external_score(item):
+    """Tumor-free slices of even subjects are false positives."""
+    return ExternalScore(item.set_name, item.subject, item.label, int(item.subject) % 2 == 0, False, "")
+
+
+def negatives(first):
+    return tuple(ExternalSlice(Path("x"), None, "", "none", f"{first + n}", "S", None, "train") for n in range(12))
+
+
+def test_nor_is_one_of_other_external_slices(crossvalidation):
+    """Only that there were some was recorded."""
+    crossvalidation(external=negatives(0))
+    with pytest.raises(CascadeError, match="external"):
+        crossvalidation(external=negatives(1))
+
+
+def test_external_subjects_are_tested_once_and_counted_by_set(crossvalidation):
+    (row,) = crossvalidation(external=negatives(0)).external
+    assert (row["set"], row["class"], row["slices"], row["subjects"]) == ("S", "none", 12, 12)
+    assert row["detected"]["value"] == 0.5
+    low, high = row["detected"]["ci95"]
+    assert 0.2 < low < 0.5 < high < 0.8
+    assert crossvalidation(external=negatives(0)).external == [row]  # read back, not scored again
 
 
 def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossvalidation, tmp_path, monkeypatch):
@@ -195,9 +222,9 @@ def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossval
     write_split(make_folds(read_split(crossvalidation.split_file), 3)[0], split_file, seed=0)
     command = ["train", "both", str(tmp_path), "--split", str(split_file), "--out", str(out)]
     with pytest.raises(SystemExit):
-        main([*command, "--part", "tests"])
+        main([*command, "--subset", "tests"])
     assert crossvalidation.done == []
-    for more in ([], [], ["--part", "test"]):
+    for more in ([], [], ["--subset", "test"]):
         with pytest.raises(SystemExit) as ended:
             main([*command, *more])
         assert ended.value.code == 0
@@ -211,7 +238,7 @@ def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossval
 
 def test_weights_that_cannot_be_had_are_told_before_anything_is_trained(crossvalidation, monkeypatch):
     """Without a network ImageNet's were missed once the segmenter was trained, and no others were accepted then."""
-    monkeypatch.setattr(train.both, "start_tensors", start_tensors)
+    monkeypatch.setattr(train.pipeline, "start_tensors", start_tensors)
     with pytest.raises(CascadeError, match="there is no such file of weights"):
         crossvalidation(classifier_weights="missing.ckpt")
     assert crossvalidation.done == []

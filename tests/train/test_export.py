@@ -19,7 +19,7 @@ from cascade.files import sha256_of
 from cascade.runtime.models import find_graph
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train import export
-from train.region import normalise
+from train.preprocessing import normalise
 from train.weights import mean_weights
 
 METRICS = """epoch,train_loss,validation_f1,validation_loss,seconds
@@ -51,7 +51,7 @@ class Loaded(Exception):
     """The file of weights that would be loaded."""
 
 
-@pytest.mark.parametrize(("options", "checkpoint"), [([], "best.ckpt"), (["--last"], "last.ckpt")])
+@pytest.mark.parametrize(("options", "checkpoint"), [([], "best.ckpt"), (["--checkpoint", "last"], "last.ckpt")])
 def test_the_best_epochs_weights_are_exported_or_those_of_the_last(run, tmp_path, monkeypatch, options, checkpoint):
     def load(path):
         raise Loaded(path)
@@ -84,7 +84,7 @@ def test_weights_of_other_runs_are_averaged_in_and_told_of(run, tmp_path, monkey
     monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
     with pytest.raises(pytest.fail.Exception, match=r"best.ckpt.*other/last.ckpt"):
         export.export_model(
-            "classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[other / "last.ckpt"]
+            "classifier", run, tmp_path, tmp_path / "split.json", tmp_path, average_with=[other / "last.ckpt"]
         )
     assert export._training(other / "last.ckpt")["validation"]["epoch"] == 1
 
@@ -95,7 +95,7 @@ def test_an_exported_graph_is_averaged_in_and_told_of(run, tmp_path, monkeypatch
     graph = exported_graph(tmp_path / "earlier", split_sha256)
     monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
     with pytest.raises(pytest.fail.Exception, match=r"best.ckpt.*earlier/classifier.onnx"):
-        export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[graph])
+        export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path, average_with=[graph])
     told = export._training(graph)
     assert told == {"graph_sha256": sha256_of(graph), "checkpoint": "best", "settings": {"split_sha256": split_sha256}}
 
@@ -111,7 +111,7 @@ def test_an_exported_graph_is_exported_again(run, tmp_path, monkeypatch):
 def test_a_graph_of_another_split_is_not_averaged_in(run, tmp_path):
     graph = exported_graph(tmp_path / "earlier", "0" * 64)
     with pytest.raises(CascadeError, match=r"classifier.onnx: was trained on another split"):
-        export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[graph])
+        export.export_model("classifier", run, tmp_path, tmp_path / "split.json", tmp_path, average_with=[graph])
 
 
 def exported_graph(folder, split_sha256):
@@ -127,7 +127,7 @@ def test_a_run_of_another_split_is_not_averaged_in(run, tmp_path):
     other = other_run(run, "0" * 64)
     with pytest.raises(CascadeError, match="other: was trained on another split"):
         export.export_model(
-            "classifier", run, tmp_path, tmp_path / "split.json", tmp_path, mean_with=[other / "a.ckpt"]
+            "classifier", run, tmp_path, tmp_path / "split.json", tmp_path, average_with=[other / "a.ckpt"]
         )
 
 

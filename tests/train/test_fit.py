@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cascade.files import sha256_of_bytes
 from train import fit as fit_module
-from train.fit import FitSettings, begin, fit, loader
+from train.fit import FitSettings, fit, loader, prepare_run
 from train.history import read_history
 from train.weights import splits_behind
 
@@ -56,7 +56,7 @@ class OneWeight(lightning.LightningModule):
 
 def run(out, scores, *, resume=False, cut_off=None, **changes):
     chosen = settings(**changes)
-    begin(chosen, out, {}, resume=resume)
+    prepare_run(chosen, out, {}, resume=resume)
     training = OneWeight(chosen, scores, cut_off)
     batches = DataLoader(DATA, batch_size=2)
     fit(training, batches, batches, chosen, out=out, monitor="validation_score", resume=resume)
@@ -142,7 +142,7 @@ def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp
     left = weakref.ref(data)
     gc.disable()
     try:
-        begin(chosen, tmp_path / "first", {}, resume=False)
+        prepare_run(chosen, tmp_path / "first", {}, resume=False)
         batches = DataLoader(data, batch_size=2)
         fit(
             OneWeight(chosen, [0.1]),
@@ -154,7 +154,7 @@ def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp
             resume=False,
         )
         del data, batches
-        begin(chosen, tmp_path / "second", {}, resume=False)
+        prepare_run(chosen, tmp_path / "second", {}, resume=False)
         assert left() is None
     finally:
         gc.enable()
@@ -185,7 +185,7 @@ def test_data_are_drawn_as_often_as_their_weights_say():
 
 
 def test_a_run_is_recorded_with_what_it_trains_on(tmp_path):
-    begin(settings(), tmp_path, {"split_sha256": "abc"}, resume=False)
+    prepare_run(settings(), tmp_path, {"split_sha256": "abc"}, resume=False)
     assert json.loads((tmp_path / "settings.json").read_text()) == {**asdict(settings()), "split_sha256": "abc"}
 
 
@@ -216,10 +216,10 @@ def test_a_run_tells_of_other_splits_that_what_it_starts_from_learned_from(tmp_p
     (first / "best.ckpt").write_bytes(b"weights")
     graph.parent.mkdir()
     graph.write_bytes(b"graph")
-    entry = {"sha256": sha256_of_bytes(b"graph"), "mean_with": [{"settings": {"split_sha256": "other"}}]}
+    entry = {"sha256": sha256_of_bytes(b"graph"), "average_with": [{"settings": {"split_sha256": "other"}}]}
     (graph.parent / "models.json").write_text(json.dumps({"segmenter": entry}))
     chosen = settings(weights=str(first / "best.ckpt"))
-    begin(chosen, tmp_path / "run", {"split_sha256": "mine"}, built_on=[graph], resume=False)
+    prepare_run(chosen, tmp_path / "run", {"split_sha256": "mine"}, built_on=[graph], resume=False)
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["other_splits"] == ["older", "other"]
     assert splits_behind(tmp_path / "run" / "best.ckpt") == {"mine", "older", "other"}
     graph.write_bytes(b"another graph, of which nothing is known")

@@ -21,6 +21,7 @@ pytest.importorskip("lightning")
 
 import train.classifier
 import train.segmenter
+from cascade.cli import main
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.split import make_split, read_split, write_split
 from cascade.errors import CascadeError
@@ -35,8 +36,8 @@ from train.classifier import (
     start_weights,
     train_classifier,
 )
-from train.segmenter import SegmenterSettings, SegmenterTraining, presence_logits, train_segmenter
-from train.without_tumor import write_copies
+from train.make_negatives import write_copies
+from train.segmenter import SegmenterSettings, SegmenterTraining, detection_logits, train_segmenter
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
 
@@ -99,11 +100,11 @@ def test_checkpoints_load_without_executing_anything(segmenter_run):
 
 
 def test_what_costs_is_a_pixel_that_is_wrong_and_a_presence_that_is():
-    training = SegmenterTraining(asdict(SegmenterSettings(weights="none", presence=1.0)))
+    training = SegmenterTraining(asdict(SegmenterSettings(weights="none", detection=1.0, inside=1.0)))
     nothing = torch.full((1, 1, 64, 64), -9.0)
     speck = nothing.clone()
     speck[..., 20:24, 20:24] = 9.0
-    none, tumor = torch.zeros_like(nothing), (speck > 0).float()
+    none, tumor = certain(torch.zeros_like(nothing)), certain((speck > 0).float())
     yes, no = torch.full((1, 1), 9.0), torch.full((1, 1), -9.0)
     assert training.loss(nothing, no, none) < 0.05
     assert training.loss(speck, yes, tumor) < 0.05
@@ -116,21 +117,55 @@ def test_what_costs_is_a_pixel_that_is_wrong_and_a_presence_that_is():
     assert both == pytest.approx(float(training.loss(nothing, yes, tumor)), abs=0.02)
 
 
+def certain(masks):
+    """(N, 1, H, W) → targets (N, 2, H, W) without uncertain pixels."""
+    return torch.cat([masks, torch.zeros_like(masks)], dim=1)
+
+
+def test_uncertain_pixels_cost_nothing_but_hold_a_tumor_somewhere():
+    """An area of 32 x 32 in a slice of 64 x 64: what is said inside is free, as long as some pixels there are tumor."""
+    training = SegmenterTraining(asdict(SegmenterSettings(weights="none", detection=1.0, inside=1.0)))
+    area = torch.zeros(1, 1, 64, 64)
+    area[..., 16:48, 16:48] = 1
+    target = torch.cat([torch.zeros_like(area), area], dim=1)
+    yes, no = torch.full((1, 1), 9.0), torch.full((1, 1), -9.0)
+    inside = torch.where(area > 0, 9.0, -9.0)
+    part = torch.full((1, 1, 64, 64), -9.0)
+    part[..., 20:28, 20:28] = 9.0  # 64 pixels: STRONGEST
+    assert training.loss(inside, yes, target) < 0.01
+    assert training.loss(part, yes, target) < 0.01
+    assert training.loss(part, no, target) > 8  # a tumor is there
+    assert training.loss(torch.full_like(part, -9.0), yes, target) > 8  # no pixel is tumor
+    assert training.loss(torch.full_like(part, 9.0), yes, target) > 5  # the outside is certain
+
+
+def test_a_known_part_of_a_tumor_is_outlined_and_the_ring_around_it_is_free():
+    training = SegmenterTraining(asdict(SegmenterSettings(weights="none")))
+    core, ring = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    core[..., 28:36, 28:36] = 1
+    ring[..., 20:44, 20:44] = 1
+    target = torch.cat([core, ring - core], dim=1)
+    yes = torch.full((1, 1), 9.0)
+    small, large = torch.where(core > 0, 9.0, -9.0), torch.where(ring > 0, 9.0, -9.0)
+    assert training.loss(small, yes, target) == pytest.approx(float(training.loss(large, yes, target)), abs=1e-4)
+    assert training.loss(torch.full_like(small, -9.0), yes, target) > 0.9
+
+
 class Says(torch.nn.Module):
-    """The same logits for all pixels of a slice, and of presence, slice after slice; (pixel, presence) of each."""
+    """The same logits for all pixels of a slice, and of detection, slice after slice; (pixel, detection) of each."""
 
     def __init__(self, *said):
         super().__init__()
         self.said = list(said)
 
     def forward(self, planes):
-        pixels, presence = torch.tensor([self.said.pop(0) for _ in planes]).T
-        return pixels[:, None, None, None].expand_as(planes), presence[:, None]
+        pixels, detection = torch.tensor([self.said.pop(0) for _ in planes]).T
+        return pixels[:, None, None, None].expand_as(planes), detection[:, None]
 
 
 def test_a_slice_on_which_no_pixel_is_tumor_is_no_false_alarm_whatever_its_presence():
     """Calibration counted those that the graph never shows."""
-    assert presence_logits(Says((3.0, 5.0), (-0.1, 5.0)), torch.rand(2, 1, 64, 64)).tolist() == [5.0, -torch.inf]
+    assert detection_logits(Says((3.0, 5.0), (-0.1, 5.0)), torch.rand(2, 1, 64, 64)).tolist() == [5.0, -torch.inf]
 
 
 def test_the_area_under_the_curve_is_of_all_batches_alike():
@@ -140,7 +175,7 @@ def test_the_area_under_the_curve_is_of_all_batches_alike():
     training.log = lambda *_, **__: None
     masks = torch.stack([torch.ones(1, 64, 64), torch.zeros(1, 64, 64)])
     for _ in range(2):
-        training.validation_step((torch.rand(2, 1, 64, 64), masks))
+        training.validation_step((torch.rand(2, 1, 64, 64), certain(masks)))
     assert training.auc.compute() == 1
 
 
@@ -362,3 +397,49 @@ def test_imagenet_weights_reach_every_layer_of_the_encoder():
     weights = [name for name in after if name.endswith(("weight", "running_mean", "running_var"))]
     assert set(changed) >= set(weights)
     assert all((after[name] > 0).all() for name in after if name.endswith("running_var"))
+
+
+@pytest.fixture(scope="module")
+def external(tmp_path_factory):
+    """Twelve subjects: six tumor-free heads, and six with a bright square whose mask is coarse."""
+    folder = tmp_path_factory.mktemp("external")
+    random = np.random.default_rng(3)
+    lines = ["image,class,subject,mask,mask_kind"]
+    for number in range(12):
+        pixels = random.normal(100, 8, (96, 96)).clip(0, 255)
+        mask = np.zeros((96, 96), np.uint8)
+        if number % 2:
+            top, left = random.integers(20, 50, size=2)
+            pixels[top : top + 18, left : left + 18] = 220
+            mask[top - 6 : top + 24, left - 6 : left + 24] = 255
+            Image.fromarray(mask).save(folder / f"{number}-mask.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        kind = ("inside_uncertain", "outside_uncertain", "exact")[number // 2 % 3]
+        lines.append(
+            f"{number}.png,glioma,{number},{number}-mask.png,{kind}" if number % 2 else f"{number}.png,none,{number},,"
+        )
+    (folder / "index.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_cross_validation_with_external_slices_tests_every_subject_once(data, external, tmp_path):
+    """The real trainings, tiny: two folds, two steps each, through the command line."""
+    command = ["train", "crossval", str(data), "--split", str(data / "split.json"), "--out", str(tmp_path / "out")]
+    options = ["--folds", "2", "--external", str(external), "--limit-batches", "2"]
+    starts = ["--segmenter-epochs", "1", "--segmenter-weights", "none"]
+    starts += ["--classifier-epochs", "1", "--classifier-weights", "none"]
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *options, *starts])
+        assert ended.value.code == 0
+    record = json.loads((tmp_path / "out" / "crossval.json").read_text())
+    with (tmp_path / "out" / "external.csv").open(newline="") as lines:
+        tested = [row for row in csv.DictReader(lines) if row["set_name"] != "restyled"]
+    assert sorted(row["subject"] for row in tested) == sorted(f"{external.name}/{number}" for number in range(12))
+    sets = {(row["set"], row["class"]): row["slices"] for row in record["external"]}
+    assert sets[(external.name, "none")] == sets[(external.name, "glioma")] == 6
+    assert sum(count for (name, _), count in sets.items() if name == "restyled") == 27
+    settings = json.loads((tmp_path / "out" / "fold-0" / "segmenter" / "settings.json").read_text())
+    assert settings["mixture"]["pasted"] > 0
+    calibration = json.loads((tmp_path / "out" / "fold-0" / "models" / "models.json").read_text())["segmenter"]
+    assert calibration["calibration"]["external"][external.name]["negatives"] > 0

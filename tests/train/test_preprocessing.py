@@ -4,16 +4,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.region import (
+from train.preprocessing import (
     CROP_SIZE,
     MIN_SIDE,
     ClassifierGraph,
     SegmenterGraph,
     classifier_planes,
     crop,
-    crop_box,
-    enlarge,
+    mask_to_box,
     normalise,
+    upsample2x,
 )
 
 
@@ -25,27 +25,27 @@ def mask_of(left, top, right, bottom):
 
 def test_the_box_is_a_square_wider_than_the_tumor_by_the_margin():
     # 100 x 60 pixels around (250, 230): 1.6 x 100 = 160 on each side
-    assert crop_box(mask_of(200, 200, 300, 260)).tolist() == [[170.0, 150.0, 330.0, 310.0]]
+    assert mask_to_box(mask_of(200, 200, 300, 260)).tolist() == [[170.0, 150.0, 330.0, 310.0]]
 
 
 def test_a_box_at_the_border_is_moved_into_the_slice_and_keeps_its_size():
-    (left, top, right, bottom) = crop_box(mask_of(412, 0, 512, 100))[0].tolist()
+    (left, top, right, bottom) = mask_to_box(mask_of(412, 0, 512, 100))[0].tolist()
     assert (left, top, right, bottom) == (352.0, 0.0, 512.0, 160.0)
 
 
 def test_a_mask_over_the_whole_slice_gives_the_whole_slice():
-    assert crop_box(torch.ones(1, 1, 512, 512)).tolist() == [[0.0, 0.0, 512.0, 512.0]]
+    assert mask_to_box(torch.ones(1, 1, 512, 512)).tolist() == [[0.0, 0.0, 512.0, 512.0]]
 
 
 def test_one_pixel_gets_the_smallest_box():
-    (left, top, right, bottom) = crop_box(mask_of(100, 300, 101, 301))[0].tolist()
+    (left, top, right, bottom) = mask_to_box(mask_of(100, 300, 101, 301))[0].tolist()
     assert right - left == bottom - top == MIN_SIDE
     assert (left + right) / 2 == 100.5
     assert (top + bottom) / 2 == 300.5
 
 
 def test_an_empty_mask_gives_no_box_and_leaves_the_rest_of_the_batch_alone():
-    boxes = crop_box(torch.cat([torch.zeros(1, 1, 512, 512), mask_of(200, 200, 300, 300)]))
+    boxes = mask_to_box(torch.cat([torch.zeros(1, 1, 512, 512), mask_of(200, 200, 300, 300)]))
     assert boxes[0].tolist() == [0.0, 0.0, 0.0, 0.0]
     assert boxes[1].tolist() == [170.0, 170.0, 330.0, 330.0]
 
@@ -92,27 +92,27 @@ def test_two_values_and_a_blank_slice_normalise_without_nan():
 def test_enlarging_is_bilinear_up_to_the_border():
     planes = torch.randn(2, 1, 5, 7)
     expected = torch.nn.functional.interpolate(planes, scale_factor=2, mode="bilinear")
-    assert torch.allclose(enlarge(planes), expected, atol=1e-6)
+    assert torch.allclose(upsample2x(planes), expected, atol=1e-6)
 
 
 class OneTumor(torch.nn.Module):
-    """Sure of a tumor in a corner, and of its presence on the slice as given."""
+    """Sure of a tumor in a corner, and of its detection on the slice as given."""
 
-    def __init__(self, presence):
+    def __init__(self, detection):
         super().__init__()
-        self.presence = torch.logit(torch.tensor(presence))
+        self.detection = torch.logit(torch.tensor(detection))
 
     def forward(self, planes):
         logits = torch.full_like(planes, -9.0)
         logits[..., :64, :64] = 9.0
-        return logits, self.presence.expand(len(planes), 1)
+        return logits, self.detection.expand(len(planes), 1)
 
 
-@pytest.mark.parametrize(("presence", "threshold", "highest"), [(0.3, 0.5, 0.3), (0.3, 0.3, 0.5), (0.3, 0.1, 27 / 34)])
+@pytest.mark.parametrize(("detection", "threshold", "highest"), [(0.3, 0.5, 0.3), (0.3, 0.3, 0.5), (0.3, 0.1, 27 / 34)])
 def test_no_pixel_is_more_probable_than_a_tumor_on_the_slice_and_the_threshold_stands_for_a_half(
-    presence, threshold, highest
+    detection, threshold, highest
 ):
-    probability = SegmenterGraph(OneTumor(presence), threshold)(torch.rand(2, 1, 512, 512))
+    probability = SegmenterGraph(OneTumor(detection), threshold)(torch.rand(2, 1, 512, 512))
     assert probability.amax((1, 2, 3)).tolist() == pytest.approx([highest] * 2, rel=1e-5)
     assert probability[..., 256:, 256:].max() < 1e-3
 

@@ -1,4 +1,4 @@
-"""What the programs that make slices as pictures share: how they write them, and how they tell of a problem."""
+"""What the modules with a `main` share: writing PNGs, and printing errors."""
 
 import io
 import sys
@@ -15,15 +15,15 @@ from cascade.files import write_atomically
 
 
 def write_png(path: Path, picture: Image.Image) -> None:
-    """Raises CascadeError where it cannot be written."""
+    """Write a picture as PNG. Raises CascadeError if it cannot be written."""
     content = io.BytesIO()
     picture.save(content, "PNG")
     write_atomically(path, content.getvalue())
 
 
 @contextmanager
-def problems_told() -> Iterator[None]:
-    """Prints a CascadeError as `cascade` does, and exits with 1."""
+def exit_on_cascade_error() -> Iterator[None]:
+    """Print a CascadeError as `cascade` does, and exit with 1."""
     try:
         yield
     except CascadeError as error:

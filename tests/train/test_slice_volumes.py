@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cascade.errors import CascadeError
-from train.healthy import check_names, main, slices_of, write_slices
+from train.slice_volumes import check_names, main, slices_of, write_slices
 
 
 def ball(shape, spacing_mm, radius_mm=40.0):

@@ -1,6 +1,6 @@
-"""Slices of healthy heads out of volumes, for `cascade train segmenter --healthy` and `cascade evaluate --tumor-free`.
+"""Cut volumes of tumor-free heads into slices, for the option `--negatives` of `cascade train` and `cascade evaluate`.
 
-    python -m train.healthy OUT VOLUME.nii.gz ...
+    python -m train.slice_volumes OUT VOLUME.nii.gz ...
 
 Volumes of healthy heads, of any sequence, come with many packages: HEADS.md. Needs nibabel.
 """
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cascade.errors import CascadeError
-from train.pictures import problems_told, write_png
+from train.png import exit_on_cascade_error, write_png
 
 VIEWS = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""By the axis that a slice lies across, once the volume is turned to right, anterior, superior."""
+"""Views and the axis across their slices, in a volume oriented right, anterior, superior."""
 
 INSIDE = (0.15, 0.88)
-"""Slices are taken between these shares of the head's extent: beyond them is little brain."""
+"""Slices are taken between these fractions of the head's extent: beyond them there is little brain."""
 
 THICK_MM = 4.0
-"""Voxels of at least this size along an axis give no slices but those across it."""
+"""A volume with voxels of at least this size along an axis is cut only across that axis."""
 
 
 def slices_of(
     volume: NDArray[np.float32], spacing_mm: tuple[float, float, float], count: int
 ) -> dict[str, Image.Image]:
-    """(X, Y, Z) → `count` slices of each view by name, with square pixels on a square picture, 8 bits."""
+    """Cut a volume (X, Y, Z) into `count` slices of each view: name → square 8-bit picture with square pixels."""
     tissue = volume[volume > volume.mean()]
     low, high = volume.min(), np.percentile(tissue, 99.7)
     volume = np.clip((volume - low) / (high - low), 0, 1)
@@ -45,7 +45,7 @@ def slices_of(
 
 
 def _square(plane: NDArray[np.float32], across: float, up: float) -> Image.Image:
-    """The plane with pixels as wide as high, in the middle of a square of the level of its corners."""
+    """Resample a plane to square pixels, and center it on a square filled with the gray value of its corners."""
     smallest = min(across, up)
     size = (round(plane.shape[1] * across / smallest), round(plane.shape[0] * up / smallest))
     picture = Image.fromarray((plane * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
@@ -56,7 +56,7 @@ def _square(plane: NDArray[np.float32], across: float, up: float) -> Image.Image
 
 
 def check_names(paths: list[Path]) -> None:
-    """Raises CascadeError where the slices of two volumes would have the same names."""
+    """Raise CascadeError if the slices of two volumes would get the same names."""
     first: dict[str, Path] = {}
     for path in paths:
         if (other := first.setdefault(_stem(path), path)) != path:
@@ -67,19 +67,23 @@ def check_names(paths: list[Path]) -> None:
 
 
 def _stem(path: Path) -> str:
-    """What its slices' names begin with."""
+    """The beginning of the names of its slices."""
     return Path(path.name.removesuffix(".gz")).stem
 
 
 def write_slices(path: Path, out: Path, count: int) -> int:
-    """How many slices of a volume were written. Raises CascadeError for a file that is none, or a blank one."""
+    """Write the slices of a volume as PNGs and return their number.
+
+    Raises:
+        CascadeError: The file is not a volume, or all its voxels are equal.
+    """
     import nibabel
 
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         volume = np.nan_to_num(np.asarray(image.dataobj, dtype=np.float32))
     except Exception as error:  # nibabel's readers share no base class
-        raise CascadeError(f"{path}: is no volume that can be read ({error})", fix="give NIfTI files") from error
+        raise CascadeError(f"{path}: cannot be read as a volume ({error})", fix="give NIfTI files") from error
     volume = volume[..., 0] if volume.ndim == 4 else volume
     if volume.min() == volume.max():
         raise CascadeError(f"{path}: every voxel has the same value", fix="leave it out")
@@ -95,7 +99,7 @@ def main() -> None:
     parser.add_argument("volumes", type=Path, nargs="+")
     parser.add_argument("--count", type=int, default=16, help="slices of each view")
     arguments = parser.parse_args()
-    with problems_told():
+    with exit_on_cascade_error():
         check_names(arguments.volumes)
         for path in arguments.volumes:
             print(f"{path}: {write_slices(path, arguments.out, arguments.count)} slices")

@@ -1,7 +1,7 @@
-"""Slice and mask → what each network sees, as tensor operations.
+"""From slice and mask to what each network sees, as tensor operations.
 
-Exported inside the two graphs, so that training, ONNX Runtime, OpenVINO and TensorRT run one and the same arithmetic.
-All that counts pixels or sums over them stays FP32, also where the networks run in FP16.
+They are exported inside the two graphs: training, ONNX Runtime, OpenVINO and TensorRT run the same arithmetic.
+Whatever counts pixels or sums over them stays FP32, also where the networks run in FP16.
 """
 
 import math
@@ -19,17 +19,23 @@ CROP_SIZE = 128
 """Height and width of the planes that the classifier sees."""
 
 MARGIN = 1.6
-"""Side of the crop over the longer side of the tumor: the tissue around a tumor tells its kind too."""
+"""Side of the crop over the longer side of the tumor: the surrounding tissue helps to tell the class."""
 
 MIN_SIDE = 48.0
-"""Smallest side of the crop in pixels of the slice, so that a speck is not blown up to noise."""
+"""Smallest side of the crop in pixels of the slice, so that a tiny mask is not enlarged to noise."""
 
 
 def normalise(slices: Tensor) -> Tensor:
-    """(N, 1, H, W) of any range → mean 0, standard deviation 1 over the tissue, cut to -5 .. 5.
+    """Normalize slices to mean 0 and standard deviation 1 over the tissue, clipped to -5 to 5.
 
-    Tissue is what is brighter than the slice's mean: air would otherwise dominate both figures. The result is the
-    same for any gain and offset of the scanner.
+    Tissue is what is brighter than the slice's mean: air would otherwise dominate both figures. The result does not
+    depend on the gain and offset of the scanner.
+
+    Args:
+        slices: (N, 1, H, W) of any range.
+
+    Returns:
+        (N, 1, H, W).
     """
     dims = (1, 2, 3)
     # Row by row: summing all pixels in one go, ONNX Runtime errs by up to 2e-5 of the mean, and pixels that lie so near
@@ -46,15 +52,15 @@ def normalise(slices: Tensor) -> Tensor:
 
 
 def segmenter_input(slices: Tensor) -> Tensor:
-    """(N, 1, SLICE_SIZE, SLICE_SIZE) → (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE), raw intensities still."""
+    """Average slices (N, 1, SLICE_SIZE, SLICE_SIZE) down to (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE)."""
     return F.avg_pool2d(slices, SLICE_SIZE // SEGMENTER_SIZE)
 
 
-def enlarge(planes: Tensor) -> Tensor:
-    """(N, 1, H, W) → (N, 1, 2 H, 2 W), bilinear as F.interpolate does it, pixel centres half a pixel in.
+def upsample2x(planes: Tensor) -> Tensor:
+    """Enlarge (N, 1, H, W) to (N, 1, 2 H, 2 W), bilinear, as F.interpolate does with align_corners=False.
 
-    Written as a convolution to the four pixels that each one becomes: that took the whole segmenter in OpenVINO from
-    9.7 to 7.8 ms a slice on two cores, and cost ONNX Runtime nothing.
+    It is written as a convolution to the four pixels that each one becomes. That took the whole segmenter in
+    OpenVINO from 9.7 to 7.8 ms per slice on two cores, and cost ONNX Runtime nothing.
     """
     before, after = [0.25, 0.75, 0.0], [0.0, 0.75, 0.25]
     taps = torch.tensor([before, after], dtype=planes.dtype, device=planes.device)
@@ -62,10 +68,14 @@ def enlarge(planes: Tensor) -> Tensor:
     return F.pixel_shuffle(F.conv2d(F.pad(planes, (1, 1, 1, 1), mode="replicate"), kernels), 2)
 
 
-def crop_box(mask: Tensor) -> Tensor:
-    """(N, 1, SLICE_SIZE, SLICE_SIZE) of 0 and 1 → (N, 4) left, top, right, bottom in pixels; all 0 for an empty mask.
+def mask_to_box(mask: Tensor) -> Tensor:
+    """Compute the square crop around each mask, MARGIN times as wide as the mask is long, shifted into the slice.
 
-    A square MARGIN times as wide as the mask is long, moved (not cut) into the slice.
+    Args:
+        mask: (N, 1, SLICE_SIZE, SLICE_SIZE), values 0 or 1.
+
+    Returns:
+        (N, 4) float32: left, top, right, bottom in pixels; zeros for an empty mask.
     """
     columns, rows = mask.amax((1, 2)), mask.amax((1, 3))
     ahead = torch.arange(SLICE_SIZE, dtype=torch.float32, device=mask.device)
@@ -80,10 +90,16 @@ def crop_box(mask: Tensor) -> Tensor:
 
 
 def crop(slices: Tensor, box: Tensor) -> Tensor:
-    """(N, 1, SLICE_SIZE, SLICE_SIZE) and (N, 4) → (N, 1, CROP_SIZE, CROP_SIZE), sampled from the full resolution.
+    """Crop each slice to its box, sampled from the full resolution.
 
-    Bilinear at twice the size and averaged down, so that a large tumor does not alias. An empty box gives one pixel's
-    value.
+    Sampling is bilinear at twice the size and then averaged, so that a large crop does not alias.
+
+    Args:
+        slices: (N, 1, SLICE_SIZE, SLICE_SIZE).
+        box: (N, 4) left, top, right, bottom in pixels. An empty box gives the value of one pixel.
+
+    Returns:
+        (N, 1, CROP_SIZE, CROP_SIZE).
     """
     steps = (torch.arange(2 * CROP_SIZE, dtype=torch.float32, device=slices.device) + 0.5) / (2 * CROP_SIZE)
     left, top, right, bottom = box[:, :, None].unbind(1)
@@ -96,48 +112,57 @@ def crop(slices: Tensor, box: Tensor) -> Tensor:
         ],
         dim=3,
     )
-    grid = grid * (2 / SLICE_SIZE) - 1  # grid_sample's own unit, -1 and 1 being the slice's edges
+    grid = grid * (2 / SLICE_SIZE) - 1  # the unit of grid_sample: -1 and 1 are the slice's edges
     return F.avg_pool2d(F.grid_sample(slices, grid, mode="bilinear", padding_mode="border", align_corners=False), 2)
 
 
 def classifier_planes(slices: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
-    """Slices and probabilities, (N, 1, SLICE_SIZE, SLICE_SIZE) → planes (N, 3, CROP_SIZE, CROP_SIZE) and boxes (N, 4).
+    """Compute what the classifier sees.
 
-    The planes: the tight crop; the whole slice, since where a tumor sits tells its kind; the mask in the whole slice.
+    Args:
+        slices: (N, 1, SLICE_SIZE, SLICE_SIZE) of any range.
+        probability: (N, 1, SLICE_SIZE, SLICE_SIZE), the segmenter's output or a mask.
+
+    Returns:
+        Planes (N, 3, CROP_SIZE, CROP_SIZE): the crop; the whole slice, because the place of a tumor helps to tell its
+        class; the mask in the whole slice. And the boxes of the crops (N, 4), see `mask_to_box`.
     """
     shrink = SLICE_SIZE // CROP_SIZE
     mask = (probability >= THRESHOLD).float()
-    box = crop_box(mask)
+    box = mask_to_box(mask)
     slices = normalise(slices)
     planes = [crop(slices, box), F.avg_pool2d(slices, shrink), F.avg_pool2d(mask, shrink)]
     return torch.cat(planes, dim=1), box
 
 
-def limited(logits: Tensor, presence: Tensor) -> Tensor:
-    """(N, 1, H, W) and (N, 1) → (N, 1, H, W): no pixel is tumor more surely than the slice holds one."""
-    return torch.minimum(logits, presence[:, :, None, None])
+def cap_by_detection(logits: Tensor, detection: Tensor) -> Tensor:
+    """Cap pixel logits (N, 1, H, W) by the logit (N, 1) of there being a tumor on the slice at all."""
+    return torch.minimum(logits, detection[:, :, None, None])
 
 
 class SegmenterGraph(nn.Module):
-    """The graph that is exported: `slice` → `probability`, both (N, 1, SLICE_SIZE, SLICE_SIZE).
+    """The exported graph: `slice` → `probability`, both (N, 1, SLICE_SIZE, SLICE_SIZE).
 
-    presence_threshold  that a tumor's presence on the slice must be as probable as, for a pixel to reach THRESHOLD
-                        (train/calibrate.py).
+    Args:
+        network: The segmenter's network.
+        detection_threshold: Probability of a tumor on the slice that maps to THRESHOLD (train/calibrate.py).
     """
 
-    def __init__(self, network: nn.Module, presence_threshold: float = 0.5) -> None:
+    def __init__(self, network: nn.Module, detection_threshold: float = 0.5) -> None:
         super().__init__()
-        self.network, self.shift = network, math.log(presence_threshold / (1 - presence_threshold))
+        self.network, self.shift = network, math.log(detection_threshold / (1 - detection_threshold))
 
     def forward(self, slice: Tensor) -> Tensor:
-        logits, presence = self.network(normalise(segmenter_input(slice)))
-        return torch.sigmoid(limited(enlarge(logits.float()), presence.float() - self.shift))
+        logits, detection = self.network(normalise(segmenter_input(slice)))
+        return torch.sigmoid(cap_by_detection(upsample2x(logits.float()), detection.float() - self.shift))
 
 
 class ClassifierGraph(nn.Module):
-    """The graph that is exported: `slice`, `probability` → `class_probability` (N, 3), `box` (N, 4).
+    """The exported graph: `slice`, `probability` → `class_probability` (N, 3), `box` (N, 4).
 
-    temperature  that the logits are divided by (train/calibrate.py).
+    Args:
+        network: The classifier's network.
+        temperature: What the logits are divided by (train/calibrate.py).
     """
 
     def __init__(self, network: nn.Module, temperature: float = 1.0) -> None:

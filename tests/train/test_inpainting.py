@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.dataset import SegmenterData, tumor_free_copies
-from train.tumor_free import TumorFree, blurred, grown, mirror, mirror_axis, most_alike
+from train.dataset import SegmenterData, inpainted_copies
+from train.inpainting import TumorInpainter, dilate, gaussian_blur, mirror, mirror_axis, similar_slices
 
 SIZE = 96
 
@@ -30,11 +30,11 @@ def square(top, left, side=14):
     return mask
 
 
-def with_tumors(heads, masks, people=None):
+def with_tumors(heads, masks, subjects=None):
     """The heads, as bright as can be where the masks are."""
     slices = torch.stack([torch.where(mask > 0, 1.0, plane) for plane, mask in zip(heads, masks, strict=True)])
-    people = torch.arange(len(heads)) if people is None else torch.tensor(people)
-    return TumorFree(slices.half(), torch.stack(masks).half(), people)
+    subjects = torch.arange(len(heads)) if subjects is None else torch.tensor(subjects)
+    return TumorInpainter(slices.half(), torch.stack(masks).half(), subjects)
 
 
 @pytest.mark.parametrize(("angle", "offset"), [(0.0, 0.0), (0.15, 0.0), (-0.2, 0.1)])
@@ -58,9 +58,9 @@ def test_the_tumor_goes_and_what_lies_apart_stays(seed):
         [head(seed=0) for _ in range(4)],
         [square(*place) for place in ((30, 25), (60, 50), (20, 55), (65, 30))],
     )
-    found = with_tumors(heads, masks).without_tumor(0)
+    found = with_tumors(heads, masks).inpaint(0)
     assert (found - heads[0]).abs()[masks[0] > 0].mean() < 0.03
-    apart = ~grown(masks[0] > 0, 16)
+    apart = ~dilate(masks[0] > 0, 16)
     assert torch.allclose(found[apart], heads[0][apart], atol=1e-3)
     assert found.dtype == torch.float32
 
@@ -69,7 +69,7 @@ def test_a_donor_with_a_tumor_in_the_same_place_gives_nothing():
     heads, masks = [head(seed=seed) * torch.linspace(0.3, 1, SIZE) for seed in range(4)], [square(40, 30)] * 4
     for seed in range(4):
         torch.manual_seed(seed)
-        assert with_tumors(heads, masks).without_tumor(0)[masks[0] > 0].max() < 0.8
+        assert with_tumors(heads, masks).inpaint(0)[masks[0] > 0].max() < 0.8
 
 
 def test_another_tissue_never_touches_the_tumor():
@@ -81,7 +81,7 @@ def test_another_tissue_never_touches_the_tumor():
     changed = 0
     for seed in range(20):
         torch.manual_seed(seed)
-        found = made.retouched(0)
+        found = made.control(0)
         assert torch.allclose(found[masks[0] > 0], torch.ones(1))
         changed += int((found - made.slices[0].float()).abs().max() > 0.05)
     assert changed > 0
@@ -95,14 +95,14 @@ def test_tissue_from_the_other_side_is_never_the_tumor_that_lies_there(left):
     for seed in range(8):
         torch.manual_seed(seed)
         hole = square(40, left) > 0
-        found = made._filled(0, hole, keep=grown(square(40, 25) > 0, 6))
+        found = made._filled(0, hole, keep=dilate(square(40, 25) > 0, 6))
         assert found[hole].max() < 0.9, seed
 
 
 def test_those_most_alike_are_other_people_flipped_or_not():
     left, right = head() + square(40, 25) / 2, head() + square(40, SIZE - 39) / 2
     slices = torch.stack([left, left, right, head(0.2, seed=3)])
-    alike = most_alike(slices, torch.tensor([0, 0, 1, 2]))
+    alike = similar_slices(slices, torch.tensor([0, 0, 1, 2]))
     assert alike[0, 0] == 4 + 2  # the third, flipped
     assert not set(alike[0, :2].tolist()) & {0, 1, 4, 5}
 
@@ -110,7 +110,7 @@ def test_those_most_alike_are_other_people_flipped_or_not():
 def test_blurring_keeps_the_sum_and_spreads_it():
     plane = torch.zeros(1, 41, 41)
     plane[0, 20, 20] = 1
-    found = blurred(plane, 2.0)
+    found = gaussian_blur(plane, 2.0)
     assert float(found.sum()) == pytest.approx(1, abs=1e-4)
     assert float(found.max()) == pytest.approx(1 / (2 * math.pi * 4), rel=0.02)
 
@@ -122,23 +122,12 @@ def data():
     masks = torch.zeros(3, 1, 512, 512)
     masks[:, :, 200:260, 150:210] = 1
     slices = torch.where(masks > 0, 1.0, torch.stack(enlarged))
-    return SimpleNamespace(slices=slices.half(), masks=masks > 0, people=torch.arange(3))
+    return SimpleNamespace(slices=slices.half(), masks=masks > 0, subjects=torch.arange(3))
 
 
-def test_a_share_of_the_slices_comes_without_tumor_and_a_share_with_other_tissue(data):
-    plain = SegmenterData(data)
-    torch.manual_seed(0)
-    free = [SegmenterData(data, tumor_free=1.0)[0] for _ in range(2)]
-    assert all(float(mask.max()) == 0 for _, mask in free)
-    assert not torch.equal(free[0][0], plain[0][0])
-    slices, mask = SegmenterData(data, retouched=1.0)[0]
-    assert torch.equal(mask, plain[0][1])
-    assert torch.allclose(slices[mask > 0], torch.ones(1))
-
-
-def test_the_tumor_free_copies_are_the_same_each_time_and_draw_no_random_number(data):
+def test_the_inpainted_copies_are_the_same_each_time_and_draw_no_random_number(data):
     torch.manual_seed(5)
-    first, second = (tumor_free_copies(SegmenterData(data), data.people) for _ in range(2))
+    first, second = (inpainted_copies(SegmenterData(data), data.subjects) for _ in range(2))
     drawn = torch.rand(())
     torch.manual_seed(5)
     assert torch.rand(()) == drawn
@@ -147,12 +136,11 @@ def test_the_tumor_free_copies_are_the_same_each_time_and_draw_no_random_number(
     assert float(first.tensors[1].max()) == 0
 
 
-def test_half_of_the_slices_without_a_tumor_are_healthy_heads_where_there_are_some(data):
-    made = SegmenterData(data, tumor_free=0.8, healthy=torch.full((3, 1, 256, 256), 0.25).half())
-    made.editor.without_tumor = lambda index: torch.full((1, 256, 256), 0.5)
-    torch.manual_seed(0)
-    drawn = [made[index % 3] for index in range(200)]
-    levels = [float(slices[0, 0, 0]) if slices.min() == slices.max() else None for slices, _ in drawn]
-    assert all(float(mask.max()) == (level is None) for level, (_, mask) in zip(levels, drawn, strict=True))
-    assert 60 < levels.count(0.25) < 100  # 0.4 of 200
-    assert 60 < levels.count(0.5) < 100
+def test_a_subject_is_never_its_own_donor():
+    """With fewer than SIMILAR slices of others, a slice's own subject filled the list, and the slice itself."""
+    slices = torch.stack([head(seed=seed) for seed in range(3)])
+    assert similar_slices(slices, torch.tensor([0, 0, 1])).tolist()[2] != [-1] * 6
+    for index, ranked in enumerate(similar_slices(slices, torch.tensor([0, 0, 1])).tolist()):
+        donors = {place % 3 for place in ranked if place >= 0}
+        assert donors == ({2} if index < 2 else {0, 1})
+    assert (similar_slices(slices, torch.zeros(3, dtype=torch.int64)) == -1).all()

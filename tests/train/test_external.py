@@ -1,0 +1,157 @@
+"""The index of external slices, and what its masks and weights become."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from cascade.errors import CascadeError
+from train.external import (
+    ExternalSlice,
+    ExternalStore,
+    check_subjects,
+    external_folds,
+    read_index,
+    read_negatives,
+    sampling_weights,
+    sha256_of_items,
+)
+
+HEADER = "image,class,subject,mask,mask_kind,set,set_weight,part\n"
+
+
+def write_slice(path, side=64):
+    pixels = np.tile(np.linspace(0, 200, side).astype(np.uint8), (side, 1))
+    Image.fromarray(pixels).save(path)
+
+
+def write_mask(path, rows, columns, side=64):
+    mask = np.zeros((side, side), np.uint8)
+    mask[rows, columns] = 255
+    Image.fromarray(mask).save(path)
+
+
+def write_index(folder, *lines):
+    (folder / "index.csv").write_text(HEADER + "\n".join(lines))
+    return folder
+
+
+def test_an_index_names_slices_masks_classes_and_subjects(tmp_path):
+    write_index(tmp_path, "a.png,Glioma,p1,a-mask.png,inside_uncertain,siteA,2.5,validation", "b.png,none,p2,,,,,")
+    first, second = read_index(tmp_path)
+    assert first.path == tmp_path / "a.png"
+    assert first.mask == tmp_path / "a-mask.png"
+    assert (first.mask_kind, first.label, first.subject) == ("inside_uncertain", "glioma", "siteA/p1")
+    assert (first.set_weight, first.part) == (2.5, "validation")
+    assert (second.label, second.mask, second.set_name, second.part) == ("none", None, tmp_path.name, "train")
+    assert read_index(tmp_path / "index.csv") == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("a.png,cyst,p1,,,,,", "cyst"),
+        ("a.png,glioma,,,,,,", "line 2"),
+        ("a.png,glioma,p1,m.png,blurry,,,", "blurry"),
+        ("a.png,glioma,p1,,exact,,,", "line 2"),
+        ("a.png,none,p1,m.png,,,,", "line 2"),
+        ("a.png,none,p1,,,,-1,", "-1"),
+        ("a.png,none,p1,,,,,tests", "tests"),
+    ],
+)
+def test_an_invalid_line_is_refused_by_its_number(tmp_path, line, named):
+    with pytest.raises(CascadeError, match=r"index\.csv, line 2") as caught:
+        read_index(write_index(tmp_path, line))
+    assert named in str(caught.value)
+
+
+def test_an_index_without_a_needed_column_is_refused(tmp_path):
+    (tmp_path / "index.csv").write_text("image,class\na.png,none\n")
+    with pytest.raises(CascadeError, match="subject"):
+        read_index(tmp_path)
+    with pytest.raises(CascadeError, match="missing"):
+        read_index(tmp_path / "missing")
+
+
+def test_a_folder_of_negatives_needs_no_index(tmp_path):
+    write_slice(tmp_path / "a.png")
+    write_slice(tmp_path / "b.png", 700)
+    items = read_negatives(tmp_path)
+    assert [(item.name, item.label) for item in items] == [("a.png", "none"), ("b.png", "none")]
+    store = ExternalStore(items, "reading")
+    assert store.slices.shape == (2, 1, 512, 512)
+    assert store.slices[:, 0, 256, [0, 256, 511]].tolist() == [pytest.approx([0, 0.5, 1], abs=0.02)] * 2
+    assert store.labels.tolist() == [-1, -1]
+    assert not store.targets.any()
+
+
+def test_a_negative_that_cannot_be_read_is_named(tmp_path):
+    write_slice(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    with pytest.raises(CascadeError, match=r"b\.png"):
+        ExternalStore(read_negatives(tmp_path), "reading")
+
+
+def test_each_mask_kind_leaves_its_own_pixels_uncertain(tmp_path):
+    """A mask of 16 x 16 on 64 x 64 is 128 x 128 on the square of 512; the ring around it is 50 pixels wide."""
+    write_slice(tmp_path / "a.png")
+    write_mask(tmp_path / "m.png", slice(24, 40), slice(24, 40))
+    lines = [f"a.png,glioma,p,m.png,{kind},,," for kind in ("exact", "inside_uncertain", "outside_uncertain")]
+    store = ExternalStore(read_index(write_index(tmp_path, *lines, "a.png,meningioma,p,,,,,")), "reading")
+    tumor, uncertain = store.targets.flatten(2).sum(2).T.tolist()
+    assert tumor == pytest.approx([128 * 128, 0, 128 * 128, 0], rel=0.01)  # resizing rounds the corners
+    assert uncertain[:2] == pytest.approx([0, 128 * 128], rel=0.01)
+    assert uncertain[3] == 512 * 512
+    # Four sides of the ring, and four quarters of a circle at its corners.
+    assert uncertain[2] == pytest.approx(4 * 128 * 50 + np.pi * 50**2, rel=0.03)
+    assert not (store.targets[:, 0] & store.targets[:, 1]).any()
+    assert store.labels.tolist() == [1, 1, 1, 0]
+
+
+def test_a_mask_that_does_not_fit_or_is_empty_is_named(tmp_path):
+    write_slice(tmp_path / "a.png")
+    write_mask(tmp_path / "m.png", slice(0, 5), slice(0, 5), side=32)
+    with pytest.raises(CascadeError, match=r"m\.png: mask \(32, 32\)"):
+        ExternalStore(read_index(write_index(tmp_path, "a.png,glioma,p,m.png,,,,")), "reading")
+    write_mask(tmp_path / "m.png", slice(0), slice(0))
+    with pytest.raises(CascadeError, match=r"m\.png"):
+        ExternalStore(read_index(write_index(tmp_path, "a.png,glioma,p,m.png,,,,")), "reading")
+
+
+def item(set_name, subject, weight=None, part="train", path="x"):
+    return ExternalSlice(path, None, "", "none", f"{set_name}/{subject}", set_name, weight, part)
+
+
+def test_sets_are_drawn_by_their_weight_and_subjects_evenly():
+    """Set A: 4 subjects, hence weight 2; B is given weight 3. A1 has two slices, which share its part."""
+    items = [*(item("A", name) for name in (1, 1, 2, 3, 4)), item("B", 1, 3.0), item("B", 2, 3.0)]
+    assert sampling_weights(items).tolist() == [0.25, 0.25, 0.5, 0.5, 0.5, 1.5, 1.5]
+
+
+def test_a_subject_in_two_parts_is_refused():
+    check_subjects([item("A", 1), item("B", 1, part="test")])
+    with pytest.raises(CascadeError, match="A/1"):
+        check_subjects([item("A", 1), item("A", 1, part="test")])
+
+
+def test_each_external_subject_is_tested_in_one_fold():
+    items = [item(name, subject) for name, count in (("A", 12), ("B", 6)) for subject in range(count) for _ in range(2)]
+    folds = external_folds(items, 3)
+    tested = [{entry.subject for entry in fold if entry.part == "test"} for fold in folds]
+    assert sum(map(len, tested)) == len(set.union(*tested)) == 18
+    for subjects in tested:
+        assert (sum(name.startswith("A") for name in subjects), len(subjects)) == (4, 6)
+    for fold in folds:
+        check_subjects(fold)
+        assert {entry.part for entry in fold} == {"train", "validation", "test"}
+        assert len(fold) == len(items)
+
+
+def test_the_hash_of_the_slices_changes_with_a_file_and_with_a_part(tmp_path):
+    write_slice(tmp_path / "a.png")
+    before = sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,")))
+    assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,"))) == before
+    assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,test"))) != before
+    write_slice(tmp_path / "a.png", 65)
+    assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,"))) != before

@@ -1,0 +1,97 @@
+"""The kinds of training slices come in their shares, each with its own target."""
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import train.mixture
+from train.mixture import ClassifierMixture, MixedCrops, MixedData, Mixture
+
+PLAIN = Mixture(inpainted=0, inpainted_controls=0)
+
+
+@pytest.fixture(autouse=True)
+def unchanged(monkeypatch):
+    """Nothing augmented, no mask jittered."""
+    monkeypatch.setattr(train.mixture, "augmentation", lambda: lambda *pair: pair)
+    monkeypatch.setattr(train.mixture, "jitter_mask", lambda mask: mask)
+
+
+@pytest.fixture
+def store():
+    """Two slices of level 0.5 and a bright square each."""
+    masks = torch.zeros(2, 1, 512, 512, dtype=torch.bool)
+    masks[:, :, 200:260, 150:210] = True
+    slices = torch.where(masks, 1.0, torch.rand(2, 1, 512, 512) * 0.1 + 0.45)
+    return SimpleNamespace(slices=slices.half(), masks=masks, labels=torch.tensor([0, 2]), subjects=torch.arange(2))
+
+
+@pytest.fixture
+def external():
+    """A glioma whose whole slice is uncertain, level 0.2, and a tumor-free slice, level 0.8."""
+    targets = torch.zeros(2, 2, 512, 512, dtype=torch.bool)
+    targets[0, 1] = True
+    return SimpleNamespace(
+        slices=torch.stack([torch.full((1, 512, 512), level) for level in (0.2, 0.8)]).half(),
+        targets=targets,
+        labels=torch.tensor([1, -1]),
+        subjects=torch.arange(2),
+        weights=torch.ones(2, dtype=torch.float64),
+    )
+
+
+def test_without_shares_the_data_sets_slices_come_as_they_are(store):
+    data = MixedData(store, PLAIN, torch.ones(2))
+    slice_, target = data[1]
+    assert torch.equal(slice_, data.data[1][0])
+    assert torch.equal(target, data.data[1][1])
+
+
+def test_external_slices_come_in_their_shares_with_their_targets(store, external):
+    torch.manual_seed(0)
+    mixture = Mixture(inpainted=0, inpainted_controls=0, external_tumors=0.25, external_negatives=0.5)
+    items = [MixedData(store, mixture, torch.ones(2), external)[0] for _ in range(400)]
+    levels = [round(float(slice_[0, 0, 0]), 1) for slice_, _ in items]
+    assert 70 < levels.count(0.2) < 130
+    assert 160 < levels.count(0.8) < 240
+    for level, (_, target) in zip(levels, items, strict=True):
+        tumor, uncertain = target.amax((1, 2)).tolist()
+        assert (tumor, uncertain) == {0.2: (0, 1), 0.8: (0, 0)}.get(level, (1, 0))
+
+
+def test_an_inpainted_slice_has_an_empty_target_and_a_control_keeps_its_tumor(store):
+    torch.manual_seed(0)
+    plain = MixedData(store, PLAIN, torch.ones(2)).data[0]
+    slice_, target = MixedData(store, Mixture(inpainted=1), torch.ones(2))[0]
+    assert target.max() == 0
+    assert not torch.equal(slice_, plain[0])
+    slice_, target = MixedData(store, Mixture(inpainted=0, inpainted_controls=1), torch.ones(2))[0]
+    assert torch.equal(target, plain[1])
+    assert torch.allclose(slice_[target[:1] > 0], torch.ones(1))
+
+
+def test_the_classifier_learns_from_true_and_predicted_masks_alike(store):
+    torch.manual_seed(0)
+    predicted = store.masks.flip(2)
+    data = MixedCrops(store, predicted, ClassifierMixture(), torch.ones(2))
+    masks = [data[0][1] for _ in range(100)]
+    assert all(torch.equal(mask, store.masks[0]) or torch.equal(mask, predicted[0]) for mask in masks)
+    assert 30 < sum(torch.equal(mask, predicted[0]) for mask in masks) < 70
+    slice_, mask, label = data[1]
+    assert (slice_.dtype, mask.dtype, int(label)) == (torch.float16, torch.bool, 2)
+
+
+def test_the_true_mask_stands_in_where_the_segmenter_found_nothing(store):
+    data = MixedCrops(store, torch.zeros_like(store.masks), ClassifierMixture(), torch.ones(2))
+    assert all(torch.equal(data[0][1], store.masks[0]) for _ in range(10))
+
+
+def test_an_external_tumor_is_named_by_its_own_class(store, external):
+    predicted = torch.zeros(2, 1, 512, 512, dtype=torch.bool)
+    predicted[0, :, 300:350, 300:350] = True
+    data = MixedCrops(store, store.masks, ClassifierMixture(external_tumors=1), torch.ones(2), external, predicted)
+    slice_, _, label = data[0]
+    assert float(slice_[0, 0, 0]) == pytest.approx(0.2, abs=0.01)
+    assert int(label) == 1

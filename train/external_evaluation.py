@@ -1,0 +1,207 @@
+"""How a pair of models does on external slices, by data set: tumors detected, false positives, classes.
+
+    python -m train.external_evaluation MODELS INDEX [--part validation] [--csv FILE]
+
+External masks may be coarse, so there is no Dice: `touched` says how often a predicted mask overlaps the area that
+holds the tumor. Intervals are 95 % intervals of a bootstrap over subjects.
+"""
+
+import argparse
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from cascade.contract import CLASS_NAMES
+from cascade.datasets.split import PARTS
+from cascade.evaluation.bootstrap import SubjectBootstrap
+from cascade.files import write_atomically
+from cascade.pipeline import Cascade
+from train.dataset import SliceStore
+from train.external import NEGATIVE, ExternalSlice, ExternalStore, read_index
+from train.pasting import gray_levels, restyle
+from train.png import exit_on_cascade_error
+
+RESTYLED = "restyled"
+"""Name of the set of the data set's own slices with gray values of external ones: see `score_restyled`."""
+
+
+@dataclass(frozen=True)
+class ExternalScore:
+    """What the models said of one slice.
+
+    Attributes:
+        set_name: Data set.
+        subject: Subject.
+        label: Class, or `none` for a tumor-free slice.
+        detected: Whether a tumor was found.
+        touched: Whether the predicted mask overlaps the area that holds the tumor; False for tumor-free slices.
+        predicted: The class named; empty where nothing was found.
+    """
+
+    set_name: str
+    subject: str
+    label: str
+    detected: bool
+    touched: bool
+    predicted: str
+
+
+def score_external(models: Path, items: Sequence[ExternalSlice]) -> list[ExternalScore]:
+    """Run the models in the folder `models` on external slices (ONNX Runtime)."""
+    if not items:
+        return []
+    cascade, store = Cascade.open(models, "onnxruntime"), ExternalStore(items, "reading external slices")
+    scores = []
+    for index, item in enumerate(track(items, "predicting external slices", console=Console(stderr=True))):
+        prediction = cascade.predict(store.slices[index, 0].float().numpy())
+        area = store.targets[index].any(0).numpy()
+        scores.append(
+            ExternalScore(
+                item.set_name,
+                item.subject,
+                item.label,
+                detected=bool(prediction.mask.any()),
+                touched=bool((prediction.mask & area).any()),
+                predicted=prediction.label or "",
+            )
+        )
+    return scores
+
+
+def score_restyled(
+    models: Path, store: SliceStore, subjects: Sequence[str], external: ExternalStore
+) -> list[ExternalScore]:
+    """Run the models on the data set's own slices with the gray values of random external slices.
+
+    External tumors are mostly gliomas. A network that takes the scanner for the class names other tumors glioma as
+    soon as they look external; here this shows.
+
+    Args:
+        models: Folder of the models.
+        store: Slices that the models were not trained on.
+        subjects: (S,) their subjects.
+        external: Slices whose gray values are taken.
+    """
+    cascade, random, scores = Cascade.open(models, "onnxruntime"), np.random.default_rng(0), []
+    levels = [gray_levels(slice_[0].float().numpy()) for slice_ in external.slices[:: max(1, len(external) // 500)]]
+    for index in track(range(len(store)), "predicting restyled slices", console=Console(stderr=True)):
+        plane = store.slices[index, 0].float().numpy()
+        target = levels[int(random.integers(len(levels)))]
+        prediction = cascade.predict(restyle(plane, gray_levels(plane), target, random))
+        scores.append(
+            ExternalScore(
+                RESTYLED,
+                subjects[index],
+                CLASS_NAMES[int(store.labels[index])],
+                detected=bool(prediction.mask.any()),
+                touched=bool((prediction.mask & store.masks[index, 0].numpy()).any()),
+                predicted=prediction.label or "",
+            )
+        )
+    return scores
+
+
+def summarize(scores: Sequence[ExternalScore]) -> list[dict[str, Any]]:
+    """One row per set and class: slices, subjects, and fractions with their intervals over subjects.
+
+    `detected` is the sensitivity on slices with a tumor and the false-positive rate on tumor-free slices; `correct` is
+    the fraction of the detected tumors that were named right, `as_glioma` of those that were named glioma.
+    """
+    groups: dict[tuple[str, str], list[ExternalScore]] = {}
+    for score in scores:
+        groups.setdefault((score.set_name, score.label), []).append(score)
+    rows = []
+    for (set_name, label), group in sorted(groups.items()):
+        row: dict[str, Any] = {
+            "set": set_name,
+            "class": label,
+            "slices": len(group),
+            "subjects": len({score.subject for score in group}),
+            "detected": _fraction(group, [score.detected for score in group]),
+        }
+        if label != NEGATIVE:
+            named = [score for score in group if score.detected]
+            row["touched"] = _fraction(group, [score.touched for score in group])
+            row["correct"] = _fraction(named, [score.predicted == label for score in named])
+            row["as_glioma"] = _fraction(named, [score.predicted == CLASS_NAMES[1] for score in named])
+        rows.append(row)
+    return rows
+
+
+def _fraction(group: Sequence[ExternalScore], hits: Iterable[bool]) -> dict[str, Any] | None:
+    values = np.array(list(hits), dtype=np.float64)
+    if not len(values):
+        return None
+    interval = SubjectBootstrap([score.subject for score in group]).mean_interval(values)
+    return {"value": float(values.mean()), "ci95": interval}
+
+
+def as_csv(scores: Sequence[ExternalScore]) -> str:
+    """One line per slice. Subjects are kept: intervals need them."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, [field.name for field in fields(ExternalScore)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(score) for score in scores)
+    return lines.getvalue()
+
+
+def from_csv(lines: Iterable[str]) -> list[ExternalScore]:
+    """Read what `as_csv` wrote."""
+    return [
+        ExternalScore(
+            row["set_name"],
+            row["subject"],
+            row["label"],
+            detected=row["detected"] == "True",
+            touched=row["touched"] == "True",
+            predicted=row["predicted"],
+        )
+        for row in csv.DictReader(lines)
+    ]
+
+
+def external_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows of `summarize` for the terminal."""
+    table = Table(title="External slices: fractions with 95 % intervals over subjects")
+    for name in ("set", "class", "slices", "subjects", "detected", "touched", "correct", "as glioma"):
+        table.add_column(name, justify="left" if name in ("set", "class") else "right")
+    for row in rows:
+        cells = [_cell(row.get(name)) for name in ("detected", "touched", "correct", "as_glioma")]
+        table.add_row(row["set"], row["class"], str(row["slices"]), str(row["subjects"]), *cells)
+    return table
+
+
+def _cell(fraction: dict[str, Any] | None) -> str:
+    if fraction is None:
+        return ""
+    interval = fraction["ci95"]
+    shown = f"{fraction['value']:.3f}"
+    return f"{shown} ({interval[0]:.3f}, {interval[1]:.3f})" if interval else shown
+
+
+def main() -> None:
+    """Score the models of a folder on the slices of an index."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, help="folder of the models")
+    parser.add_argument("index", type=Path, help="index CSV, or a folder with an index.csv")
+    parser.add_argument("--part", choices=PARTS, help="only this part of the index")
+    parser.add_argument("--csv", type=Path, help="file for one line per slice")
+    arguments = parser.parse_args()
+    with exit_on_cascade_error():
+        items = [item for item in read_index(arguments.index) if arguments.part in (None, item.part)]
+        scores = score_external(arguments.models, items)
+        if arguments.csv:
+            write_atomically(arguments.csv, as_csv(scores).encode())
+        Console().print(external_table(summarize(scores)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Both models of one split: train, export and evaluate them. Finished steps are not repeated."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.datasets.split import read_split
+from cascade.errors import CascadeError
+from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.schema import Evaluation, read_evaluation
+from cascade.files import write_atomically
+from cascade.runtime.engines import ENGINES
+from cascade.runtime.models import CLASSIFIER, SEGMENTER
+from train.classifier import ClassifierSettings, start_tensors, train_classifier
+from train.export import export_model
+from train.external import ExternalSlice, check_subjects, sha256_of_items
+from train.segmenter import SegmenterSettings, segmenter_network, start_weights, train_segmenter
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """Settings of both trainings.
+
+    Attributes:
+        segmenter: Settings of the segmenter's training.
+        classifier: Settings of the classifier's training.
+        external: Slices of other scanners that both learn from.
+    """
+
+    segmenter: SegmenterSettings
+    classifier: ClassifierSettings
+    external: Sequence[ExternalSlice] = ()
+
+
+def prepare_pipeline(out: Path, split_file: Path, settings: PipelineSettings, **more: Any) -> dict[str, Any]:
+    """Record in `out` what the results depend on, `more` included, or check the record of an earlier call.
+
+    Returns:
+        The record.
+
+    Raises:
+        CascadeError: `out` was begun with other settings or slices, or the weights to start from are not available.
+            The classifier's training begins hours later, so this is checked first.
+    """
+    check_subjects(settings.external)
+    record = {
+        "split_sha256": read_split(split_file).sha256,
+        **more,
+        "external_sha256": sha256_of_items(settings.external) if settings.external else None,
+        "segmenter": asdict(settings.segmenter),
+        "classifier": asdict(settings.classifier),
+    }
+    file = out / "settings.json"
+    if not file.exists():
+        start_weights(segmenter_network(), settings.segmenter.weights)
+        start_tensors(settings.classifier.weights)
+        write_atomically(file, json.dumps(record, indent=1).encode())
+    elif (earlier := json.loads(file.read_text())) != record:
+        changed = ", ".join(name for name, value in record.items() if earlier.get(name) != value)
+        raise CascadeError(
+            f"{out}: was begun with other settings or slices ({changed})", fix="choose another folder with --out"
+        )
+    return record
+
+
+def train_pipeline(
+    folder: Path, split_file: Path, out: Path, settings: PipelineSettings, *, subset: str, evaluation: Path
+) -> Evaluation:
+    """Train both models, export them to out/models and evaluate them; continue where an earlier call ended.
+
+    Args:
+        folder: The data set.
+        split_file: Its split.
+        out: Folder for the runs, out/segmenter and out/classifier, and for the models.
+        settings: Settings of both trainings.
+        subset: Subset of the split to evaluate.
+        evaluation: Folder for the metrics of that subset.
+
+    Returns:
+        The content of metrics.json.
+    """
+    models = out / "models"
+    table = models / "models.json"
+    external = settings.external
+    if not table.exists():
+        run = out / SEGMENTER
+        resume = (run / "last.ckpt").exists()
+        train_segmenter(folder, split_file, run, settings.segmenter, external=external, resume=resume)
+        export_model(SEGMENTER, run, folder, split_file, models, external=external)
+    if CLASSIFIER not in json.loads(table.read_text()):
+        run = out / CLASSIFIER
+        resume = (run / "last.ckpt").exists()
+        train_classifier(folder, split_file, models, run, settings.classifier, external=external, resume=resume)
+        export_model(CLASSIFIER, run, folder, split_file, models)
+    metrics = evaluation / "metrics.json"
+    if not metrics.exists():
+        evaluate(
+            folder,
+            split_file=split_file,
+            part=subset,
+            models=models,
+            backend="onnxruntime",
+            engines=ENGINES,
+            batch_size=8,
+            out=evaluation,
+        )
+    return read_evaluation(metrics)
