@@ -123,7 +123,7 @@ def run(folder, models, tmp_path, monkeypatch):
     def run(draw=False, **changes):
         settings = {
             "split_file": None,
-            "part": "test",
+            "subset": "test",
             "backend": "onnxruntime",
             "engines": tmp_path / "engines",
             "batch_size": 4,

@@ -101,7 +101,7 @@ def _external_scores(folder: Path, fold_file: Path, fold_dir: Path, settings: Pi
     if not file.exists():
         models = fold_dir / "models"
         scores = score_external(models, [item for item in settings.external if item.part == "test"])
-        items = read_split(fold_file).part("test")
+        items = read_split(fold_file).subset("test")
         styles = ExternalStore([item for item in settings.external if item.part == "train"], "reading external slices")
         subjects = [subject_id(item.patient) for item in items]
         scores += score_restyled(models, SliceStore(folder, items, "reading test"), subjects, styles)

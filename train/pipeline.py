@@ -99,7 +99,7 @@ def train_pipeline(
         evaluate(
             folder,
             split_file=split_file,
-            part=subset,
+            subset=subset,
             models=models,
             backend="onnxruntime",
             engines=ENGINES,

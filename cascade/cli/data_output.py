@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import subject_id
-from cascade.datasets.split import PARTS, Split
+from cascade.datasets.split import SUBSETS, Split
 from cascade.datasets.summary import Inspection
 
 MAX_NAMES = 8
@@ -54,13 +54,13 @@ def _shortened(names: list[str], separator: str = ", ") -> str:
 
 
 def split_table(split: Split, path: Path) -> Table:
-    """Return the number of slices and subjects in each part of a split as a table."""
-    table = Table("part", title=str(path), title_justify="left")
+    """Return the number of slices and subjects in each subset of a split as a table."""
+    table = Table("subset", title=str(path), title_justify="left")
     for heading in (*CLASS_NAMES, "slices", "subjects"):
         table.add_column(heading, justify="right")
-    for part in PARTS:
-        slices = split.part(part)
+    for subset in SUBSETS:
+        slices = split.subset(subset)
         labels = Counter(item.label for item in slices)
         subjects = {subject_id(item.patient) for item in slices}
-        table.add_row(part, *(f"{labels[name]:,}" for name in CLASS_NAMES), f"{len(slices):,}", f"{len(subjects):,}")
+        table.add_row(subset, *(f"{labels[name]:,}" for name in CLASS_NAMES), f"{len(slices):,}", f"{len(subjects):,}")
     return table

@@ -46,7 +46,7 @@ def evaluate(
     evaluation = run_evaluation(
         folder,
         split_file=split_file,
-        part=part,
+        subset=part,
         negatives=tumor_free,
         models=models,
         backend=backend,

@@ -171,11 +171,11 @@ def train_both(
     """
     with _train_packages():
         from cascade.cli.evaluate_output import evaluation_table
-        from cascade.datasets.split import PARTS
+        from cascade.datasets.split import SUBSETS
         from train.pipeline import prepare_pipeline, train_pipeline
 
-    if subset not in PARTS:
-        raise CascadeError(f"there is no subset {subset!r}", fix=f"choose one of {', '.join(PARTS)}")
+    if subset not in SUBSETS:
+        raise CascadeError(f"there is no subset {subset!r}", fix=f"choose one of {', '.join(SUBSETS)}")
     settings = _pipeline_settings(
         {"epochs": segmenter_epochs, "weights": segmenter_weights, "limit_batches": limit_batches},
         {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},

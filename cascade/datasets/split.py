@@ -15,7 +15,7 @@ from cascade.datasets.reader import SliceInfo, count_slices, scan
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 
-PARTS = ("train", "validation", "test")
+SUBSETS = ("train", "validation", "test")
 
 FRACTIONS = {"test": 0.15, "validation": 0.15}
 """Target fraction of the slices of each class; the remaining slices train."""
@@ -25,10 +25,10 @@ SCHEMA = "cascade split 2"
 
 @dataclass(frozen=True)
 class SplitSlice(SliceInfo):
-    """A slice of the data set with its part of the split.
+    """A slice of the data set with its subset of the split.
 
     Attributes:
-        part: One of PARTS.
+        part: One of SUBSETS; named as in the split files, whose hash covers it.
         sha256: SHA-256 of the slice file.
         mask_sha256: SHA-256 of the mask file; empty for a .mat, which contains its mask.
     """
@@ -50,15 +50,15 @@ class Split:
     slices: tuple[SplitSlice, ...]
     sha256: str
 
-    def part(self, name: str) -> list[SplitSlice]:
-        """Return the slices of one of PARTS."""
+    def subset(self, name: str) -> list[SplitSlice]:
+        """Return the slices of one of SUBSETS."""
         return [item for item in self.slices if item.part == name]
 
 
-def assign_parts(infos: list[SliceInfo], seed: int) -> list[str]:
-    """Assign slices to parts by subject, stratified by class.
+def assign_subsets(infos: list[SliceInfo], seed: int) -> list[str]:
+    """Assign slices to subsets by subject, stratified by class.
 
-    At least one subject of each class trains. Of two subjects, one trains and one tests; from three on, every part
+    At least one subject of each class trains. Of two subjects, one trains and one tests; from three on, every subset
     gets at least one. A subject with slices of several classes is assigned with the first of them in CLASS_NAMES.
     Subjects are ordered by a hash of seed and subject instead of a library's random numbers, which change between
     versions.
@@ -68,24 +68,24 @@ def assign_parts(infos: list[SliceInfo], seed: int) -> list[str]:
         seed: Seed of the random order of the subjects.
 
     Returns:
-        One of PARTS for each slice.
+        One of SUBSETS for each slice.
     """
-    part_of: dict[str, str] = {}
+    subset_of: dict[str, str] = {}
     for label in CLASS_NAMES:
         counts = Counter(subject_id(info.patient) for info in infos if info.label == label)
         unassigned = sorted(
-            counts.keys() - part_of.keys(), key=lambda subject: hashlib.sha256(f"{seed}:{subject}".encode()).digest()
+            counts.keys() - subset_of.keys(), key=lambda subject: hashlib.sha256(f"{seed}:{subject}".encode()).digest()
         )
         total = sum(counts.values())
-        for remaining_parts, (part, fraction) in zip((2, 1), FRACTIONS.items(), strict=True):
-            reserved = max(1, min(remaining_parts, len(counts) - 1))
-            assigned = sum(count for subject, count in counts.items() if part_of.get(subject) == part)
+        for remaining_subsets, (subset, fraction) in zip((2, 1), FRACTIONS.items(), strict=True):
+            reserved = max(1, min(remaining_subsets, len(counts) - 1))
+            assigned = sum(count for subject, count in counts.items() if subset_of.get(subject) == subset)
             while len(unassigned) > reserved and assigned < fraction * total:
                 subject = unassigned.pop()
-                part_of[subject] = part
+                subset_of[subject] = subset
                 assigned += counts[subject]
-        part_of.update(dict.fromkeys(unassigned, "train"))
-    return [part_of[subject_id(info.patient)] for info in infos]
+        subset_of.update(dict.fromkeys(unassigned, "train"))
+    return [subset_of[subject_id(info.patient)] for info in infos]
 
 
 def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
@@ -93,13 +93,13 @@ def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
 
     Args:
         folder: Folder of the data set.
-        seed: Seed of `assign_parts`.
+        seed: Seed of `assign_subsets`.
 
     Returns:
         The split, and one error for each slice that was left out because it cannot be used or is a copy.
 
     Raises:
-        CascadeError: No slice can be used, or there are too few subjects to fill every part.
+        CascadeError: No slice can be used, or there are too few subjects to fill every subset.
     """
     info_of: dict[str, SliceInfo] = {}  # by SHA-256 of the slice
     problems = []
@@ -120,22 +120,22 @@ def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
         raise CascadeError(
             f"{folder}: none of its slices can be read", fix="run `cascade data inspect` to see the reasons"
         )
-    parts = assign_parts(list(info_of.values()), seed)
+    subsets = assign_subsets(list(info_of.values()), seed)
     slices = tuple(
         SplitSlice(
             **asdict(info),
-            part=part,
+            part=subset,
             sha256=sha256,
             mask_sha256=sha256_of(folder / info.mask) if info.mask else "",
         )
-        for (sha256, info), part in zip(info_of.items(), parts, strict=True)
+        for (sha256, info), subset in zip(info_of.items(), subsets, strict=True)
     )
     check_leakage(slices)
-    if empty := _empty_parts(slices):
+    if empty := _empty_subsets(slices):
         subjects = len({subject_id(item.patient) for item in slices})
         raise CascadeError(
             f"{folder}: {subjects} subjects are too few, {' and '.join(empty)} would be empty",
-            fix="add patients: a class with three subjects fills every part",
+            fix="add patients: a class with three subjects fills every subset",
         )
     return Split(slices, _digest([asdict(item) for item in slices])), problems
 
@@ -147,14 +147,14 @@ def make_folds(split: Split, count: int) -> list[Split]:
     2i + 1, validates on bucket 2i + 2, the first one that the next fold tests on, and trains on the others.
 
     Args:
-        split: Lists the slices; its parts are not used.
+        split: Lists the slices; its subsets are not used.
         count: Number of folds.
 
     Returns:
-        One split for each fold. Every subject is in the test part of exactly one of them.
+        One split for each fold. Every subject is in the test subset of exactly one of them.
 
     Raises:
-        CascadeError: There are too few subjects to fill every part of every fold.
+        CascadeError: There are too few subjects to fill every subset of every fold.
     """
     bucket_of: dict[str, int] = {}
     for label in CLASS_NAMES:
@@ -165,11 +165,11 @@ def make_folds(split: Split, count: int) -> list[Split]:
             sizes[bucket] += slice_count
     folds = []
     for fold in range(count):
-        part_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
+        subset_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
         slices = tuple(
-            replace(item, part=part_of.get(bucket_of[subject_id(item.patient)], "train")) for item in split.slices
+            replace(item, part=subset_of.get(bucket_of[subject_id(item.patient)], "train")) for item in split.slices
         )
-        if empty := _empty_parts(slices):
+        if empty := _empty_subsets(slices):
             raise CascadeError(
                 f"too few subjects for {count} folds: {' and '.join(empty)} would be empty in fold {fold}",
                 fix="use fewer --folds",
@@ -200,7 +200,7 @@ def read_split(path: Path) -> Split:
     """Read a split that `write_split` wrote.
 
     Raises:
-        CascadeError: The file is missing, is not a split or was edited, or a subject is in several parts.
+        CascadeError: The file is missing, is not a split or was edited, or a subject is in several subsets.
     """
     try:
         content = json.loads(path.read_text())
@@ -221,25 +221,26 @@ def read_split(path: Path) -> Split:
 
 
 def check_leakage(slices: Iterable[SplitSlice]) -> None:
-    """Check that no subject and no file is in several parts of a split.
+    """Check that no subject and no file is in several subsets of a split.
 
     Raises:
-        CascadeError: Slices of one subject, or copies of one slice, are in several parts, or a part is unknown.
+        CascadeError: Slices of one subject, or copies of one slice, are in several subsets, or a subset is unknown.
     """
-    part_of_subject: dict[str, str] = {}
-    part_of_file: dict[str, str] = {}
+    subset_of_subject: dict[str, str] = {}
+    subset_of_file: dict[str, str] = {}
     for item in slices:
-        if item.part not in PARTS:
-            raise CascadeError(f"{item.path}: unknown part {item.part!r}", fix=f"use one of {', '.join(PARTS)}")
-        first = part_of_subject.setdefault(subject_id(item.patient), item.part)
+        if item.part not in SUBSETS:
+            raise CascadeError(f"{item.path}: unknown subset {item.part!r}", fix=f"use one of {', '.join(SUBSETS)}")
+        first = subset_of_subject.setdefault(subject_id(item.patient), item.part)
         if first != item.part:
             raise CascadeError(
                 f"patient {item.patient} is in {first} and in {item.part}: metrics of such a split are biased",
                 fix="write a new split with `cascade data split DIR`",
             )
-        if part_of_file.setdefault(item.sha256, item.part) != item.part:
+        first = subset_of_file.setdefault(item.sha256, item.part)
+        if first != item.part:
             raise CascadeError(
-                f"{item.path} of patient {item.patient} is in {item.part}, a copy of it in {part_of_file[item.sha256]}",
+                f"{item.path} of patient {item.patient} is in {item.part}, a copy of it in {first}",
                 fix="write a new split with `cascade data split DIR`",
             )
 
@@ -266,9 +267,9 @@ def check_files(folder: Path, slices: Iterable[SplitSlice]) -> None:
                 )
 
 
-def _empty_parts(slices: Iterable[SplitSlice]) -> list[str]:
+def _empty_subsets(slices: Iterable[SplitSlice]) -> list[str]:
     used = {item.part for item in slices}
-    return [part for part in PARTS if part not in used]
+    return [subset for subset in SUBSETS if subset not in used]
 
 
 def _digest(slices: list[dict[str, str]]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from cascade import __version__
 from cascade.datasets.figshare import LabeledSlice
 from cascade.datasets.reader import SliceInfo, count_slices, read_labeled, scan
-from cascade.datasets.split import PARTS, check_files, read_split
+from cascade.datasets.split import SUBSETS, check_files, read_split
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import find_slices
 from cascade.discovery.output_marker import EVALUATION_PICTURES, has_marker
@@ -45,7 +45,7 @@ def evaluate(
     folder: Path,
     *,
     split_file: Path | None,
-    part: str,
+    subset: str,
     negatives: Path | None = None,
     models: Path,
     backend: str,
@@ -53,12 +53,12 @@ def evaluate(
     batch_size: int,
     out: Path,
 ) -> Evaluation:
-    """Evaluate the models on a part of a split, or on a whole data set.
+    """Evaluate the models on a subset of a split, or on a whole data set.
 
     Args:
         folder: Folder of the data set.
         split_file: The split; None evaluates the whole data set.
-        part: Part of the split.
+        subset: Part of the split.
         negatives: File, folder or zip in any format that `predict` reads, of slices without a tumor.
         models: Folder of the models.
         backend: Name of the backend, or `auto`.
@@ -73,7 +73,7 @@ def evaluate(
         CascadeError: `out` cannot be written, a file of the split is missing or has changed, or no slice can be used.
     """
     _check_output_dir(out, folder)
-    entries, total, split_sha256 = _select(folder, split_file, part)
+    entries, total, split_sha256 = _select(folder, split_file, subset)
     choice = open_backend(backend, models, engines)
     graphs, cascade = choice.graphs, Cascade(choice.backend)
     scored, problems = process_batches(
@@ -94,7 +94,7 @@ def evaluate(
         models={name: graph.sha256 for name, graph in graphs.items()},
         models_trained_on_this_split=all(graph.splits == {split_sha256} for graph in graphs.values()),
         backend=cascade.description,
-        part=part if split_file else "all",
+        subset=subset if split_file else "all",
         split_sha256=split_sha256,
         failed=Failures(len(problems), tuple(problem.removeprefix(f"{folder}{os.sep}") for problem in problems)),
         metrics=summarize(scored, graphs[CLASSIFIER].uncertain_below),
@@ -156,16 +156,16 @@ def _check_output_dir(out: Path, folder: Path) -> None:
         ) from error
 
 
-def _select(folder: Path, split_file: Path | None, part: str) -> tuple[Iterator[LabeledEntry], int, str | None]:
+def _select(folder: Path, split_file: Path | None, subset: str) -> tuple[Iterator[LabeledEntry], int, str | None]:
     """Return the slices to evaluate, read one by one, their number, and the hash of the split."""
     if split_file is None:
         return scan(folder), count_slices(folder), None
-    if part not in PARTS:
-        raise CascadeError(f"unknown part {part!r}", fix=f"use one of {', '.join(PARTS)}")
+    if subset not in SUBSETS:
+        raise CascadeError(f"unknown subset {subset!r}", fix=f"use one of {', '.join(SUBSETS)}")
     split = read_split(split_file)
-    infos = split.part(part)
+    infos = split.subset(subset)
     if not infos:
-        raise CascadeError(f"{split_file}: part {part!r} is empty", fix="evaluate another part")
+        raise CascadeError(f"{split_file}: subset {subset!r} is empty", fix="evaluate another subset")
     check_files(folder, infos)
     return _read(folder, infos), len(infos), split.sha256
 

@@ -276,7 +276,7 @@ class Evaluation:
         models: SHA-256 by name of the model.
         models_trained_on_this_split: True if all models were trained on `split_sha256` and on no other split.
         backend: Description of the backend.
-        part: Part of the split, or `all` for a whole folder.
+        subset: Subset of the split, or `all` for a whole folder.
         split_sha256: Identifies the split; None for a whole folder.
         failed: Slices that could not be evaluated.
         metrics: Metrics of the slices with a tumor; its fields are keys of metrics.json themselves.
@@ -288,7 +288,7 @@ class Evaluation:
     models: dict[str, str]
     models_trained_on_this_split: bool
     backend: str
-    part: str
+    subset: str
     split_sha256: str | None
     failed: Failures
     metrics: Metrics

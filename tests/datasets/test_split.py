@@ -1,4 +1,4 @@
-"""No subject in two parts, every class in its fraction, written once and never changed."""
+"""No subject in two subsets, every class in its fraction, written once and never changed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import subject_id
 from cascade.datasets.reader import SliceInfo
 from cascade.datasets.split import (
-    PARTS,
+    SUBSETS,
     Split,
     SplitSlice,
-    assign_parts,
+    assign_subsets,
     check_files,
     check_leakage,
     make_folds,
@@ -37,8 +37,8 @@ def infos_of(*patients):
     ]
 
 
-def parts_by_patient(infos, seed=0):
-    return {info.patient: part for info, part in zip(infos, assign_parts(infos, seed), strict=True)}
+def subsets_by_patient(infos, seed=0):
+    return {info.patient: part for info, part in zip(infos, assign_subsets(infos, seed), strict=True)}
 
 
 @pytest.fixture
@@ -58,18 +58,18 @@ def slice_of(patient, part, path="1.mat", sha256=""):
 
 def test_each_class_is_split_70_15_15_by_its_slices():
     infos = infos_of(*((f"{label}{number}", label, 5 + number % 20) for label in CLASS_NAMES for number in range(60)))
-    counts = Counter(zip((info.label for info in infos), assign_parts(infos, seed=3), strict=True))
+    counts = Counter(zip((info.label for info in infos), assign_subsets(infos, seed=3), strict=True))
     for label in CLASS_NAMES:
-        total = sum(counts[label, part] for part in PARTS)
+        total = sum(counts[label, part] for part in SUBSETS)
         assert counts[label, "train"] / total == pytest.approx(0.70, abs=0.04)
         assert counts[label, "validation"] / total == pytest.approx(0.15, abs=0.03)
         assert counts[label, "test"] / total == pytest.approx(0.15, abs=0.03)
 
 
-def test_the_same_subjects_and_seed_give_the_same_parts_for_ever():
+def test_the_same_subjects_and_seed_always_give_the_same_subsets():
     """Published figures name the seed: what it gives must never depend on a library's version."""
     infos = infos_of(*((f"10{number}", "glioma", 2) for number in range(8)))
-    assert parts_by_patient(infos) == {
+    assert subsets_by_patient(infos) == {
         "100": "test",
         "101": "train",
         "102": "train",
@@ -79,51 +79,51 @@ def test_the_same_subjects_and_seed_give_the_same_parts_for_ever():
         "106": "test",
         "107": "train",
     }
-    assert parts_by_patient(infos[::-1]) == parts_by_patient(infos)  # nor on the order of the files
-    assert parts_by_patient(infos, seed=1) != parts_by_patient(infos)
+    assert subsets_by_patient(infos[::-1]) == subsets_by_patient(infos)  # nor on the order of the files
+    assert subsets_by_patient(infos, seed=1) != subsets_by_patient(infos)
 
 
-def test_ids_that_differ_by_a_trailing_letter_are_in_one_part():
+def test_ids_that_differ_by_a_trailing_letter_are_in_one_subset():
     infos = infos_of(*((f"MR{number:06}{letter}", "glioma", 3) for number in range(40) for letter in ("", "B", "C")))
-    parts = parts_by_patient(infos)
-    assert set(parts.values()) == set(PARTS)
+    subsets = subsets_by_patient(infos)
+    assert set(subsets.values()) == set(SUBSETS)
     for number in range(40):
-        assert len({parts[f"MR{number:06}{letter}"] for letter in ("", "B", "C")}) == 1
+        assert len({subsets[f"MR{number:06}{letter}"] for letter in ("", "B", "C")}) == 1
 
 
-def test_a_patient_with_slices_of_two_classes_is_in_one_part():
+def test_a_patient_with_slices_of_two_classes_is_in_one_subset():
     infos = infos_of(
         *((f"p{number}", label, 2) for number in range(30) for label in ("meningioma", "glioma")),
         *((f"q{number}", "glioma", 2) for number in range(30)),
     )
-    assigned = assign_parts(infos, seed=0)
+    assigned = assign_subsets(infos, seed=0)
     assert len(set(zip((info.patient for info in infos), assigned, strict=True))) == 60
     shares = Counter(part for info, part in zip(infos, assigned, strict=True) if info.label == "glioma")
     assert shares["test"] / 120 == pytest.approx(0.15, abs=0.03)
 
 
 def test_few_subjects_train_first_then_test_then_validate():
-    """The only subject of a class once went to the test part, and nothing trained."""
+    """The only subject of a class once went to the test subset, and nothing trained."""
     one = infos_of(("a", "glioma", 5))
     two = infos_of(("a", "glioma", 5), ("b", "glioma", 5))
     three = infos_of(("a", "glioma", 5), ("b", "glioma", 5), ("c", "glioma", 5))
-    assert set(assign_parts(one, seed=0)) == {"train"}
-    assert set(assign_parts(two, seed=0)) == {"train", "test"}
-    assert set(assign_parts(three, seed=0)) == {"train", "test", "validation"}
-    assert assign_parts([], seed=0) == []
+    assert set(assign_subsets(one, seed=0)) == {"train"}
+    assert set(assign_subsets(two, seed=0)) == {"train", "test"}
+    assert set(assign_subsets(three, seed=0)) == {"train", "test", "validation"}
+    assert assign_subsets([], seed=0) == []
 
 
 @pytest.mark.parametrize("counts", [(3, 22, 5), (1, 40, 1), (9, 1, 1), (2, 2, 30)])
-def test_three_subjects_of_a_class_fill_all_parts_whatever_their_numbers_of_slices(counts):
+def test_three_subjects_of_a_class_fill_all_subsets_whatever_their_numbers_of_slices(counts):
     """Test took the subject that validation needed, and thresholds were set without the class."""
     for seed in range(10):
         infos = infos_of(*((f"p{number}", "glioma", count) for number, count in enumerate(counts)))
-        assert set(parts_by_patient(infos, seed=seed).values()) == set(PARTS)
+        assert set(subsets_by_patient(infos, seed=seed).values()) == set(SUBSETS)
 
 
 def test_a_class_may_be_missing():
     infos = infos_of(*((f"p{number}", "pituitary tumor", 4) for number in range(20)))
-    assert Counter(assign_parts(infos, seed=0)) == {"train": 56, "validation": 12, "test": 12}
+    assert Counter(assign_subsets(infos, seed=0)) == {"train": 56, "validation": 12, "test": 12}
 
 
 def test_each_fold_validates_on_the_first_bucket_that_the_next_fold_tests_on():
@@ -141,7 +141,7 @@ def test_each_fold_validates_on_the_first_bucket_that_the_next_fold_tests_on():
     ]
 
 
-def test_folds_keep_the_ids_of_a_subject_together_and_each_class_in_every_part():
+def test_folds_keep_the_ids_of_a_subject_together_and_each_class_in_every_subset():
     slices = tuple(
         SplitSlice(f"{label}{number}{letter}.mat", "", label, f"MR{index}{number:02}{letter}", "train", "")
         for index, label in enumerate(CLASS_NAMES)
@@ -153,8 +153,8 @@ def test_folds_keep_the_ids_of_a_subject_together_and_each_class_in_every_part()
         assert len({(subject_id(item.patient), item.part) for item in fold.slices}) == 36
         counts = Counter((item.label, item.part) for item in fold.slices)
         for label in CLASS_NAMES:
-            assert [counts[label, part] for part in PARTS] == [12, 4, 8]
-    tested = [item.path for fold in folds for item in fold.part("test")]
+            assert [counts[label, part] for part in SUBSETS] == [12, 4, 8]
+    tested = [item.path for fold in folds for item in fold.subset("test")]
     assert sorted(tested) == sorted(item.path for item in slices)
 
 
@@ -171,7 +171,7 @@ def test_a_split_lists_every_slice_with_its_hash_and_reads_back_equal(folder, tm
     assert problems == []
     assert again == split
     assert [item.path for item in split.slices] == [f"{number}.mat" for number in range(1, 37)]
-    assert sum(len(split.part(name)) for name in PARTS) == 36
+    assert sum(len(split.subset(name)) for name in SUBSETS) == 36
     content = json.loads((tmp_path / "split.json").read_text())
     assert (content["seed"], content["sha256"]) == (0, split.sha256)
     assert len({item["sha256"] for item in content["slices"]}) == 36
@@ -215,7 +215,7 @@ def test_a_changed_mask_is_noticed_too(tmp_path):
         check_files(tmp_path, split.slices)
 
 
-def test_too_few_subjects_to_fill_every_part_are_refused(tmp_path, write_mat):
+def test_too_few_subjects_to_fill_every_subset_are_refused(tmp_path, write_mat):
     write_mat(tmp_path / "1.mat", patient="a")
     write_mat(tmp_path / "2.mat", np.arange(400).reshape(20, 20), patient="b")
     with pytest.raises(CascadeError, match=r"2 subjects .* validation"):
@@ -262,9 +262,9 @@ def test_a_slice_taken_out_of_a_split_is_noticed(folder, tmp_path):
         read_split(path)
 
 
-def test_a_split_file_with_a_patient_in_two_parts_is_refused(folder, tmp_path):
+def test_a_split_file_with_a_patient_in_two_subsets_is_refused(folder, tmp_path):
     split, _ = make_split(folder, seed=0)
-    patient = split.part("train")[0].patient
+    patient = split.subset("train")[0].patient
     own = [index for index, item in enumerate(split.slices) if item.patient == patient]
     path = tmp_path / "split.json"
     write_split(split, path, seed=0)
@@ -285,13 +285,13 @@ def test_leakage_is_refused_also_between_ids_that_differ_by_a_letter(other):
     )
 
 
-def test_one_slice_under_two_names_in_two_parts_is_leakage():
+def test_one_slice_under_two_names_in_two_subsets_is_leakage():
     with pytest.raises(CascadeError, match=r"2\.mat of patient b is in test, a copy of it in train"):
         check_leakage([slice_of("a", "train", "1.mat", "same"), slice_of("b", "test", "2.mat", "same")])
 
 
-def test_an_unknown_part_is_refused():
-    with pytest.raises(CascadeError, match="unknown part 'holdout'"):
+def test_an_unknown_subset_is_refused():
+    with pytest.raises(CascadeError, match="unknown subset 'holdout'"):
         check_leakage([slice_of("a", "holdout")])
 
 

@@ -136,7 +136,7 @@ def test_metrics_json_contains_what_is_returned(run, models, negatives, tmp_path
         low, high = evaluation.metrics.accuracy[name].ci95
         assert 0 <= low <= evaluation.metrics.accuracy[name].value <= high <= 1
     assert evaluation.models["segmenter"] == sha256_of(models / "segmenter.onnx")
-    assert (evaluation.part, evaluation.split_sha256, evaluation.backend) == ("all", None, "stub")
+    assert (evaluation.subset, evaluation.split_sha256, evaluation.backend) == ("all", None, "stub")
 
 
 @pytest.mark.parametrize("content", ['{"format": "cascade evaluation 1", "dice": {}}', "{}"])
@@ -232,12 +232,12 @@ def split(folder):
     return path, split
 
 
-def test_only_the_selected_part_is_evaluated(run, split, tmp_path):
+def test_only_the_selected_subset_is_evaluated(run, split, tmp_path):
     path, content = split
-    evaluation = run(split_file=path, part="test")
-    assert [row["path"] for row in rows_of(tmp_path / "out")] == [item.path for item in content.part("test")]
+    evaluation = run(split_file=path, subset="test")
+    assert [row["path"] for row in rows_of(tmp_path / "out")] == [item.path for item in content.subset("test")]
     assert 0 < evaluation.metrics.slices < 27
-    assert (evaluation.part, evaluation.split_sha256) == ("test", content.sha256)
+    assert (evaluation.subset, evaluation.split_sha256) == ("test", content.sha256)
 
 
 @pytest.mark.parametrize(("other", "trained_on_this_split"), [({}, True), ({"other_splits": ["another"]}, False)])
@@ -255,9 +255,9 @@ def test_models_trained_on_another_split_are_reported(run, split, models, other,
     assert "no split was given" in printed(run(), width=500)
 
 
-def test_a_file_of_the_part_that_is_missing_or_changed_is_an_error(run, split, folder):
+def test_a_file_of_the_subset_that_is_missing_or_changed_is_an_error(run, split, folder):
     path, content = split
-    name = content.part("test")[0].path
+    name = content.subset("test")[0].path
     write_mat(folder / name, "1", GLIOMA, percent=33)
     with pytest.raises(CascadeError, match="has changed since the split was made"):
         run(split_file=path)
@@ -266,9 +266,9 @@ def test_a_file_of_the_part_that_is_missing_or_changed_is_an_error(run, split, f
         run(split_file=path)
 
 
-def test_an_unknown_part_is_an_error(run, split):
-    with pytest.raises(CascadeError, match="unknown part 'tests'"):
-        run(split_file=split[0], part="tests")
+def test_an_unknown_subset_is_an_error(run, split):
+    with pytest.raises(CascadeError, match="unknown subset 'tests'"):
+        run(split_file=split[0], subset="tests")
 
 
 def test_uncertain_slices_are_rejected(run, models):

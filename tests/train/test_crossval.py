@@ -78,9 +78,9 @@ def crossvalidation(tmp_path, monkeypatch):
         models.mkdir(exist_ok=True)
         table.write_text(json.dumps((json.loads(table.read_text()) if table.exists() else {}) | {name: {}}))
 
-    def evaluate(folder, *, split_file, part, out, **options):
+    def evaluate(folder, *, split_file, subset, out, **options):
         out.mkdir()
-        slices = [scored(item, number) for number, item in enumerate(read_split(split_file).part(part))]
+        slices = [scored(item, number) for number, item in enumerate(read_split(split_file).subset(subset))]
         (out / "slices.csv").write_text(to_csv(slices))
         evaluation = Evaluation(
             cascade="",
@@ -88,7 +88,7 @@ def crossvalidation(tmp_path, monkeypatch):
             models={},
             models_trained_on_this_split=True,
             backend="",
-            part=part,
+            subset=subset,
             split_sha256=None,
             failed=Failures(1, (f"{out.parent.name}: cannot be read",)),
             metrics=summarize(slices),
@@ -127,9 +127,9 @@ def test_everyone_is_tested_once_and_never_by_models_that_saw_them(crossvalidati
     metrics = crossvalidation().metrics
     assert (metrics.slices, metrics.subjects) == (72, 36)
     folds = [read_split(crossvalidation.out / f"fold-{number}" / "split.json") for number in range(3)]
-    tested = [item.path for fold in folds for item in fold.part("test")]
+    tested = [item.path for fold in folds for item in fold.subset("test")]
     assert len(tested) == len(set(tested)) == 72
-    assert all(len(fold.part("test")) == 24 and len(fold.part("validation")) == 12 for fold in folds)
+    assert all(len(fold.subset("test")) == 24 and len(fold.subset("validation")) == 12 for fold in folds)
     assert len(crossvalidation.done) == 6
 
 
