@@ -52,7 +52,7 @@ def test_the_charts_can_be_drawn_if_no_slice_has_a_predicted_class():
 
 
 def test_a_class_has_one_color_in_charts_and_overlays(monkeypatch):
-    """Meningiomas were orange in overlays and reports, and blue in charts, where gliomas were orange."""
+    """Meningiomas were orange in overlays and reports, and blue in charts, where gliomas were vermillion."""
     monkeypatch.setattr("cascade.evaluation.figures.png", lambda figure: figure)
     slices = [scored(number, dice=0.5) for number in range(3)]
     figure = dice(summarize(slices), slices)
