@@ -1,7 +1,8 @@
-"""A data set and models so simple that every number of an evaluation can be worked out by hand.
+"""A data set and models so simple that every number of an evaluation can be computed by hand.
 
-The stub models read their answers off the slice: tumor is "found" where it is BRIGHT, and three pixels in the corner
-say which class the classifier answers with the found mask, which with the true one, and how probable in percent.
+The stub models read their results from the slice: BRIGHT pixels are segmented as tumor. Three pixels in the corner are
+the class that the classifier predicts with the predicted mask, the one with the true mask, and its probability in
+percent.
 """
 
 import csv
@@ -12,10 +13,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import cascade.evaluation.evaluate
-from cascade.cli.evaluate_output import metrics_table
+from cascade.cli.evaluate_output import evaluation_table
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
 from cascade.evaluation.evaluate import evaluate
 from cascade.files import sha256_of
@@ -38,24 +40,30 @@ class StubSegmenter:
 
 class StubClassifier:
     def run(self, slice, probability):
-        assert probability.any((1, 2, 3)).all(), "asked about an empty mask"
-        rows = [self.answer(*planes) for planes in zip(slice[:, 0], probability[:, 0], strict=True)]
+        assert probability.any((1, 2, 3)).all(), "classifies an empty mask"
+        rows = [self.predict(*planes) for planes in zip(slice[:, 0], probability[:, 0], strict=True)]
         return {CLASS_PROBABILITY: np.array(rows, np.float32), BOX: np.zeros((len(rows), 4), np.float32)}
 
-    def answer(self, pixels, mask):
+    def predict(self, pixels, mask):
         if mask.all():
             return [0.2, 0.5, 0.3]
-        with_found, with_true, percent = pixels[0, :3].astype(int)
+        with_predicted, with_true, percent = pixels[0, :3].astype(int)
         row = np.full(3, (100 - percent) / 200)
-        row[with_found if np.array_equal(mask, pixels >= BRIGHT) else with_true] = percent / 100
+        row[with_predicted if np.array_equal(mask, pixels >= BRIGHT) else with_true] = percent / 100
         return row
 
 
-def write_mat(path, patient, label, *, found=TUMOR, with_found=None, with_true=None, percent=80, true=TUMOR, side=512):
-    """A slice of the figshare layout. Without `with_found` or `with_true` the classifier answers the true class."""
+def write_mat(
+    path, patient, label, *, predicted=TUMOR, with_predicted=None, with_true=None, percent=80, true=TUMOR, side=512
+):
+    """Write a slice in the figshare layout.
+
+    `predicted` is the region that the segmenter finds, `true` the true one. `with_predicted` and `with_true` are the
+    classes that the classifier predicts with these masks; the true class by default.
+    """
     pixels, mask = np.zeros((side, side), np.int16), np.zeros((side, side), np.uint8)
-    pixels[found], mask[true] = BRIGHT, 1
-    pixels[0, :3] = [label if given is None else given for given in (with_found, with_true)] + [percent]
+    pixels[predicted], mask[true] = BRIGHT, 1
+    pixels[0, :3] = [label if index is None else index for index in (with_predicted, with_true)] + [percent]
     with h5py.File(path, "w") as file:
         file["cjdata/PID"] = np.array([[ord(letter)] for letter in patient], np.uint16)
         file["cjdata/label"] = np.array([[label + 1.0]])
@@ -82,26 +90,40 @@ def models(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six slices of four people: MR7A and MR7B count as one."""
+    """Six slices of four subjects: MR7A and MR7B count as one."""
     folder = tmp_path / "data"
     folder.mkdir()
     write_mat(folder / "1.mat", "100", MENINGIOMA)
-    write_mat(folder / "2.mat", "100", MENINGIOMA, found=HALF_OFF, with_found=GLIOMA, percent=60)
+    write_mat(folder / "2.mat", "100", MENINGIOMA, predicted=HALF_OFF, with_predicted=GLIOMA, percent=60)
     write_mat(folder / "3.mat", "MR7A", GLIOMA)
-    write_mat(folder / "4.mat", "MR7B", GLIOMA, found=NOWHERE)
-    write_mat(folder / "5.mat", "300", PITUITARY, found=FAR_OFF, with_true=GLIOMA)
-    write_mat(folder / "6.mat", "400", GLIOMA, with_found=MENINGIOMA, with_true=MENINGIOMA)
+    write_mat(folder / "4.mat", "MR7B", GLIOMA, predicted=NOWHERE)
+    write_mat(folder / "5.mat", "300", PITUITARY, predicted=FAR_OFF, with_true=GLIOMA)
+    write_mat(folder / "6.mat", "400", GLIOMA, with_predicted=MENINGIOMA, with_true=MENINGIOMA)
+    return folder
+
+
+@pytest.fixture
+def negatives(tmp_path):
+    """Four pictures of 512 x 512: no tumor, a speck and a large patch as bright as a tumor, and a broken file."""
+    folder = tmp_path / "healthy"
+    folder.mkdir()
+    for name, bright in {"none": NOWHERE, "speck": np.s_[0:4, 0:4], "patch": TUMOR}.items():
+        pixels = np.zeros((512, 512), np.uint8)
+        pixels[400:] = BRIGHT // 2  # a blank slice would be refused
+        pixels[bright] = BRIGHT
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
     return folder
 
 
 @pytest.fixture
 def run(folder, models, tmp_path, monkeypatch):
-    """Evaluates; without the figures, which take most of the time, unless they are asked for."""
+    """Evaluate; figures, which take most of the time, are drawn with draw=True only."""
 
     def run(draw=False, **changes):
         settings = {
             "split_file": None,
-            "part": "test",
+            "subset": "test",
             "backend": "onnxruntime",
             "engines": tmp_path / "engines",
             "batch_size": 4,
@@ -109,7 +131,7 @@ def run(folder, models, tmp_path, monkeypatch):
         }
         with monkeypatch.context() as patch:
             if not draw:
-                patch.setattr(cascade.evaluation.evaluate, "charts", lambda metrics, scored: {})
+                patch.setattr(cascade.evaluation.evaluate, "charts", lambda metrics, scored, detection: {})
                 patch.setattr(cascade.evaluation.evaluate, "gallery", lambda name, some, folder, cascade: b"")
             return evaluate(folder, models=models, **{**settings, **changes})
 
@@ -121,7 +143,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def shown(metrics, width=80):
+def printed(evaluation, width=80):
     console = Console(width=width, file=io.StringIO())
-    console.print(metrics_table(metrics))
+    console.print(evaluation_table(evaluation))
     return console.file.getvalue()

@@ -69,7 +69,7 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:
         "slices": len(labels),
         "temperature": temperature,
         "expected_calibration_error": {
-            name: reliability(labels.numpy(), probabilities.double().numpy()).expected_error
+            name: reliability(labels.numpy(), probabilities.double().numpy()).expected_calibration_error
             for name, probabilities in (("before", before), ("after", after))
         },
         "uncertain_below": threshold,

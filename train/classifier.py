@@ -254,7 +254,7 @@ def train_classifier(
     if external:
         inputs["external_sha256"] = sha256_of_items(others)
     prepare_run(settings, out, inputs, built_on=[segmenter.path], resume=resume)
-    stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
+    stores = {part: SliceStore(folder, split.subset(part), f"reading {part}") for part in ("train", "validation")}
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
     if not resume:

@@ -5,28 +5,46 @@ steps are not repeated. External subjects are distributed over the folds in the 
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Group, RenderableType
 
-from cascade.cli.evaluate_output import metrics_table
-from cascade.datasets.figshare import person
+from cascade.cli.evaluate_output import metrics_table, problems_text
+from cascade.datasets.figshare import subject_id
 from cascade.datasets.split import make_folds, read_split, write_split
-from cascade.evaluation.figures import charts, number
-from cascade.evaluation.scores import ScoredSlice, as_csv, from_csv
-from cascade.evaluation.summary import summarise
+from cascade.evaluation.figures import charts, format_number
+from cascade.evaluation.schema import Evaluation, Failures, Metrics
+from cascade.evaluation.scores import ScoredSlice, from_csv, to_csv
+from cascade.evaluation.summary import summarize
 from cascade.files import write_atomically
 from train import external_evaluation
 from train.dataset import SliceStore
 from train.external import ExternalStore, external_folds
-from train.external_evaluation import ExternalScore, external_table, score_external, score_restyled, summarize
+from train.external_evaluation import ExternalScore, external_table, score_external, score_restyled
 from train.pipeline import PipelineSettings, prepare_pipeline, train_pipeline
 
 
-def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, settings: PipelineSettings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class CrossValidation:
+    """Result of a cross-validation.
+
+    Attributes:
+        metrics: Metrics of the slices of all folds; its fields are keys of crossval.json themselves.
+        failed: Slices that could not be evaluated.
+        by_fold: Mean Dice, accuracy and balanced accuracy with the predicted mask, one value for each fold.
+        external: Rows of `external_evaluation.summarize`.
+    """
+
+    metrics: Metrics
+    failed: Failures
+    by_fold: dict[str, tuple[float | None, ...]]
+    external: list[dict[str, Any]]
+
+
+def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, settings: PipelineSettings) -> CrossValidation:
     """Train and test both models fold by fold; continue where an earlier call ended.
 
     Leaves crossval.json, charts, slices.csv and external.csv in `out`, and each fold's own results in a folder.
@@ -39,34 +57,37 @@ def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, setting
         settings: Settings of both trainings. The parts of the external slices are not used.
 
     Returns:
-        The figures over all folds.
+        The metrics over all folds.
 
     Raises:
         CascadeError: `out` holds another cross-validation, or there are too few subjects.
     """
     record = prepare_pipeline(out, split_file, settings, folds=folds)
-    metrics, scored, external_scores = [], [], []
+    evaluations, scored, external_scores = [], [], []
     split_of_fold = make_folds(read_split(split_file), folds)
     external_of_fold = external_folds(settings.external, folds)
-    for number_, (fold, external) in enumerate(zip(split_of_fold, external_of_fold, strict=True)):
-        fold_dir = out / f"fold-{number_}"
+    for index, (fold, external) in enumerate(zip(split_of_fold, external_of_fold, strict=True)):
+        fold_dir = out / f"fold-{index}"
         fold_file, evaluation = fold_dir / "split.json", fold_dir / "evaluation"
         if not fold_file.exists():
             write_split(fold, fold_file, seed=0)
         fold_settings = replace(settings, external=external)
-        metrics.append(train_pipeline(folder, fold_file, fold_dir, fold_settings, subset="test", evaluation=evaluation))
+        evaluations.append(
+            train_pipeline(folder, fold_file, fold_dir, fold_settings, subset="test", evaluation=evaluation)
+        )
         scored += _scored(evaluation)
         if external:
             external_scores += _external_scores(folder, fold_file, fold_dir, fold_settings)
-    figures = _figures(scored, metrics)
-    figures["external"] = summarize(external_scores)
-    files = charts(figures, scored)
-    files["slices.csv"] = as_csv(scored).encode()
+    result = _combine(scored, evaluations, external_scores)
+    fields = asdict(result)
+    metrics = fields.pop("metrics")
+    files = charts(result.metrics, scored)
+    files["slices.csv"] = to_csv(scored).encode()
     files["external.csv"] = external_evaluation.as_csv(external_scores).encode()
-    files["crossval.json"] = json.dumps({**record, **figures}, indent=1, allow_nan=False).encode()
+    files["crossval.json"] = json.dumps({**record, **metrics, **fields}, indent=1, allow_nan=False).encode()
     for name, content in files.items():
         write_atomically(out / name, content)
-    return figures
+    return result
 
 
 def _scored(evaluation: Path) -> list[ScoredSlice]:
@@ -80,43 +101,44 @@ def _external_scores(folder: Path, fold_file: Path, fold_dir: Path, settings: Pi
     if not file.exists():
         models = fold_dir / "models"
         scores = score_external(models, [item for item in settings.external if item.part == "test"])
-        items = read_split(fold_file).part("test")
+        items = read_split(fold_file).subset("test")
         styles = ExternalStore([item for item in settings.external if item.part == "train"], "reading external slices")
-        subjects = [person(item.patient) for item in items]
+        subjects = [subject_id(item.patient) for item in items]
         scores += score_restyled(models, SliceStore(folder, items, "reading test"), subjects, styles)
         write_atomically(file, external_evaluation.as_csv(scores).encode())
     with file.open(newline="") as lines:
         return external_evaluation.from_csv(lines)
 
 
-def _figures(scored: list[ScoredSlice], folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compute the metrics over all slices, and keep some of each fold, in order."""
-    problems = [problem for fold in folds for problem in fold["failed"]["problems"]]
-    return {
-        **summarise(scored),
-        "presence": None,
-        "models_trained_on_this_split": True,
-        "failed": {"slices": len(problems), "problems": problems},
-        "by_fold": {
-            "dice": [fold["dice"]["mean"] for fold in folds],
-            **{
-                name: [fold[name]["predicted_mask"]["value"] for fold in folds]
-                for name in ("accuracy", "balanced_accuracy")
-            },
+def _combine(
+    scored: list[ScoredSlice], folds: list[Evaluation], external_scores: list[ExternalScore]
+) -> CrossValidation:
+    """Compute the metrics over all slices, and list the main ones of each fold, in order."""
+    problems = tuple(problem for fold in folds for problem in fold.failed.problems)
+    metrics = [fold.metrics for fold in folds]
+    return CrossValidation(
+        metrics=summarize(scored),
+        failed=Failures(len(problems), problems),
+        by_fold={
+            "dice": tuple(fold.dice.mean for fold in metrics),
+            "accuracy": tuple(fold.accuracy["predicted_mask"].value for fold in metrics),
+            "balanced_accuracy": tuple(fold.balanced_accuracy["predicted_mask"].value for fold in metrics),
         },
-    }
+        external=external_evaluation.summarize(external_scores),
+    )
 
 
-def crossval_table(figures: dict[str, Any]) -> RenderableType:
-    """The metrics as `cascade evaluate` shows them, the spread of the folds, and the external slices."""
+def crossval_table(result: CrossValidation) -> RenderableType:
+    """Return the metrics as `cascade evaluate` prints them, the spread of the folds, and the external slices."""
     spread = (
-        f"{name.replace('_', ' ')} {number(mean(values))} ± {number(stdev(values))}"
-        for name, values in figures["by_fold"].items()
+        f"{name.replace('_', ' ')} {format_number(mean(values))} ± {format_number(stdev(values))}"
+        for name, values in result.by_fold.items()
     )
     parts: list[RenderableType] = [
-        metrics_table(figures),
+        metrics_table(result.metrics),
+        problems_text(result.failed.problems),
         f"Over the folds, mean ± standard deviation: {', '.join(spread)}.",
     ]
-    if figures["external"]:
-        parts.append(external_table(figures["external"]))
+    if result.external:
+        parts.append(external_table(result.external))
     return Group(*parts)

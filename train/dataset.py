@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from cascade.contract import CLASS_NAMES, FloatArray
-from cascade.datasets.dataset import read_labelled
-from cascade.datasets.figshare import person
+from cascade.datasets.figshare import subject_id
+from cascade.datasets.reader import read_labeled
 from cascade.datasets.split import SplitSlice, check_files
 from cascade.errors import CascadeError
 from cascade.io.preprocess import Letterbox
@@ -35,17 +35,17 @@ class SliceStore:
 
     def __init__(self, folder: Path, items: list[SplitSlice], description: str) -> None:
         check_files(folder, items)
-        slices, masks, labels, subjects = [], [], [], [person(item.patient) for item in items]
+        slices, masks, labels, subjects = [], [], [], [subject_id(item.patient) for item in items]
         for item in track(items, description, console=Console(stderr=True)):
-            labelled = read_labelled(folder, item)
-            if not labelled.mask.any():
+            labeled = read_labeled(folder, item)
+            if not labeled.mask.any():
                 raise CascadeError(
-                    f"{folder / item.path}: is labeled {labelled.label} but its mask is empty",
+                    f"{folder / item.path}: is labeled {labeled.label} but its mask is empty",
                     fix="correct the mask or remove the slice, and write a new split",
                 )
-            slices.append(unit_square(labelled.pixels))
-            masks.append(Letterbox(*labelled.mask.shape).square(labelled.mask.astype(np.float32)) >= 0.5)
-            labels.append(CLASS_NAMES.index(labelled.label))
+            slices.append(unit_square(labeled.pixels))
+            masks.append(Letterbox(*labeled.mask.shape).square(labeled.mask.astype(np.float32)) >= 0.5)
+            labels.append(CLASS_NAMES.index(labeled.label))
         self.slices = torch.from_numpy(np.stack(slices))[:, None]
         self.masks = torch.from_numpy(np.stack(masks))[:, None]
         self.labels = torch.tensor(labels)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cascade import __version__
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE
-from cascade.datasets.split import PARTS, Split, read_split
+from cascade.datasets.split import SUBSETS, Split, read_split
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
@@ -88,7 +88,7 @@ def export_model(
     network = segmenter_network() if name == SEGMENTER else ClassifierNetwork()
     load_fitting(network, mean_weights(checkpoints), str(run))
     round_weights_to_fp16(network)
-    store = SliceStore(folder, split.part("validation"), "reading validation")
+    store = SliceStore(folder, split.subset("validation"), "reading validation")
     network.eval()
     if name == SEGMENTER:
         validation = [item for item in external if item.part == "validation"]
@@ -254,7 +254,7 @@ def _origin(split: Split) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "data": FIGSHARE if figshare else OTHER_DATA,
-        "slices": {part: len(split.part(part)) for part in PARTS},
+        "slices": {part: len(split.subset(part)) for part in SUBSETS},
         "versions": {
             "cascade": __version__,  # which a checkout that nobody installed has, too
             **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "onnx")},

@@ -27,8 +27,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from cascade.contract import CLASS_NAMES, SLICE_SIZE
-from cascade.datasets.dataset import read_mask
-from cascade.datasets.split import PARTS
+from cascade.datasets.reader import read_mask
+from cascade.datasets.split import SUBSETS
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, sha256_of_bytes
@@ -144,8 +144,8 @@ def _item(row: dict[str, str | None], table: Path, place: str) -> ExternalSlice:
     if label == NEGATIVE and cell["mask"]:
         raise CascadeError(f"{place}: is tumor-free but has a mask", fix="leave the mask empty, or name the class")
     part = cell["part"] or "train"
-    if part not in PARTS:
-        raise CascadeError(f"{place}: part {part!r} is unknown", fix=f"write one of {', '.join(PARTS)}")
+    if part not in SUBSETS:
+        raise CascadeError(f"{place}: part {part!r} is unknown", fix=f"write one of {', '.join(SUBSETS)}")
     set_name = cell["set"] or table.parent.resolve().name
     return ExternalSlice(
         table.parent / cell["image"],

@@ -20,8 +20,8 @@ from rich.progress import track
 from rich.table import Table
 
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.split import PARTS
-from cascade.evaluation.bootstrap import PatientBootstrap
+from cascade.datasets.split import SUBSETS
+from cascade.evaluation.bootstrap import SubjectBootstrap
 from cascade.files import write_atomically
 from cascade.pipeline import Cascade
 from train.dataset import SliceStore
@@ -140,7 +140,7 @@ def _fraction(group: Sequence[ExternalScore], hits: Iterable[bool]) -> dict[str,
     values = np.array(list(hits), dtype=np.float64)
     if not len(values):
         return None
-    interval = PatientBootstrap([score.subject for score in group]).mean_interval(values)
+    interval = SubjectBootstrap([score.subject for score in group]).mean_interval(values)
     return {"value": float(values.mean()), "ci95": interval}
 
 
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="folder of the models")
     parser.add_argument("index", type=Path, help="index CSV, or a folder with an index.csv")
-    parser.add_argument("--part", choices=PARTS, help="only this part of the index")
+    parser.add_argument("--part", choices=SUBSETS, help="only this part of the index")
     parser.add_argument("--csv", type=Path, help="file for one line per slice")
     arguments = parser.parse_args()
     with exit_on_cascade_error():

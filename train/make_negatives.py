@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from cascade.contract import SLICE_SIZE
-from cascade.datasets.split import PARTS, read_split
+from cascade.datasets.split import SUBSETS, read_split
 from train.dataset import SegmenterData, SliceStore, inpainted_copies
 from train.png import exit_on_cascade_error, write_png
 from train.preprocessing import SEGMENTER_SIZE
@@ -30,7 +30,7 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
     Raises:
         CascadeError: The data cannot be read.
     """
-    items = read_split(split_file).part(part)
+    items = read_split(split_file).subset(part)
     store = SliceStore(folder, items, f"reading {part}")
     copies = inpainted_copies(SegmenterData(store), store.subjects).tensors[0]
     for item, copy in zip(items, copies, strict=True):
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="labelled data set")
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", type=Path, required=True)
-    parser.add_argument("--subset", choices=PARTS, default="test")
+    parser.add_argument("--subset", choices=SUBSETS, default="test")
     arguments = parser.parse_args()
     with exit_on_cascade_error():
         print(f"{write_copies(arguments.folder, arguments.split, arguments.subset, arguments.out)} slices")

@@ -9,6 +9,7 @@ from typing import Any
 from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
 from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.schema import Evaluation, read_evaluation
 from cascade.files import write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from train.classifier import ClassifierSettings, start_tensors, train_classifier
@@ -65,7 +66,7 @@ def prepare_pipeline(out: Path, split_file: Path, settings: PipelineSettings, **
 
 def train_pipeline(
     folder: Path, split_file: Path, out: Path, settings: PipelineSettings, *, subset: str, evaluation: Path
-) -> dict[str, Any]:
+) -> Evaluation:
     """Train both models, export them to out/models and evaluate them; continue where an earlier call ended.
 
     Args:
@@ -97,12 +98,11 @@ def train_pipeline(
         evaluate(
             folder,
             split_file=split_file,
-            part=subset,
+            subset=subset,
             models=models,
             backend="onnxruntime",
             engines=None,
             batch_size=8,
             out=evaluation,
         )
-    content: dict[str, Any] = json.loads(metrics.read_text())
-    return content
+    return read_evaluation(metrics)

@@ -21,8 +21,8 @@ from rich.table import Table
 from scipy import ndimage
 
 from cascade.contract import FloatArray
-from cascade.datasets.dataset import read_labelled
-from cascade.datasets.split import PARTS, read_split
+from cascade.datasets.reader import read_labeled
+from cascade.datasets.split import SUBSETS, read_split
 from cascade.pipeline import Cascade, Prediction
 from cascade.runtime.models import BUNDLED_MODELS
 from train.pasting import head_mask
@@ -223,14 +223,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="labeled data set")
     parser.add_argument("--split", type=Path, required=True)
-    parser.add_argument("--subset", choices=PARTS, default="validation")
+    parser.add_argument("--subset", choices=SUBSETS, default="validation")
     parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
     parser.add_argument("--limit", type=int, default=0, help="number of slices, taken evenly; 0 takes all")
     arguments = parser.parse_args()
     with exit_on_cascade_error():
-        items = read_split(arguments.split).part(arguments.subset)
+        items = read_split(arguments.split).subset(arguments.subset)
         step = max(1, len(items) // arguments.limit) if arguments.limit else 1
-        slices = [read_labelled(arguments.folder, item).pixels for item in items[::step]]
+        slices = [read_labeled(arguments.folder, item).pixels for item in items[::step]]
         rows = list(measure(Cascade.open(arguments.models, "onnxruntime"), slices))
         Console().print(stability_table(rows))
 

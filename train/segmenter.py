@@ -240,7 +240,7 @@ def train_segmenter(
     training = SegmenterTraining(asdict(settings))
     if not resume:
         start_weights(training.network, settings.weights)
-    stores = {part: SliceStore(folder, split.part(part), f"reading {part}") for part in ("train", "validation")}
+    stores = {part: SliceStore(folder, split.subset(part), f"reading {part}") for part in ("train", "validation")}
     others = {
         part: ExternalStore(items, f"reading external {part}") if items else None for part, items in parts.items()
     }

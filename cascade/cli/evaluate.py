@@ -39,19 +39,19 @@ def evaluate(
     """
     if whole == (split_file is not None):
         raise CascadeError("either one part or the whole folder can be evaluated", fix="give --split FILE or --all")
-    from cascade.cli.evaluate_output import metrics_table
+    from cascade.cli.evaluate_output import evaluation_table
     from cascade.evaluation.evaluate import evaluate as run_evaluation
 
-    metrics = run_evaluation(
+    evaluation = run_evaluation(
         folder,
         split_file=split_file,
-        part=part,
-        tumor_free=tumor_free,
+        subset=part,
+        negatives=tumor_free,
         models=models,
         backend=backend,
         engines=engines,
         batch_size=batch_size,
         out=out,
     )
-    stderr().print(metrics_table(metrics))
-    raise typer.Exit(2 if metrics["failed"]["slices"] else 0)
+    stderr().print(evaluation_table(evaluation))
+    raise typer.Exit(2 if evaluation.failed.slices else 0)

@@ -1,7 +1,6 @@
-"""The metrics of an evaluation as tables for the terminal."""
+"""Tables that `cascade evaluate` prints."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -10,110 +9,124 @@ from rich.text import Text
 
 from cascade.cli.console import printable
 from cascade.discovery.inputs import PROBLEMS_SHOWN
-from cascade.evaluation.figures import ACCURACIES, number
+from cascade.evaluation.figures import ACCURACIES, format_number
+from cascade.evaluation.schema import Detection, Estimate, Evaluation, Interval, MaskMetrics, Metrics
 
 
-def metrics_table(metrics: dict[str, Any]) -> RenderableType:
-    """What metrics.json says in most detail about, in brief: masks, classes, and which stage errs."""
+def evaluation_table(evaluation: Evaluation) -> RenderableType:
+    """Return the main results of an evaluation as tables, with warnings and failed slices below."""
     return Group(
-        *(_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics)),
-        *_false_alarms(metrics["presence"]),
-        _footnote(metrics),
-        _not_used(metrics["failed"]["problems"]),
+        metrics_table(evaluation.metrics, evaluation.detection),
+        *_training_warning(evaluation),
+        problems_text(evaluation.failed.problems),
     )
 
 
-def _masks(metrics: dict[str, Any]) -> Table:
-    table = _table("Masks", ("slices", "patients", "Dice (95 % CI)", "median", "empty", "IoU", "HD95 mm"))
-    sizes = {f"{name} tumors": group for name, group in metrics["by_size"].items()}
-    for name, group in {"all": metrics, **metrics["by_class"], **sizes}.items():
-        dice, iou = group["dice"], group["iou"]
+def metrics_table(metrics: Metrics, detection: Detection | None = None) -> RenderableType:
+    """Return the main metrics as tables: masks, classes and detection."""
+    tables = [_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics)]
+    if detection and len(detection.by_folder) > 1:
+        tables.append(_false_positives(detection))
+    return Group(*tables, "\n".join(_notes(metrics) + (_detection_notes(detection) if detection else [])))
+
+
+def problems_text(problems: Sequence[str]) -> Text:
+    """Return the problems of slices that were not used, one in a line; of many problems the first."""
+    lines = [f"not used: {printable(problem)}" for problem in problems[:PROBLEMS_SHOWN]]
+    if len(problems) > PROBLEMS_SHOWN:
+        lines.append(f"and {len(problems) - PROBLEMS_SHOWN:,} more, listed in metrics.json")
+    return Text("\n".join(lines), style="red", end="\n" if lines else "")
+
+
+def _masks(metrics: Metrics) -> Table:
+    table = _table("Masks", ("slices", "subjects", "Dice (95 % CI)", "median", "missed", "IoU", "HD95 mm"))
+    sizes = {f"{name} tumors": group for name, group in metrics.by_size.items()}
+    groups: dict[str, MaskMetrics] = {"all": metrics, **metrics.by_class, **sizes}
+    for name, group in groups.items():
         table.add_row(
-            *(name, str(group["slices"]), str(group["patients"]), with_interval(dice["mean"], dice["ci95"])),
-            *(number(dice["median"]), percent(dice["empty_share"]), number(iou["mean"])),
-            number(group["hausdorff95_mm"]["mean"], digits=1),
+            name,
+            str(group.slices),
+            str(group.subjects),
+            _with_interval(group.dice.mean, group.dice.ci95),
+            format_number(group.dice.median),
+            _percent(group.dice.missed_fraction),
+            format_number(group.iou.mean),
+            format_number(group.hausdorff95_mm.mean, digits=1),
         )
     return table
 
 
-def _accuracies(metrics: dict[str, Any]) -> Table:
+def _accuracies(metrics: Metrics) -> Table:
     columns = ("accuracy (95 % CI)", "balanced", "macro F1", "macro AUC")
-    table = _table("Classes, by the mask that the classifier is shown", columns)
-    for key, shown in ACCURACIES.items():
-        accuracy, others = metrics["accuracy"][key], (metrics[name][key] for name in ("balanced_accuracy", "macro_f1"))
+    table = _table("Classes, by the mask that the classifier receives", columns)
+    for key, label in ACCURACIES.items():
         table.add_row(
-            *(shown, with_interval(accuracy["value"], accuracy["ci95"])),
-            *(number(figure["value"]) for figure in others),
-            number(metrics["macro_auc"][key]),
+            label,
+            _estimate(metrics.accuracy[key]),
+            format_number(metrics.balanced_accuracy[key].value),
+            format_number(metrics.macro_f1[key].value),
+            format_number(metrics.macro_auc[key]),
         )
     return table
 
 
-def _classes(metrics: dict[str, Any]) -> Table:
+def _classes(metrics: Metrics) -> Table:
     table = _table("Classes with the predicted mask, by slice", ("precision", "recall", "F1", "AUC"))
-    for name, figures in metrics["by_class"].items():
-        table.add_row(name, *(number(figures[key]) for key in ("precision", "recall", "f1", "auc")))
+    for name, group in metrics.by_class.items():
+        table.add_row(name, *map(format_number, (group.precision, group.recall, group.f1, group.auc)))
     return table
 
 
-def _confusion(metrics: dict[str, Any]) -> Table:
-    matrix = metrics["confusion_matrix"]
-    table = _table("How many slices of each class are called what", tuple(matrix["columns"]))
-    for name, row in zip(matrix["rows"], matrix["slices"], strict=True):
+def _confusion(metrics: Metrics) -> Table:
+    matrix = metrics.confusion_matrix
+    table = _table("Confusion matrix of slices: true class by row, predicted class by column", matrix.columns)
+    for name, row in zip(matrix.rows, matrix.slices, strict=True):
         table.add_row(name, *map(str, row))
     return table
 
 
-def _false_alarms(presence: dict[str, Any] | None) -> list[Table]:
-    """A table where there are folders to compare."""
-    if not presence or len(presence["by_folder"]) < 2:
-        return []
-    table = _table("Tumor-free slices, by folder", ("slices", "a tumor seen"))
-    for name, group in presence["by_folder"].items():
-        table.add_row(Text(printable(name) or "(in none)"), str(group["slices"]), percent(group["false_alarms"]))
-    return [table]
+def _false_positives(detection: Detection) -> Table:
+    table = _table("Negatives by folder", ("slices", "false positives"))
+    for name, folder in detection.by_folder.items():
+        table.add_row(Text(printable(name) or "(no folder)"), str(folder.slices), _percent(folder.false_positive_rate))
+    return table
 
 
-def _footnote(metrics: dict[str, Any]) -> str:
-    right, by_patient = metrics["right_with"], metrics["dice"]["by_patient"]
-    lines = [
-        f"Dice where every patient counts alike: {with_interval(by_patient['mean'], by_patient['ci95'])}.",
-        f"Slices wrong only since the predicted mask differs from the true one: {right['true_mask_only']}. "
-        f"Wrong with either: {right['neither']}.",
-        f"Expected calibration error: {number(metrics['reliability']['expected_calibration_error'])}. "
-        "CI: bootstrap over patients.",
+def _notes(metrics: Metrics) -> list[str]:
+    correct_with, rejection = metrics.correct_with, metrics.rejection
+    notes = [
+        f"Dice averaged over subjects: {_estimate(metrics.dice.by_subject)}.",
+        f"Slices classified correctly with the true mask only: {correct_with.true_mask_only}; "
+        f"with neither mask: {correct_with.neither}.",
+        f"Expected calibration error: {format_number(metrics.reliability.expected_calibration_error)}. "
+        "CI: bootstrap over subjects.",
     ]
-    uncertain = metrics["uncertain"]
-    if uncertain["below"]:
-        lines.append(
-            f"Without those stated with less than {number(uncertain['below'])}, {percent(uncertain['coverage'])} of "
-            f"the slices are left, and of these {percent(uncertain['accuracy_of_the_rest'])} right."
+    if rejection.threshold:
+        notes.append(
+            f"Without slices of a probability below {format_number(rejection.threshold)}: coverage "
+            f"{_percent(rejection.coverage)}, accuracy {_percent(rejection.accuracy)}."
         )
-    if metrics["presence"]:
-        lines += _presence(metrics["presence"])
-    if not metrics["models_trained_on_this_split"]:
-        why = "no split was given" if metrics["split_sha256"] is None else "their records name another split"
-        lines.append(
-            f"The models may have been trained on these very patients, for all that is known here: {why}. "
-            "Only of people in no training do these figures tell anything."
-        )
-    return "\n".join(lines)
+    return notes
 
 
-def _not_used(problems: Sequence[str]) -> Text:
-    lines = [f"not used: {printable(problem)}" for problem in problems[:PROBLEMS_SHOWN]]
-    if len(problems) > PROBLEMS_SHOWN:
-        lines.append(f"and {len(problems) - PROBLEMS_SHOWN:,} more, which metrics.json names")
-    return Text("\n".join(lines), style="red", end="\n" if lines else "")
-
-
-def _presence(figures: dict[str, Any]) -> list[str]:
-    at = figures["at_sensitivity"]
+def _detection_notes(detection: Detection) -> list[str]:
+    point = detection.operating_point
     return [
-        f"Tumors found: {percent(figures['sensitivity'])}. A tumor seen in {percent(figures['false_alarms'])} of "
-        f"{figures['tumor_free_slices']} tumor-free slices, a large one in {percent(figures['large_false_alarms'])}.",
-        f"To find {percent(at['least'])} of the tumors: threshold {number(at['threshold'])}, "
-        f"false alarms {percent(at['false_alarms'])}.",
+        f"Tumor detection: sensitivity {_percent(detection.sensitivity)}. False positives on {detection.negatives} "
+        f"negatives: {_percent(detection.false_positive_rate)}, large ones "
+        f"{_percent(detection.large_false_positive_rate)}.",
+        f"At a sensitivity of {_percent(point.min_sensitivity)}: threshold {format_number(point.threshold)}, "
+        f"false positives {_percent(point.false_positive_rate)}.",
+    ]
+
+
+def _training_warning(evaluation: Evaluation) -> list[str]:
+    if evaluation.models_trained_on_this_split:
+        return []
+    reason = "no split was given" if evaluation.split_sha256 is None else "their records name another split"
+    return [
+        f"The models may have been trained on these patients: {reason}. "
+        "These metrics are meaningful only for patients that were not used in training."
     ]
 
 
@@ -124,13 +137,13 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def percent(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def with_interval(value: float | None, bounds: list[float] | None) -> str:
-    return number(value) if bounds is None else f"{number(value)} ({interval(bounds)})"
+def _estimate(estimate: Estimate) -> str:
+    return _with_interval(estimate.value, estimate.ci95)
 
 
-def interval(bounds: Sequence[float | None]) -> str:
-    return "-".join(map(number, bounds))
+def _with_interval(value: float | None, ci95: Interval | None) -> str:
+    return format_number(value) if ci95 is None else f"{format_number(value)} ({'-'.join(map(format_number, ci95))})"

@@ -170,20 +170,20 @@ def train_both(
     Example: [bold]cascade train both figshare/ --split figshare/split.json --negatives healthy/[/]
     """
     with _train_packages():
-        from cascade.cli.evaluate_output import metrics_table
-        from cascade.datasets.split import PARTS
+        from cascade.cli.evaluate_output import evaluation_table
+        from cascade.datasets.split import SUBSETS
         from train.pipeline import prepare_pipeline, train_pipeline
 
-    if subset not in PARTS:
-        raise CascadeError(f"there is no subset {subset!r}", fix=f"choose one of {', '.join(PARTS)}")
+    if subset not in SUBSETS:
+        raise CascadeError(f"there is no subset {subset!r}", fix=f"choose one of {', '.join(SUBSETS)}")
     settings = _pipeline_settings(
         {"epochs": segmenter_epochs, "weights": segmenter_weights, "limit_batches": limit_batches},
         {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},
         _external(external, negatives),
     )
     prepare_pipeline(out, split_file, settings)
-    metrics = train_pipeline(folder, split_file, out, settings, subset=subset, evaluation=out / f"evaluation-{subset}")
-    stderr().print(metrics_table(metrics))
+    result = train_pipeline(folder, split_file, out, settings, subset=subset, evaluation=out / f"evaluation-{subset}")
+    stderr().print(evaluation_table(result))
 
 
 @app.command("crossval", no_args_is_help=True)

@@ -1,1 +1,1 @@
-"""Labelled data sets: what is in them, and which patients train, tune and test."""
+"""Labeled data sets: reading, summary statistics and patient-level splits."""

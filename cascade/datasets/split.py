@@ -1,4 +1,4 @@
-"""Which slices train, which tune and which test: decided once, written to a file, never again."""
+"""Patient-level split of a data set into train, validation and test, written once to a file and never changed."""
 
 import hashlib
 import json
@@ -9,21 +9,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.dataset import Record, count_slices, scan
-from cascade.datasets.figshare import person
+from cascade.datasets.figshare import subject_id
 from cascade.datasets.progress import track
+from cascade.datasets.reader import SliceInfo, count_slices, scan
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 
-PARTS = ("train", "validation", "test")
-SHARES = {"test": 0.15, "validation": 0.15}
+SUBSETS = ("train", "validation", "test")
+
+FRACTIONS = {"test": 0.15, "validation": 0.15}
+"""Target fraction of the slices of each class; the remaining slices train."""
+
+SCHEMA = "cascade split 2"
 
 
 @dataclass(frozen=True)
-class SplitSlice(Record):
-    """A slice of the data set with its side of the split and the hashes of its files' bytes.
+class SplitSlice(SliceInfo):
+    """A slice of the data set with its subset of the split.
 
-    mask_sha256  empty for a .mat, which holds its own mask.
+    Attributes:
+        part: One of SUBSETS; named as in the split files, whose hash covers it.
+        sha256: SHA-256 of the slice file.
+        mask_sha256: SHA-256 of the mask file; empty for a .mat, which contains its mask.
     """
 
     part: str
@@ -33,123 +40,154 @@ class SplitSlice(Record):
 
 @dataclass(frozen=True)
 class Split:
-    """slices   every slice of the data set, in its folder's order.
-    sha256      of the canonical JSON of the file's `slices`: names the split in models and metrics.
+    """A split of a data set.
+
+    Attributes:
+        slices: All slices of the data set, in the order of `scan`.
+        sha256: SHA-256 of `slices` as canonical JSON; identifies the split in models and metrics.
     """
 
     slices: tuple[SplitSlice, ...]
     sha256: str
 
-    def part(self, name: str) -> list[SplitSlice]:
-        """The slices of `train`, `validation` or `test`."""
+    def subset(self, name: str) -> list[SplitSlice]:
+        """Return the slices of one of SUBSETS."""
         return [item for item in self.slices if item.part == name]
 
 
-def assign_parts(records: list[Record], seed: int) -> list[str]:
-    """A part for each record: by person, stratified by class, SHARES of each class's slices (the rest trains).
+def assign_subsets(infos: list[SliceInfo], seed: int) -> list[str]:
+    """Assign slices to subsets by subject, stratified by class.
 
-    The last person of a class trains: of two, one trains and one tests, and of more, some are in each part. A person
-    with slices of two classes goes where the first of CLASS_NAMES sends them. People are ordered by a hash of seed and
-    id, not by a library's random numbers: those change between versions.
+    At least one subject of each class trains. Of two subjects, one trains and one tests; from three on, every subset
+    gets at least one. A subject with slices of several classes is assigned with the first of them in CLASS_NAMES.
+    Subjects are ordered by a hash of seed and subject instead of a library's random numbers, which change between
+    versions.
+
+    Args:
+        infos: Slices of the data set.
+        seed: Seed of the random order of the subjects.
+
+    Returns:
+        One of SUBSETS for each slice.
     """
-    part_of: dict[str, str] = {}
+    subset_of: dict[str, str] = {}
     for label in CLASS_NAMES:
-        counts: dict[str, int] = {}
-        for record in records:
-            if record.label == label:
-                counts[person(record.patient)] = counts.get(person(record.patient), 0) + 1
-        waiting = sorted(
-            counts.keys() - part_of.keys(), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        counts = Counter(subject_id(info.patient) for info in infos if info.label == label)
+        unassigned = sorted(
+            counts.keys() - subset_of.keys(), key=lambda subject: hashlib.sha256(f"{seed}:{subject}".encode()).digest()
         )
         total = sum(counts.values())
-        for parts_to_come, (part, share) in zip((2, 1), SHARES.items(), strict=True):
-            kept = max(1, min(parts_to_come, len(counts) - 1))
-            taken = sum(count for name, count in counts.items() if part_of.get(name) == part)
-            while len(waiting) > kept and taken < share * total:
-                name = waiting.pop()
-                part_of[name] = part
-                taken += counts[name]
-        part_of.update(dict.fromkeys(waiting, "train"))
-    return [part_of[person(record.patient)] for record in records]
+        for remaining_subsets, (subset, fraction) in zip((2, 1), FRACTIONS.items(), strict=True):
+            reserved = max(1, min(remaining_subsets, len(counts) - 1))
+            assigned = sum(count for subject, count in counts.items() if subset_of.get(subject) == subset)
+            while len(unassigned) > reserved and assigned < fraction * total:
+                subject = unassigned.pop()
+                subset_of[subject] = subset
+                assigned += counts[subject]
+        subset_of.update(dict.fromkeys(unassigned, "train"))
+    return [subset_of[subject_id(info.patient)] for info in infos]
 
 
 def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
-    """The split of the data set in `folder`, and the reason for each slice that had to be left out.
+    """Split the data set in a folder, with a progress bar on stderr.
 
-    Shows its progress on stderr. Raises CascadeError where too few people are there to fill every part.
+    Args:
+        folder: Folder of the data set.
+        seed: Seed of `assign_subsets`.
+
+    Returns:
+        The split, and one error for each slice that was left out because it cannot be used or is a copy.
+
+    Raises:
+        CascadeError: No slice can be used, or there are too few subjects to fill every subset.
     """
-    first_with: dict[str, Record] = {}  # by the slice's hash
+    info_of: dict[str, SliceInfo] = {}  # by SHA-256 of the slice
     problems = []
-    for found in track(scan(folder), "Reading the slices", count_slices(folder)):
-        if isinstance(found, CascadeError):
-            problems.append(found)
+    for entry in track(scan(folder), "Reading slices", count_slices(folder)):
+        if isinstance(entry, CascadeError):
+            problems.append(entry)
             continue
-        record = found[0]
-        first = first_with.setdefault(sha256_of(folder / record.path), record)
-        if first is not record:
+        info = entry[0]
+        first = info_of.setdefault(sha256_of(folder / info.path), info)
+        if first is not info:
             problems.append(
                 CascadeError(
-                    f"{folder / record.path}: is a copy of {first.path}, patient {first.patient}",
-                    fix="keep one of them",
+                    f"{folder / info.path}: is a copy of {first.path} of patient {first.patient}",
+                    fix="remove one of them",
                 )
             )
-    if not first_with:
-        raise CascadeError(f"{folder}: no slice of it can be read", fix="see `cascade data inspect` for the reasons")
-    records = list(first_with.values())
+    if not info_of:
+        raise CascadeError(
+            f"{folder}: none of its slices can be read", fix="run `cascade data inspect` to see the reasons"
+        )
+    subsets = assign_subsets(list(info_of.values()), seed)
     slices = tuple(
         SplitSlice(
-            **asdict(record),
-            part=part,
+            **asdict(info),
+            part=subset,
             sha256=sha256,
-            mask_sha256=sha256_of(folder / record.mask) if record.mask else "",
+            mask_sha256=sha256_of(folder / info.mask) if info.mask else "",
         )
-        for (sha256, record), part in zip(first_with.items(), assign_parts(records, seed), strict=True)
+        for (sha256, info), subset in zip(info_of.items(), subsets, strict=True)
     )
     check_leakage(slices)
-    if lacking := [part for part in PARTS if part not in {item.part for item in slices}]:
-        people = len({person(item.patient) for item in slices})
+    if empty := _empty_subsets(slices):
+        subjects = len({subject_id(item.patient) for item in slices})
         raise CascadeError(
-            f"{folder}: of its {people} people none is left for {' and '.join(lacking)}",
-            fix="add patients: a class fills all parts from three on",
+            f"{folder}: {subjects} subjects are too few, {' and '.join(empty)} would be empty",
+            fix="add patients: a class with three subjects fills every subset",
         )
     return Split(slices, _digest([asdict(item) for item in slices])), problems
 
 
 def make_folds(split: Split, count: int) -> list[Split]:
-    """As many splits of the same slices, by person: everyone is in the test part of one, 1 / count of each class.
+    """Make the splits of a cross-validation, by subject and stratified by class.
 
-    Half as many validate each, and the rest trains. Raises CascadeError where too few people are there.
+    The slices of each class are divided into 2 * `count` buckets of about equal size. Fold i tests on buckets 2i and
+    2i + 1, validates on bucket 2i + 2, the first one that the next fold tests on, and trains on the others.
+
+    Args:
+        split: Lists the slices; its subsets are not used.
+        count: Number of folds.
+
+    Returns:
+        One split for each fold. Every subject is in the test subset of exactly one of them.
+
+    Raises:
+        CascadeError: There are too few subjects to fill every subset of every fold.
     """
     bucket_of: dict[str, int] = {}
     for label in CLASS_NAMES:
-        counts = Counter(person(item.patient) for item in split.slices if item.label == label)
-        filled = [0] * (2 * count)
-        for name, slice_count in sorted(counts.items(), key=lambda each: (-each[1], each[0])):
-            emptiest = bucket_of.setdefault(name, filled.index(min(filled)))
-            filled[emptiest] += slice_count
+        counts = Counter(subject_id(item.patient) for item in split.slices if item.label == label)
+        sizes = [0] * (2 * count)
+        for subject, slice_count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
+            bucket = bucket_of.setdefault(subject, sizes.index(min(sizes)))
+            sizes[bucket] += slice_count
     folds = []
-    for number in range(count):
-        part_of = {2 * number: "test", 2 * number + 1: "test", (2 * number + 2) % (2 * count): "validation"}
+    for fold in range(count):
+        subset_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
         slices = tuple(
-            replace(item, part=part_of.get(bucket_of[person(item.patient)], "train")) for item in split.slices
+            replace(item, part=subset_of.get(bucket_of[subject_id(item.patient)], "train")) for item in split.slices
         )
-        if lacking := [part for part in PARTS if part not in {item.part for item in slices}]:
+        if empty := _empty_subsets(slices):
             raise CascadeError(
-                f"there are too few people for {count} folds: fold {number} has none for {' and '.join(lacking)}",
-                fix="ask for fewer --folds",
+                f"too few subjects for {count} folds: {' and '.join(empty)} would be empty in fold {fold}",
+                fix="use fewer --folds",
             )
         folds.append(Split(slices, _digest([asdict(item) for item in slices])))
     return folds
 
 
 def write_split(split: Split, path: Path, seed: int) -> None:
-    """Raises CascadeError where `path` exists: a split that models were trained on must not change under them."""
+    """Write a split as JSON.
+
+    Raises:
+        CascadeError: The file exists. A split that models were trained on must not change.
+    """
     if path.exists():
-        raise CascadeError(
-            f"{path}: exists, and a split is written once", fix="use it, or name another file with --out"
-        )
+        raise CascadeError(f"{path}: the split file exists already", fix="use it, or name another file with --out")
     content = {
-        "format": "cascade split 1",
+        "schema": SCHEMA,
         "sha256": split.sha256,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
@@ -159,11 +197,15 @@ def write_split(split: Split, path: Path, seed: int) -> None:
 
 
 def read_split(path: Path) -> Split:
-    """Raises CascadeError for a file that is not a split, was edited, or has a person on two sides."""
+    """Read a split that `write_split` wrote.
+
+    Raises:
+        CascadeError: The file is missing, is not a split or was edited, or a subject is in several subsets.
+    """
     try:
         content = json.loads(path.read_text())
         slices = tuple(SplitSlice(**{name: str(value) for name, value in item.items()}) for item in content["slices"])
-        recorded, found = content["sha256"], _digest(content["slices"])
+        recorded, computed = content["sha256"], _digest(content["slices"])
     except FileNotFoundError:
         raise CascadeError(
             f"{path}: there is no such split file", fix="write one with `cascade data split DIR`"
@@ -173,33 +215,42 @@ def read_split(path: Path) -> Split:
             f"{path}: is not a split file ({error})", fix="write one with `cascade data split DIR`"
         ) from error
     check_leakage(slices)
-    if found != recorded:
-        raise CascadeError(f"{path}: was changed after it was written", fix="restore it, or write a new split")
+    if computed != recorded:
+        raise CascadeError(f"{path}: was edited after it was written", fix="restore it, or write a new split")
     return Split(slices, recorded)
 
 
 def check_leakage(slices: Iterable[SplitSlice]) -> None:
-    """Raises CascadeError where one person's slices, or copies of one slice, lie in two parts."""
-    part_of: dict[str, str] = {}
-    part_of_file: dict[str, str] = {}
+    """Check that no subject and no file is in several subsets of a split.
+
+    Raises:
+        CascadeError: Slices of one subject, or copies of one slice, are in several subsets, or a subset is unknown.
+    """
+    subset_of_subject: dict[str, str] = {}
+    subset_of_file: dict[str, str] = {}
     for item in slices:
-        if item.part not in PARTS:
-            raise CascadeError(f"{item.path}: part {item.part!r} is unknown", fix=f"use one of {', '.join(PARTS)}")
-        first = part_of.setdefault(person(item.patient), item.part)
+        if item.part not in SUBSETS:
+            raise CascadeError(f"{item.path}: unknown subset {item.part!r}", fix=f"use one of {', '.join(SUBSETS)}")
+        first = subset_of_subject.setdefault(subject_id(item.patient), item.part)
         if first != item.part:
             raise CascadeError(
-                f"patient {item.patient} is in {first} and in {item.part}: figures from such a split are worthless",
+                f"patient {item.patient} is in {first} and in {item.part}: metrics of such a split are biased",
                 fix="write a new split with `cascade data split DIR`",
             )
-        if part_of_file.setdefault(item.sha256, item.part) != item.part:
+        first = subset_of_file.setdefault(item.sha256, item.part)
+        if first != item.part:
             raise CascadeError(
-                f"{item.path} of patient {item.patient} is in {item.part}, a copy of it in {part_of_file[item.sha256]}",
+                f"{item.path} of patient {item.patient} is in {item.part}, a copy of it in {first}",
                 fix="write a new split with `cascade data split DIR`",
             )
 
 
 def check_files(folder: Path, slices: Iterable[SplitSlice]) -> None:
-    """Raises CascadeError for the first file that is missing or is not the one the split was made of."""
+    """Check that the files of a data set are those that it was split with.
+
+    Raises:
+        CascadeError: A file of `slices` is missing or has another SHA-256. Names the first such file.
+    """
     for item in slices:
         for name, sha256 in ((item.path, item.sha256), (item.mask, item.mask_sha256)):
             if not name:
@@ -207,12 +258,18 @@ def check_files(folder: Path, slices: Iterable[SplitSlice]) -> None:
             path = folder / name
             if not path.is_file():
                 raise CascadeError(
-                    f"{path}: is in the split but not in the folder", fix="give the folder the split was made of"
+                    f"{path}: is in the split but not in the folder",
+                    fix="give the folder that the split was made from",
                 )
             if sha256_of(path) != sha256:
                 raise CascadeError(
-                    f"{path}: is not the file the split was made of", fix="restore it, or write a new split"
+                    f"{path}: has changed since the split was made", fix="restore it, or write a new split"
                 )
+
+
+def _empty_subsets(slices: Iterable[SplitSlice]) -> list[str]:
+    used = {item.part for item in slices}
+    return [subset for subset in SUBSETS if subset not in used]
 
 
 def _digest(slices: list[dict[str, str]]) -> str:

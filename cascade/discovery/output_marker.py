@@ -8,8 +8,8 @@ from pathlib import Path
 RESULTS = "cascade results 2"
 """`schema` of a run's results.json."""
 
-EVALUATION = "cascade evaluation 1"
-"""`format` of an evaluation's metrics.json."""
+EVALUATION = "cascade evaluation 2"
+"""`schema` of an evaluation's metrics.json."""
 
 BENCHMARK = "cascade benchmark 1"
 """`schema` of a benchmark's benchmark.json."""
@@ -18,8 +18,8 @@ EVALUATION_PICTURES = frozenset(
     {
         "accuracy.png",
         "confusion_matrix.png",
+        "detection.png",
         "dice.png",
-        "presence.png",
         "reliability.png",
         "best_slices.png",
         "median_slices.png",
@@ -28,11 +28,14 @@ EVALUATION_PICTURES = frozenset(
 )
 """The pictures that an evaluation draws beside metrics.json."""
 
+EVALUATION_1_PICTURES = frozenset({"presence.png"})
+"""Pictures that only `cascade evaluation 1` drew."""
+
 BENCHMARK_PICTURE = "benchmark.png"
 
 MARKERS = {
     "results.json": f'"schema": "{RESULTS}',
-    "metrics.json": f'"format": "{EVALUATION}',
+    "metrics.json": f'"{EVALUATION}',  # under the key `format` in `cascade evaluation 1`
     "benchmark.json": f'"schema": "{BENCHMARK}',
 }
 """File name → the text near its beginning that marks it as cascade's."""
@@ -64,7 +67,7 @@ def written_in(folder: str) -> set[str]:
     if has_marker(out / "results.json"):
         written += written_folders(out)
     if has_marker(out / "metrics.json"):
-        written += [out / name for name in EVALUATION_PICTURES]
+        written += [out / name for name in EVALUATION_PICTURES | EVALUATION_1_PICTURES]
     if has_marker(out / "benchmark.json"):
         written.append(out / BENCHMARK_PICTURE)
     return {str(path) for path in written}

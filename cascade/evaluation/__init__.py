@@ -1,1 +1,1 @@
-"""How good the cascade is: metrics, confidence intervals, detection of tumors and figures."""
+"""Evaluation on labeled slices: metrics, confidence intervals, tables and figures."""

@@ -1,96 +1,104 @@
-"""Tumor or none: the share of tumors found against the share of tumor-free slices in which one is seen."""
+"""Detection of tumors: sensitivity on slices with a tumor against false positives on negatives."""
 
 import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from cascade.contract import THRESHOLD
 from cascade.evaluation.metrics import DoubleArray
+from cascade.evaluation.schema import Detection, DetectionCurve, FolderDetection, OperatingPoint
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 
-LARGE = 0.005
-"""Share of the picture from which on a false alarm counts as a large one."""
+LARGE_AREA_FRACTION = 0.005
+"""A false positive is large if its mask covers more than this fraction of the slice."""
 
-SENSITIVITY = 0.98
-"""Of the threshold that is looked for: this share of the tumors is still found with it."""
+MIN_SENSITIVITY = 0.98
+"""Sensitivity of the operating point."""
 
 
 @dataclass(frozen=True)
-class TumorFreeSlice:
-    """peak  highest probability of any pixel.  area_share  of the picture, that the mask takes."""
+class Negative:
+    """What the segmenter predicts for a slice without a tumor.
+
+    Attributes:
+        path: Path of the slice; in a volume its number follows: `scan.nii.gz/012`.
+        peak: Highest probability of any pixel to be tumor, 0 to 1.
+        area_fraction: Fraction of the slice that the predicted mask covers, 0 to 1.
+    """
 
     path: str
     peak: float
-    area_share: float
+    area_fraction: float
 
     @property
     def folder(self) -> str:
-        """The first name of its path, be it a folder, a zip or a volume; empty for a file that lies in none."""
+        """The first folder, zip or volume of the path; empty for a file outside of any."""
         return self.path.rpartition("/")[0].partition("/")[0]
 
 
-def look(cascade: Cascade, batch: Sequence[tuple[str, Slice]]) -> list[TumorFreeSlice]:
-    """What the segmenter sees in slices, given with their paths, that show no tumor."""
-    letterboxes = [Letterbox.of(item) for _, item in batch]
-    squares = np.stack([box.square(item.pixels) for box, (_, item) in zip(letterboxes, batch, strict=True)])[:, None]
-    planes = [box.original(plane[0]) for box, plane in zip(letterboxes, cascade.segment(squares), strict=True)]
+def score_negatives(cascade: Cascade, batch: Sequence[tuple[str, Slice]]) -> list[Negative]:
+    """Run the segmenter on a batch of slices without a tumor, each with its path."""
+    letterboxes = [Letterbox.of(slice_) for _, slice_ in batch]
+    squares = np.stack([box.square(slice_.pixels) for box, (_, slice_) in zip(letterboxes, batch, strict=True)])
+    probability = cascade.segment(squares[:, None])
+    planes = [box.original(plane[0]) for box, plane in zip(letterboxes, probability, strict=True)]
     return [
-        TumorFreeSlice(path, float(plane.max()), float((plane >= THRESHOLD).mean()))
+        Negative(path, float(plane.max()), float((plane >= THRESHOLD).mean()))
         for (path, _), plane in zip(batch, planes, strict=True)
     ]
 
 
-def presence(tumor_peaks: DoubleArray, tumor_free: Sequence[TumorFreeSlice]) -> dict[str, Any]:
-    """Ready for JSON. A tumor is seen where the peak, the slice's highest probability, reaches a threshold.
+def detection(tumor_peaks: DoubleArray, negatives: Sequence[Negative]) -> Detection:
+    """Compute sensitivity and false-positive rate, and the ROC curve (Fawcett 2006, doi 10.1016/j.patrec.2005.10.010).
 
-    tumor_peaks  (N,) of the slices with a tumor.
-
-    `curve` holds every peak as a threshold, falling; `by_folder` the false alarms of each of TumorFreeSlice.folder.
+    Args:
+        tumor_peaks: (N,) highest probability of any pixel, for the slices with a tumor.
+        negatives: The slices without a tumor.
     """
-    free_peaks = np.array([item.peak for item in tumor_free])
-    peaks = np.concatenate([tumor_peaks, free_peaks])
-    truth = np.concatenate([np.ones(len(tumor_peaks)), np.zeros(len(free_peaks))])
-    # The curve needs no points on a straight line, but the threshold looked for may be one.
-    false_alarms, sensitivity, thresholds = roc_curve(truth, peaks, drop_intermediate=False)
-    enough = int(np.argmax(sensitivity >= SENSITIVITY))
-    return {
-        "tumor_free_slices": len(tumor_free),
-        "sensitivity": float((tumor_peaks >= THRESHOLD).mean()),
-        "false_alarms": float((free_peaks >= THRESHOLD).mean()),
-        "large_false_alarms": float(np.mean([item.area_share > LARGE for item in tumor_free])),
-        "by_folder": _by_folder(tumor_free),
-        "auc": float(roc_auc_score(truth, peaks)),
-        "at_sensitivity": {
-            "least": SENSITIVITY,
-            "threshold": float(thresholds[enough]),
-            "sensitivity": float(sensitivity[enough]),
-            "false_alarms": float(false_alarms[enough]),
-        },
-        "curve": {  # without the first point, whose threshold is infinite
-            "threshold": thresholds[1:].tolist(),
-            "sensitivity": sensitivity[1:].tolist(),
-            "false_alarms": false_alarms[1:].tolist(),
-        },
-    }
+    negative_peaks = np.array([item.peak for item in negatives])
+    peaks = np.concatenate([tumor_peaks, negative_peaks])
+    truth = np.concatenate([np.ones(len(tumor_peaks)), np.zeros(len(negative_peaks))])
+    # By default, roc_curve drops points on straight lines. The operating point may be one of them.
+    false_positive_rate, sensitivity, thresholds = roc_curve(truth, peaks, drop_intermediate=False)
+    first = int(np.argmax(sensitivity >= MIN_SENSITIVITY))
+    return Detection(
+        negatives=len(negatives),
+        sensitivity=float((tumor_peaks >= THRESHOLD).mean()),
+        false_positive_rate=float((negative_peaks >= THRESHOLD).mean()),
+        large_false_positive_rate=float(np.mean([item.area_fraction > LARGE_AREA_FRACTION for item in negatives])),
+        by_folder=_by_folder(negatives),
+        auc=float(roc_auc_score(truth, peaks)),
+        operating_point=OperatingPoint(
+            min_sensitivity=MIN_SENSITIVITY,
+            threshold=float(thresholds[first]),
+            sensitivity=float(sensitivity[first]),
+            false_positive_rate=float(false_positive_rate[first]),
+        ),
+        curve=DetectionCurve(  # without the first point, whose threshold is infinite
+            threshold=tuple(thresholds[1:].tolist()),
+            sensitivity=tuple(sensitivity[1:].tolist()),
+            false_positive_rate=tuple(false_positive_rate[1:].tolist()),
+        ),
+    )
 
 
-def _by_folder(tumor_free: Sequence[TumorFreeSlice]) -> dict[str, dict[str, float]]:
-    seen: dict[str, list[bool]] = {}
-    for item in tumor_free:
-        seen.setdefault(item.folder, []).append(item.peak >= THRESHOLD)
-    return {name: {"slices": len(seen[name]), "false_alarms": float(np.mean(seen[name]))} for name in sorted(seen)}
+def _by_folder(negatives: Sequence[Negative]) -> dict[str, FolderDetection]:
+    detected: dict[str, list[bool]] = {}
+    for item in negatives:
+        detected.setdefault(item.folder, []).append(item.peak >= THRESHOLD)
+    return {folder: FolderDetection(len(items), float(np.mean(items))) for folder, items in sorted(detected.items())}
 
 
-def tumor_free_csv(slices: Sequence[TumorFreeSlice]) -> str:
+def negatives_to_csv(negatives: Sequence[Negative]) -> str:
+    """Write negatives as CSV, one row each."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["path", "peak", "area_share"])
-    writer.writerows([item.path, item.peak, item.area_share] for item in slices)
+    writer.writerow(["path", "peak", "area_fraction"])
+    writer.writerows([item.path, item.peak, item.area_fraction] for item in negatives)
     return lines.getvalue()

@@ -1,32 +1,29 @@
-"""How good the cascade is on labelled slices: runs it over them and writes metrics.json, slices.csv and figures."""
+"""Evaluate the models on labeled slices, and write metrics.json, slices.csv and figures."""
 
-import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
 from cascade import __version__
-from cascade.datasets.dataset import Record, count_slices, read_labelled, scan
-from cascade.datasets.figshare import LabelledSlice
-from cascade.datasets.progress import progress_bar
-from cascade.datasets.split import PARTS, check_files, read_split
+from cascade.datasets.figshare import LabeledSlice
+from cascade.datasets.reader import SliceInfo, count_slices, read_labeled, scan
+from cascade.datasets.split import SUBSETS, check_files, read_split
 from cascade.discovery.filters import KINDS
 from cascade.discovery.inputs import find_slices
-from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES, has_marker
+from cascade.discovery.output_marker import EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
-from cascade.evaluation.detection import TumorFreeSlice, look, presence, tumor_free_csv
+from cascade.evaluation.batches import process_batches
+from cascade.evaluation.detection import Negative, detection, negatives_to_csv, score_negatives
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, gallery
-from cascade.evaluation.scores import as_csv, score
-from cascade.evaluation.summary import summarise
+from cascade.evaluation.schema import Evaluation, Failures, to_json
+from cascade.evaluation.scores import score_batch, to_csv
+from cascade.evaluation.summary import summarize
 from cascade.files import write_atomically
 from cascade.io.open import open_sources
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name
@@ -34,150 +31,165 @@ from cascade.pipeline import Cascade
 from cascade.runtime.models import CLASSIFIER
 from cascade.runtime.select import open_backend
 
-T = TypeVar("T")
-R = TypeVar("R")
+OPTIONAL_FILES = {"detection.png", "negatives.csv", "presence.png", "tumor_free.csv"}
+"""Files that are written only if there are negatives. The last two are their names in `cascade evaluation 1`."""
 
-FILES = EVALUATION_PICTURES | {"metrics.json", "slices.csv", "tumor_free.csv"}
+FILES = EVALUATION_PICTURES | OPTIONAL_FILES | {"metrics.json", "slices.csv"}
 """All files that an evaluation writes."""
 
-WITH_TUMOR_FREE = {"presence.png", "tumor_free.csv"}
-"""Written only where there are tumor-free slices."""
-
-Found = tuple[Record, LabelledSlice] | CascadeError
-"""A slice, opened, or why it cannot be used."""
+LabeledEntry = tuple[SliceInfo, LabeledSlice] | CascadeError
+"""A labeled slice, or the error for a slice that cannot be used."""
 
 
 def evaluate(
     folder: Path,
     *,
     split_file: Path | None,
-    part: str,
-    tumor_free: Path | None = None,
+    subset: str,
+    negatives: Path | None = None,
     models: Path,
     backend: str,
     engines: Path | None,
     batch_size: int,
     out: Path,
-) -> dict[str, Any]:
-    """The metrics of a part of a split, or of the whole folder where `split_file` is None; also written into `out`.
+) -> Evaluation:
+    """Evaluate the models on a subset of a split, or on a whole data set.
 
-    tumor_free  a file, folder or zip, any that `predict` reads, in which no slice shows a tumor.
+    Args:
+        folder: Folder of the data set.
+        split_file: The split; None evaluates the whole data set.
+        subset: Part of the split.
+        negatives: File, folder or zip in any format that `predict` reads, of slices without a tumor.
+        models: Folder of the models.
+        backend: Name of the backend, or `auto`.
+        engines: Folder of the TensorRT engines.
+        batch_size: Number of slices in a batch.
+        out: Folder for metrics.json, slices.csv and the figures.
 
-    A slice that cannot be used is named under `failed` and the rest evaluated. Raises CascadeError where the split's
-    files are missing or changed, or no slice can be used.
+    Returns:
+        The content of metrics.json. Slices that cannot be used are listed in `failed`.
+
+    Raises:
+        CascadeError: `out` cannot be written, a file of the split is missing or has changed, or no slice can be used.
     """
-    _check_out(out, folder)
-    found, total, split_sha256 = _slices(folder, split_file, part)
+    _check_output_dir(out, folder)
+    entries, total, split_sha256 = _select(folder, split_file, subset)
     choice = open_backend(backend, models, engines)
     graphs, cascade = choice.models, Cascade(choice.backend)
-    scored, problems = _run("slices", map(_usable, found), total, batch_size, partial(score, cascade))
+    scored, problems = process_batches(
+        "slices", map(_require_tumor, entries), total, batch_size, partial(score_batch, cascade)
+    )
     if not scored:
         raise CascadeError(
-            f"{folder}: no slice can be used: {problems[0]}", fix="mend the files or name another folder"
+            f"{folder}: no slice can be used: {problems[0]}", fix="repair the files or give another folder"
         )
-    seen: list[TumorFreeSlice] = []
-    if tumor_free:
-        seen, more = _look_at(tumor_free, cascade, batch_size)
-        problems += more
-    metrics = {
-        "format": EVALUATION,
-        "cascade": __version__,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "models": {name: graph.sha256 for name, graph in graphs.items()},
-        "models_trained_on_this_split": all(graph.splits == {split_sha256} for graph in graphs.values()),
-        "backend": cascade.description,
-        "part": part if split_file else "all",
-        "split_sha256": split_sha256,
-        "failed": {
-            "slices": len(problems),
-            "problems": [problem.removeprefix(f"{folder}{os.sep}") for problem in problems],
-        },
-        **summarise(scored, graphs[CLASSIFIER].uncertain_below),
-        "presence": presence(np.array([item.peak for item in scored]), seen) if seen else None,
-    }
-    files = charts(metrics, scored)
+    scored_negatives: list[Negative] = []
+    if negatives:
+        scored_negatives, negative_problems = _evaluate_negatives(negatives, cascade, batch_size)
+        problems += negative_problems
+    peaks = np.array([item.peak for item in scored])
+    evaluation = Evaluation(
+        cascade=__version__,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        models={name: graph.sha256 for name, graph in graphs.items()},
+        models_trained_on_this_split=all(graph.splits == {split_sha256} for graph in graphs.values()),
+        backend=cascade.description,
+        subset=subset if split_file else "all",
+        split_sha256=split_sha256,
+        failed=Failures(len(problems), tuple(problem.removeprefix(f"{folder}{os.sep}") for problem in problems)),
+        metrics=summarize(scored, graphs[CLASSIFIER].uncertain_below),
+        detection=detection(peaks, scored_negatives) if scored_negatives else None,
+    )
+    files = charts(evaluation.metrics, scored, evaluation.detection)
     files |= {f"{name}_slices.png": gallery(name, some, folder, cascade) for name, some in choose(scored).items()}
-    files["slices.csv"] = as_csv(scored).encode()
-    if seen:
-        files["tumor_free.csv"] = tumor_free_csv(seen).encode()
-    files["metrics.json"] = json.dumps(metrics, indent=1, allow_nan=False).encode()
-    for name in WITH_TUMOR_FREE - files.keys():  # an earlier evaluation's, which would be taken for this one's
+    files["slices.csv"] = to_csv(scored).encode()
+    if scored_negatives:
+        files["negatives.csv"] = negatives_to_csv(scored_negatives).encode()
+    files["metrics.json"] = to_json(evaluation)
+    for name in OPTIONAL_FILES - files.keys():  # an earlier evaluation's would be mistaken for this one's
         (out / name).unlink(missing_ok=True)
-    for name, content in files.items():  # metrics.json last: where it is, the rest is
+    for name, content in files.items():  # metrics.json is the last, so that it implies that all others are there
         write_atomically(out / name, content)
-    return metrics
+    return evaluation
 
 
-def _look_at(tumor_free: Path, cascade: Cascade, batch_size: int) -> tuple[list[TumorFreeSlice], list[str]]:
-    """What the segmenter sees in every slice that is not blank, and every problem.
+def _evaluate_negatives(path: Path, cascade: Cascade, batch_size: int) -> tuple[list[Negative], list[str]]:
+    """Score all negatives that are not blank, and list the problems of the others.
 
-    Raises CascadeError where there is no such slice.
+    Raises:
+        CascadeError: No slice can be used.
     """
     with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
-        inputs = find_slices([tumor_free], kinds=KINDS, unpack_into=Path(unpacked))
+        inputs = find_slices([path], kinds=KINDS, unpack_into=Path(unpacked))
         sources, refused = open_sources(inputs)
         total = sum(source.count for source in sources)
-        seen, problems = _run("tumor-free slices", _read_plain(sources), total, batch_size, partial(look, cascade))
+        scored, problems = process_batches(
+            "negatives", _read_negatives(sources), total, batch_size, partial(score_negatives, cascade)
+        )
     problems = [*(error.problem for error in refused.values()), *problems]
     problems = [problem.replace(unpacked, str(inputs.folder)) for problem in problems]
-    if not seen:
-        why = problems[0] if problems else "all are blank"
-        raise CascadeError(f"{tumor_free}: no slice can be used: {why}", fix="mend the files or name another folder")
-    return seen, problems
+    if not scored:
+        reason = problems[0] if problems else "all slices are blank"
+        raise CascadeError(f"{path}: no slice can be used: {reason}", fix="repair the files or give another folder")
+    return scored, problems
 
 
-def _check_out(out: Path, folder: Path) -> None:
-    """Raises CascadeError for a folder that cannot be written, before the models have run for nothing."""
+def _check_output_dir(out: Path, folder: Path) -> None:
+    """Check that results can be written, before the models run.
+
+    Raises:
+        CascadeError: The folder is the data set, cannot be written, or contains files that no evaluation wrote.
+    """
     if out.resolve() == folder.resolve():
-        raise CascadeError(f"{out}: holds the data set", fix="write into another folder with --out")
-    there = [out / name for name in sorted(FILES) if (out / name).exists()]
-    if there and not has_marker(out / "metrics.json"):
+        raise CascadeError(f"{out}: is the folder of the data set", fix="write to another folder with --out")
+    existing = [out / name for name in sorted(FILES) if (out / name).exists()]
+    if existing and not has_marker(out / "metrics.json"):
         raise CascadeError(
-            f"{there[0]}: is in the way, and no evaluation wrote it", fix="name another folder with --out"
+            f"{existing[0]}: would be overwritten, and no evaluation wrote it", fix="write to another folder with --out"
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise CascadeError(
-            f"{out}: cannot be written ({error.strerror})", fix="name another folder with --out"
+            f"{out}: cannot be written ({error.strerror})", fix="write to another folder with --out"
         ) from error
 
 
-def _slices(folder: Path, split_file: Path | None, part: str) -> tuple[Iterator[Found], int, str | None]:
-    """The slices to evaluate, read one by one; how many; the hash of the split, where there is one."""
+def _select(folder: Path, split_file: Path | None, subset: str) -> tuple[Iterator[LabeledEntry], int, str | None]:
+    """Return the slices to evaluate, read one by one, their number, and the hash of the split."""
     if split_file is None:
         return scan(folder), count_slices(folder), None
-    if part not in PARTS:
-        raise CascadeError(f"there is no part {part!r}", fix=f"choose one of {', '.join(PARTS)}")
+    if subset not in SUBSETS:
+        raise CascadeError(f"unknown subset {subset!r}", fix=f"use one of {', '.join(SUBSETS)}")
     split = read_split(split_file)
-    records = split.part(part)
-    if not records:
-        raise CascadeError(f"{split_file}: its part {part!r} is empty", fix="evaluate another part")
-    check_files(folder, records)
-    return _read(folder, records), len(records), split.sha256
+    infos = split.subset(subset)
+    if not infos:
+        raise CascadeError(f"{split_file}: subset {subset!r} is empty", fix="evaluate another subset")
+    check_files(folder, infos)
+    return _read(folder, infos), len(infos), split.sha256
 
 
-def _read(folder: Path, records: Iterable[Record]) -> Iterator[Found]:
-    for record in records:
+def _read(folder: Path, infos: Iterable[SliceInfo]) -> Iterator[LabeledEntry]:
+    for info in infos:
         try:
-            yield record, read_labelled(folder, record)
+            yield info, read_labeled(folder, info)
         except CascadeError as error:
             yield error
 
 
-def _usable(found: Found) -> Found:
-    """In place of a slice whose true mask is empty, the reason to leave it out: no Dice is defined there."""
-    if isinstance(found, CascadeError) or found[1].mask.any():
-        return found
-    record, labelled = found
+def _require_tumor(entry: LabeledEntry) -> LabeledEntry:
+    """Replace a slice with an empty true mask by an error, since its Dice is not defined."""
+    if isinstance(entry, CascadeError) or entry[1].mask.any():
+        return entry
+    info, labeled = entry
     return CascadeError(
-        f"{record.path}: is labelled {labelled.label} but its mask is empty", fix="mend the mask or leave the slice out"
+        f"{info.path}: is labeled {labeled.label} but its mask is empty", fix="correct the mask or remove the slice"
     )
 
 
-def _read_plain(sources: Iterable[Source]) -> Iterator[tuple[str, Slice] | CascadeError | None]:
-    """The slices with their names; None for a blank one of a volume, which shows nothing to look at."""
+def _read_negatives(sources: Iterable[Source]) -> Iterator[tuple[str, Slice] | CascadeError | None]:
+    """Yield slices with their paths, errors, and None for blank slices of a volume, which are skipped."""
     for source in sources:
         for index in range(source.count):
             try:
@@ -187,32 +199,3 @@ def _read_plain(sources: Iterable[Source]) -> Iterator[tuple[str, Slice] | Casca
             except CascadeError as error:
                 yield error
         source.close()
-
-
-def _run(
-    what: str,
-    found: Iterator[T | CascadeError | None],
-    total: int,
-    batch_size: int,
-    do: Callable[[Sequence[T]], list[R]],
-) -> tuple[list[R], list[str]]:
-    """What came of every slice that is not None, and every problem; shows how far it is on stderr."""
-    results: list[R] = []
-    problems: list[str] = []
-    with progress_bar(what, total) as advance:
-        for batch in _read_ahead(found, batch_size):
-            usable = [item for item in batch if item is not None and not isinstance(item, CascadeError)]
-            problems += [item.problem for item in batch if isinstance(item, CascadeError)]
-            if usable:
-                results += do(usable)
-            advance(len(batch))
-    return results, problems
-
-
-def _read_ahead(items: Iterator[T], count: int) -> Iterator[Sequence[T]]:
-    """Lists of up to `count` items; a thread reads the next while the caller works on the last."""
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = reader.submit(lambda: list(islice(items, count)))
-        while batch := coming.result():
-            coming = reader.submit(lambda: list(islice(items, count)))
-            yield batch

@@ -1,7 +1,7 @@
-"""The formulas: mask against mask, class against class, stated probability against truth.
+"""Formulas of the metrics: mask against mask, class against class, probability against outcome.
 
-Masks: Taha & Hanbury 2015, doi 10.1186/s12880-015-0068-x. Classes: Sokolova & Lapalme 2009,
-doi 10.1016/j.ipm.2009.03.002. NaN is what a formula gives where it divides nothing by nothing.
+Overlap and distance of masks: Taha & Hanbury 2015, doi 10.1186/s12880-015-0068-x. Accuracy, recall, precision and F1:
+Sokolova & Lapalme 2009, doi 10.1016/j.ipm.2009.03.002. A ratio of zero to zero is NaN.
 """
 
 from dataclasses import dataclass
@@ -18,35 +18,64 @@ IntArray = NDArray[np.int64]
 DoubleArray = NDArray[np.float64]
 
 NONE = len(CLASS_NAMES)
-"""The class index of a slice in which no tumor was found: never right."""
+"""Predicted class of a slice in which no tumor was found; always wrong."""
 
 BINS = 15
-"""Of the reliability curve, as in Guo et al. 2017."""
+"""Number of bins of the reliability curve, as in Guo et al. 2017."""
 
 
 def dice(true: BoolArray, predicted: BoolArray) -> float:
-    """2 |A and B| / (|A| + |B|); 0 where one mask is empty, NaN where both are. Dice 1945, doi 10.2307/1932409."""
+    """Dice coefficient, 2 |A and B| / (|A| + |B|).
+
+    Source: Dice 1945, doi 10.2307/1932409.
+
+    Args:
+        true: (H, W).
+        predicted: (H, W).
+
+    Returns:
+        0 to 1; 0 if one mask is empty, NaN if both are.
+    """
     total = int(true.sum()) + int(predicted.sum())
     return 2 * int((true & predicted).sum()) / total if total else float("nan")
 
 
 def iou(true: BoolArray, predicted: BoolArray) -> float:
-    """|A and B| / |A or B|; 0 where one mask is empty, NaN where both are. Jaccard 1912."""
+    """Intersection over union, |A and B| / |A or B|.
+
+    Source: Jaccard 1912, doi 10.1111/j.1469-8137.1912.tb05611.x.
+
+    Args:
+        true: (H, W).
+        predicted: (H, W).
+
+    Returns:
+        0 to 1; 0 if one mask is empty, NaN if both are.
+    """
     union = int((true | predicted).sum())
     return int((true & predicted).sum()) / union if union else float("nan")
 
 
 def hausdorff95(true: BoolArray, predicted: BoolArray, spacing: tuple[float, float] = (1.0, 1.0)) -> float | None:
-    """95 % Hausdorff distance in the unit of `spacing`, (row, column) between pixel centres; None if a mask is empty.
+    """95 % Hausdorff distance.
 
     The 95th percentile of the distances from each border pixel of one mask to the nearest border pixel of the other,
-    the larger of the two directions: Huttenlocher et al. 1993, doi 10.1109/34.232073, in the definition MONAI follows.
+    for both directions; the larger of the two. Source: Huttenlocher et al. 1993, doi 10.1109/34.232073, with the
+    border and the percentile defined as in MONAI.
+
+    Args:
+        true: (H, W).
+        predicted: (H, W).
+        spacing: (row, column) distance between pixel centers.
+
+    Returns:
+        The distance in the unit of `spacing`, or None if a mask is empty.
     """
     if not (true.any() and predicted.any()):
         return None
     either = true | predicted
     rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
-    # Smaller than the slice, hence faster, and exact: it holds every border pixel of both masks.
+    # The bounding box of both masks contains every border pixel: exact, and faster than the whole slice.
     region = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     borders = [mask[region] & ~binary_erosion(mask[region]) for mask in (true, predicted)]
     return max(
@@ -55,16 +84,22 @@ def hausdorff95(true: BoolArray, predicted: BoolArray, spacing: tuple[float, flo
     )
 
 
-def chosen(probabilities: DoubleArray) -> IntArray:
-    """(N, 3) by class → (N,) the most probable one; NONE where all are 0: no mask, so no class."""
+def predicted_classes(probabilities: DoubleArray) -> IntArray:
+    """Most probable class of each item: (N, 3) to (N,). NONE if all probabilities are 0, as for an empty mask."""
     return np.where(probabilities.any(axis=1), probabilities.argmax(axis=1), NONE).astype(np.int64)
 
 
 def confusion(true: IntArray, predicted: IntArray) -> DoubleArray:
-    """(N,) true and predicted classes → (N, 3, 4): an item has one 1, true class down and predicted class across.
+    """Confusion matrix of each item.
 
-    Summed over any items it is their confusion matrix, whose last column is NONE. The functions below take such sums,
-    (..., 3, 4), and return one number for each, or one a class.
+    Summed over items they are the confusion matrix of these items. The functions below take such sums, (..., 3, 4).
+
+    Args:
+        true: (N,), 0 to 2.
+        predicted: (N,), 0 to 2 or NONE.
+
+    Returns:
+        (N, 3, 4): a single 1 for each item, in the row of its true and the column of its predicted class.
     """
     matrices = np.zeros((len(true), NONE, NONE + 1))
     matrices[np.arange(len(true)), true, predicted] = 1
@@ -72,40 +107,62 @@ def confusion(true: IntArray, predicted: IntArray) -> DoubleArray:
 
 
 def accuracy(matrix: DoubleArray) -> DoubleArray:
-    """(..., 3, 4) → (...): share of the items that got their true class."""
-    return _ratio(_right(matrix).sum(-1), matrix.sum((-2, -1)))
+    """Fraction of items whose class is correct, Σ TP / N: (..., 3, 4) to (...). Source: Sokolova & Lapalme 2009."""
+    return divide(_correct(matrix).sum(-1), matrix.sum((-2, -1)))
 
 
 def recall(matrix: DoubleArray) -> DoubleArray:
-    """(..., 3, 4) → (..., 3): share of the class's items that got it; NaN for a class without items."""
-    return _ratio(_right(matrix), matrix.sum(-1))
+    """Recall of each class, TP / (TP + FN): (..., 3, 4) to (..., 3). Source: Sokolova & Lapalme 2009.
+
+    NaN for a class without items.
+    """
+    return divide(_correct(matrix), matrix.sum(-1))
 
 
 def precision(matrix: DoubleArray) -> DoubleArray:
-    """(..., 3, 4) → (..., 3): share of the items given the class that are of it; NaN for a class given to none."""
-    return _ratio(_right(matrix), matrix[..., :NONE].sum(-2))
+    """Precision of each class, TP / (TP + FP): (..., 3, 4) to (..., 3). Source: Sokolova & Lapalme 2009.
+
+    NaN for a class that is never predicted.
+    """
+    return divide(_correct(matrix), matrix[..., :NONE].sum(-2))
 
 
 def f1(matrix: DoubleArray) -> DoubleArray:
-    """(..., 3, 4) → (..., 3): harmonic mean of precision and recall; NaN for a class neither true nor given."""
-    return _ratio(2 * _right(matrix), matrix.sum(-1) + matrix[..., :NONE].sum(-2))
+    """F1 of each class, 2 TP / (2 TP + FN + FP): (..., 3, 4) to (..., 3). Source: Sokolova & Lapalme 2009, β = 1.
+
+    NaN for a class that has no items and is never predicted.
+    """
+    return divide(2 * _correct(matrix), matrix.sum(-1) + matrix[..., :NONE].sum(-2))
 
 
 def balanced_accuracy(matrix: DoubleArray) -> DoubleArray:
-    """(..., 3, 4) → (...): mean recall of the classes that occur (Brodersen et al. 2010, doi 10.1109/ICPR.2010.764)."""
-    return _mean_where_defined(recall(matrix))
+    """Mean recall of the classes that have items: (..., 3, 4) to (...).
+
+    Source: Brodersen et al. 2010, doi 10.1109/ICPR.2010.764.
+    """
+    return _nanmean(recall(matrix))
 
 
 def macro_f1(matrix: DoubleArray) -> DoubleArray:
-    """(..., 3, 4) → (...): mean F1 of the classes that are true or given somewhere."""
-    return _mean_where_defined(f1(matrix))
+    """Mean F1 of the classes that have items or are predicted: (..., 3, 4) to (...).
+
+    Source: Opitz & Burst 2019, arXiv 1911.03347, "averaged F1".
+    """
+    return _nanmean(f1(matrix))
 
 
 def auc(true: IntArray, probabilities: DoubleArray) -> list[float | None]:
-    """(N,) true classes and (N, 3) → for each class the area under its ROC curve against the rest.
+    """Area under the ROC curve of each class against the others.
 
-    None where all items are of the class or none is. A slice without a mask has probability 0 for every class, so it
-    ranks below all slices that were given one.
+    Source: Hanley & McNeil 1982, doi 10.1148/radiology.143.1.7063747; one against the rest: Fawcett 2006,
+    doi 10.1016/j.patrec.2005.10.010.
+
+    Args:
+        true: (N,), 0 to 2.
+        probabilities: (N, 3). A slice without a mask has probability 0 for every class, hence the lowest rank.
+
+    Returns:
+        One value for each class, None if all items or no items are of the class.
     """
     sides = [true == index for index in range(NONE)]
     return [
@@ -116,11 +173,12 @@ def auc(true: IntArray, probabilities: DoubleArray) -> list[float | None]:
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """How often the class is right at each stated probability (Guo et al. 2017, arXiv 1706.04599).
+    """Accuracy by predicted probability (Guo et al. 2017, arXiv 1706.04599).
 
-    counts      (BINS,) items a bin; bin i holds confidences above i / BINS up to (i + 1) / BINS.
-    confidence  (BINS,) their mean stated probability, NaN in an empty bin.
-    accuracy    (BINS,) the share of them whose class is right, NaN in an empty bin.
+    Attributes:
+        counts: (BINS,) number of items in each bin; bin i covers i / BINS < probability <= (i + 1) / BINS.
+        confidence: (BINS,) mean predicted probability in each bin, NaN in an empty bin.
+        accuracy: (BINS,) fraction of items in each bin whose class is correct, NaN in an empty bin.
     """
 
     counts: IntArray
@@ -128,35 +186,42 @@ class Reliability:
     accuracy: DoubleArray
 
     @property
-    def expected_error(self) -> float | None:
-        """ECE: |accuracy - confidence|, each bin weighing by its count; None without items."""
+    def expected_calibration_error(self) -> float | None:
+        """Mean of |accuracy - confidence| over bins, weighted by their counts (Guo et al. 2017); None without items."""
         gaps = np.nan_to_num(np.abs(self.accuracy - self.confidence))
         return float(np.average(gaps, weights=self.counts)) if self.counts.any() else None
 
 
 def reliability(true: IntArray, probabilities: DoubleArray) -> Reliability:
-    """(N,) true classes and (N, 3). Slices without a mask state no probability and are left out."""
-    stated = probabilities.any(axis=1)
-    confidence, right = probabilities[stated].max(axis=1), probabilities[stated].argmax(axis=1) == true[stated]
+    """Compute the reliability curve (Guo et al. 2017, arXiv 1706.04599).
+
+    Args:
+        true: (N,), 0 to 2.
+        probabilities: (N, 3). Rows of zeros, which slices without a mask have, are left out.
+    """
+    predicted = probabilities.any(axis=1)
+    confidence = probabilities[predicted].max(axis=1)
+    correct = probabilities[predicted].argmax(axis=1) == true[predicted]
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     return Reliability(
         counts,
-        _ratio(np.bincount(bins, confidence, BINS), counts),
-        _ratio(np.bincount(bins, right, BINS), counts),
+        divide(np.bincount(bins, confidence, BINS), counts),
+        divide(np.bincount(bins, correct, BINS), counts),
     )
 
 
-def _right(matrix: DoubleArray) -> DoubleArray:
-    return np.diagonal(matrix, axis1=-2, axis2=-1)
-
-
-def _ratio(above: ArrayLike, below: ArrayLike) -> DoubleArray:
-    above, below = np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
-    quotient = np.full(above.shape, np.nan)
-    np.divide(above, below, out=quotient, where=below > 0)
+def divide(numerator: ArrayLike, denominator: ArrayLike) -> DoubleArray:
+    """Divide element by element; NaN where the denominator is 0."""
+    numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    quotient = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
     return quotient
 
 
-def _mean_where_defined(values: DoubleArray) -> DoubleArray:
-    return _ratio(np.nansum(values, axis=-1), np.isfinite(values).sum(-1))
+def _correct(matrix: DoubleArray) -> DoubleArray:
+    return np.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _nanmean(values: DoubleArray) -> DoubleArray:
+    return divide(np.nansum(values, axis=-1), np.isfinite(values).sum(-1))

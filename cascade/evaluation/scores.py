@@ -1,4 +1,4 @@
-"""A labelled slice → `ScoredSlice`: what the evaluation keeps of it, writes as a row of slices.csv and reads again."""
+"""Scores of labeled slices, one by one, and slices.csv, which they are written to and read from."""
 
 import csv
 import io
@@ -9,40 +9,51 @@ from typing import Any
 import numpy as np
 
 from cascade.contract import CLASS_NAMES, SLICE_SIZE, THRESHOLD, FloatArray
-from cascade.datasets.dataset import Record
-from cascade.datasets.figshare import LabelledSlice
-from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, chosen, dice, hausdorff95, iou
+from cascade.datasets.figshare import LabeledSlice
+from cascade.datasets.reader import SliceInfo
+from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, dice, hausdorff95, iou, predicted_classes
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 
 CROPS = ("true_mask", "predicted_mask", "whole_slice")
-"""What the classifier is shown as the mask. Their accuracies, side by side, tell which stage errs."""
+"""Masks that the classifier crops the slice by. Comparing its accuracies locates the stage that errs."""
 
-FIGURES: dict[str, type[float] | type[int]] = {
-    **dict.fromkeys(("dice", "iou", "hausdorff95_px", "hausdorff95_mm"), float),
-    **dict.fromkeys(("true_area_px", "predicted_area_px"), int),
-    **dict.fromkeys(("peak", "diameter_px"), float),
+PREDICTED_LABELS = (*CLASS_NAMES, "none")
+"""Labels of the predicted classes; `none`, with the index `metrics.NONE`, means that no tumor was found."""
+
+CSV_TYPES: dict[str, type[float] | type[int]] = {
+    "dice": float,
+    "iou": float,
+    "hausdorff95_px": float,
+    "hausdorff95_mm": float,
+    "true_area_px": int,
+    "predicted_area_px": int,
+    "peak": float,
+    "diameter_px": float,
 }
-"""Those fields of a ScoredSlice that are columns of slices.csv, and what they hold."""
-
-COLUMN_NAMES = (*CLASS_NAMES, "none")
-"""By class index; `none` is metrics.NONE, a slice in which nothing was found."""
+"""Fields of ScoredSlice that are columns of slices.csv, and their types."""
 
 
 @dataclass(frozen=True)
 class ScoredSlice:
-    """How the cascade did on one slice.
+    """Scores of one slice.
 
-    probabilities     under each of CROPS, one a class; all 0 where the mask is empty.
-    true_area_px      pixels of the slice's own grid; never 0.
-    predicted_area_px likewise; 0 for an empty mask.
-    peak              highest probability of any pixel; the mask is empty where it is below THRESHOLD.
-    diameter_px       of the circle as large as the true mask, in pixels of a SLICE_SIZE grid, so that slices compare.
-    hausdorff95_mm    None where the mask is empty or the spacing not known.
+    Attributes:
+        info: The slice.
+        probabilities: Probability of each class, by name of the crop (one of CROPS); all 0 if the mask is empty.
+        dice: 0 to 1.
+        iou: 0 to 1.
+        hausdorff95_px: In pixels of the slice; None if the predicted mask is empty.
+        hausdorff95_mm: None if the predicted mask is empty or the pixel spacing is unknown.
+        true_area_px: Area of the true mask in pixels of the slice, at least 1.
+        predicted_area_px: Area of the predicted mask in pixels of the slice.
+        peak: Highest probability of any pixel to be tumor; the predicted mask is empty if it is below THRESHOLD.
+        diameter_px: Diameter of the circle with the area of the true mask, in pixels of a SLICE_SIZE grid, so that
+            slices of different sizes are comparable.
     """
 
-    record: Record
+    info: SliceInfo
     probabilities: dict[str, tuple[float, ...]]
     dice: float
     iou: float
@@ -53,52 +64,55 @@ class ScoredSlice:
     peak: float
     diameter_px: float
 
-    def given(self, crop: str) -> str:
-        """One of COLUMN_NAMES: the class that the cascade gives under one of CROPS."""
-        return COLUMN_NAMES[int(chosen(np.array([self.probabilities[crop]]))[0])]
+    def predicted_label(self, crop: str) -> str:
+        """Return one of PREDICTED_LABELS for one of CROPS."""
+        return PREDICTED_LABELS[int(predicted_classes(np.array([self.probabilities[crop]]))[0])]
 
 
-def score(cascade: Cascade, batch: Sequence[tuple[Record, LabelledSlice]]) -> list[ScoredSlice]:
-    """Runs both models over the slices, the classifier under each of CROPS."""
-    letterboxes = [Letterbox.of(Slice(labelled.pixels, labelled.spacing_mm)) for _, labelled in batch]
-    pairs = [(box, labelled) for box, (_, labelled) in zip(letterboxes, batch, strict=True)]
-    squares = np.stack([box.square(labelled.pixels) for box, labelled in pairs])[:, None]
-    true = np.stack([box.square(labelled.mask.astype(np.float32)) for box, labelled in pairs])[:, None]
+def score_batch(cascade: Cascade, batch: Sequence[tuple[SliceInfo, LabeledSlice]]) -> list[ScoredSlice]:
+    """Run both models on a batch of slices, the classifier once for each of CROPS, and score the results."""
+    letterboxes = [Letterbox.of(Slice(labeled.pixels, labeled.spacing_mm)) for _, labeled in batch]
+    pairs = [(box, labeled) for box, (_, labeled) in zip(letterboxes, batch, strict=True)]
+    squares = np.stack([box.square(labeled.pixels) for box, labeled in pairs])[:, None]
+    true = np.stack([box.square(labeled.mask.astype(np.float32)) for box, labeled in pairs])[:, None]
     probability = cascade.segment(squares)
     planes = [box.original(plane[0]) for box, plane in zip(letterboxes, probability, strict=True)]
-    masks = [plane >= THRESHOLD for plane in planes]
     by_crop = {
-        "true_mask": _classify(cascade, squares, true, np.array([(plane >= THRESHOLD).any() for plane in true])),
-        "predicted_mask": _classify(cascade, squares, probability, np.array([mask.any() for mask in masks])),
+        "true_mask": _classify(cascade, squares, true, _has_tumor(true)),
+        "predicted_mask": _classify(cascade, squares, probability, _has_tumor(planes)),
         "whole_slice": _classify(cascade, squares, np.ones_like(squares), np.full(len(batch), True)),
     }
     return [
-        _scored(record, labelled, plane, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
-        for index, ((record, labelled), plane) in enumerate(zip(batch, planes, strict=True))
+        _score(info, labeled, plane, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
+        for index, ((info, labeled), plane) in enumerate(zip(batch, planes, strict=True))
     ]
 
 
-def _classify(cascade: Cascade, squares: FloatArray, mask: FloatArray, seen: BoolArray) -> DoubleArray:
-    """(N, 3) by class; rows of 0 where `seen`, (N,), is False: as in the pipeline, an empty mask is not classified."""
+def _has_tumor(planes: Iterable[FloatArray]) -> BoolArray:
+    return np.array([(plane >= THRESHOLD).any() for plane in planes])
+
+
+def _classify(cascade: Cascade, squares: FloatArray, masks: FloatArray, non_empty: BoolArray) -> DoubleArray:
+    """Return (N, 3) class probabilities; zeros for empty masks, which the pipeline does not classify either."""
     rows = np.zeros((len(squares), NONE))
-    if seen.any():
-        rows[seen] = cascade.classify(squares[seen], mask[seen])[0]
+    if non_empty.any():
+        rows[non_empty] = cascade.classify(squares[non_empty], masks[non_empty])[0]
     return rows
 
 
-def _scored(
-    record: Record, labelled: LabelledSlice, plane: FloatArray, probabilities: dict[str, tuple[float, ...]]
+def _score(
+    info: SliceInfo, labeled: LabeledSlice, plane: FloatArray, probabilities: dict[str, tuple[float, ...]]
 ) -> ScoredSlice:
     mask = plane >= THRESHOLD
-    true_area = int(labelled.mask.sum())
-    spacing_mm = labelled.spacing_mm
+    true_area = int(labeled.mask.sum())
+    spacing_mm = labeled.spacing_mm
     return ScoredSlice(
-        record=record,
+        info=info,
         probabilities=probabilities,
-        dice=dice(labelled.mask, mask),
-        iou=iou(labelled.mask, mask),
-        hausdorff95_px=hausdorff95(labelled.mask, mask),
-        hausdorff95_mm=hausdorff95(labelled.mask, mask, spacing_mm) if spacing_mm else None,
+        dice=dice(labeled.mask, mask),
+        iou=iou(labeled.mask, mask),
+        hausdorff95_px=hausdorff95(labeled.mask, mask),
+        hausdorff95_mm=hausdorff95(labeled.mask, mask, spacing_mm) if spacing_mm else None,
         true_area_px=true_area,
         predicted_area_px=int(mask.sum()),
         peak=float(plane.max()),
@@ -106,9 +120,9 @@ def _scored(
     )
 
 
-def as_csv(scored: Sequence[ScoredSlice]) -> str:
-    """One row for each of at least one slice; an empty cell where there is no value."""
-    rows = [_row(item) for item in scored]
+def to_csv(scored: Sequence[ScoredSlice]) -> str:
+    """Write slices as CSV, one row each; cells without a value are empty. Needs at least one slice."""
+    rows = [_to_row(item) for item in scored]
     lines = io.StringIO()
     writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -117,29 +131,29 @@ def as_csv(scored: Sequence[ScoredSlice]) -> str:
 
 
 def from_csv(lines: Iterable[str]) -> list[ScoredSlice]:
-    """What `as_csv` wrote, but for the names of the masks' files, which it leaves out."""
-    return [_item(row) for row in csv.DictReader(lines)]
+    """Read slices that `to_csv` wrote. The names of the mask files are not in the CSV, hence empty."""
+    return [_from_row(row) for row in csv.DictReader(lines)]
 
 
-def _row(item: ScoredSlice) -> dict[str, Any]:
-    row = {"path": item.record.path, "patient": item.record.patient, "label": item.record.label}
-    row |= _answer(item, "predicted_mask", "predicted")
-    row |= {name: getattr(item, name) for name in FIGURES}
-    row |= _answer(item, "true_mask", "predicted_with_true_mask")
-    return row | _answer(item, "whole_slice", "predicted_with_whole_slice")
+def _to_row(item: ScoredSlice) -> dict[str, Any]:
+    row = {"path": item.info.path, "patient": item.info.patient, "label": item.info.label}
+    row |= _prediction(item, "predicted_mask", "predicted")
+    row |= {name: getattr(item, name) for name in CSV_TYPES}
+    row |= _prediction(item, "true_mask", "predicted_with_true_mask")
+    return row | _prediction(item, "whole_slice", "predicted_with_whole_slice")
 
 
-def _item(row: dict[str, str]) -> ScoredSlice:
+def _from_row(row: dict[str, str]) -> ScoredSlice:
     probabilities = {crop: tuple(float(row[name] or 0) for name in _probability_columns(crop)) for crop in CROPS}
-    figures: dict[str, Any] = {name: kind(row[name]) if row[name] else None for name, kind in FIGURES.items()}
-    return ScoredSlice(Record(row["path"], "", row["label"], row["patient"]), probabilities, **figures)
+    values: dict[str, Any] = {name: kind(row[name]) if row[name] else None for name, kind in CSV_TYPES.items()}
+    return ScoredSlice(SliceInfo(row["path"], "", row["label"], row["patient"]), probabilities, **values)
 
 
-def _answer(item: ScoredSlice, crop: str, column: str) -> dict[str, Any]:
-    """The class that is given and the probabilities, which are left empty where no class is."""
-    stated = item.probabilities[crop]
-    columns = _probability_columns(crop)
-    return {column: item.given(crop), **dict(zip(columns, stated if any(stated) else ("",) * NONE, strict=True))}
+def _prediction(item: ScoredSlice, crop: str, column: str) -> dict[str, Any]:
+    """Return the cells of the predicted class and its probabilities; the latter are empty for an empty mask."""
+    probabilities = item.probabilities[crop]
+    cells = probabilities if any(probabilities) else ("",) * NONE
+    return {column: item.predicted_label(crop), **dict(zip(_probability_columns(crop), cells, strict=True))}
 
 
 def _probability_columns(crop: str) -> list[str]:

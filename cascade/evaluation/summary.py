@@ -1,13 +1,12 @@
-"""`ScoredSlice`s → the numbers of metrics.json: over all slices, by class, by tumor size, by crop and by patient."""
+"""Metrics over scored slices: all of them, by class, by tumor size, by crop and by subject."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.figshare import person
-from cascade.evaluation.bootstrap import PatientBootstrap
+from cascade.datasets.figshare import subject_id
+from cascade.evaluation.bootstrap import SubjectBootstrap
 from cascade.evaluation.metrics import (
     NONE,
     BoolArray,
@@ -16,174 +15,201 @@ from cascade.evaluation.metrics import (
     accuracy,
     auc,
     balanced_accuracy,
-    chosen,
     confusion,
     f1,
     macro_f1,
     precision,
+    predicted_classes,
     recall,
     reliability,
 )
-from cascade.evaluation.scores import COLUMN_NAMES, CROPS, ScoredSlice
+from cascade.evaluation.schema import (
+    ClassMetrics,
+    ConfusionMatrix,
+    CorrectWith,
+    DiceDistribution,
+    DistanceDistribution,
+    Distribution,
+    Estimate,
+    MaskMetrics,
+    Metrics,
+    Rejection,
+    RejectionCurve,
+    ReliabilityCurve,
+    SizeMetrics,
+)
+from cascade.evaluation.scores import CROPS, PREDICTED_LABELS, ScoredSlice
 
-SIZES = {"small": (0, 50), "medium": (50, 80), "large": (80, None)}
-"""From .. to below (None: any) of `ScoredSlice.diameter_px`, fixed so that evaluations compare: round numbers near the
-terciles of figshare's training slices, 51 and 80 pixels; at its 0.49 mm a pixel they are 25 and 39 mm."""
+SIZES: dict[str, tuple[int, int | None]] = {"small": (0, 50), "medium": (50, 80), "large": (80, None)}
+"""Range of `ScoredSlice.diameter_px` by name of the size. Fixed, so that evaluations are comparable: round numbers near
+the terciles of figshare's training slices, 51 and 80 pixels, which are 25 and 39 mm at 0.49 mm per pixel."""
 
 
-def summarise(scored: Sequence[ScoredSlice], uncertain_below: float = 0.0) -> dict[str, Any]:
-    """Ready for JSON; None where a number is not defined. `scored` holds at least one slice."""
-    bootstrap = PatientBootstrap([person(item.record.patient) for item in scored])
-    true = np.array([CLASS_NAMES.index(item.record.label) for item in scored])
+def summarize(scored: Sequence[ScoredSlice], uncertain_below: float = 0.0) -> Metrics:
+    """Compute all metrics.
+
+    Args:
+        scored: At least one slice.
+        uncertain_below: Slices with a lower probability of the predicted class are uncertain.
+    """
+    bootstrap = SubjectBootstrap([subject_id(item.info.patient) for item in scored])
+    true = np.array([CLASS_NAMES.index(item.info.label) for item in scored])
     size = np.array([size_of(item) for item in scored])
     probabilities = {crop: np.array([item.probabilities[crop] for item in scored]) for crop in CROPS}
-    matrices = {crop: bootstrap.by_patient(confusion(true, chosen(rows))) for crop, rows in probabilities.items()}
-
-    patient_true, patient_probabilities = _by_patient(bootstrap, true, probabilities["predicted_mask"])
-    matrices["by_patient"] = confusion(patient_true, chosen(patient_probabilities))
+    matrices = {
+        crop: bootstrap.sum_by_subject(confusion(true, predicted_classes(rows))) for crop, rows in probabilities.items()
+    }
     aucs = {crop: auc(true, rows) for crop, rows in probabilities.items()}
-    aucs["by_patient"] = auc(patient_true, patient_probabilities)
-    return {
-        **_masks(scored, np.full(len(scored), True), bootstrap),
-        **{
-            metric.__name__: {name: _with_interval(metric, matrix, bootstrap) for name, matrix in matrices.items()}
-            for metric in (accuracy, balanced_accuracy, macro_f1)
-        },
-        "macro_auc": {name: _mean_of_defined(values) for name, values in aucs.items()},
-        "right_with": _right_with(true, probabilities),
-        "by_class": {
-            name: {**_masks(scored, true == index, bootstrap), **_class_figures(matrices, aucs, index)}
-            for index, name in enumerate(CLASS_NAMES)
-        },
-        "by_size": {
-            name: {"diameter_px": list(bounds), **_masks(scored, size == name, bootstrap)}
+    subject_true, subject_probabilities = _by_subject(bootstrap, true, probabilities["predicted_mask"])
+    matrices["by_subject"] = confusion(subject_true, predicted_classes(subject_probabilities))
+    aucs["by_subject"] = auc(subject_true, subject_probabilities)
+
+    def estimates(metric: Callable[[DoubleArray], DoubleArray]) -> dict[str, Estimate]:
+        return {name: _estimate(metric, matrix, bootstrap) for name, matrix in matrices.items()}
+
+    def class_metrics(index: int) -> ClassMetrics:
+        matrix = matrices["predicted_mask"].sum(0)
+        return ClassMetrics(
+            **vars(_mask_metrics(scored, true == index, bootstrap)),
+            precision=_defined(precision(matrix)[index]),
+            recall=_defined(recall(matrix)[index]),
+            f1=_defined(f1(matrix)[index]),
+            auc=aucs["predicted_mask"][index],
+        )
+
+    return Metrics(
+        **vars(_mask_metrics(scored, np.full(len(scored), True), bootstrap)),
+        accuracy=estimates(accuracy),
+        balanced_accuracy=estimates(balanced_accuracy),
+        macro_f1=estimates(macro_f1),
+        macro_auc={name: _mean(values) for name, values in aucs.items()},
+        correct_with=_correct_with(true, probabilities),
+        by_class={name: class_metrics(index) for index, name in enumerate(CLASS_NAMES)},
+        by_size={
+            name: SizeMetrics(**vars(_mask_metrics(scored, size == name, bootstrap)), diameter_px=bounds)
             for name, bounds in SIZES.items()
         },
-        "confusion_matrix": {
-            "rows": list(CLASS_NAMES),
-            "columns": list(COLUMN_NAMES),
-            "slices": matrices["predicted_mask"].sum(0).astype(int).tolist(),
-            "patients": matrices["by_patient"].sum(0).astype(int).tolist(),
-        },
-        "reliability": _reliability(true, probabilities["predicted_mask"]),
-        "uncertain": _uncertain(true, probabilities["predicted_mask"], uncertain_below),
-    }
+        confusion_matrix=ConfusionMatrix(
+            rows=CLASS_NAMES,
+            columns=PREDICTED_LABELS,
+            slices=_counts(matrices["predicted_mask"]),
+            subjects=_counts(matrices["by_subject"]),
+        ),
+        reliability=_reliability(true, probabilities["predicted_mask"]),
+        rejection=_rejection(true, probabilities["predicted_mask"], uncertain_below),
+    )
 
 
 def size_of(item: ScoredSlice) -> str:
-    """The key of SIZES that the slice's true mask falls under."""
+    """Return the key of SIZES for a slice."""
     return next(name for name, (_, high) in SIZES.items() if high is None or item.diameter_px < high)
 
 
-def _by_patient(
-    bootstrap: PatientBootstrap, true: IntArray, probabilities: DoubleArray
+def _by_subject(
+    bootstrap: SubjectBootstrap, true: IntArray, probabilities: DoubleArray
 ) -> tuple[IntArray, DoubleArray]:
-    """(patients,) and (patients, 3): the class of most of a patient's slices, and the mean of their probabilities.
+    """Return the most frequent class and the mean probabilities of each subject, (S,) and (S, 3).
 
-    A slice without a mask counts in the mean with (0, 0, 0), so a patient of nothing but such slices is given no class.
+    A slice without a mask adds zeros to the mean, so a subject with only such slices has no predicted class.
     """
-    slices = bootstrap.by_patient(np.ones(len(true)))
-    labels = bootstrap.by_patient(np.eye(NONE)[true])
-    return labels.argmax(axis=1), bootstrap.by_patient(probabilities) / slices[:, None]
+    slices = bootstrap.sum_by_subject(np.ones(len(true)))
+    labels = bootstrap.sum_by_subject(np.eye(NONE)[true])
+    return labels.argmax(axis=1), bootstrap.sum_by_subject(probabilities) / slices[:, None]
 
 
-def _masks(scored: Sequence[ScoredSlice], meant: BoolArray, bootstrap: PatientBootstrap) -> dict[str, Any]:
-    """What the segmenter's masks are worth on the slices where `meant`, (N,), is True."""
+def _mask_metrics(scored: Sequence[ScoredSlice], selected: BoolArray, bootstrap: SubjectBootstrap) -> MaskMetrics:
+    """Compute the metrics of the slices for which `selected`, (N,), is True."""
     dice, iou, predicted_area, px, mm = (
         np.array([getattr(item, name) for item in scored], dtype=float)  # None becomes NaN
         for name in ("dice", "iou", "predicted_area_px", "hausdorff95_px", "hausdorff95_mm")
     )
     empty = predicted_area == 0
-    by_patient = bootstrap.patient_means(np.where(meant, dice, np.nan))
-    return {
-        "slices": int(meant.sum()),
-        "patients": len(set(bootstrap.of[meant].tolist())),
-        "dice": {
-            **_statistics(dice[meant]),
-            "ci95": bootstrap.mean_interval(np.where(meant, dice, np.nan)),
-            "empty_share": _mean_of_defined(empty[meant]),
-            "misplaced_share": _mean_of_defined(((dice == 0) & ~empty)[meant]),
-            "by_patient": {
-                "mean": _mean_of_defined(by_patient[np.isfinite(by_patient)]),
-                "ci95": bootstrap.patient_mean_interval(by_patient),
-            },
-        },
-        "iou": _statistics(iou[meant]),
-        "hausdorff95_px": _statistics(px[meant]) | {"undefined": int(np.isnan(px[meant]).sum())},
-        "hausdorff95_mm": _statistics(mm[meant]) | {"undefined": int(np.isnan(mm[meant]).sum())},
-    }
+    selected_dice = np.where(selected, dice, np.nan)
+    subject_dice = bootstrap.subject_means(selected_dice)
+    return MaskMetrics(
+        slices=int(selected.sum()),
+        subjects=len(set(bootstrap.subject_of[selected].tolist())),
+        dice=DiceDistribution(
+            **vars(_distribution(dice[selected])),
+            ci95=bootstrap.mean_interval(selected_dice),
+            missed_fraction=_mean(empty[selected]),
+            mislocalized_fraction=_mean(((dice == 0) & ~empty)[selected]),
+            by_subject=Estimate(
+                _mean(subject_dice[np.isfinite(subject_dice)]), bootstrap.subject_mean_interval(subject_dice)
+            ),
+        ),
+        iou=_distribution(iou[selected]),
+        hausdorff95_px=_distances(px[selected]),
+        hausdorff95_mm=_distances(mm[selected]),
+    )
 
 
-def _statistics(values: DoubleArray) -> dict[str, Any]:
-    """Of the values that are defined (not NaN)."""
-    values = values[np.isfinite(values)]
-    low, median, high = np.percentile(values, [25, 50, 75]).tolist() if len(values) else (None, None, None)
-    return {"mean": _mean_of_defined(values), "median": median, "quartiles": [low, high]}
+def _distribution(values: DoubleArray) -> Distribution:
+    """Summarize the values that are not NaN."""
+    defined = values[np.isfinite(values)]
+    low, median, high = np.percentile(defined, [25, 50, 75]).tolist() if len(defined) else (None, None, None)
+    return Distribution(mean=_mean(defined), median=median, quartiles=(low, high))
 
 
-def _with_interval(
-    metric: Callable[[DoubleArray], DoubleArray], matrices: DoubleArray, bootstrap: PatientBootstrap
-) -> dict[str, Any]:
-    """`metric` of the confusion matrices, (patients, 3, 4), summed over patients."""
-    return {
-        "value": _number(metric(matrices.sum(0))),
-        "ci95": bootstrap.interval(metric(bootstrap.resampled(matrices))),
-    }
+def _distances(values: DoubleArray) -> DistanceDistribution:
+    return DistanceDistribution(**vars(_distribution(values)), undefined=int(np.isnan(values).sum()))
 
 
-def _right_with(true: IntArray, probabilities: dict[str, DoubleArray]) -> dict[str, int]:
-    """Which stage errs, counted: `true_mask_only` slices are lost to the segmenter, `neither` to the classifier."""
-    drawn, found = (chosen(probabilities[crop]) == true for crop in ("true_mask", "predicted_mask"))
-    return {
-        "both_masks": int((drawn & found).sum()),
-        "true_mask_only": int((drawn & ~found).sum()),
-        "predicted_mask_only": int((~drawn & found).sum()),
-        "neither": int((~drawn & ~found).sum()),
-    }
+def _estimate(
+    metric: Callable[[DoubleArray], DoubleArray], matrices: DoubleArray, bootstrap: SubjectBootstrap
+) -> Estimate:
+    """Compute a metric of confusion matrices, (S, 3, 4), summed over subjects."""
+    return Estimate(_defined(metric(matrices.sum(0))), bootstrap.interval(metric(bootstrap.resample(matrices))))
 
 
-def _class_figures(matrices: dict[str, DoubleArray], aucs: dict[str, list[float | None]], index: int) -> dict[str, Any]:
-    """By slice, under the predicted mask."""
-    matrix = matrices["predicted_mask"].sum(0)
-    figures = {metric.__name__: _number(metric(matrix)[index]) for metric in (precision, recall, f1)}
-    return {**figures, "auc": aucs["predicted_mask"][index]}
+def _correct_with(true: IntArray, probabilities: dict[str, DoubleArray]) -> CorrectWith:
+    with_true, with_predicted = (
+        predicted_classes(probabilities[crop]) == true for crop in ("true_mask", "predicted_mask")
+    )
+    return CorrectWith(
+        both_masks=int((with_true & with_predicted).sum()),
+        true_mask_only=int((with_true & ~with_predicted).sum()),
+        predicted_mask_only=int((~with_true & with_predicted).sum()),
+        neither=int((~with_true & ~with_predicted).sum()),
+    )
 
 
-def _reliability(true: IntArray, probabilities: DoubleArray) -> dict[str, Any]:
+def _counts(matrices: DoubleArray) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(row) for row in matrices.sum(0).astype(int).tolist())
+
+
+def _reliability(true: IntArray, probabilities: DoubleArray) -> ReliabilityCurve:
     curve = reliability(true, probabilities)
-    return {
-        "expected_calibration_error": curve.expected_error,
-        "slices": curve.counts.tolist(),
-        "confidence": [_number(value) for value in curve.confidence],
-        "accuracy": [_number(value) for value in curve.accuracy],
-    }
+    return ReliabilityCurve(
+        expected_calibration_error=curve.expected_calibration_error,
+        slices=tuple(curve.counts.tolist()),
+        confidence=tuple(_defined(value) for value in curve.confidence),
+        accuracy=tuple(_defined(value) for value in curve.accuracy),
+    )
 
 
-def _uncertain(true: IntArray, probabilities: DoubleArray, below: float) -> dict[str, Any]:
-    """How many slices are left, and how many of these right, if those of less probability than `below` go unanswered.
-
-    `curve` has the same for every tenth of the slices left. Slices without a mask go first.
-    """
-    confidence, right = probabilities.max(axis=1), chosen(probabilities) == true
-    left = (confidence >= below) & (confidence > 0)
-    surest = right[np.argsort(-confidence, kind="stable")]
+def _rejection(true: IntArray, probabilities: DoubleArray, threshold: float) -> Rejection:
+    confidence, correct = probabilities.max(axis=1), predicted_classes(probabilities) == true
+    certain = (confidence >= threshold) & (confidence > 0)
+    by_confidence = correct[np.argsort(-confidence, kind="stable")]
     counts = [round(len(true) * tenth / 10) for tenth in range(1, 11)]
-    return {
-        "below": below,
-        "coverage": _number(left.mean()),
-        "accuracy_of_the_rest": _mean_of_defined(right[left]),
-        "curve": {
-            "coverage": [count / len(true) for count in counts],
-            "accuracy": [_mean_of_defined(surest[:count]) for count in counts],
-        },
-    }
+    return Rejection(
+        threshold=threshold,
+        coverage=_mean(certain),
+        accuracy=_mean(correct[certain]),
+        curve=RejectionCurve(
+            coverage=tuple(count / len(true) for count in counts),
+            accuracy=tuple(_mean(by_confidence[:count]) for count in counts),
+        ),
+    )
 
 
-def _mean_of_defined(values: Sequence[float | None] | DoubleArray | BoolArray) -> float | None:
+def _mean(values: Sequence[float | None] | DoubleArray | BoolArray) -> float | None:
+    """Mean of the values that are not None; None without values."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 
 
-def _number(value: float | DoubleArray) -> float | None:
-    """NaN and infinity, which JSON does not know, become None."""
+def _defined(value: float | DoubleArray) -> float | None:
+    """Return None for NaN and infinity, which JSON does not have."""
     return float(value) if np.isfinite(value) else None

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from cascade.colors import CLASS_COLORS, YELLOW
 from cascade.contract import CLASS_NAMES, Box, FloatArray
 from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
@@ -19,13 +20,11 @@ SIDE_OF_LINE = 256
 """Contour and box are a pixel wide for each so many pixels of the slice's longer side."""
 
 GREYS = 240
-BOX_COLOUR = (240, 228, 66)
-CLASS_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115))
-"""By class; with the box's, from the palette that colour-blind people can tell apart (Okabe and Ito 2008)."""
+BOX_COLOR = YELLOW
 
 BOX_INDEX, FIRST_CLASS_INDEX = GREYS, GREYS + 1
 PALETTE = bytes(round(255 * grey / (GREYS - 1)) for grey in range(GREYS) for _ in range(3)) + bytes(
-    value for colour in (BOX_COLOUR, *CLASS_COLOURS) for value in colour
+    value for color in (BOX_COLOR, *CLASS_COLORS.values()) for value in color
 )
 
 NOTE = "research use only"

@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_models
 
 from cascade.cli import main
+from cascade.evaluation.schema import Failures
 from cascade.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
@@ -245,8 +247,8 @@ def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
         assert f"{option} " in options
 
 
-def test_a_split_counts_people_not_their_ids(tmp_path, write_mat, capsys):
-    """Of nine people with two ids each, three a class and one of these a part, the table told 18."""
+def test_a_split_counts_subjects_not_patient_ids(tmp_path, write_mat, capsys):
+    """Of nine subjects with two ids each, three in each class and one of these in each part, the table counted 18."""
     random = np.random.default_rng(0)
     for number in range(18):
         patient = f"MR{number // 2:06}{'B' * (number % 2)}"
@@ -269,8 +271,9 @@ def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
 @pytest.mark.parametrize("failed", [0, 2])
 def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypatch, failed):
     """It ended with 0, and named none of them."""
-    monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: {"failed": {"slices": failed}})
-    monkeypatch.setattr("cascade.cli.evaluate_output.metrics_table", lambda metrics: "")
+    evaluation = SimpleNamespace(failed=Failures(failed, ("broken",) * failed))
+    monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: evaluation)
+    monkeypatch.setattr("cascade.cli.evaluate_output.evaluation_table", lambda evaluation: "")
     assert run("evaluate", tmp_path, "--all") == failed
 
 

@@ -1,4 +1,4 @@
-"""N.mat files as figshare has them, and as users may have them."""
+"""N.mat files as published by figshare, and as users may write them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import h5py
 import numpy as np
 import pytest
 
-from cascade.datasets.figshare import person, read_mat
+from cascade.datasets.figshare import read_mat, subject_id
 from cascade.errors import CascadeError
 from cascade.io.mat import read_image
 
 
 def change(path, name, value):
-    """Puts another array in the place of a field."""
+    """Replace a field by another array."""
     with h5py.File(path, "r+") as file:
         del file["cjdata"][name]
         if value is not None:
@@ -21,29 +21,29 @@ def change(path, name, value):
 
 
 def test_arrays_come_back_the_way_matlab_shows_them_not_transposed(tmp_path, write_mat):
-    found = read_mat(write_mat(tmp_path / "1.mat", label=3, patient="MR040240B"))
-    assert found.pixels.shape == (20, 30)
-    assert found.pixels[0].tolist() == list(range(30))  # the first row, not the first column
-    rows, columns = np.nonzero(found.mask)
+    labeled = read_mat(write_mat(tmp_path / "1.mat", label=3, patient="MR040240B"))
+    assert labeled.pixels.shape == (20, 30)
+    assert labeled.pixels[0].tolist() == list(range(30))  # the first row, not the first column
+    rows, columns = np.nonzero(labeled.mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 4, 5, 11)
-    assert found.mask.dtype == bool
-    assert (found.label, found.patient) == ("pituitary tumor", "MR040240B")
+    assert labeled.mask.dtype == bool
+    assert (labeled.label, labeled.patient) == ("pituitary tumor", "MR040240B")
 
 
 @pytest.mark.parametrize("kind", ["<i2", ">i2", "u1", "u2", "i4", "f4", ">f8"])
 def test_any_type_of_number_and_either_byte_order_reads_the_same(tmp_path, write_mat, kind):
     pixels = (np.arange(400) % 128).reshape(20, 20)
-    found = read_mat(write_mat(tmp_path / "1.mat", pixels.astype(kind)))
-    assert found.pixels.dtype == np.float32
-    assert found.pixels.tolist() == pixels.tolist()
+    labeled = read_mat(write_mat(tmp_path / "1.mat", pixels.astype(kind)))
+    assert labeled.pixels.dtype == np.float32
+    assert labeled.pixels.tolist() == pixels.tolist()
 
 
 def test_negative_and_large_intensities_stay_as_they_are(tmp_path, write_mat):
-    found = read_mat(write_mat(tmp_path / "1.mat", np.linspace(-5000, 70000, 400).reshape(20, 20)))
-    assert (found.pixels.min(), found.pixels.max()) == (-5000, 70000)
+    labeled = read_mat(write_mat(tmp_path / "1.mat", np.linspace(-5000, 70000, 400).reshape(20, 20)))
+    assert (labeled.pixels.min(), labeled.pixels.max()) == (-5000, 70000)
 
 
-def test_the_spacing_is_told_of_512_x_512_slices_only(tmp_path, write_mat):
+def test_the_spacing_is_known_for_512_x_512_slices_only(tmp_path, write_mat):
     large = write_mat(tmp_path / "1.mat", np.zeros((512, 512), np.int16))
     small = write_mat(tmp_path / "2.mat", np.zeros((256, 256), np.int16))
     assert read_mat(large).spacing_mm == (0.49, 0.49)
@@ -124,7 +124,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, write_mat):
             read_mat(path)
 
 
-def test_what_is_no_file_of_this_format_is_refused_by_name(tmp_path):
+def test_a_file_of_another_format_is_refused_by_name(tmp_path):
     (tmp_path / "1.mat").mkdir()
     (tmp_path / "2.mat").write_text("PID, label, image")
     with h5py.File(tmp_path / "3.mat", "w") as file:
@@ -172,5 +172,5 @@ def test_the_image_alone_is_read_from_a_file_without_label_mask_and_patient(tmp_
         ("MRB", "MRB"),
     ],
 )
-def test_mr_ids_that_differ_by_one_trailing_letter_are_one_person(patient, expected):
-    assert person(patient) == expected
+def test_mr_ids_that_differ_by_one_trailing_letter_are_one_subject(patient, expected):
+    assert subject_id(patient) == expected

@@ -1,4 +1,4 @@
-"""No person on two sides, every class in its share, written once and never changed."""
+"""No subject in two subsets, every class in its fraction, written once and never changed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.dataset import Record
-from cascade.datasets.figshare import person
+from cascade.datasets.figshare import subject_id
+from cascade.datasets.reader import SliceInfo
 from cascade.datasets.split import (
-    PARTS,
+    SUBSETS,
+    Split,
     SplitSlice,
-    assign_parts,
+    assign_subsets,
     check_files,
     check_leakage,
+    make_folds,
     make_split,
     read_split,
     write_split,
@@ -26,22 +28,22 @@ from cascade.datasets.split import (
 from cascade.errors import CascadeError
 
 
-def records_of(*people):
-    """(patient, label, slices) each → the records of their slices."""
+def infos_of(*patients):
+    """Return the slices of patients, each given as (patient, label, number of slices)."""
     return [
-        Record(f"{patient}_{number}.mat", "", label, patient)
-        for patient, label, count in people
+        SliceInfo(f"{patient}_{number}.mat", "", label, patient)
+        for patient, label, count in patients
         for number in range(count)
     ]
 
 
-def parts_by_patient(records, seed=0):
-    return {record.patient: part for record, part in zip(records, assign_parts(records, seed), strict=True)}
+def subsets_by_patient(infos, seed=0):
+    return {info.patient: part for info, part in zip(infos, assign_subsets(infos, seed), strict=True)}
 
 
 @pytest.fixture
 def folder(tmp_path, write_mat):
-    """Six people of two slices for each class, 36 slices."""
+    """Six patients with two slices in each class, 36 slices."""
     for number in range(36):
         pixels = np.arange(600, dtype=np.int16).reshape(20, 30) + number
         write_mat(
@@ -54,22 +56,20 @@ def slice_of(patient, part, path="1.mat", sha256=""):
     return SplitSlice(path, "", "glioma", patient, part, sha256 or path)
 
 
-def test_each_class_is_shared_out_70_15_15_by_its_slices():
-    records = records_of(
-        *((f"{label}{number}", label, 5 + number % 20) for label in CLASS_NAMES for number in range(60))
-    )
-    counts = Counter(zip((record.label for record in records), assign_parts(records, seed=3), strict=True))
+def test_each_class_is_split_70_15_15_by_its_slices():
+    infos = infos_of(*((f"{label}{number}", label, 5 + number % 20) for label in CLASS_NAMES for number in range(60)))
+    counts = Counter(zip((info.label for info in infos), assign_subsets(infos, seed=3), strict=True))
     for label in CLASS_NAMES:
-        total = sum(counts[label, part] for part in PARTS)
+        total = sum(counts[label, part] for part in SUBSETS)
         assert counts[label, "train"] / total == pytest.approx(0.70, abs=0.04)
         assert counts[label, "validation"] / total == pytest.approx(0.15, abs=0.03)
         assert counts[label, "test"] / total == pytest.approx(0.15, abs=0.03)
 
 
-def test_the_same_people_and_seed_give_the_same_parts_for_ever():
+def test_the_same_subjects_and_seed_always_give_the_same_subsets():
     """Published figures name the seed: what it gives must never depend on a library's version."""
-    records = records_of(*((f"10{number}", "glioma", 2) for number in range(8)))
-    assert parts_by_patient(records) == {
+    infos = infos_of(*((f"10{number}", "glioma", 2) for number in range(8)))
+    assert subsets_by_patient(infos) == {
         "100": "test",
         "101": "train",
         "102": "train",
@@ -79,53 +79,89 @@ def test_the_same_people_and_seed_give_the_same_parts_for_ever():
         "106": "test",
         "107": "train",
     }
-    assert parts_by_patient(records[::-1]) == parts_by_patient(records)  # nor on the order of the files
-    assert parts_by_patient(records, seed=1) != parts_by_patient(records)
+    assert subsets_by_patient(infos[::-1]) == subsets_by_patient(infos)  # nor on the order of the files
+    assert subsets_by_patient(infos, seed=1) != subsets_by_patient(infos)
 
 
-def test_ids_that_differ_by_a_trailing_letter_are_on_one_side():
-    records = records_of(
-        *((f"MR{number:06}{letter}", "glioma", 3) for number in range(40) for letter in ("", "B", "C"))
-    )
-    parts = parts_by_patient(records)
-    assert set(parts.values()) == set(PARTS)
+def test_ids_that_differ_by_a_trailing_letter_are_in_one_subset():
+    infos = infos_of(*((f"MR{number:06}{letter}", "glioma", 3) for number in range(40) for letter in ("", "B", "C")))
+    subsets = subsets_by_patient(infos)
+    assert set(subsets.values()) == set(SUBSETS)
     for number in range(40):
-        assert len({parts[f"MR{number:06}{letter}"] for letter in ("", "B", "C")}) == 1
+        assert len({subsets[f"MR{number:06}{letter}"] for letter in ("", "B", "C")}) == 1
 
 
-def test_a_patient_with_slices_of_two_classes_is_on_one_side():
-    records = records_of(
+def test_a_patient_with_slices_of_two_classes_is_in_one_subset():
+    infos = infos_of(
         *((f"p{number}", label, 2) for number in range(30) for label in ("meningioma", "glioma")),
         *((f"q{number}", "glioma", 2) for number in range(30)),
     )
-    assigned = assign_parts(records, seed=0)
-    assert len(set(zip((record.patient for record in records), assigned, strict=True))) == 60
-    shares = Counter(part for record, part in zip(records, assigned, strict=True) if record.label == "glioma")
+    assigned = assign_subsets(infos, seed=0)
+    assert len(set(zip((info.patient for info in infos), assigned, strict=True))) == 60
+    shares = Counter(part for info, part in zip(infos, assigned, strict=True) if info.label == "glioma")
     assert shares["test"] / 120 == pytest.approx(0.15, abs=0.03)
 
 
-def test_few_people_train_first_then_test_then_validate():
-    """The only person of a class once went to the test part, and nothing trained."""
-    one = records_of(("a", "glioma", 5))
-    two = records_of(("a", "glioma", 5), ("b", "glioma", 5))
-    three = records_of(("a", "glioma", 5), ("b", "glioma", 5), ("c", "glioma", 5))
-    assert set(assign_parts(one, seed=0)) == {"train"}
-    assert set(assign_parts(two, seed=0)) == {"train", "test"}
-    assert set(assign_parts(three, seed=0)) == {"train", "test", "validation"}
-    assert assign_parts([], seed=0) == []
+def test_few_subjects_train_first_then_test_then_validate():
+    """The only subject of a class once went to the test subset, and nothing trained."""
+    one = infos_of(("a", "glioma", 5))
+    two = infos_of(("a", "glioma", 5), ("b", "glioma", 5))
+    three = infos_of(("a", "glioma", 5), ("b", "glioma", 5), ("c", "glioma", 5))
+    assert set(assign_subsets(one, seed=0)) == {"train"}
+    assert set(assign_subsets(two, seed=0)) == {"train", "test"}
+    assert set(assign_subsets(three, seed=0)) == {"train", "test", "validation"}
+    assert assign_subsets([], seed=0) == []
 
 
 @pytest.mark.parametrize("counts", [(3, 22, 5), (1, 40, 1), (9, 1, 1), (2, 2, 30)])
-def test_three_people_of_a_class_fill_all_parts_however_unlike_their_shares_are(counts):
-    """Test took the person whom validation needed, and thresholds were set without the class."""
+def test_three_subjects_of_a_class_fill_all_subsets_whatever_their_numbers_of_slices(counts):
+    """Test took the subject that validation needed, and thresholds were set without the class."""
     for seed in range(10):
-        records = records_of(*((f"p{number}", "glioma", count) for number, count in enumerate(counts)))
-        assert set(parts_by_patient(records, seed=seed).values()) == set(PARTS)
+        infos = infos_of(*((f"p{number}", "glioma", count) for number, count in enumerate(counts)))
+        assert set(subsets_by_patient(infos, seed=seed).values()) == set(SUBSETS)
 
 
 def test_a_class_may_be_missing():
-    records = records_of(*((f"p{number}", "pituitary tumor", 4) for number in range(20)))
-    assert Counter(assign_parts(records, seed=0)) == {"train": 56, "validation": 12, "test": 12}
+    infos = infos_of(*((f"p{number}", "pituitary tumor", 4) for number in range(20)))
+    assert Counter(assign_subsets(infos, seed=0)) == {"train": 56, "validation": 12, "test": 12}
+
+
+def test_each_fold_validates_on_the_first_bucket_that_the_next_fold_tests_on():
+    """Validating on any other bucket went unnoticed."""
+    patients = {"a": 4, "b": 3, "c": 2, "d": 1}  # from most to fewest slices: one bucket each
+    slices = tuple(
+        slice_of(patient, "train", f"{patient}{number}.mat")
+        for patient, count in patients.items()
+        for number in range(count)
+    )
+    folds = make_folds(Split(slices, ""), 2)
+    assert [{item.patient: item.part for item in fold.slices} for fold in folds] == [
+        {"a": "test", "b": "test", "c": "validation", "d": "train"},
+        {"a": "validation", "b": "train", "c": "test", "d": "test"},
+    ]
+
+
+def test_folds_keep_the_ids_of_a_subject_together_and_each_class_in_every_subset():
+    slices = tuple(
+        SplitSlice(f"{label}{number}{letter}.mat", "", label, f"MR{index}{number:02}{letter}", "train", "")
+        for index, label in enumerate(CLASS_NAMES)
+        for number in range(12)
+        for letter in ("", "B")
+    )
+    folds = make_folds(Split(slices, ""), 3)
+    for fold in folds:
+        assert len({(subject_id(item.patient), item.part) for item in fold.slices}) == 36
+        counts = Counter((item.label, item.part) for item in fold.slices)
+        for label in CLASS_NAMES:
+            assert [counts[label, part] for part in SUBSETS] == [12, 4, 8]
+    tested = [item.path for fold in folds for item in fold.subset("test")]
+    assert sorted(tested) == sorted(item.path for item in slices)
+
+
+def test_too_few_subjects_for_the_folds_are_refused():
+    slices = tuple(slice_of(f"p{number}", "train", f"{number}.mat") for number in range(2))
+    with pytest.raises(CascadeError, match="too few subjects for 3 folds"):
+        make_folds(Split(slices, ""), 3)
 
 
 def test_a_split_lists_every_slice_with_its_hash_and_reads_back_equal(folder, tmp_path):
@@ -135,7 +171,7 @@ def test_a_split_lists_every_slice_with_its_hash_and_reads_back_equal(folder, tm
     assert problems == []
     assert again == split
     assert [item.path for item in split.slices] == [f"{number}.mat" for number in range(1, 37)]
-    assert sum(len(split.part(name)) for name in PARTS) == 36
+    assert sum(len(split.subset(name)) for name in SUBSETS) == 36
     content = json.loads((tmp_path / "split.json").read_text())
     assert (content["seed"], content["sha256"]) == (0, split.sha256)
     assert len({item["sha256"] for item in content["slices"]}) == 36
@@ -162,7 +198,7 @@ def test_a_copy_of_a_slice_is_left_out_whatever_patient_it_is_given(tmp_path):
     (tmp_path / "slices.csv").write_text("\n".join(["path,mask,label,patient", *lines]))
     split, problems = make_split(tmp_path, seed=0)
     assert [item.path for item in split.slices] == [f"{number}.png" for number in range(6)]
-    assert [error.problem for error in problems] == [f"{tmp_path / '6.png'}: is a copy of 0.png, patient p0"]
+    assert [error.problem for error in problems] == [f"{tmp_path / '6.png'}: is a copy of 0.png of patient p0"]
 
 
 def test_a_changed_mask_is_noticed_too(tmp_path):
@@ -175,20 +211,20 @@ def test_a_changed_mask_is_noticed_too(tmp_path):
     split, _ = make_split(tmp_path, seed=0)
     check_files(tmp_path, split.slices)
     Image.new("L", (20, 20), 0).save(tmp_path / "1_mask.png")
-    with pytest.raises(CascadeError, match=r"1_mask\.png: is not the file the split was made of"):
+    with pytest.raises(CascadeError, match=r"1_mask\.png: has changed"):
         check_files(tmp_path, split.slices)
 
 
-def test_too_few_people_to_fill_every_part_are_refused(tmp_path, write_mat):
+def test_too_few_subjects_to_fill_every_subset_are_refused(tmp_path, write_mat):
     write_mat(tmp_path / "1.mat", patient="a")
     write_mat(tmp_path / "2.mat", np.arange(400).reshape(20, 20), patient="b")
-    with pytest.raises(CascadeError, match="of its 2 people none is left for validation"):
+    with pytest.raises(CascadeError, match=r"2 subjects .* validation"):
         make_split(tmp_path, seed=0)
 
 
 def test_a_folder_in_which_nothing_can_be_read_is_refused(tmp_path):
     (tmp_path / "1.mat").touch()
-    with pytest.raises(CascadeError, match="no slice of it can be read"):
+    with pytest.raises(CascadeError, match="none of its slices can be read"):
         make_split(tmp_path, seed=0)
 
 
@@ -197,7 +233,7 @@ def test_a_split_is_never_written_over(folder, tmp_path):
     path = tmp_path / "split.json"
     write_split(split, path, seed=0)
     before = path.read_bytes()
-    with pytest.raises(CascadeError, match=r"split\.json: exists, and a split is written once"):
+    with pytest.raises(CascadeError, match=r"split\.json: .* exists already"):
         write_split(split, path, seed=0)
     assert path.read_bytes() == before
 
@@ -212,7 +248,7 @@ def test_an_edited_split_is_refused(folder, tmp_path, field, value):
     content = json.loads(path.read_text())
     content["slices"][0][field] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(CascadeError, match=r"split\.json: was changed after it was written"):
+    with pytest.raises(CascadeError, match=r"split\.json: was edited"):
         read_split(path)
 
 
@@ -222,13 +258,13 @@ def test_a_slice_taken_out_of_a_split_is_noticed(folder, tmp_path):
     content = json.loads(path.read_text())
     del content["slices"][7]
     path.write_text(json.dumps(content))
-    with pytest.raises(CascadeError, match="was changed"):
+    with pytest.raises(CascadeError, match="was edited"):
         read_split(path)
 
 
-def test_a_split_file_with_a_patient_on_two_sides_is_refused(folder, tmp_path):
+def test_a_split_file_with_a_patient_in_two_subsets_is_refused(folder, tmp_path):
     split, _ = make_split(folder, seed=0)
-    patient = split.part("train")[0].patient
+    patient = split.subset("train")[0].patient
     own = [index for index, item in enumerate(split.slices) if item.patient == patient]
     path = tmp_path / "split.json"
     write_split(split, path, seed=0)
@@ -241,7 +277,7 @@ def test_a_split_file_with_a_patient_on_two_sides_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("other", ["MR040240", "MR040240B", "MR040240C"])
 def test_leakage_is_refused_also_between_ids_that_differ_by_a_letter(other):
-    assert person(other) == "MR040240"
+    assert subject_id(other) == "MR040240"
     with pytest.raises(CascadeError, match=f"patient {other} is in train and in test"):
         check_leakage([slice_of("MR040240", "train"), slice_of(other, "test", "2.mat")])
     check_leakage(
@@ -249,20 +285,20 @@ def test_leakage_is_refused_also_between_ids_that_differ_by_a_letter(other):
     )
 
 
-def test_one_slice_under_two_names_on_two_sides_is_leakage():
+def test_one_slice_under_two_names_in_two_subsets_is_leakage():
     with pytest.raises(CascadeError, match=r"2\.mat of patient b is in test, a copy of it in train"):
         check_leakage([slice_of("a", "train", "1.mat", "same"), slice_of("b", "test", "2.mat", "same")])
 
 
-def test_an_unknown_part_is_refused():
-    with pytest.raises(CascadeError, match="part 'holdout' is unknown"):
+def test_an_unknown_subset_is_refused():
+    with pytest.raises(CascadeError, match="unknown subset 'holdout'"):
         check_leakage([slice_of("a", "holdout")])
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"slices": 3}', '{"slices": ["a"], "sha256": ""}', '{"slices": [{"path": "a"}]}']
 )
-def test_what_is_no_split_file_is_refused_by_name(tmp_path, text):
+def test_a_file_that_is_not_a_split_is_refused_by_name(tmp_path, text):
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(CascadeError, match=r"split\.json: is not a split file"):
         read_split(tmp_path / "split.json")
@@ -287,7 +323,7 @@ def test_a_split_written_before_masks_had_hashes_still_reads(tmp_path):
 def test_a_missing_and_a_changed_file_of_the_data_set_are_named(folder):
     split, _ = make_split(folder, seed=0)
     (folder / "3.mat").write_bytes((folder / "4.mat").read_bytes())
-    with pytest.raises(CascadeError, match=r"3\.mat: is not the file the split was made of"):
+    with pytest.raises(CascadeError, match=r"3\.mat: has changed"):
         check_files(folder, split.slices)
     with pytest.raises(CascadeError, match=r"nowhere\.mat: is in the split but not in the folder"):
         check_files(folder, [replace(split.slices[0], path="nowhere.mat")])

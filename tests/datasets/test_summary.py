@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from cascade.cli.data_output import inspection_table
-from cascade.datasets.summary import inspect_folder
+from cascade.datasets.summary import ClassCounts, inspect_folder
 from cascade.errors import CascadeError
 
 SLICE = np.arange(600, dtype=np.int16).reshape(20, 30)
@@ -31,41 +31,45 @@ def folder(tmp_path, write_mat):
 
 
 def test_it_counts_by_class_patient_and_size(folder):
-    found = inspect_folder(folder)
-    assert (found.slices, found.patients, found.people) == (5, 3, 2)
-    assert found.by_class == {"meningioma": (2, 1), "glioma": (2, 1), "pituitary tumor": (1, 1)}
-    assert found.by_patient == {"100360": 3, "MR040240": 1, "MR040240B": 1}
-    assert found.by_size == {"20 x 30": 4, "40 x 30": 1}
-    assert found.without_spacing == 5
+    inspection = inspect_folder(folder)
+    assert (inspection.slices, inspection.patients, inspection.subjects) == (5, 3, 2)
+    assert inspection.by_class == {
+        "meningioma": ClassCounts(slices=2, subjects=1),
+        "glioma": ClassCounts(slices=2, subjects=1),
+        "pituitary tumor": ClassCounts(slices=1, subjects=1),
+    }
+    assert inspection.by_patient == {"100360": 3, "MR040240": 1, "MR040240B": 1}
+    assert inspection.by_size == {"20 x 30": 4, "40 x 30": 1}
+    assert inspection.without_spacing == 5
 
 
-def test_it_tells_the_range_of_all_pixels_and_how_far_slices_differ(folder):
-    found = inspect_folder(folder)
-    assert found.intensity_range == (-50, 1198)
-    assert found.highest_intensity == (549, 599, 1198)
+def test_it_reports_the_range_of_all_pixels_and_of_the_slices_maxima(folder):
+    inspection = inspect_folder(folder)
+    assert inspection.intensity_range == (-50, 1198)
+    assert inspection.highest_intensity == (549, 599, 1198)
 
 
 def test_it_names_what_is_empty_missing_broken_or_odd(folder):
-    found = inspect_folder(folder)
-    assert found.empty_masks == ["6.mat"]
-    assert found.missing[:4] == ["4.mat", "7.mat", "10.mat", "11.mat"]  # 8 and 9 are there, if of no use
-    assert found.missing[-1] == "3064.mat"
-    assert len(found.missing) == 3064 - 7
-    blank, broken = found.broken
+    inspection = inspect_folder(folder)
+    assert inspection.empty_masks == ["6.mat"]
+    assert inspection.missing[:4] == ["4.mat", "7.mat", "10.mat", "11.mat"]  # 8 and 9 are there, if of no use
+    assert inspection.missing[-1] == "3064.mat"
+    assert len(inspection.missing) == 3064 - 7
+    blank, broken = inspection.broken
     assert blank == f"{folder / '8.mat'}: every pixel has the same value"
     assert broken.startswith(f"{folder / '9.mat'}: cannot be read")
-    assert found.broken[blank] == "leave blank slices out"
-    assert found.of_two_classes == {"100360": ["meningioma", "pituitary tumor"]}
+    assert inspection.broken[blank] == "leave blank slices out"
+    assert inspection.subjects_in_several_classes == {"100360": ["meningioma", "pituitary tumor"]}
 
 
 def test_a_table_and_its_json_say_the_same(folder, capsys):
-    found = inspect_folder(folder)
-    Console(width=400).print(inspection_table(found))
+    inspection = inspect_folder(folder)
+    Console(width=400).print(inspection_table(inspection))
     text = capsys.readouterr().out
-    for words in ("2 slices of 1 people", "20 x 30: 4, 40 x 30: 1", "-50 to 1198", "1: 6.mat", "3,057: 4.mat, 7.mat"):
+    for words in ("2 slices of 1 subjects", "20 x 30: 4, 40 x 30: 1", "-50 to 1198", "1: 6.mat", "3,057: 4.mat, 7.mat"):
         assert words in text
     assert "9.mat: cannot be read" in text
-    assert json.loads(json.dumps(dataclasses.asdict(found)))["by_class"]["glioma"] == [2, 1]
+    assert json.loads(json.dumps(dataclasses.asdict(inspection)))["by_class"]["glioma"] == {"slices": 2, "subjects": 1}
 
 
 def test_names_with_brackets_are_shown_as_they_are(tmp_path, write_mat, capsys):
@@ -84,24 +88,24 @@ def test_pictures_with_a_table_are_inspected_too(tmp_path):
     Image.new("L", (30, 20), 1).save(tmp_path / "a_mask.png")
     lines = ["path,mask,label,patient", "a.png,a_mask.png,glioma,p1", "b.png,b_mask.png,glioma,p2"]
     (tmp_path / "slices.csv").write_text("\n".join(lines))
-    found = inspect_folder(tmp_path)
-    assert (found.slices, found.by_class["glioma"], found.missing) == (1, (1, 1), [])
-    assert list(found.broken) == [f"{tmp_path / 'b.png'}: there is no such file"]
+    inspection = inspect_folder(tmp_path)
+    assert (inspection.slices, inspection.by_class["glioma"], inspection.missing) == (1, ClassCounts(1, 1), [])
+    assert list(inspection.broken) == [f"{tmp_path / 'b.png'}: there is no such file"]
 
 
-def test_a_folder_of_broken_files_only_is_still_told(tmp_path):
+def test_a_folder_of_broken_files_only_is_still_counted(tmp_path):
     (tmp_path / "1.mat").touch()
-    found = inspect_folder(tmp_path)
-    assert (found.slices, found.intensity_range, found.highest_intensity) == (0, None, None)
-    assert len(found.broken) == 1
-    assert inspection_table(found).row_count > 5
+    inspection = inspect_folder(tmp_path)
+    assert (inspection.slices, inspection.intensity_range, inspection.highest_intensity) == (0, None, None)
+    assert len(inspection.broken) == 1
+    assert inspection_table(inspection).row_count > 5
 
 
-def test_progress_keeps_off_stdout_and_off_a_stderr_that_is_no_terminal(folder, capsys):
+def test_progress_is_not_shown_on_stdout_nor_on_a_stderr_that_is_no_terminal(folder, capsys):
     inspect_folder(folder)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_folder_without_a_data_set_is_refused(tmp_path):
-    with pytest.raises(CascadeError, match=r"holds no N\.mat and no CSV"):
+    with pytest.raises(CascadeError, match=r"no N\.mat and no CSV"):
         inspect_folder(tmp_path)

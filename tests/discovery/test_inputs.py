@@ -226,10 +226,11 @@ def test_the_pictures_of_earlier_runs_are_not_read_wherever_they_are(scans):
     assert find_slices([scans]).names == ["a.png", "b/1.mat", "b/a.JPG", "b/old/own.png", "masks/own.png"]
 
 
-def test_the_pictures_of_an_evaluation_are_not_read(scans):
+@pytest.mark.parametrize("marker", ['"schema": "cascade evaluation 2"', '"format": "cascade evaluation 1"'])
+def test_the_pictures_of_an_evaluation_are_not_read(scans, marker):
     """`predict` took the charts beside the slices for slices, and saw a glioma in one."""
-    put(scans, "b/dice.png", "c/dice.png", "c/own.png", "c/worst_slices.png")
-    put(scans, "c/metrics.json", content=b'{\n "format": "cascade evaluation 2",\n')
+    put(scans, "b/dice.png", "c/dice.png", "c/own.png", "c/worst_slices.png", "c/detection.png", "c/presence.png")
+    put(scans, "c/metrics.json", content=f"{{\n {marker},\n".encode())
     inputs = find_slices([scans])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "b/dice.png", "c/own.png"]
     assert inputs.left_out[str(scans / "c/dice.png")] == "was written by a run"

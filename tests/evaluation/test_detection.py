@@ -1,32 +1,34 @@
-"""Tumors found against false alarms, as numbers."""
+"""Sensitivity and false positives, as numbers."""
 
 import numpy as np
 import pytest
 
-from cascade.evaluation.detection import TumorFreeSlice, presence
+from cascade.evaluation.detection import Negative, detection
+from cascade.evaluation.schema import FolderDetection, OperatingPoint
 
 
-def test_the_threshold_that_finds_98_percent_of_the_tumors_is_told():
+def test_the_operating_point_detects_98_percent_of_the_tumors():
     tumors = np.linspace(0.5, 0.99, 50)  # all 50 are needed
-    free = [TumorFreeSlice("", peak, 0.0) for peak in (0.1, 0.45, 0.505, 0.8)]
-    found = presence(tumors, free)["at_sensitivity"]
-    assert found == {"least": 0.98, "threshold": pytest.approx(0.51), "sensitivity": 0.98, "false_alarms": 0.25}
+    negatives = [Negative("", peak, 0.0) for peak in (0.1, 0.45, 0.505, 0.8)]
+    assert detection(tumors, negatives).operating_point == OperatingPoint(
+        min_sensitivity=0.98, threshold=pytest.approx(0.51), sensitivity=0.98, false_positive_rate=0.25
+    )
 
 
-def test_no_threshold_is_told_that_gives_up_more_than_it_must():
-    """The curve left out the points on its straight lines, and the next point's threshold raised more false alarms."""
+def test_the_operating_point_has_no_lower_threshold_than_it_needs():
+    """The curve left out the points on its straight lines, and the next threshold had more false positives."""
     tumors = np.array([0.9] * 97 + [0.8, 0.7, 0.6])
-    found = presence(tumors, [TumorFreeSlice("", 0.1, 0.0)])
-    assert found["at_sensitivity"]["threshold"] == 0.8
-    assert found["at_sensitivity"]["sensitivity"] == 0.98
-    assert found["curve"]["threshold"] == [0.9, 0.8, 0.7, 0.6, 0.1]
+    result = detection(tumors, [Negative("", 0.1, 0.0)])
+    assert result.operating_point.threshold == 0.8
+    assert result.operating_point.sensitivity == 0.98
+    assert result.curve.threshold == (0.9, 0.8, 0.7, 0.6, 0.1)
 
 
-def test_false_alarms_are_told_of_each_folder_zip_and_volume():
+def test_false_positives_are_counted_by_folder_zip_and_volume():
     peaks = {"plain.png": 0.5, "glioma/1.png": 0.9, "glioma/b/2.png": 0.1, "head.nii.gz/0": 0.4}
-    found = presence(np.array([0.9]), [TumorFreeSlice(path, peak, 0.0) for path, peak in peaks.items()])["by_folder"]
-    assert found == {
-        "": {"slices": 1, "false_alarms": 1.0},
-        "glioma": {"slices": 2, "false_alarms": 0.5},
-        "head.nii.gz": {"slices": 1, "false_alarms": 0.0},
+    result = detection(np.array([0.9]), [Negative(path, peak, 0.0) for path, peak in peaks.items()])
+    assert result.by_folder == {
+        "": FolderDetection(slices=1, false_positive_rate=1.0),
+        "glioma": FolderDetection(slices=2, false_positive_rate=0.5),
+        "head.nii.gz": FolderDetection(slices=1, false_positive_rate=0.0),
     }

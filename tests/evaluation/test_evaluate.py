@@ -1,97 +1,96 @@
-"""`evaluate` end to end, on slices and models so simple that every number can be worked out by hand."""
+"""`evaluate` end to end, on slices and models so simple that every number can be computed by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from stub_evaluation import GLIOMA, NOWHERE, rows_of, shown, write_mat
+from stub_evaluation import GLIOMA, NOWHERE, printed, rows_of, write_mat
 from stub_evaluation import folder as folder
 from stub_evaluation import models as models
+from stub_evaluation import negatives as negatives
 from stub_evaluation import run as run
 
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.split import make_split, write_split
-from cascade.discovery.output_marker import EVALUATION_PICTURES
+from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES
 from cascade.errors import CascadeError
-from cascade.evaluation.scores import as_csv, from_csv
-from cascade.evaluation.summary import summarise
+from cascade.evaluation.schema import CorrectWith, Estimate, read_evaluation
+from cascade.evaluation.scores import from_csv, to_csv
+from cascade.evaluation.summary import summarize
 from cascade.files import sha256_of
 
 
 def test_dice_counts_an_empty_mask_as_0(run):
-    dice = run()["dice"]  # 1, 1/2, 1, 0 (empty), 0 (far off), 1
-    assert dice["mean"] == 3.5 / 6
-    assert dice["median"] == 0.75
-    assert dice["quartiles"] == [0.125, 1.0]
-    assert dice["empty_share"] == 1 / 6
-    assert dice["misplaced_share"] == 1 / 6
-    assert dice["by_patient"]["mean"] == (0.75 + 0.5 + 0 + 1) / 4
+    dice = run().metrics.dice  # 1, 1/2, 1, 0 (empty), 0 (far off), 1
+    assert dice.mean == 3.5 / 6
+    assert dice.median == 0.75
+    assert dice.quartiles == (0.125, 1.0)
+    assert dice.missed_fraction == 1 / 6
+    assert dice.mislocalized_fraction == 1 / 6
+    assert dice.by_subject.value == (0.75 + 0.5 + 0 + 1) / 4
 
 
 def test_iou_and_hausdorff_distance_are_means_over_the_slices_that_have_one(run):
-    metrics = run()
-    assert metrics["iou"]["mean"] == pytest.approx((1 + 1 / 3 + 1 + 0 + 0 + 1) / 6)
-    assert metrics["hausdorff95_px"]["mean"] == pytest.approx((0 + 20 + 0 + 200 + 0) / 5)
-    assert metrics["hausdorff95_mm"]["mean"] == pytest.approx(0.49 * 220 / 5)
-    assert metrics["hausdorff95_px"]["undefined"] == 1
+    metrics = run().metrics
+    assert metrics.iou.mean == pytest.approx((1 + 1 / 3 + 1 + 0 + 0 + 1) / 6)
+    assert metrics.hausdorff95_px.mean == pytest.approx((0 + 20 + 0 + 200 + 0) / 5)
+    assert metrics.hausdorff95_mm.mean == pytest.approx(0.49 * 220 / 5)
+    assert metrics.hausdorff95_px.undefined == 1
 
 
-def test_accuracy_under_three_masks_tells_which_stage_errs(run):
-    metrics = run()
-    values = {name: figure["value"] for name, figure in metrics["accuracy"].items()}
-    assert values == {"true_mask": 4 / 6, "predicted_mask": 3 / 6, "whole_slice": 3 / 6, "by_patient": 3 / 4}
-    assert metrics["right_with"] == {"both_masks": 2, "true_mask_only": 2, "predicted_mask_only": 1, "neither": 1}
+def test_accuracy_with_three_masks_locates_the_stage_that_errs(run):
+    metrics = run().metrics
+    values = {name: estimate.value for name, estimate in metrics.accuracy.items()}
+    assert values == {"true_mask": 4 / 6, "predicted_mask": 3 / 6, "whole_slice": 3 / 6, "by_subject": 3 / 4}
+    assert metrics.correct_with == CorrectWith(both_masks=2, true_mask_only=2, predicted_mask_only=1, neither=1)
 
 
 def test_a_slice_with_an_empty_mask_is_a_wrong_class_in_a_column_of_its_own(run):
-    matrix = run()["confusion_matrix"]
-    assert matrix["rows"] == list(CLASS_NAMES)
-    assert matrix["columns"] == [*CLASS_NAMES, "none"]
-    assert matrix["slices"] == [[1, 1, 0, 0], [1, 1, 0, 1], [0, 0, 1, 0]]
+    matrix = run().metrics.confusion_matrix
+    assert matrix.rows == CLASS_NAMES
+    assert matrix.columns == (*CLASS_NAMES, "none")
+    assert matrix.slices == ((1, 1, 0, 0), (1, 1, 0, 1), (0, 0, 1, 0))
 
 
-def test_a_patients_class_is_the_mean_of_their_slices_probabilities(run):
+def test_the_class_of_a_subject_is_predicted_from_the_mean_probabilities_of_its_slices(run):
     """Of 100, (0.8 + 0.2) / 2 meningioma beats (0.1 + 0.6) / 2 glioma; of MR7, 0.8 / 2 glioma beats 0.1 / 2."""
-    metrics = run()
-    assert metrics["patients"] == 4
-    assert metrics["confusion_matrix"]["patients"] == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]
-    assert metrics["balanced_accuracy"]["by_patient"]["value"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    metrics = run().metrics
+    assert metrics.subjects == 4
+    assert metrics.confusion_matrix.subjects == ((1, 0, 0, 0), (1, 1, 0, 0), (0, 0, 1, 0))
+    assert metrics.balanced_accuracy["by_subject"].value == pytest.approx((1 + 1 / 2 + 1) / 3)
 
 
-def test_a_patient_of_nothing_but_empty_masks_is_wrong(run, folder):
-    write_mat(folder / "3.mat", "MR7A", GLIOMA, found=NOWHERE)
-    assert run()["confusion_matrix"]["patients"][GLIOMA] == [1, 0, 0, 1]
+def test_a_subject_with_empty_masks_only_is_wrong(run, folder):
+    write_mat(folder / "3.mat", "MR7A", GLIOMA, predicted=NOWHERE)
+    assert run().metrics.confusion_matrix.subjects[GLIOMA] == (1, 0, 0, 1)
 
 
-def test_each_class_has_its_own_figures(run):
-    glioma = run()["by_class"]["glioma"]
-    assert (glioma["slices"], glioma["patients"]) == (3, 2)
-    assert glioma["dice"]["mean"] == pytest.approx(2 / 3)
-    assert glioma["dice"]["empty_share"] == pytest.approx(1 / 3)
-    assert (glioma["precision"], glioma["recall"], glioma["f1"]) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
+def test_each_class_has_its_own_metrics(run):
+    glioma = run().metrics.by_class["glioma"]
+    assert (glioma.slices, glioma.subjects) == (3, 2)
+    assert glioma.dice.mean == pytest.approx(2 / 3)
+    assert glioma.dice.missed_fraction == pytest.approx(1 / 3)
+    assert (glioma.precision, glioma.recall, glioma.f1) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
     # Against the other three (0.1, 0.6, 0.1): 0.8 beats 3, 0 beats none, 0.1 ties with two.
-    assert glioma["auc"] == pytest.approx((3 + 0 + 2 * 0.5) / 9)
+    assert glioma.auc == pytest.approx((3 + 0 + 2 * 0.5) / 9)
 
 
 def test_tumor_size_is_counted_on_a_grid_of_512(run, folder):
     small = np.s_[40:60, 40:60]  # 400 pixels of a 256 x 256 slice are 1600 of 512 x 512
-    write_mat(folder / "7.mat", "500", GLIOMA, true=small, found=small, side=256)
-    write_mat(folder / "8.mat", "600", GLIOMA, true=np.s_[100:300, 100:300], found=NOWHERE)  # 226 pixels wide
-    metrics = run()
-    assert {name: group["slices"] for name, group in metrics["by_size"].items()} == {
-        "small": 7,
-        "medium": 0,
-        "large": 1,
-    }
-    assert metrics["by_size"]["medium"]["dice"]["mean"] is None
-    assert metrics["by_size"]["large"]["dice"]["mean"] == 0.0
+    write_mat(folder / "7.mat", "500", GLIOMA, true=small, predicted=small, side=256)
+    write_mat(folder / "8.mat", "600", GLIOMA, true=np.s_[100:300, 100:300], predicted=NOWHERE)  # 226 pixels wide
+    by_size = run().metrics.by_size
+    assert {name: group.slices for name, group in by_size.items()} == {"small": 7, "medium": 0, "large": 1}
+    assert by_size["medium"].dice.mean is None
+    assert by_size["large"].dice.mean == 0.0
 
 
-def test_where_the_spacing_is_not_known_there_is_no_distance_in_mm(run, folder, tmp_path):
+def test_without_pixel_spacing_there_is_no_distance_in_mm(run, folder, tmp_path):
     write_mat(folder / "7.mat", "500", GLIOMA, side=256)
-    metrics = run()
-    assert (metrics["hausdorff95_px"]["undefined"], metrics["hausdorff95_mm"]["undefined"]) == (1, 2)
+    metrics = run().metrics
+    assert (metrics.hausdorff95_px.undefined, metrics.hausdorff95_mm.undefined) == (1, 2)
     assert rows_of(tmp_path / "out")[6]["hausdorff95_mm"] == ""
 
 
@@ -112,38 +111,54 @@ def test_slices_csv_has_a_row_a_slice(run, tmp_path):
 
 
 def test_slices_csv_is_read_as_it_was_written(run, tmp_path):
-    """So that others can be summed up of it: those of all folds of a cross-validation."""
-    metrics = run()
+    """A cross-validation reads the slices of all folds from it."""
+    evaluation = run()
     text = (tmp_path / "out" / "slices.csv").read_text()
     scored = from_csv(text.splitlines())
-    assert as_csv(scored) == text
-    again = json.loads(json.dumps(summarise(scored)))
-    assert again == {name: metrics[name] for name in again}
+    assert to_csv(scored) == text
+    assert summarize(scored) == evaluation.metrics
 
 
-def test_metrics_json_holds_what_is_promised_and_what_is_returned(run, models, tmp_path):
-    metrics = run()
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
-    assert {"slices", "patients", "dice", "accuracy", "by_class", "confusion_matrix", "models"} <= metrics.keys()
-    assert {"mean", "median", "ci95", "empty_share"} <= metrics["dice"].keys()
-    for name in ("true_mask", "predicted_mask", "whole_slice", "by_patient"):
-        low, high = metrics["accuracy"][name]["ci95"]
-        assert 0 <= low <= metrics["accuracy"][name]["value"] <= high <= 1
-    assert metrics["models"]["segmenter"] == sha256_of(models / "segmenter.onnx")
-    assert (metrics["part"], metrics["split_sha256"], metrics["backend"]) == ("all", None, "stub")
+def test_metrics_json_contains_what_is_returned(run, models, negatives, tmp_path):
+    """metrics.json of slices without a spacing has nulls, which must be read as None."""
+    path = tmp_path / "out" / "metrics.json"
+    for options in ({}, {"negatives": negatives}):
+        evaluation = run(**options)
+        content = json.loads(path.read_text())
+        assert next(iter(content)) == "schema"  # read from the first bytes of the file
+        assert content["schema"] == EVALUATION
+        assert {"slices", "subjects", "dice", "accuracy", "by_class", "confusion_matrix", "models"} <= content.keys()
+        assert {"mean", "median", "ci95", "missed_fraction", "mislocalized_fraction"} <= content["dice"].keys()
+        assert content["dice"]["mean"] == evaluation.metrics.dice.mean
+        assert (content["detection"] is None) == (evaluation.detection is None) == (not options)
+        assert read_evaluation(path) == evaluation
+    for name in ("true_mask", "predicted_mask", "whole_slice", "by_subject"):
+        low, high = evaluation.metrics.accuracy[name].ci95
+        assert 0 <= low <= evaluation.metrics.accuracy[name].value <= high <= 1
+    assert evaluation.models["segmenter"] == sha256_of(models / "segmenter.onnx")
+    assert (evaluation.subset, evaluation.split_sha256, evaluation.backend) == ("all", None, "stub")
+
+
+@pytest.mark.parametrize("content", ['{"format": "cascade evaluation 1", "dice": {}}', "{}"])
+def test_metrics_json_of_another_version_is_refused(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    path.write_text(content)
+    with pytest.raises(CascadeError, match=r"metrics\.json: .* another version"):
+        read_evaluation(path)
 
 
 def test_the_figures_are_there(run, tmp_path):
     (tmp_path / "out").mkdir()
-    for name in ("presence.png", "tumor_free.csv"):  # of an evaluation with tumor-free slices
+    earlier = ("detection.png", "negatives.csv", "presence.png", "tumor_free.csv")  # the last two are of version 1
+    for name in earlier:
         (tmp_path / "out" / name).write_text("earlier")
-    with pytest.raises(CascadeError, match=r"presence\.png: is in the way, and no evaluation wrote it"):
+    with pytest.raises(CascadeError, match=r"detection\.png: .*no evaluation wrote it"):
         run(draw=True)
     (tmp_path / "out" / "metrics.json").write_text('{"format": "cascade evaluation 1"}')
     run(draw=True)
-    assert not (tmp_path / "out" / "tumor_free.csv").exists()
+    assert not any((tmp_path / "out" / name).exists() for name in earlier)
     pictures = list((tmp_path / "out").glob("*.png"))
-    assert {path.name for path in pictures} == EVALUATION_PICTURES - {"presence.png"}
+    assert {path.name for path in pictures} == EVALUATION_PICTURES - {"detection.png"}
     for path in pictures:
         with Image.open(path) as image:
             image.verify()
@@ -151,19 +166,19 @@ def test_the_figures_are_there(run, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 5, 100])
 def test_the_batch_size_changes_nothing(run, batch_size):
-    metrics, others = run(), run(batch_size=batch_size)
-    assert {**metrics, "date": ""} == {**others, "date": ""}
+    evaluation, other = run(), run(batch_size=batch_size)
+    assert replace(evaluation, date="") == replace(other, date="")
 
 
 def test_a_broken_file_is_named_and_the_rest_done(run, folder):
     (folder / "7.mat").write_text("not MATLAB")
     write_mat(folder / "8.mat", "500", GLIOMA, true=NOWHERE)
-    metrics = run()
-    assert "not used: 7.mat: cannot be read" in shown(metrics)
-    assert metrics["slices"] == 6
-    assert metrics["failed"]["slices"] == 2
-    assert metrics["failed"]["problems"][0].startswith("7.mat: cannot be read")
-    assert metrics["failed"]["problems"][1] == "8.mat: is labelled glioma but its mask is empty"
+    evaluation = run()
+    assert "not used: 7.mat: cannot be read" in printed(evaluation)
+    assert evaluation.metrics.slices == 6
+    assert evaluation.failed.slices == 2
+    assert evaluation.failed.problems[0].startswith("7.mat: cannot be read")
+    assert evaluation.failed.problems[1] == "8.mat: is labeled glioma but its mask is empty"
 
 
 def test_a_folder_without_one_usable_slice_is_an_error(run, folder):
@@ -175,16 +190,16 @@ def test_a_folder_without_one_usable_slice_is_an_error(run, folder):
 
 def test_nothing_is_written_among_the_data(run, folder):
     """A data set's own table may be called slices.csv."""
-    with pytest.raises(CascadeError, match="holds the data set"):
+    with pytest.raises(CascadeError, match="is the folder of the data set"):
         run(out=folder)
 
 
-def test_the_tables_show_the_main_figures_also_of_a_single_patient(run, folder):
-    for metrics in (run(), only_first_slice(run, folder)):
-        text = shown(metrics)
-        assert "predicted mask, by patient" in text
-        assert "…" not in text  # all of it fits
-        assert "not used" not in text
+def test_the_tables_show_the_main_metrics_also_of_a_single_subject(run, folder):
+    for evaluation in (run(), only_first_slice(run, folder)):
+        text = printed(evaluation)
+        assert "predicted mask, by subject" in text
+        assert "…" not in text  # nothing is cut off
+        assert "not used:" not in text
         assert not text.endswith("\n\n")
 
 
@@ -194,11 +209,11 @@ def only_first_slice(run, folder):
     return run()
 
 
-def test_a_single_patient_has_figures_but_no_intervals(run, folder):
-    metrics = only_first_slice(run, folder)
-    assert metrics["accuracy"]["predicted_mask"] == {"value": 1.0, "ci95": None}
-    assert metrics["by_class"]["glioma"]["recall"] is None
-    assert metrics["macro_auc"]["predicted_mask"] is None
+def test_a_single_subject_has_metrics_but_no_intervals(run, folder):
+    metrics = only_first_slice(run, folder).metrics
+    assert metrics.accuracy["predicted_mask"] == Estimate(value=1.0, ci95=None)
+    assert metrics.by_class["glioma"].recall is None
+    assert metrics.macro_auc["predicted_mask"] is None
 
 
 # --- with a split
@@ -206,7 +221,7 @@ def test_a_single_patient_has_figures_but_no_intervals(run, folder):
 
 @pytest.fixture
 def split(folder):
-    """Of 27 people with one slice each, nine a class."""
+    """A split of 27 subjects with one slice each, nine in each class."""
     for path in folder.iterdir():
         path.unlink()
     for number in range(27):
@@ -217,16 +232,16 @@ def split(folder):
     return path, split
 
 
-def test_only_the_part_that_is_asked_for_is_evaluated(run, split, tmp_path):
+def test_only_the_selected_subset_is_evaluated(run, split, tmp_path):
     path, content = split
-    metrics = run(split_file=path, part="test")
-    assert [row["path"] for row in rows_of(tmp_path / "out")] == [item.path for item in content.part("test")]
-    assert 0 < metrics["slices"] < 27
-    assert (metrics["part"], metrics["split_sha256"]) == ("test", content.sha256)
+    evaluation = run(split_file=path, subset="test")
+    assert [row["path"] for row in rows_of(tmp_path / "out")] == [item.path for item in content.subset("test")]
+    assert 0 < evaluation.metrics.slices < 27
+    assert (evaluation.subset, evaluation.split_sha256) == ("test", content.sha256)
 
 
-@pytest.mark.parametrize(("other", "vouched"), [({}, True), ({"other_splits": ["another"]}, False)])
-def test_only_models_that_learned_from_no_other_split_are_vouched_for(run, split, models, other, vouched):
+@pytest.mark.parametrize(("other", "trained_on_this_split"), [({}, True), ({"other_splits": ["another"]}, False)])
+def test_models_trained_on_another_split_are_reported(run, split, models, other, trained_on_this_split):
     path, content = split
     table = models / "models.json"
     records = json.loads(table.read_text())
@@ -234,37 +249,38 @@ def test_only_models_that_learned_from_no_other_split_are_vouched_for(run, split
         record["settings"] = {"split_sha256": content.sha256}
     records["classifier"]["settings"] |= other
     table.write_text(json.dumps(records))
-    metrics = run(split_file=path)
-    assert metrics["models_trained_on_this_split"] is vouched
-    assert ("records name another split" in shown(metrics, width=500)) is not vouched
-    assert "no split was given" in shown(run(), width=500)
+    evaluation = run(split_file=path)
+    assert evaluation.models_trained_on_this_split is trained_on_this_split
+    assert ("records name another split" in printed(evaluation, width=500)) is not trained_on_this_split
+    assert "no split was given" in printed(run(), width=500)
 
 
-def test_a_file_of_the_part_that_is_missing_or_changed_is_an_error(run, split, folder):
+def test_a_file_of_the_subset_that_is_missing_or_changed_is_an_error(run, split, folder):
     path, content = split
-    name = content.part("test")[0].path
+    name = content.subset("test")[0].path
     write_mat(folder / name, "1", GLIOMA, percent=33)
-    with pytest.raises(CascadeError, match="is not the file the split was made of"):
+    with pytest.raises(CascadeError, match="has changed since the split was made"):
         run(split_file=path)
     (folder / name).unlink()
     with pytest.raises(CascadeError, match="not in the folder"):
         run(split_file=path)
 
 
-def test_an_unknown_part_is_an_error(run, split):
-    with pytest.raises(CascadeError, match="no part 'tests'"):
-        run(split_file=split[0], part="tests")
+def test_an_unknown_subset_is_an_error(run, split):
+    with pytest.raises(CascadeError, match="unknown subset 'tests'"):
+        run(split_file=split[0], subset="tests")
 
 
-def test_what_is_left_without_the_uncertain_slices(run, models):
+def test_uncertain_slices_are_rejected(run, models):
     table = models / "models.json"
     records = json.loads(table.read_text())
     records["classifier"]["calibration"] = {"uncertain_below": 0.7}
     table.write_text(json.dumps(records))
-    metrics = run()  # 0.8 for all but the second, 0.6, and the fourth, which has no mask; the last is wrong
-    found = metrics["uncertain"]
-    assert found["below"] == 0.7
-    assert found["coverage"] == pytest.approx(4 / 6)
-    assert found["accuracy_of_the_rest"] == pytest.approx(3 / 4)
-    assert found["curve"]["coverage"][-1] == 1
-    assert found["curve"]["accuracy"][-1] == metrics["accuracy"]["predicted_mask"]["value"]
+    evaluation = run()  # 0.8 for all but the second, 0.6, and the fourth, which has no mask; the last is wrong
+    rejection = evaluation.metrics.rejection
+    assert rejection.threshold == 0.7
+    assert rejection.coverage == pytest.approx(4 / 6)
+    assert rejection.accuracy == pytest.approx(3 / 4)
+    assert rejection.curve.coverage[-1] == 1
+    assert rejection.curve.accuracy[-1] == evaluation.metrics.accuracy["predicted_mask"].value
+    assert "coverage 66.7%, accuracy 75.0%" in printed(evaluation, width=500)

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from cascade.evaluation.bootstrap import PatientBootstrap
+from cascade.evaluation.bootstrap import SubjectBootstrap
 from cascade.evaluation.metrics import (
     NONE,
     accuracy,
     auc,
     balanced_accuracy,
-    chosen,
     confusion,
     dice,
     f1,
@@ -17,6 +16,7 @@ from cascade.evaluation.metrics import (
     iou,
     macro_f1,
     precision,
+    predicted_classes,
     recall,
     reliability,
 )
@@ -99,11 +99,11 @@ def test_mask_metrics_equal_monais(seed):
 # --- classes
 
 TRUE = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-GIVEN = np.array([0, 0, 1, NONE, 1, 1, 0, 2])
-MATRIX = confusion(TRUE, GIVEN).sum(0)
+PREDICTED = np.array([0, 0, 1, NONE, 1, 1, 0, 2])
+MATRIX = confusion(TRUE, PREDICTED).sum(0)
 
 
-def test_the_confusion_matrix_has_the_true_class_down_and_the_given_one_or_none_across():
+def test_the_confusion_matrix_has_true_classes_as_rows_and_predicted_classes_or_none_as_columns():
     assert MATRIX.tolist() == [[2, 1, 0, 1], [0, 2, 0, 0], [1, 0, 1, 0]]
 
 
@@ -136,8 +136,8 @@ def test_many_confusion_matrices_are_judged_at_once():
     assert balanced_accuracy(both).tolist() == pytest.approx([2 / 3, 1.0])
 
 
-def test_the_most_probable_class_is_chosen_and_none_where_all_are_0():
-    assert chosen(np.array([[0.2, 0.5, 0.3], [0.0, 0.0, 0.0]])).tolist() == [1, NONE]
+def test_the_most_probable_class_is_predicted_and_none_if_all_are_0():
+    assert predicted_classes(np.array([[0.2, 0.5, 0.3], [0.0, 0.0, 0.0]])).tolist() == [1, NONE]
 
 
 def test_auc_is_the_share_of_pairs_in_the_right_order():
@@ -158,7 +158,10 @@ def test_class_metrics_equal_torchmetrics():
     random = np.random.default_rng(0)
     probabilities = random.dirichlet([1, 1, 1], 200)
     true = random.integers(0, 3, 200)
-    ours, theirs = confusion(true, chosen(probabilities)).sum(0), (torch.tensor(probabilities), torch.tensor(true))
+    ours, theirs = (
+        confusion(true, predicted_classes(probabilities)).sum(0),
+        (torch.tensor(probabilities), torch.tensor(true)),
+    )
     by_class = {"num_classes": 3, "average": "none"}
     assert ours[:, :3].tolist() == functional.multiclass_confusion_matrix(*theirs, num_classes=3).tolist()
     assert accuracy(ours) == pytest.approx(
@@ -171,13 +174,13 @@ def test_class_metrics_equal_torchmetrics():
     assert macro_f1(ours) == pytest.approx(functional.multiclass_f1_score(*theirs, num_classes=3).item())
     assert auc(true, probabilities) == pytest.approx(functional.multiclass_auroc(*theirs, **by_class).numpy())
     error = functional.multiclass_calibration_error(*theirs, num_classes=3, n_bins=15, norm="l1").item()
-    assert reliability(true, probabilities).expected_error == pytest.approx(error, abs=1e-6)
+    assert reliability(true, probabilities).expected_calibration_error == pytest.approx(error, abs=1e-6)
 
 
 def test_a_slice_without_a_mask_counts_as_a_fourth_class_of_torchmetrics():
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchmetrics.functional.classification")
-    theirs = functional.multiclass_f1_score(torch.tensor(GIVEN), torch.tensor(TRUE), num_classes=4, average="none")
+    theirs = functional.multiclass_f1_score(torch.tensor(PREDICTED), torch.tensor(TRUE), num_classes=4, average="none")
     assert f1(MATRIX) == pytest.approx(theirs[:3].numpy())
 
 
@@ -190,57 +193,72 @@ def test_the_calibration_error_is_the_mean_gap_between_stated_and_true():
     curve = reliability(true, probabilities)
     assert curve.counts.nonzero()[0].tolist() == [7, 13]  # 7 / 15 < 0.5 <= 8 / 15 and 13 / 15 < 0.9 <= 14 / 15
     assert curve.accuracy[[7, 13]].tolist() == [0.0, 0.75]
-    assert curve.expected_error == pytest.approx((4 * 0.15 + 2 * 0.5) / 6)
+    assert curve.expected_calibration_error == pytest.approx((4 * 0.15 + 2 * 0.5) / 6)
+
+
+def test_a_probability_on_the_edge_of_a_bin_belongs_to_the_bin_below():
+    """Assigning it to the bin above went unnoticed."""
+    curve = reliability(np.array([0, 0, 0]), np.array([[0.6, 0.4, 0.0], [0.8, 0.2, 0.0], [1.0, 0.0, 0.0]]))
+    assert curve.counts.nonzero()[0].tolist() == [8, 11, 14]  # 0.6 = 9 / 15, 0.8 = 12 / 15 and 1 = 15 / 15
 
 
 def test_a_slice_without_a_mask_states_no_probability():
     curve = reliability(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.0, 0.0, 0.0]]))
     assert curve.counts.sum() == 1
-    assert curve.expected_error == pytest.approx(0.1)
-    assert reliability(np.array([1]), np.zeros((1, 3))).expected_error is None
+    assert curve.expected_calibration_error == pytest.approx(0.1)
+    assert reliability(np.array([1]), np.zeros((1, 3))).expected_calibration_error is None
 
 
 # --- intervals
 
 
-def test_patients_are_resampled_not_slices():
-    """Ten patients of 100 slices each, five wholly right and five wholly wrong: ten facts, not a thousand."""
-    patients = [f"p{number // 100}" for number in range(1000)]
+def test_subjects_are_resampled_not_slices():
+    """Ten subjects with 100 slices each, all right or all wrong: ten independent values, not a thousand."""
+    subjects = [f"p{number // 100}" for number in range(1000)]
     right = np.repeat([1.0, 0.0] * 5, 100)
-    low, high = PatientBootstrap(patients).mean_interval(right)
+    low, high = SubjectBootstrap(subjects).mean_interval(right)
     # The share right is Binomial(10, 0.5) / 10: 1 or less has 1.1 %, 2 or less 5.5 %: the 2.5th percentile is 0.2.
     assert (low, high) == (0.2, 0.8)
-    slices_low, slices_high = PatientBootstrap([str(number) for number in range(1000)]).mean_interval(right)
-    assert slices_high - slices_low < 0.07  # what resampling slices would claim: 4 * sqrt(0.25 / 1000) = 0.063
+    slices_low, slices_high = SubjectBootstrap([str(number) for number in range(1000)]).mean_interval(right)
+    assert slices_high - slices_low < 0.07  # what resampling slices gives: 4 * sqrt(0.25 / 1000) = 0.063
 
 
-def test_every_patient_counts_alike_whatever_number_of_slices_there_are():
-    """Slices: 1, 0 of the first, 0.5 of the second, none that is meant of the third."""
-    bootstrap = PatientBootstrap(["a", "a", "b", "c"])
-    means = bootstrap.patient_means(np.array([1.0, 0.0, 0.5, np.nan]))
+def test_the_interval_contains_95_percent_of_the_resamples():
+    """An interval from the 5th to the 95th percentile went unnoticed."""
+    assert SubjectBootstrap(["a", "b"]).interval(np.arange(1001.0)) == (25.0, 975.0)
+    # Of 16 subjects, half of them right, Binomial(16, 0.5) are right in a resample. 3 or less has 1.1 %, 4 or less
+    # 3.8 % and 5 or less 10.5 %: the 2.5th percentile is 4, the 5th would be 5.
+    right = np.repeat([0.0, 1.0], 8)
+    assert SubjectBootstrap([str(number) for number in range(16)]).mean_interval(right) == (4 / 16, 12 / 16)
+
+
+def test_every_subject_has_the_same_weight_in_the_mean_over_subjects():
+    """Slices: 1 and 0 of the first subject, 0.5 of the second, none selected of the third."""
+    bootstrap = SubjectBootstrap(["a", "a", "b", "c"])
+    means = bootstrap.subject_means(np.array([1.0, 0.0, 0.5, np.nan]))
     assert means[:2].tolist() == [0.5, 0.5]
     assert np.isnan(means[2])
-    assert bootstrap.patient_mean_interval(means) == [0.5, 0.5]
+    assert bootstrap.subject_mean_interval(means) == (0.5, 0.5)
 
 
-def test_a_patient_weighs_by_their_slices():
-    bootstrap = PatientBootstrap(["a", "b", "b", "b"])
+def test_a_subject_is_weighted_by_its_slices_in_the_mean_over_slices():
+    bootstrap = SubjectBootstrap(["a", "b", "b", "b"])
     assert bootstrap.mean_interval(np.array([np.nan, 0.0, 0.5, 1.0])) is None  # of b alone
     low, high = bootstrap.mean_interval(np.array([1.0, 0.0, 0.0, 1.0]))
     assert (low, high) == pytest.approx((1 / 3, 1.0))  # b twice, or a twice, in a quarter of the resamples each
-    draws = bootstrap.resampled(bootstrap.by_patient(np.ones(4)))
+    draws = bootstrap.resample(bootstrap.sum_by_subject(np.ones(4)))
     assert set(draws.tolist()) == {2.0, 4.0, 6.0}  # slices in a resample: a a, a b, b b
 
 
 def test_the_interval_of_a_class_leaves_out_slices_of_others():
     values = np.array([1.0, 1.0, np.nan, np.nan])
-    assert PatientBootstrap(["a", "b", "c", "d"]).mean_interval(values) == [1.0, 1.0]
+    assert SubjectBootstrap(["a", "b", "c", "d"]).mean_interval(values) == (1.0, 1.0)
 
 
-def test_one_patient_gives_no_interval():
-    assert PatientBootstrap(["a", "a"]).mean_interval(np.array([1.0, 0.0])) is None
+def test_one_subject_gives_no_interval():
+    assert SubjectBootstrap(["a", "a"]).mean_interval(np.array([1.0, 0.0])) is None
 
 
 def test_the_same_slices_give_the_same_interval_each_time():
-    patients, values = [str(number) for number in range(20)], np.linspace(0, 1, 20)
-    assert PatientBootstrap(patients).mean_interval(values) == PatientBootstrap(patients).mean_interval(values)
+    subjects, values = [str(number) for number in range(20)], np.linspace(0, 1, 20)
+    assert SubjectBootstrap(subjects).mean_interval(values) == SubjectBootstrap(subjects).mean_interval(values)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box
 from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
-from cascade.prediction.overlay import BOX_COLOUR, CLASS_COLOURS, SIZE, contour, overlay_png, windowed
+from cascade.prediction.overlay import BOX_COLOR, SIZE, contour, overlay_png, windowed
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
 RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))
@@ -26,8 +27,8 @@ def glioma_in_ramp():
 
 def test_a_pixel_of_the_slice_is_the_same_pixel_of_the_overlay():
     rgb = np.asarray(opened(overlay_png(Slice(RAMP), glioma_in_ramp())).convert("RGB"))
-    assert tuple(rgb[20, 40]) == CLASS_COLOURS[1]  # a corner of the mask
-    assert tuple(rgb[15, 35]) == tuple(rgb[34, 64]) == BOX_COLOUR  # two corners of the box: right and bottom are edges
+    assert tuple(rgb[20, 40]) == CLASS_COLORS["glioma"]  # a corner of the mask
+    assert tuple(rgb[15, 35]) == tuple(rgb[34, 64]) == BOX_COLOR  # two corners of the box: right and bottom are edges
     assert tuple(rgb[25, 50]) == tuple(rgb[50, 50])  # inside the contour the slice is seen
     assert rgb[50, 10].max() < 60
     assert rgb[50, 90].min() > 200
@@ -96,6 +97,5 @@ def test_lines_grow_with_the_slice_so_that_they_stay_visible():
     rgb = np.asarray(
         opened(overlay_png(Slice(large), Prediction(mask, Box(300, 300, 700, 700), GLIOMA))).convert("RGB")
     )
-    assert [tuple(rgb[500, column]) == CLASS_COLOURS[1] for column in range(399, 406)] == [False] + 4 * [True] + 2 * [
-        False
-    ]
+    colored = [tuple(rgb[500, column]) == CLASS_COLORS["glioma"] for column in range(399, 406)]
+    assert colored == [False] + 4 * [True] + 2 * [False]

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,12 @@ import train.crossval
 import train.pipeline
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.dataset import Record
+from cascade.datasets.reader import SliceInfo
 from cascade.datasets.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
 from cascade.errors import CascadeError
-from cascade.evaluation.scores import ScoredSlice, as_csv
-from cascade.evaluation.summary import summarise
+from cascade.evaluation.schema import Evaluation, Failures, to_json
+from cascade.evaluation.scores import ScoredSlice, to_csv
+from cascade.evaluation.summary import summarize
 from train.classifier import ClassifierSettings, start_tensors
 from train.crossval import crossval_table, crossvalidate
 from train.external import ExternalSlice
@@ -36,7 +37,7 @@ def scored(item, number):
     right = np.eye(3)[CLASS_NAMES.index(item.label)] * 0.7 + 0.1
     found = np.zeros(3) if number % 6 == 0 else np.roll(right, 1) if number == 1 else right
     return ScoredSlice(
-        record=Record(item.path, item.mask, item.label, item.patient),
+        info=SliceInfo(item.path, item.mask, item.label, item.patient),
         probabilities={
             "true_mask": tuple(right),
             "predicted_mask": tuple(found),
@@ -55,7 +56,7 @@ def scored(item, number):
 
 @pytest.fixture
 def crossvalidation(tmp_path, monkeypatch):
-    """run(**changes) → figures of 36 people with 2 slices each; `done` lists the trainings, which only pretend."""
+    """run(**changes) → result of 36 subjects with 2 slices each; `done` lists the trainings, which only pretend."""
     done = []
     slices = tuple(
         SplitSlice(f"{number}-{half}.mat", "", CLASS_NAMES[number % 3], f"{number}", "train", f"{number}-{half}")
@@ -77,12 +78,23 @@ def crossvalidation(tmp_path, monkeypatch):
         models.mkdir(exist_ok=True)
         table.write_text(json.dumps((json.loads(table.read_text()) if table.exists() else {}) | {name: {}}))
 
-    def evaluate(folder, *, split_file, part, out, **options):
+    def evaluate(folder, *, split_file, subset, out, **options):
         out.mkdir()
-        slices = [scored(item, number) for number, item in enumerate(read_split(split_file).part(part))]
-        (out / "slices.csv").write_text(as_csv(slices))
-        failed = {"slices": 1, "problems": [f"{out.parent.name}: cannot be read"]}
-        (out / "metrics.json").write_text(json.dumps({**summarise(slices), "failed": failed}))
+        slices = [scored(item, number) for number, item in enumerate(read_split(split_file).subset(subset))]
+        (out / "slices.csv").write_text(to_csv(slices))
+        evaluation = Evaluation(
+            cascade="",
+            date="",
+            models={},
+            models_trained_on_this_split=True,
+            backend="",
+            subset=subset,
+            split_sha256=None,
+            failed=Failures(1, (f"{out.parent.name}: cannot be read",)),
+            metrics=summarize(slices),
+            detection=None,
+        )
+        (out / "metrics.json").write_bytes(to_json(evaluation))
 
     for name, stand_in in {
         "train_segmenter": pretend,
@@ -112,34 +124,36 @@ def crossvalidation(tmp_path, monkeypatch):
 
 
 def test_everyone_is_tested_once_and_never_by_models_that_saw_them(crossvalidation):
-    figures = crossvalidation()
-    assert (figures["slices"], figures["patients"]) == (72, 36)
+    metrics = crossvalidation().metrics
+    assert (metrics.slices, metrics.subjects) == (72, 36)
     folds = [read_split(crossvalidation.out / f"fold-{number}" / "split.json") for number in range(3)]
-    tested = [item.path for fold in folds for item in fold.part("test")]
+    tested = [item.path for fold in folds for item in fold.subset("test")]
     assert len(tested) == len(set(tested)) == 72
-    assert all(len(fold.part("test")) == 24 and len(fold.part("validation")) == 12 for fold in folds)
+    assert all(len(fold.subset("test")) == 24 and len(fold.subset("validation")) == 12 for fold in folds)
     assert len(crossvalidation.done) == 6
 
 
 def test_the_figures_are_of_all_slices_and_of_each_fold(crossvalidation):
-    figures = crossvalidation()
-    assert figures["dice"]["mean"] == pytest.approx(0.8 * 60 / 72)
-    assert figures["dice"]["empty_share"] == pytest.approx(12 / 72)
-    assert figures["accuracy"]["predicted_mask"]["value"] == pytest.approx((72 - 12 - 3) / 72)
-    assert figures["accuracy"]["true_mask"]["value"] == 1
-    assert figures["accuracy"]["whole_slice"]["value"] == 0
-    low, high = figures["accuracy"]["predicted_mask"]["ci95"]
+    result = crossvalidation()
+    metrics = result.metrics
+    assert metrics.dice.mean == pytest.approx(0.8 * 60 / 72)
+    assert metrics.dice.missed_fraction == pytest.approx(12 / 72)
+    assert metrics.accuracy["predicted_mask"].value == pytest.approx((72 - 12 - 3) / 72)
+    assert metrics.accuracy["true_mask"].value == 1
+    assert metrics.accuracy["whole_slice"].value == 0
+    low, high = metrics.accuracy["predicted_mask"].ci95
     assert low < 57 / 72 < high < 1
-    assert figures["by_fold"]["dice"] == pytest.approx([0.8 * 20 / 24] * 3)
-    assert figures["by_fold"]["accuracy"] == pytest.approx([19 / 24] * 3)
-    assert figures["failed"]["problems"] == [f"fold-{number}: cannot be read" for number in range(3)]
+    assert result.by_fold["dice"] == pytest.approx((0.8 * 20 / 24,) * 3)
+    assert result.by_fold["accuracy"] == pytest.approx((19 / 24,) * 3)
+    assert result.failed.problems == tuple(f"fold-{number}: cannot be read" for number in range(3))
 
 
 def test_what_it_leaves(crossvalidation):
-    figures = crossvalidation()
+    result = crossvalidation()
     out = crossvalidation.out
     record = json.loads((out / "crossval.json").read_text())
-    assert record.items() >= figures.items()
+    content = json.loads(json.dumps(asdict(result)))
+    assert record.items() >= {**content.pop("metrics"), **content}.items()
     assert (record["folds"], record["segmenter"]["epochs"]) == (3, SegmenterSettings().epochs)
     assert (out / "dice.png").read_bytes() == b"drawn"
     with (out / "slices.csv").open(newline="") as lines:
@@ -150,7 +164,7 @@ def test_what_it_leaves(crossvalidation):
 def test_a_person_reads_the_metrics_and_how_the_folds_differ(crossvalidation):
     console = Console(width=80, file=io.StringIO())
     by_fold = {"dice": [0.7, 0.8], "balanced_accuracy": [0.9, 0.9]}
-    console.print(crossval_table(crossvalidation() | {"by_fold": by_fold}))
+    console.print(crossval_table(replace(crossvalidation(), by_fold=by_fold)))
     shown = console.file.getvalue()
     assert "not used: fold-2: cannot be read" in shown
     assert "mean ± standard deviation: dice 0.750 ± 0.071" in shown
@@ -192,18 +206,18 @@ def test_nor_is_one_of_other_external_slices(crossvalidation):
 
 
 def test_external_subjects_are_tested_once_and_counted_by_set(crossvalidation):
-    (row,) = crossvalidation(external=negatives(0))["external"]
+    (row,) = crossvalidation(external=negatives(0)).external
     assert (row["set"], row["class"], row["slices"], row["subjects"]) == ("S", "none", 12, 12)
     assert row["detected"]["value"] == 0.5
     low, high = row["detected"]["ci95"]
     assert 0.2 < low < 0.5 < high < 0.8
-    assert crossvalidation(external=negatives(0))["external"] == [row]  # read back, not scored again
+    assert crossvalidation(external=negatives(0)).external == [row]  # read back, not scored again
 
 
 def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossvalidation, tmp_path, monkeypatch):
     shown, out, split_file = [], crossvalidation.out, tmp_path / "parts.json"
     monkeypatch.setattr(
-        cascade.cli.evaluate_output, "metrics_table", lambda metrics: shown.append(metrics["slices"]) or ""
+        cascade.cli.evaluate_output, "evaluation_table", lambda result: shown.append(result.metrics.slices) or ""
     )
     write_split(make_folds(read_split(crossvalidation.split_file), 3)[0], split_file, seed=0)
     command = ["train", "both", str(tmp_path), "--split", str(split_file), "--out", str(out)]
@@ -228,9 +242,9 @@ def test_weights_that_cannot_be_had_are_told_before_anything_is_trained(crossval
     with pytest.raises(CascadeError, match="there is no such file of weights"):
         crossvalidation(classifier_weights="missing.ckpt")
     assert crossvalidation.done == []
-    assert crossvalidation(classifier_weights="none")["slices"] == 72
+    assert crossvalidation(classifier_weights="none").metrics.slices == 72
 
 
-def test_too_few_people_for_the_folds_are_told(crossvalidation):
-    with pytest.raises(CascadeError, match="too few people for 40 folds"):
+def test_too_few_subjects_for_the_folds_are_refused(crossvalidation):
+    with pytest.raises(CascadeError, match="too few subjects for 40 folds"):
         crossvalidation(folds=40)

@@ -185,7 +185,7 @@ def test_slices_without_their_tumor_become_pictures_under_their_names(data, tmp_
     They were written as small as the segmenter sees them, and enlarging smoothed them.
     """
     count = write_copies(data, data / "split.json", "test", tmp_path)
-    items = read_split(data / "split.json").part("test")
+    items = read_split(data / "split.json").subset("test")
     assert count == len(items) == len(list(tmp_path.rglob("*.png")))
     for item in items:
         picture = np.asarray(Image.open(tmp_path / item.label / f"{item.path}.png"))

@@ -12,8 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES
-from cascade.prediction.overlay import CLASS_COLOURS
 from cascade.prediction.report import pictures
 from cascade.prediction.report.pictures import Record
 from cascade.prediction.results import NOTE
@@ -126,8 +126,7 @@ def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _style() -> str:
-    colours = zip(CLASS_NAMES, CLASS_COLOURS, strict=True)
-    rules = "\n".join(f'[data-kind="{name}"] {{ --kind: rgb{colour}; }}' for name, colour in colours)
+    rules = "\n".join(f'[data-kind="{name}"] {{ --kind: rgb{color}; }}' for name, color in CLASS_COLORS.items())
     return f"{(HERE / 'page.css').read_text('utf-8')}\n{rules}\n"
 
 

@@ -1,0 +1,194 @@
+"""Read labeled slices from a folder: figshare's N.mat files, or images with masks and a CSV table."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cascade.contract import CLASS_NAMES
+from cascade.datasets.figshare import LabeledSlice, read_mat
+from cascade.errors import CascadeError
+from cascade.io.image import read_grey, read_slice
+from cascade.io.slices import BoolArray, checked
+
+COLUMNS = ("path", "mask", "label", "patient")
+"""Columns that the CSV table must have."""
+
+
+@dataclass(frozen=True)
+class SliceInfo:
+    """Files, label and patient of a labeled slice.
+
+    Attributes:
+        path: File of the slice, relative to the folder of the data set.
+        mask: File of the mask, relative to the same folder; empty for a .mat, which contains its mask.
+        label: One of CLASS_NAMES.
+        patient: Patient id as stored.
+    """
+
+    path: str
+    mask: str
+    label: str
+    patient: str
+
+
+def read_labeled(folder: Path, info: SliceInfo) -> LabeledSlice:
+    """Read a slice and its mask.
+
+    Args:
+        folder: Folder of the data set.
+        info: The slice. For a .mat, label and patient are read from the file instead.
+
+    Raises:
+        CascadeError: Slice or mask is missing, broken or blank, or they differ in size.
+    """
+    path = folder / info.path
+    if path.suffix.lower() == ".mat":
+        labeled = read_mat(path)
+        checked(labeled.pixels, str(path))
+        return labeled
+    slice_ = read_slice(path)
+    mask = read_mask(folder / info.mask)
+    if mask.shape != slice_.pixels.shape:
+        raise CascadeError(
+            f"{folder / info.mask}: mask {mask.shape} and slice {slice_.pixels.shape} differ in size",
+            fix="draw the mask on the pixel grid of the slice",
+        )
+    return LabeledSlice(slice_.pixels, mask, info.label, info.patient, slice_.spacing_mm)
+
+
+def read_mask(path: Path) -> BoolArray:
+    """Read a binary mask from an image.
+
+    Returns:
+        (H, W) bool, True on tumor.
+
+    Raises:
+        CascadeError: The image has values other than 0 and one positive value. JPEG artifacts and maps of several
+            tissues would otherwise count as tumor.
+    """
+    values = read_grey(path)
+    if not np.isin(values, (0, values.max())).all():
+        raise CascadeError(
+            f"{path}: the mask has more than two gray levels",
+            fix="save it in a lossless format, with 0 for background and one value for tumor",
+        )
+    return values > 0
+
+
+def scan(folder: Path) -> Iterator[tuple[SliceInfo, LabeledSlice] | CascadeError]:
+    """Read all slices of a data set.
+
+    A CSV in `folder` with the columns path, mask, label and patient lists the slices, and other files are ignored.
+    Without such a CSV, all N.mat files in `folder` and its subfolders are read.
+
+    Yields:
+        A slice, or the error for a slice that cannot be used.
+
+    Raises:
+        CascadeError: The folder contains no data set.
+    """
+    for entry in _list_slices(folder):
+        if isinstance(entry, CascadeError):
+            yield entry
+            continue
+        try:
+            labeled = read_labeled(folder, entry)
+        except CascadeError as error:
+            yield error
+        else:
+            yield SliceInfo(entry.path, entry.mask, labeled.label, labeled.patient), labeled
+
+
+def count_slices(folder: Path) -> int:
+    """Count the items that `scan` yields, without opening them. Raises CascadeError as `scan` does."""
+    return len(_list_slices(folder))
+
+
+def mat_files(folder: Path) -> list[Path]:
+    """List the .mat files in a folder and its subfolders, sorted by subfolder, then by number."""
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() == ".mat" and not path.name.startswith("."))
+    return sorted(paths, key=lambda path: (path.parent, len(path.stem), path.stem))
+
+
+def _list_slices(folder: Path) -> list[SliceInfo | CascadeError]:
+    """List the slices of a data set. Label and patient of a .mat are inside the file, hence empty here."""
+    if not folder.is_dir():
+        raise CascadeError(f"{folder}: there is no such folder", fix="give the folder of the unpacked data set")
+    columns = {path: _read_columns(path) for path in sorted(folder.glob("*.csv")) if path.is_file()}
+    tables = [path for path, names in columns.items() if names >= set(COLUMNS)]
+    if len(tables) > 1:
+        names = ", ".join(path.name for path in tables)
+        raise CascadeError(
+            f"{folder}: contains several tables of slices ({names})", fix="keep only one of them in the folder"
+        )
+    if tables:
+        return _read_table(tables[0])
+    paths = mat_files(folder)
+    if not paths:
+        others = "".join(f"; {path.name} has other columns" for path in columns)
+        raise CascadeError(
+            f"{folder}: contains no N.mat and no CSV with the columns {', '.join(COLUMNS)}{others}",
+            fix="unpack the figshare zips into it, or write such a CSV with commas as separators",
+        )
+    return [SliceInfo(path.relative_to(folder).as_posix(), "", "", "") for path in paths]
+
+
+def _read_columns(table: Path) -> set[str]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+            return set(next(csv.reader(lines), []))
+    except (OSError, csv.Error) as error:
+        raise CascadeError(
+            f"{table}: cannot be read ({error})", fix="repair it or move it out of the folder"
+        ) from error
+
+
+def _read_table(table: Path) -> list[SliceInfo | CascadeError]:
+    entries: list[SliceInfo | CascadeError] = []
+    seen: set[str] = set()
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines)
+            for row in rows:
+                place = f"{table}, line {rows.line_num}"
+                try:
+                    info = _parse_row(row, place)
+                    if info.path in seen:
+                        raise CascadeError(
+                            f"{place}: {info.path} is listed a second time", fix="keep one line for each slice"
+                        )
+                    seen.add(info.path)
+                    entries.append(info)
+                except CascadeError as error:
+                    entries.append(error)
+    except (OSError, csv.Error) as error:
+        raise CascadeError(
+            f"{table}: cannot be read ({error})", fix="repair it or move it out of the folder"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CascadeError(f"{table}: is not UTF-8 text ({error})", fix="save it as CSV UTF-8") from error
+    if not entries:
+        raise CascadeError(f"{table}: lists no slices", fix="write one line for each slice")
+    return entries
+
+
+def _parse_row(row: dict[str, str | None], place: str) -> SliceInfo:
+    path, mask, label, patient = ((row[column] or "").strip() for column in COLUMNS)
+    if path.lower().endswith(".mat"):
+        raise CascadeError(
+            f"{place}: {path} contains its own mask, label and patient",
+            fix="list only images; a folder of .mat files needs no CSV",
+        )
+    if not (path and mask and patient):
+        raise CascadeError(f"{place}: has an empty cell", fix="fill in path, mask and patient")
+    if Path(path).is_absolute() or Path(mask).is_absolute():
+        raise CascadeError(
+            f"{place}: {path} or its mask is an absolute path", fix="write paths relative to the folder of the table"
+        )
+    class_names = {name.casefold(): name for name in CLASS_NAMES}
+    if label.casefold() not in class_names:
+        raise CascadeError(f"{place}: unknown label {label!r}", fix=f"use one of {', '.join(CLASS_NAMES)}")
+    return SliceInfo(path, mask, class_names[label.casefold()], patient)
