@@ -14,7 +14,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
-from cascade.files import reading
+from cascade.files import read_errors
 from cascade.io import mat
 from cascade.io.color16 import LUMA, read_deep_colour
 from cascade.io.slices import MAX_PIXELS, Slice, checked
@@ -86,7 +86,7 @@ def read_grey(path: Path) -> FloatArray:
             fix="export the slice again as PNG; the file is cut short, damaged or not a picture",
         )
 
-    with reading(path, unreadable), Image.open(path) as image:
+    with read_errors(path, unreadable), Image.open(path) as image:
         _check_header(image, path)
         if _is_deep_colour(image):
             channels = read_deep_colour(path)

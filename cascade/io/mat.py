@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cascade.contract import PIXEL_MM, FloatArray
 from cascade.errors import CascadeError
-from cascade.files import reading
+from cascade.files import read_errors
 
 MOST_NUMBERS = 4096**2
 """Of one field: a few bytes of a file may tell of more than any memory holds."""
@@ -50,7 +50,7 @@ def cjdata(path: Path) -> Iterator[h5py.Group]:
             f"{path}: cannot be read as a MATLAB v7.3 file ({error})", fix="download or unpack the file again"
         )
 
-    with reading(path, unreadable), h5py.File(path, "r") as file:
+    with read_errors(path, unreadable), h5py.File(path, "r") as file:
         yield _own(file, "cjdata")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
-from cascade.files import reading
+from cascade.files import read_errors
 from cascade.io.orientation import Grid
 from cascade.io.slices import Slice, Source, check_size, checked
 
@@ -56,7 +56,7 @@ def open_nifti(path: Path, name: str, axis: int | None = None) -> Source:
     if axis not in (None, 0, 1, 2):
         raise CascadeError(f"{path}: has no axis {axis}", fix="give 0, 1 or 2")
     path = path.absolute()
-    with reading(path, lambda _: _damaged(path, "its header cannot be read")):
+    with read_errors(path, lambda _: _damaged(path, "its header cannot be read")):
         with _opened(path) as file:
             header = _read_header(path, file)
         shape = _shape(path, header)

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from cascade.errors import CascadeError
-from cascade.files import reading
+from cascade.files import read_errors
 from cascade.io.dicom.elements import (
     GROUPS,
     Numbers,
@@ -154,7 +154,7 @@ class Header:
 def read_header(path: Path, *, keep_identifiers: bool = False) -> Header:
     """Reads no pixels. Raises CascadeError, naming the file and the fix, for what cannot be done; see NotMRI."""
     identifiers = IDENTIFIERS if keep_identifiers else ()
-    with reading(path, lambda _: damaged(path, "its header cannot be read")):  # pydicom's messages quote the header
+    with read_errors(path, lambda _: damaged(path, "its header cannot be read")):  # pydicom's messages quote the header
         dataset = read_dataset(path, TAGS + identifiers)
         _check_kind(path, dataset)
         _check_pixels(path, dataset)
