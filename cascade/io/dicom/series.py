@@ -6,7 +6,6 @@ applied. Texts of a header reach no name, note, error or mask.
 
 import itertools
 import os
-import struct
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from cascade.contract import FloatArray
 from cascade.errors import CascadeError
 from cascade.io.dicom.elements import damaged, read_dataset
 from cascade.io.dicom.header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, read_header
+from cascade.io.dicom.jpeg import encoded_size
 from cascade.io.dicom.seg import segmentation
 from cascade.io.image import mask_png
 from cascade.io.slices import Slice, Source, check_size, checked
@@ -245,7 +245,7 @@ def _decoded(header: Header, frame: int, dataset: Dataset) -> FloatArray:
             encoded = get_frame(dataset.PixelData, frame, number_of_frames=len(header.planes))
             if len(encoded) > 2 * header.rows * header.columns * int(dataset.BitsAllocated) // 8 + MARGIN:
                 raise damaged(header.path, "its pixels are compressed to more than they were")
-            if _coded_size(encoded) not in (None, (header.rows, header.columns)):
+            if encoded_size(encoded) not in (None, (header.rows, header.columns)):
                 raise damaged(header.path, "its pixels are compressed in another size than its header tells")
         decoder = "pydicom" if header.syntax == RLELossless else ""  # that of pylibjpeg panics on damaged bytes
         stored = pixel_array(dataset, index=frame, decoding_plugin=decoder).astype(np.float64)
@@ -259,24 +259,3 @@ def _decoded(header: Header, frame: int, dataset: Dataset) -> FloatArray:
         stored = highest - stored
     with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 is refused as infinite
         return np.asarray(stored * plane.slope + plane.intercept).astype(np.float32)
-
-
-def _coded_size(encoded: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a frame of JPEG, JPEG-LS or JPEG 2000 unpacks to; None for other codes.
-
-    Decoders make room for as many before they compare them with the header: a small file could fill the memory.
-    """
-    start = encoded.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0:  # JPEG 2000, ISO/IEC 15444-1 A.5.1: the image's far corner, then its near corner
-        right, bottom, left, top = struct.unpack_from(">4I", encoded, start + 8)
-        return bottom - top, right - left
-    if not encoded.startswith(b"\xff\xd8"):
-        return None
-    place = 2
-    while place + 9 <= len(encoded) and encoded[place] == 0xFF:  # JPEG, ITU-T T.81 B.1: marker, length, content
-        marker = encoded[place + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack_from(">HH", encoded, place + 5)
-            return rows, columns
-        place += 2 + int(struct.unpack_from(">H", encoded, place + 2)[0])
-    return None
