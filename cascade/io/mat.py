@@ -22,6 +22,9 @@ MOST_NUMBERS = 4096**2
 SPACING_MM = (PIXEL_MM, PIXEL_MM)
 """In-plane spacing of the 512 x 512 slices, from the data set's own README, which does not tell that of 256 x 256."""
 
+OLD_FORMAT = b"MATLAB 5.0"
+"""First bytes of files from before MATLAB v7.3, which are not HDF5."""
+
 
 def read_image(path: Path) -> tuple[FloatArray, tuple[float, float] | None]:
     """Read pixels and spacing of an N.mat; its other fields may be missing. Raises CascadeError, naming the file."""
@@ -42,7 +45,7 @@ def cjdata(path: Path) -> Iterator[h5py.Group]:
                 f"{path}: has no field cjdata.{{PID,label,image,tumorMask}} ({error})",
                 fix="give figshare's own N.mat files",
             )
-        if path.is_file() and path.open("rb").read(10) == b"MATLAB 5.0":
+        if _has_old_format(path):
             return CascadeError(
                 f"{path}: is in MATLAB's older format, not v7.3", fix="save it in MATLAB with save(..., '-v7.3')"
             )
@@ -52,6 +55,13 @@ def cjdata(path: Path) -> Iterator[h5py.Group]:
 
     with read_errors(path, unreadable), h5py.File(path, "r") as file:
         yield _own(file, "cjdata")
+
+
+def _has_old_format(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(OLD_FORMAT)) == OLD_FORMAT
 
 
 def _own(group: h5py.Group, name: str) -> Any:
