@@ -18,7 +18,7 @@ from cascade.datasets.dataset import Record, count_slices, read_labelled, scan
 from cascade.datasets.figshare import LabelledSlice
 from cascade.datasets.progress import progress_bar
 from cascade.datasets.split import PARTS, check_files, read_split
-from cascade.discovery.filters import KINDS
+from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import find_slices
 from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
@@ -114,7 +114,7 @@ def _look_at(tumor_free: Path, cascade: Cascade, batch_size: int) -> tuple[list[
     Raises CascadeError where there is no such slice.
     """
     with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
-        inputs = find_slices([tumor_free], kinds=KINDS, unpack_into=Path(unpacked))
+        inputs = find_slices([tumor_free], formats=FORMATS, unpack_into=Path(unpacked))
         sources, refused = open_sources(inputs)
         total = sum(source.count for source in sources)
         seen, problems = _run("tumor-free slices", _read_plain(sources), total, batch_size, partial(look, cascade))

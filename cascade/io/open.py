@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cascade.discovery.filters import KINDS
+from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.io.image import Picture
@@ -17,9 +17,9 @@ def open_sources(
     axis              of a NIfTI's stored array, along which its slices lie; None takes that of the thickest.
     keep_identifiers  whether a DICOM mask says whose it is.
     """
-    found: list[Source] = [Picture(name, inputs.path(name)) for name in inputs.of_kind("picture")]
+    found: list[Source] = [Picture(name, inputs.path(name)) for name in inputs.of_format("image")]
     problems = {inputs.name(path): error for path, error in inputs.problems.items()}
-    if names := inputs.of_kind("nifti"):
+    if names := inputs.of_format("nifti"):
         from cascade.io.nifti import open_nifti
 
         for name in names:
@@ -27,7 +27,7 @@ def open_sources(
                 found.append(open_nifti(inputs.path(name), name, axis))
             except CascadeError as error:
                 problems[name] = error
-    if names := inputs.of_kind("dicom"):
+    if names := inputs.of_format("dicom"):
         from cascade.io.dicom.series import open_dicom
 
         for root in dict.fromkeys((inputs.folder, inputs.unpacked)):
@@ -44,7 +44,7 @@ def open_source(path: Path, axis: int | None = None) -> Source:
 
     Raises CascadeError where it cannot be opened, or is several.
     """
-    sources, problems = open_sources(find_slices([path], kinds=KINDS), axis=axis)
+    sources, problems = open_sources(find_slices([path], formats=FORMATS), axis=axis)
     for error in problems.values():
         raise error
     if len(sources) != 1:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
-from cascade.discovery.filters import KINDS, SUFFIXES
+from cascade.discovery.filters import FORMATS, SUFFIXES
 from cascade.discovery.output_marker import RESULTS, has_marker, written_folders
 from cascade.errors import CascadeError
 from cascade.files import TEMPORARY_PREFIX, sha256_of_bytes, write_atomically
@@ -26,7 +26,7 @@ DICOM_MASK = ".seg.dcm"
 NAMELESS = ".dicom"
 """No input's suffix: what is written for one that has none bears it."""
 
-INPUT_SUFFIXES = (*(suffix for kind in KINDS for suffix in SUFFIXES[kind]), NAMELESS)
+INPUT_SUFFIXES = (*(suffix for format_ in FORMATS for suffix in SUFFIXES[format_]), NAMELESS)
 
 MOST_BYTES = 255
 """Of a file's name, on all common file systems."""

@@ -35,7 +35,7 @@ def test_pictures_and_volumes_in_one_folder_come_in_the_order_of_their_names(tmp
     save_volume(tmp_path / "b/head.nii.gz")
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     (tmp_path / "broken.nii").write_bytes(b"no header")
-    sources, problems = open_sources(find_slices([tmp_path], kinds=("picture", "nifti", "dicom")))
+    sources, problems = open_sources(find_slices([tmp_path], formats=("image", "nifti", "dicom")))
     assert [(source.name, source.count) for source in sources] == [("a.png", 1), ("b/head.nii.gz", 3)]
     assert list(problems) == ["broken.nii"]
 
