@@ -1,13 +1,9 @@
 """Colour pictures of 16 bits a channel, of which Pillow would keep the upper 8."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-# It tells of damaged tags on the terminal.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 LUMA = np.array([299, 587, 114], dtype=np.float32) / 1000
 """Shares of red, green and blue (ITU-R BT.601), as Pillow takes them."""

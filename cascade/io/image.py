@@ -1,8 +1,6 @@
 """PNG, JPEG, TIFF, BMP and WebP pictures and .mat files: each is the source of one slice, and its mask is a PNG."""
 
 import io
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from cascade.errors import CascadeError
 from cascade.files import read_errors
 from cascade.io import mat
 from cascade.io.color16 import LUMA, read_deep_colour
+from cascade.io.silence import silence_decoders
 from cascade.io.slices import MAX_PIXELS, Slice, checked
 
 COLOUR_FROM = 1 / 8
@@ -27,10 +26,6 @@ MAX_COLOURED = 0.1
 
 WHITE_IS_ZERO = 0
 """A TIFF's PhotometricInterpretation."""
-
-# Pillow tells the terminal of damaged tags, and of sizes that MAX_PIXELS refuses anyway.
-warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ def read_grey(path: Path) -> FloatArray:
             fix="export the slice again as PNG; the file is cut short, damaged or not a picture",
         )
 
-    with read_errors(path, unreadable), Image.open(path) as image:
+    with read_errors(path, unreadable), silence_decoders(), Image.open(path) as image:
         _check_header(image, path)
         if _is_deep_colour(image):
             channels = read_deep_colour(path)

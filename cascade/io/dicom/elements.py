@@ -1,8 +1,6 @@
 """The elements of one DICOM file, read without trust: numbers are finite, UIDs are UIDs, and errors quote nothing."""
 
-import logging
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,11 +11,6 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from pydicom.uid import ImplicitVRLittleEndian as DefaultSyntax
 
 from cascade.errors import CascadeError
-
-# Both quote values of the header in what they warn of; what matters of it is checked here.
-warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-warnings.filterwarnings("ignore", module=r"highdicom(\.|$)")
-logging.getLogger("highdicom").addHandler(logging.NullHandler())
 
 LARGEST = 1e12
 """Of the numbers that are read here; the products of some shall stay finite."""

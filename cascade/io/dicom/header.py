@@ -24,6 +24,7 @@ from cascade.io.dicom.elements import (
     values_of,
     whole_of,
 )
+from cascade.io.silence import silence_decoders
 from cascade.io.slices import check_size
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -154,7 +155,8 @@ class Header:
 def read_header(path: Path, *, keep_identifiers: bool = False) -> Header:
     """Reads no pixels. Raises CascadeError, naming the file and the fix, for what cannot be done; see NotMRI."""
     identifiers = IDENTIFIERS if keep_identifiers else ()
-    with read_errors(path, lambda _: damaged(path, "its header cannot be read")):  # pydicom's messages quote the header
+    unreadable = "its header cannot be read"  # pydicom's messages quote the header
+    with read_errors(path, lambda _: damaged(path, unreadable)), silence_decoders():
         dataset = read_dataset(path, TAGS + identifiers)
         _check_kind(path, dataset)
         _check_pixels(path, dataset)

@@ -25,6 +25,7 @@ from cascade.io.dicom.header import MULTI_FRAME, TRAITS, Header, NotMRI, Plane, 
 from cascade.io.dicom.jpeg import encoded_size
 from cascade.io.dicom.seg import segmentation
 from cascade.io.image import mask_png
+from cascade.io.silence import silence_decoders
 from cascade.io.slices import Slice, Source, check_size, checked
 
 SAME_PLACE_MM = 0.01
@@ -126,18 +127,20 @@ class DicomSource:
         """Stored values, rescaled, and where high ones are dark (MONOCHROME1) turned over; as the file is oriented."""
         header, frame = self._slices[index]
         where = f"{header.path}, frame {frame + 1}" if len(header.planes) > 1 else str(header.path)
-        pixels = _decoded(header, frame, self._dataset(header))
+        with silence_decoders():
+            pixels = _decoded(header, frame, self._dataset(header))
         return Slice(checked(pixels, where), header.planes[frame].spacing_mm)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """A DICOM SEG, see `segmentation`; for an image that is not placed a PNG."""
         if not self._is_placed:
             return mask_png(masks[0])
-        if len(self._headers) > 1:
-            return segmentation([header for header, _ in self._slices], masks)
-        stored = np.empty_like(masks)
-        stored[[frame for _, frame in self._slices]] = masks
-        return segmentation(self._headers, stored)
+        with silence_decoders():
+            if len(self._headers) > 1:
+                return segmentation([header for header, _ in self._slices], masks)
+            stored = np.empty_like(masks)
+            stored[[frame for _, frame in self._slices]] = masks
+            return segmentation(self._headers, stored)
 
     def close(self) -> None:
         with self._lock:
