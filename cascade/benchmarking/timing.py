@@ -14,8 +14,8 @@ import numpy as np
 from cascade.contract import FloatArray
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
-from cascade.io.checksums import stamps
-from cascade.io.image import Picture, read_slice
+from cascade.io.checksums import file_stats
+from cascade.io.image import ImageSource, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import predict_slices
@@ -144,8 +144,8 @@ def _stage_by_stage(backend: Backend, slices: Inputs, request: Request, out: Pat
         writing = time.perf_counter()
         recorder = Recorder(results)
         for name, slice_, found in zip(batch, read, predictions, strict=True):
-            picture = Picture(name, slices.path(name))
-            recorder.found(Work(picture, stamps(picture.files)), 0, slice_, found)
+            picture = ImageSource(name, slices.path(name))
+            recorder.found(Work(picture, file_stats(picture.files)), 0, slice_, found)
         for row in recorder.rows:
             if row.status == "error":
                 raise CascadeError(row.problem, fix=row.fix)
@@ -178,7 +178,7 @@ def _end_to_end(backend: Backend, slices: Inputs, request: Request, folder: Path
         names.append(f"{number:06}{Path(name).suffix}")
         (links / names[-1]).symlink_to(slices.folder / name)
     results = ResultsFolder(folder / "results", links, request.overlays, {}, backend.description)
-    sources = [Picture(name, links / name) for name in names]
+    sources = [ImageSource(name, links / name) for name in names]
     run = predict_slices(Cascade(backend), sources, results, batch_size=request.batch_size)
     if run.failed:
         raise CascadeError(run.failed[0].problem, fix=run.failed[0].fix)

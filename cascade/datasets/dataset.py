@@ -10,8 +10,8 @@ import numpy as np
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import LabelledSlice, read_mat
 from cascade.errors import CascadeError
-from cascade.io.image import read_grey, read_slice
-from cascade.io.slices import BoolArray, checked
+from cascade.io.image import read_gray, read_slice
+from cascade.io.slices import BoolArray, check_pixels
 
 COLUMNS = ("path", "mask", "label", "patient")
 
@@ -36,7 +36,7 @@ def read_labelled(folder: Path, record: Record) -> LabelledSlice:
     path = folder / record.path
     if path.suffix.lower() == ".mat":
         labelled = read_mat(path)
-        checked(labelled.pixels, str(path))
+        check_pixels(labelled.pixels, str(path))
         return labelled
     found = read_slice(path)
     mask = read_mask(folder / record.mask)
@@ -53,7 +53,7 @@ def read_mask(path: Path) -> BoolArray:
 
     JPEG's false edges and maps of several tissues would pass as tumor: they are refused.
     """
-    values = read_grey(path)
+    values = read_gray(path)
     if not np.isin(values, (0, values.max())).all():
         raise CascadeError(
             f"{path}: holds more than two grey levels", fix="save it without loss, 0 off the tumor and one value on it"

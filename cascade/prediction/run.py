@@ -18,7 +18,7 @@ from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.io.checksums import content_sha256
+from cascade.io.checksums import sha256_of_files
 from cascade.io.open import open_sources
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
@@ -151,7 +151,7 @@ def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Sou
         if entry.read != tuple(called[path] for path in files):  # its rows name them
             return False
         try:
-            return entry.sha256 == content_sha256(files) and entry.stands(out)
+            return entry.sha256 == sha256_of_files(files) and entry.stands(out)
         except CascadeError:
             return False  # whoever reads it will say why
 
