@@ -167,6 +167,15 @@ def test_incomplete_headers_are_sufficient_for_a_segmentation(tmp_path, changes)
     assert tumor == [position(4)]
 
 
+def test_a_missing_thickness_is_the_median_distance_between_slices(tmp_path):
+    """With one missing slice, the distances are 3, 3, 6 and 3 mm."""
+    paths = series(tmp_path / "scan", SliceThickness=None)
+    source = opened(paths[:2] + paths[3:], tmp_path)
+    seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))
+    (measures,) = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == 3
+
+
 @pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "ImagePositionPatient", "SliceThickness", "SOPInstanceUID"])
 def test_an_image_without_geometry_has_a_png_mask_and_a_note(tmp_path, missing):
     dataset = image(HEAD[4], **{missing: None})

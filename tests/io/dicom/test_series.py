@@ -15,6 +15,7 @@ from dicom_files import (
     PLANTED,
     SECONDARY_CAPTURE,
     SPACING,
+    STEP_MM,
     TEXTS,
     image,
     multi_frame,
@@ -187,6 +188,16 @@ def test_a_missing_slice_is_noted(tmp_path):
     paths = series(tmp_path / "scan")
     (note,) = opened(paths[:2] + paths[3:], tmp_path).notes
     assert "3 to 6 mm apart" in note
+
+
+@pytest.mark.parametrize(("shift_mm", "is_noted"), [(0.05, False), (0.2, True), (-0.2, True), (1.0, True)])
+def test_distances_that_vary_by_more_than_5_percent_are_noted(tmp_path, shift_mm, is_noted):
+    """The last of slices at a distance of 3 mm is moved by 2%, 7% and 33% of that."""
+    paths = series(tmp_path / "scan")
+    dataset = pydicom.dcmread(paths[-1])
+    dataset.ImagePositionPatient = position(len(HEAD) - 1 + shift_mm / STEP_MM)
+    write(paths[-1], dataset)
+    assert any("mm apart" in note for note in opened(paths, tmp_path).notes) == is_noted
 
 
 def test_properties_unlike_the_training_data_are_noted(tmp_path):
