@@ -1,4 +1,4 @@
-"""What training and inference share: change a value here and both models must be trained and exported again."""
+"""Constants and types shared by training and inference. After a change here, train and export both models again."""
 
 from typing import NamedTuple
 
@@ -6,25 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLASS_NAMES = ("meningioma", "glioma", "pituitary tumor")
-"""In the order of the classifier's outputs; figshare's labels 1, 2, 3."""
+"""Class names in the order of the classifier's outputs; labels 1, 2, 3 of the figshare data set."""
 
 SLICE_SIZE = 512
-"""Height and width in pixels of the slices that both graphs take."""
+"""Height and width of the input slices of both graphs, in pixels."""
 
 PIXEL_MM = 0.49
-"""Side of a pixel of the slices that the models were trained on, in millimetres."""
+"""Pixel spacing of the training slices, in millimeters."""
 
 THRESHOLD = 0.5
-"""A pixel is tumor where its probability is at least this."""
+"""A pixel belongs to the tumor if its probability is at least this value."""
 
 FloatArray = NDArray[np.float32]
-"""Type of every input and output of the two graphs."""
+"""Type of all inputs and outputs of the two graphs."""
 
-# Inputs and outputs of the two graphs; all float32, N slices a batch, H = W = SLICE_SIZE.
-SLICE = "slice"  # (N, 1, H, W), raw intensities of any range: the graphs normalise
-PROBABILITY = "probability"  # (N, 1, H, W), of a pixel being tumor
-CLASS_PROBABILITY = "class_probability"  # (N, 3), rows sum to 1
-BOX = "box"  # (N, 4), where the classifier looked; all 0 when no pixel reaches THRESHOLD
+# Names of the inputs and outputs of the two graphs. All are float32; N is the batch size, H = W = SLICE_SIZE.
+SLICE = "slice"  # (N, 1, H, W), raw intensities of any range: the graphs normalize them
+PROBABILITY = "probability"  # (N, 1, H, W), tumor probability of each pixel, 0 to 1
+CLASS_PROBABILITY = "class_probability"  # (N, 3), each row sums to 1
+BOX = "box"  # (N, 4), the region that the classifier used; zeros where no pixel reaches THRESHOLD
 
 SHAPES = {
     SLICE: (1, SLICE_SIZE, SLICE_SIZE),
@@ -32,11 +32,11 @@ SHAPES = {
     CLASS_PROBABILITY: (len(CLASS_NAMES),),
     BOX: (4,),
 }
-"""Of one slice, behind the batch."""
+"""Shape of each input and output for one slice, without the batch axis."""
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, edges between pixels: it covers columns left <= x < right and rows top <= y < bottom."""
+    """A rectangle in pixels. It covers the columns left <= x < right and the rows top <= y < bottom."""
 
     left: float
     top: float

@@ -1,8 +1,13 @@
-"""The one exception a user is meant to read."""
+"""CascadeError, the exception for every problem that the user can fix."""
 
 
 class CascadeError(Exception):
-    """A problem the user can solve. `fix` is required, so no error leaves without one."""
+    """A problem that the user can fix.
+
+    Attributes:
+        problem: What is wrong; begins with the path or option concerned.
+        fix: What the user can do about it.
+    """
 
     def __init__(self, problem: str, *, fix: str) -> None:
         super().__init__(f"{problem}\n  fix: {fix}")

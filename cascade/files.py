@@ -1,8 +1,9 @@
-"""Files that are whole or not there, and their hashes."""
+"""Atomic writes, checksums, and errors that name the file."""
 
 import errno
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,10 +11,10 @@ from pathlib import Path
 
 from cascade.errors import CascadeError
 
-TEMPORARY = ".writing-"
-"""What a file's name begins with until it is whole."""
+TEMPORARY_PREFIX = ".writing-"
+"""First characters of the name of a file that is not complete yet."""
 
-FIXES = {
+WRITE_FIXES = {
     errno.EACCES: "close the program that has it open, change the permissions, or choose another folder",
     errno.ENAMETOOLONG: "choose a folder with a shorter path, or give the inputs shorter names",
     errno.ENOTDIR: "choose a folder, or give the inputs other names",
@@ -21,10 +22,16 @@ FIXES = {
 
 
 @contextmanager
-def reading(path: Path, unreadable: Callable[[Exception], CascadeError]) -> Iterator[None]:
-    """Whatever fails within becomes a CascadeError that names the file.
+def read_errors(path: Path, damaged: Callable[[Exception], CascadeError]) -> Iterator[None]:
+    """Convert any exception in the block to a CascadeError that names the file.
 
-    unreadable  makes it where the file's bytes are at fault: on damaged ones decoders raise nearly everything.
+    Args:
+        path: The file that the block reads.
+        damaged: Makes the error if the content of the file is at fault. It gets the original exception: on damaged
+            files, decoders raise nearly every type.
+
+    Raises:
+        CascadeError: If the block raises any exception.
     """
     try:
         yield
@@ -33,39 +40,58 @@ def reading(path: Path, unreadable: Callable[[Exception], CascadeError]) -> Iter
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
     except PermissionError:
-        raise CascadeError(f"{path}: may not be read", fix="change the file's permissions") from None
+        raise CascadeError(f"{path}: permission denied", fix="change the permissions of the file") from None
     except Exception as error:
         if path.is_file() and path.stat().st_size == 0:
-            raise CascadeError(f"{path}: is empty", fix="copy or export it again") from None
-        raise unreadable(error) from None
+            raise CascadeError(f"{path}: the file is empty", fix="copy or export it again") from None
+        raise damaged(error) from None
 
 
 def without_home(text: str) -> str:
-    """The text with ~ for the home folder, whose name is often a person's."""
-    return text.replace(str(Path.home()), "~")
+    """Replace the home folder by ~ in all paths of a text, since its name often is the name of a person.
+
+    Only whole path components count: with the home folder /root, /root/a becomes ~/a, and /root2/a stays. The text
+    stays as it is if the user has no home folder, or if it is the root of the file system.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the user database, as in containers with an arbitrary user id
+        return text
+    if not home.is_absolute() or home == home.parent:
+        return text
+    begins = r"(?<![\w/\\.~-])"
+    ends = r"(?=[/\\]|\.?(?:$|[^\w.~-]))"  # a period may end the sentence
+    return re.sub(begins + re.escape(str(home)) + ends, "~", text)
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of the file's bytes."""
+    """Return the SHA-256 of a file as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_bytes(content: bytes) -> str:
-    """Hex digest."""
+    """Return the SHA-256 of bytes as hex digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Makes `path`, and its folders, hold `content` or, after a crash at any moment, what it held before.
+    """Write a file so that it holds either its old or its new content, even after a crash.
 
-    durable  False does not wait for the disk: whole or not there if this program dies, maybe not if the power fails.
+    Creates missing parent folders.
 
-    Raises CascadeError where the disk or the permissions do not allow it.
+    Args:
+        path: The file to write.
+        content: Its new content.
+        durable: Wait until the content is on the disk. False is faster and protects against a crash of this program,
+            but not against a power failure.
+
+    Raises:
+        CascadeError: If the disk is full or the permissions do not allow it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         try:
             with temporary.open("xb") as file:
                 file.write(content)
@@ -79,5 +105,5 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     except OSError as error:
         raise CascadeError(
             f"{path}: cannot be written ({error.strerror})",
-            fix=FIXES.get(error.errno or 0, "free space or choose another folder"),
+            fix=WRITE_FIXES.get(error.errno or 0, "free space or choose another folder"),
         ) from error

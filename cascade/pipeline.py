@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import BlankSlice, Slice, array_slice, checked
+from cascade.io.slices import BlankSlice, Slice, check_pixels, slice_from_array
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Backend, Outputs
 from cascade.runtime.select import AUTO, open_backend
@@ -99,7 +99,7 @@ class Cascade:
             if len(predictions) > 1:
                 raise CascadeError(f"{slice_}: holds {len(predictions)} slices", fix="use predict_volume")
             return predictions[0]
-        return self.predict_batch([slice_ if isinstance(slice_, Slice) else array_slice(slice_)])[0]
+        return self.predict_batch([slice_ if isinstance(slice_, Slice) else slice_from_array(slice_)])[0]
 
     def predict_volume(self, path: str | os.PathLike[str], axis: int | None = None) -> list[Prediction]:
         """What there is in each slice of a picture, a NIfTI volume, or a DICOM file or folder of one series.
@@ -130,7 +130,7 @@ class Cascade:
     def predict_batch(self, slices: Sequence[Slice]) -> list[Prediction]:
         """What there is in each of the slices, which may differ in size. Raises CascadeError for what is no slice."""
         for number, item in enumerate(slices):
-            checked(item.pixels, f"slice {number}")
+            check_pixels(item.pixels, f"slice {number}")
         return self.begin(slices)()
 
     def begin(self, slices: Sequence[Slice]) -> Callable[[], list[Prediction]]:

@@ -1,4 +1,4 @@
-"""DICOM files made by code, with a planted patient whose texts must come out nowhere, and what opening them gives."""
+"""Make DICOM files with a planted patient, whose texts must not appear in any output, and open them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 PLANTED = "PLANTED"
-"""In every text below."""
+"""Part of each text below."""
 
 TEXTS = {
     "PatientName": "PLANTED^JANE",
@@ -52,7 +52,7 @@ MARKER = (4, 3, 17)  # slice, row, column
 HEAD[MARKER] = 4000
 
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
-"""Rows lead to the left and back, columns to the feet: a turned coronal slice."""
+"""Rows run to the left and back, columns to the feet: a rotated coronal slice."""
 
 NORMAL = np.cross(OBLIQUE[:3], OBLIQUE[3:])
 SPACING = (0.8, 0.9)
@@ -65,7 +65,7 @@ def position(index):
 
 
 def image(pixels, **changes):
-    """A data set of MR image storage, or what the changes make of it; a change to None leaves the element out."""
+    """Make an MR image with changed elements; a change to None removes the element."""
     dataset = FileDataset("", {}, preamble=bytes(128), file_meta=FileMetaDataset())
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     for keyword, value in {
@@ -111,7 +111,7 @@ def write(path, dataset):
 
 
 def compressed(dataset, syntax, frames):
-    """The data set with its pixels replaced by these encoded frames."""
+    """Replace the pixels of a data set by encoded frames."""
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.PixelData = encapsulate(frames)
     dataset["PixelData"].is_undefined_length = True
@@ -119,7 +119,7 @@ def compressed(dataset, syntax, frames):
 
 
 def series(folder, head=HEAD, **changes):
-    """One file a slice; file names run against the order in space. Returns their paths."""
+    """Write one file per slice, with names in reverse order of their positions. Returns the paths."""
     return [
         write(
             folder / f"IM{len(head) - index:04}",
@@ -138,7 +138,7 @@ def series(folder, head=HEAD, **changes):
 
 
 def groups(**sequences):
-    """A functional group: each keyword a sequence of one item, given as a dict."""
+    """Make a functional group; each keyword becomes a sequence of one item, given as a dict."""
     group = Dataset()
     for keyword, elements in sequences.items():
         item = Dataset()
@@ -149,7 +149,7 @@ def groups(**sequences):
 
 
 def multi_frame(head=HEAD, order=(3, 0, 5, 1, 4, 2), frame_groups=lambda frame: {}, **changes):
-    """Enhanced MR; its frames are stored in this order of slices."""
+    """Make an enhanced MR file whose frames are the slices in this order."""
     shared = groups(
         PixelMeasuresSequence={"PixelSpacing": list(SPACING), "SliceThickness": 2.5},
         PlaneOrientationSequence={"ImageOrientationPatient": list(OBLIQUE)},
@@ -181,14 +181,14 @@ def multi_frame(head=HEAD, order=(3, 0, 5, 1, 4, 2), frame_groups=lambda frame: 
 
 
 def opened(paths, root):
-    """The one source of files without problems."""
+    """Open files that form one source without problems."""
     (source,), problems = open_dicom(paths, root)
     assert problems == {}
     return source
 
 
 def refusal(path):
-    """The problem of opening one file, or of reading it."""
+    """Return the problem of opening or reading one file."""
     sources, problems = open_dicom([path], path.parent)
     if sources:
         with pytest.raises(CascadeError) as raised:

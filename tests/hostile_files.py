@@ -1,6 +1,6 @@
-"""One small, whole file of every kind that is read, a folder to put them in, and what must hold of its results.
+"""Make one small valid file of each supported kind, and check the results of a run over damaged ones.
 
-And, as a program, a run of the stub cascade in its own process.
+As a program, it runs the stub cascade in a process of its own:
 
 python tests/hostile_files.py FOLDER OUT
 """
@@ -36,9 +36,9 @@ from cascade.prediction.run import RunOptions, predict_paths
 GOOD = "good.png"
 
 ROOT = Path(__file__).parent.parent
-MOST_MEMORY = 4 * 2**30
-MOST_CPU_SECONDS = 300
-MOST_SECONDS = 3000  # a machine may have a hundred other things to do
+MAX_MEMORY = 4 * 2**30
+MAX_CPU_SECONDS = 300
+MAX_SECONDS = 3000  # the machine may be busy
 
 SIDE = 32
 RAMP = np.add.outer(np.arange(SIDE), 2 * np.arange(SIDE)).astype(np.uint8)  # 0 .. 93
@@ -46,18 +46,39 @@ RAMP[8:16, 10:20] = 250
 HEAD = np.stack([RAMP // 2, RAMP, RAMP[::-1]])
 
 KINDS = (
-    *("grey.png", "deep.png", "palette.png", "marks.png", "alpha.png", "deep-colour.png", "grey.jpg", "marks.jpg"),
-    *("grey.tif", "deep.tif", "float.tif", "packed.tif", "deep-colour.tif", "grey.bmp", "grey.webp", "slice.mat"),
-    *("head.nii", "head.nii.gz", "raw.dcm", "rle.dcm", "jpeg.dcm", "jpeg2000.dcm", "frames.dcm", "some.zip"),
+    "gray.png",
+    "deep.png",
+    "palette.png",
+    "marks.png",
+    "alpha.png",
+    "deep-color.png",
+    "gray.jpg",
+    "marks.jpg",
+    "gray.tif",
+    "deep.tif",
+    "float.tif",
+    "packed.tif",
+    "deep-color.tif",
+    "gray.bmp",
+    "gray.webp",
+    "slice.mat",
+    "head.nii",
+    "head.nii.gz",
+    "raw.dcm",
+    "rle.dcm",
+    "jpeg.dcm",
+    "jpeg2000.dcm",
+    "frames.dcm",
+    "some.zip",
 )
 
 
 def whole_file(kind: str, number: int = 0) -> bytes:
-    """Its bytes. number  tells DICOM files apart, so that no two are of one series."""
+    """Return the content of a file of this kind. DICOM files of different numbers belong to different series."""
     if kind.endswith(".dcm"):
         return _dicom(kind, number)
     if kind == "some.zip":
-        return zipped({"a.png": whole_file("grey.png"), "b/raw.dcm": whole_file("raw.dcm", number)})
+        return zipped({"a.png": whole_file("gray.png"), "b/raw.dcm": whole_file("raw.dcm", number)})
     return _other(kind)
 
 
@@ -65,20 +86,20 @@ def zipped(members: dict[str, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, member in members.items():
-            # Of a ZipInfo the date is fixed; by its name alone a member would be of now, and no zip the same twice.
+            # A ZipInfo has a fixed date. A member given by name would have the current one, and each zip other bytes.
             archive.writestr(zipfile.ZipInfo(name), member, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 
 
 def encoded(pixels: np.ndarray, form: str, mode: str = "", **options: object) -> bytes:
     content = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    (picture.convert(mode) if mode else picture).save(content, form, **options)
+    image_ = Image.fromarray(pixels)
+    (image_.convert(mode) if mode else image_).save(content, form, **options)
     return content.getvalue()
 
 
 def nifti(array: np.ndarray, **fields: object) -> bytes:
-    """`fields` are written into its header as they are."""
+    """Make a NIfTI file; `fields` replace fields of its header."""
     content = bytearray(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])).to_bytes())
     header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
     for field, value in fields.items():
@@ -88,7 +109,7 @@ def nifti(array: np.ndarray, **fields: object) -> bytes:
 
 
 def mat(**fields: object) -> bytes:
-    """The struct cjdata with these fields."""
+    """Make a .mat file whose struct cjdata has these fields."""
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         for name, value in fields.items():
@@ -97,7 +118,7 @@ def mat(**fields: object) -> bytes:
 
 
 def dicom(pixels: np.ndarray = RAMP, number: int = 0, **changes: object) -> bytes:
-    """A series of its own for each number. A change to None leaves the element out."""
+    """Make a DICOM file of a series of its own. A change to None removes the element."""
     content = io.BytesIO()
     dataset = _alone(image(pixels, **{"PixelSpacing": [0.98, 0.98], **changes}), number)
     dataset.save_as(content, enforce_file_format=True)
@@ -115,15 +136,15 @@ def _other(kind: str) -> bytes:
     if form in ("nii", "nii.gz"):
         content = nifti(HEAD.T.astype(np.int16))
         return gzip.compress(content, mtime=0) if form == "nii.gz" else content
-    if name == "deep-colour":
+    if name == "deep-color":
         import png
 
         content = io.BytesIO()
-        colours = np.stack([deep] * 3, axis=-1)
+        colors = np.stack([deep] * 3, axis=-1)
         if form == "png":
-            png.Writer(SIDE, SIDE, greyscale=False, bitdepth=16).write(content, colours.reshape(SIDE, -1).tolist())
+            png.Writer(SIDE, SIDE, greyscale=False, bitdepth=16).write(content, colors.reshape(SIDE, -1).tolist())
         else:
-            tifffile.imwrite(content, colours, photometric="rgb")
+            tifffile.imwrite(content, colors, photometric="rgb")
         return content.getvalue()
     pixels = {"deep": deep, "float": RAMP.astype(np.float32), "marks": marks}.get(name, RAMP)
     mode = {"palette": "P", "alpha": "RGBA"}.get(name, "")
@@ -158,7 +179,7 @@ def _at_a_millimetre(frame: int) -> dict[str, dict[str, object]]:
 
 
 def _alone(dataset, number: int):
-    """With UIDs of which no flipped bits make another number's."""
+    """Give a data set UIDs that flipped bits do not turn into those of another number."""
     digits = str(int(hashlib.sha256(str(number).encode()).hexdigest()[:16], 16)).zfill(20)
     dataset.SeriesInstanceUID = f"1.2.3.2{digits}"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.4{digits}"
@@ -169,7 +190,7 @@ def _alone(dataset, number: int):
 def scans(tmp_path):
     folder = tmp_path / "scans"
     folder.mkdir()
-    (folder / GOOD).write_bytes(whole_file("grey.png"))
+    (folder / GOOD).write_bytes(whole_file("gray.png"))
     return folder
 
 
@@ -185,12 +206,12 @@ def put(path, content):
 
 
 def files_below(folder):
-    """By path relative to it, of real files and links."""
+    """Return the relative paths of all files and links."""
     return {path.relative_to(folder) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
 
 
 def check_left(out, rows):
-    """What the rows name is there, nothing else lies below masks and overlays, and nothing is half-written."""
+    """Check that masks and overlays are exactly those of the rows, and no partial file is left."""
     named = {Path(row[key]) for row in rows for key in ("mask", "overlay") if row[key]}
     written = files_below(out)
     assert named == {path for path in written if path.parts[0] in ("masks", "overlays")}
@@ -198,7 +219,7 @@ def check_left(out, rows):
 
 
 def run_alone(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """A run within bounds of memory and time, and with no files of its own but in `out` and `out`.tmp."""
+    """Run with limits of memory and time, and with temporary files in `out`.tmp only."""
     temporary = out.with_suffix(".tmp")
     temporary.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
@@ -208,9 +229,9 @@ def run_alone(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 def main() -> None:
     faulthandler.enable()
-    faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
+    faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
     try:
         run = predict_paths(cascade_of(), [Path(sys.argv[1])], Path(sys.argv[2]), RunOptions(batch_size=16))
     except CascadeError as error:

@@ -1,4 +1,4 @@
-"""What both models were trained on: whoever changes one of these must train and export them again."""
+"""The constants that both models were trained with. After a change, train and export the models again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cascade import contract
 from cascade.errors import CascadeError
 
 
-def test_the_contract_is_the_one_the_shipped_models_were_trained_on():
+def test_the_contract_matches_the_bundled_models():
     assert contract.CLASS_NAMES == ("meningioma", "glioma", "pituitary tumor")
     assert contract.SLICE_SIZE == 512
     assert contract.THRESHOLD == 0.5
@@ -17,7 +17,7 @@ def test_the_contract_is_the_one_the_shipped_models_were_trained_on():
     assert contract.Box._fields == ("left", "top", "right", "bottom")
 
 
-def test_no_error_leaves_without_a_fix():
+def test_every_error_needs_a_fix():
     with pytest.raises(TypeError):
         CascadeError("something is wrong")
     error = CascadeError("a.png: is blank", fix="leave it out")

@@ -1,4 +1,4 @@
-"""A file is whole or not there."""
+"""Files are written completely or not at all, and messages do not name the home folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of, without_home, write_atomically
 
 
-def test_what_was_written_is_read_back_and_hashes_as_any_tool_hashes_it(tmp_path):
-    path = tmp_path / "a" / "b" / "mask.png"  # neither folder is there yet
+def test_content_is_read_back_and_has_the_hash_that_other_tools_compute(tmp_path):
+    path = tmp_path / "a" / "b" / "mask.png"  # neither folder exists yet
     write_atomically(path, b"abc")
     assert path.read_bytes() == b"abc"
     assert (
@@ -23,7 +23,7 @@ def test_what_was_written_is_read_back_and_hashes_as_any_tool_hashes_it(tmp_path
     assert sha256_of(path) == hashlib.sha256(b"abc").hexdigest()
 
 
-def test_the_new_content_takes_the_place_of_the_old_and_nothing_else_is_left(tmp_path):
+def test_new_content_replaces_the_old_and_leaves_no_other_file(tmp_path):
     path = tmp_path / "results.json"
     write_atomically(path, b"old and longer")
     write_atomically(path, b"new", durable=False)
@@ -47,8 +47,8 @@ def test_a_full_disk_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_who_may_read_a_file_is_what_the_umask_says(tmp_path):
-    """All might: of masks and pictures of people, whatever the umask."""
+def test_the_umask_sets_the_permissions_of_a_file(tmp_path):
+    """Once, everybody could read the masks and images of patients, whatever the umask."""
     before = os.umask(0o077)
     try:
         write_atomically(tmp_path / "mask.png", b"")
@@ -74,14 +74,14 @@ def test_an_interrupt_keeps_the_old_content_and_leaves_no_temporary_file(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_in_the_place_of_the_file_is_an_error_that_names_it(tmp_path):
+def test_a_folder_with_the_name_of_the_file_is_an_error_that_names_it(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(CascadeError, match="out: cannot be written"):
         write_atomically(tmp_path / "out", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_an_error_that_names_it(tmp_path):
+def test_a_file_with_the_name_of_the_folder_is_an_error_that_names_it(tmp_path):
     (tmp_path / "out").write_bytes(b"precious")
     with pytest.raises(CascadeError, match=r"mask\.png: cannot be written"):
         write_atomically(tmp_path / "out" / "mask.png", b"new")
@@ -89,12 +89,34 @@ def test_a_file_in_the_place_of_the_folder_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.mark.usefixtures("permissions")
-def test_a_folder_that_may_not_be_written_is_an_error_that_names_the_file(tmp_path):
+def test_a_read_only_folder_is_an_error_that_names_the_file(tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
     with pytest.raises(CascadeError, match=r"mask\.png: cannot be written \(Permission denied"):
         write_atomically(Path(locked) / "mask.png", b"new")
 
 
-def test_a_home_folder_is_not_named():
-    assert without_home(f"{Path.home()}/engines: there is no such file") == "~/engines: there is no such file"
+@pytest.mark.parametrize(
+    ("home", "text", "expected"),
+    [
+        ("/home/jane", "/home/jane/engines: there is no such file", "~/engines: there is no such file"),
+        ("/home/jane", "'/home/jane', /home/jane: a, (/home/jane/b) and /home/jane.", "'~', ~: a, (~/b) and ~."),
+        ("/home/jane/", "/home/jane/a", "~/a"),
+        ("/root", "/root2/a /root-2/a /root.old/a /mnt/root/a", "/root2/a /root-2/a /root.old/a /mnt/root/a"),
+        ("/", "/opt/engines/segmenter.engine", "/opt/engines/segmenter.engine"),  # docker run --user
+        ("", "/opt/engines/segmenter.engine", "/opt/engines/segmenter.engine"),
+    ],
+)
+def test_only_paths_in_the_home_folder_are_abbreviated(monkeypatch, home, text, expected):
+    monkeypatch.setenv("HOME", home)
+    assert without_home(text) == expected
+
+
+def test_a_user_without_a_home_folder_gets_the_text_as_it_is(monkeypatch):
+    """Containers with an arbitrary user id have neither HOME nor an entry in the user database."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert without_home("/opt/engines") == "/opt/engines"

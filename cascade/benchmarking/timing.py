@@ -13,8 +13,8 @@ import numpy as np
 from cascade.contract import FloatArray
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
-from cascade.io.checksums import stamps
-from cascade.io.image import Picture, read_slice
+from cascade.io.checksums import file_stats
+from cascade.io.image import ImageSource, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import predict_slices
@@ -137,8 +137,8 @@ def _time_stages(
         write_start = time.perf_counter()
         recorder = Recorder(results)
         for name, slice_, prediction in zip(batch, read, predictions, strict=True):
-            picture = Picture(name, slices.path(name))
-            recorder.found(Work(picture, stamps(picture.files)), 0, slice_, prediction)
+            picture = ImageSource(name, slices.path(name))
+            recorder.found(Work(picture, file_stats(picture.files)), 0, slice_, prediction)
         for row in recorder.rows:
             if row.status == "error":
                 raise CascadeError(row.problem, fix=row.fix)
@@ -171,7 +171,7 @@ def _run_end_to_end(backend: Backend, slices: Inputs, request: Request, out: Pat
     """Run `cascade predict` on the slices, each as often as necessary. Returns slices per second."""
     results = ResultsFolder(out, slices.folder, request.overlays, {}, backend.description)
     sources = [
-        Picture(f"{number:06}{Path(name).suffix}", slices.path(name))
+        ImageSource(f"{number:06}{Path(name).suffix}", slices.path(name))
         for number, name in enumerate(islice(cycle(slices.names), request.slices))
     ]
     run = predict_slices(Cascade(backend), sources, results, batch_size=request.batch_size)

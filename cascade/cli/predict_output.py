@@ -113,7 +113,7 @@ def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
         lines.append(
             Text("Of these, --resume leaves out what an earlier run did and whose files are as they were then.")
         )
-    left_out = sorted(inputs.left_out.items())
+    left_out = sorted(inputs.skipped.items())
     lines += [Text(printable(f"left out: {name}: {why}"), style="dim") for name, why in left_out[:LEFT_OUT_SHOWN]]
     if len(left_out) > LEFT_OUT_SHOWN:
         lines.append(Text(f"left out: {len(left_out) - LEFT_OUT_SHOWN:,} more", style="dim"))

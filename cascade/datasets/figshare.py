@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cascade.contract import CLASS_NAMES
 from cascade.errors import CascadeError
-from cascade.io.mat import cjdata, numbers, spacing_mm_of
+from cascade.io.mat import open_cjdata, read_array, spacing_of
 
 PUBLISHED_SLICES = 3064
 """The data set consists of 1.mat to 3064.mat, in four zips."""
@@ -50,10 +50,10 @@ def read_mat(path: Path) -> LabeledSlice:
     Raises:
         CascadeError: The file is missing, broken or has another layout.
     """
-    with cjdata(path) as fields:
-        pixels, mask = numbers(fields, "image").astype(np.float32), numbers(fields, "tumorMask") > 0
-        number = float(numbers(fields, "label").item())
-        patient = _patient(numbers(fields, "PID").ravel())
+    with open_cjdata(path) as fields:
+        pixels, mask = read_array(fields, "image").astype(np.float32), read_array(fields, "tumorMask") > 0
+        number = float(read_array(fields, "label").item())
+        patient = _patient(read_array(fields, "PID").ravel())
     if pixels.ndim != 2 or mask.shape != pixels.shape:
         raise CascadeError(
             f"{path}: image {pixels.shape} and tumorMask {mask.shape} are not 2-D arrays of the same shape",
@@ -65,7 +65,7 @@ def read_mat(path: Path) -> LabeledSlice:
         raise CascadeError(
             f"{path}: has no patient id in PID", fix="store one; a split needs it to keep patients apart"
         )
-    return LabeledSlice(pixels, mask, CLASS_NAMES[int(number) - 1], patient, spacing_mm_of(pixels))
+    return LabeledSlice(pixels, mask, CLASS_NAMES[int(number) - 1], patient, spacing_of(pixels))
 
 
 def _patient(codes: NDArray[Any]) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import LabeledSlice, read_mat
 from cascade.errors import CascadeError
-from cascade.io.image import read_grey, read_slice
-from cascade.io.slices import BoolArray, checked
+from cascade.io.image import read_gray, read_slice
+from cascade.io.slices import BoolArray, check_pixels
 
 COLUMNS = ("path", "mask", "label", "patient")
 """Columns that the CSV table must have."""
@@ -47,7 +47,7 @@ def read_labeled(folder: Path, info: SliceInfo) -> LabeledSlice:
     path = folder / info.path
     if path.suffix.lower() == ".mat":
         labeled = read_mat(path)
-        checked(labeled.pixels, str(path))
+        check_pixels(labeled.pixels, str(path))
         return labeled
     slice_ = read_slice(path)
     mask = read_mask(folder / info.mask)
@@ -69,7 +69,7 @@ def read_mask(path: Path) -> BoolArray:
         CascadeError: The image has values other than 0 and one positive value. JPEG artifacts and maps of several
             tissues would otherwise count as tumor.
     """
-    values = read_grey(path)
+    values = read_gray(path)
     if not np.isin(values, (0, values.max())).all():
         raise CascadeError(
             f"{path}: the mask has more than two gray levels",

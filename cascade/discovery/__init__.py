@@ -1,1 +1,1 @@
-"""Command-line arguments → the files to read: paths, patterns, folders and zips."""
+"""Turn command-line arguments (paths, patterns, folders, zip files) into the list of files to read."""

@@ -1,4 +1,4 @@
-"""A zip file → the slices in it, unpacked: no member gets outside, fills the disk or keeps the others back."""
+"""Unpack the slices of a zip file. No member leaves the target folder, fills the disk or stops the other members."""
 
 import errno
 import io
@@ -13,26 +13,28 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cascade.discovery.filters import HIDDEN, NO_SLICE, Wanted, is_zip, named_kind, starts_as_dicom
+from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, format_of_name, has_dicom_prefix, is_zip
 from cascade.errors import CascadeError
 
-CHUNK = 2**16
-MOST_DIRECTORY_BYTES = 2**24
-"""An archive's own list of 100,000 members with names of 100 letters."""
+CHUNK_BYTES = 2**16
 
-MOST_FOLDERS = 32
-"""That a member may lie in: each member could bring so many of its own."""
+MAX_DIRECTORY_BYTES = 2**24
+"""Size of the directory of an archive with 100,000 members whose names have 100 characters."""
+
+MAX_FOLDERS = 32
+"""Maximum folder depth of a member: each member could create as many folders."""
 
 UTF8_FLAG, ENCRYPTED_FLAG = 0x800, 0x1
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""All that packers write unless told otherwise; bzip2 and LZMA unpack in steps whose memory nothing bounds."""
 
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
-"""What zipfile raises on damaged bytes."""
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The methods that archivers use by default. The memory that bzip2 and LZMA need for one step has no bound."""
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
+"""The exceptions that zipfile raises on damaged archives."""
 
 PACK_AGAIN = "pack it again, or unpack it yourself and give the folder"
 UNPACK_YOURSELF = "if you trust the archive, unpack it yourself and give the folder"
-FIXES = {
+UNPACK_FIXES = {
     errno.ENOSPC: "free space, or set TMPDIR to a folder that has more",
     errno.EDQUOT: "free space, or set TMPDIR to a folder that has more",
     errno.ENAMETOOLONG: "shorten the names in the archive",
@@ -41,12 +43,14 @@ FIXES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What may come out of archives, counted while it does: headers lie.
+    """Limits of unpacking. They apply to the unpacked bytes, since the sizes in an archive may be wrong.
 
-    members  of an archive, folders and all.
-    ratio    of a member's bytes to those it takes in the archive, once they are more than `small`: a blank picture may
-             have 1,000 : 1, the most that zip can do, a scan has about 2 : 1.
-    total    bytes, of all archives together.
+    Attributes:
+        members: Maximum number of members of an archive, including folders.
+        ratio: Maximum compression ratio of a member of more than `small` bytes. The highest ratio of deflate, that of a
+            blank image, is about 1,000; scans have about 2.
+        small: Members of up to this many bytes may have any ratio.
+        total: Maximum size of all archives together, in bytes.
     """
 
     members: int = 100_000
@@ -59,95 +63,110 @@ LIMITS = Limits()
 
 
 @dataclass
-class Unpacked:
-    """What came of an archive, by the members' names, "/" between folders.
+class UnpackedZip:
+    """The result of unpacking an archive. Members are named by their path in it, with "/" between folders.
 
-    names     of the slices: each is a file of this name below the folder that was unpacked to.
-    problems  what looks like a slice but cannot be had.
-    left_out  why the rest was not taken.
-    size      bytes that were unpacked, kept or not; of a damaged member all but its last chunk.
+    Attributes:
+        names: The unpacked slices. Each is a file of this name below the target folder.
+        problems: Members that may be slices but could not be unpacked.
+        skipped: Why the other members were skipped.
+        size: Number of unpacked bytes, including those of members that turned out to be damaged.
     """
 
     names: list[str] = field(default_factory=list)
     problems: dict[str, CascadeError] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     size: int = 0
 
 
-def unpacked(
-    path: Path, into: Path, wanted: Wanted, *, below: str = "", limits: Limits = LIMITS, spent: int = 0
-) -> Unpacked:
-    """Unpacks the archive's slices below `into`, a folder that no one else writes to and that the caller removes.
+def unpack_zip(
+    path: Path,
+    into: Path,
+    file_filter: FileFilter,
+    *,
+    prefix: str = "",
+    limits: Limits = LIMITS,
+    bytes_used: int = 0,
+) -> UnpackedZip:
+    """Unpack the slices of a zip file.
 
-    below  what stands before the members' names where patterns are matched.
-    spent  bytes of `limits.total` that other archives have used.
+    Args:
+        path: The archive.
+        into: The target folder. Nobody else may write to it; the caller removes it.
+        file_filter: Selects the members.
+        prefix: Put before the names of the members for the comparison with patterns: the path of the archive below the
+            input folder, with "/" at its end.
+        limits: Limits of size and number.
+        bytes_used: The part of `limits.total` that other archives have used.
 
-    Raises CascadeError where the archive as a whole cannot be read.
+    Raises:
+        CascadeError: If the archive as a whole cannot be read.
     """
-    found = Unpacked()
-    most_of_all = limits.total - spent
-    with _opened(path, limits) as (archive, archive_size):
-        members = [(_name(info), info) for info in archive.infolist()]
-        times = Counter(name for name, _ in members)
+    result = UnpackedZip()
+    max_total = limits.total - bytes_used
+    with _open_zip(path, limits) as (archive, archive_size):
+        members = [(_member_name(info), info) for info in archive.infolist()]
+        copies = Counter(name for name, _ in members)
         for name, info in members:
             if name.endswith("/"):
                 continue
             try:
                 _check_name(name)
-                why = _why_not(name, wanted, below)
-                if not why:
-                    _check(info, name, times[name])
-                    packed = min(info.compress_size, archive_size)  # its header may say any number
-                    most = max(limits.small, limits.ratio * packed)
-                    why = _unpack(archive, info, into / name, most, most_of_all, found)
-            except CascadeError as error:  # made anew: its traceback would keep what was being unpacked in memory
-                found.problems[name] = CascadeError(f"{path}/{name}: {error.problem}", fix=error.fix)
+                reason = _skip_reason(name, file_filter, prefix)
+                if not reason:
+                    _check_member(info, name, copies[name])
+                    packed_size = min(info.compress_size, archive_size)  # the header may contain any number
+                    max_size = max(limits.small, limits.ratio * packed_size)
+                    reason = _unpack_member(archive, info, into / name, max_size, max_total, result)
+            except CascadeError as error:  # a new error: the traceback of this one would keep the last chunk in memory
+                result.problems[name] = CascadeError(f"{path}/{name}: {error.problem}", fix=error.fix)
             else:
-                if why:
-                    found.left_out[name] = why
+                if reason:
+                    result.skipped[name] = reason
                 else:
-                    found.names.append(name)
-            if found.size > most_of_all:
+                    result.names.append(name)
+            if result.size > max_total:
                 break
-    return found
+    return result
 
 
-class _Bounded(io.FileIO):
-    """zipfile reads an archive's list of members at once, however long, and makes an object of every 46 bytes."""
+class _BoundedFile(io.FileIO):
+    """Refuses to read a huge directory: zipfile reads it at once, and makes an object for every 46 bytes of it."""
 
     def read(self, size: int | None = -1, /) -> bytes | Any:
-        if size is not None and size > MOST_DIRECTORY_BYTES:
-            raise zipfile.BadZipFile(f"its list of members is longer than {MOST_DIRECTORY_BYTES:,} bytes")
+        if size is not None and size > MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"its directory is longer than {MAX_DIRECTORY_BYTES:,} bytes")
         return super().read(size)
 
 
 @contextmanager
-def _opened(path: Path, limits: Limits) -> Iterator[tuple[zipfile.ZipFile, int]]:
-    """The archive, and its size in bytes."""
+def _open_zip(path: Path, limits: Limits) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """Open an archive and return it with its size in bytes."""
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(_Bounded(path))
+            file = stack.enter_context(_BoundedFile(path))
             size = file.seek(0, io.SEEK_END)
             archive = stack.enter_context(zipfile.ZipFile(file))
         except OSError as error:
             raise CascadeError(
                 f"{path}: cannot be read ({error.strerror or error})", fix="check the path and the permissions"
             ) from None
-        except DAMAGE as error:
+        except DAMAGED as error:
             raise CascadeError(
                 f"{path}: cannot be read as a zip file ({error})", fix="download or pack it again"
             ) from None
         if len(archive.infolist()) > limits.members:
             raise CascadeError(
-                f"{path}: has {len(archive.infolist()):,} members", fix=f"give archives of at most {limits.members:,}"
+                f"{path}: contains {len(archive.infolist()):,} members",
+                fix=f"give archives of at most {limits.members:,} members",
             )
         yield archive, size
 
 
-def _name(info: zipfile.ZipInfo) -> str:
-    """Its path with "/" between folders, also where it was packed on Windows; one of a folder ends in "/"."""
+def _member_name(info: zipfile.ZipInfo) -> str:
+    """Return the path of a member with "/" between folders, even if packed on Windows, and at the end of a folder."""
     name = info.filename
-    if not info.flag_bits & UTF8_FLAG:  # zipfile reads it as code page 437, but macOS writes UTF-8 here as well
+    if not info.flag_bits & UTF8_FLAG:  # zipfile decodes it as code page 437, but macOS writes UTF-8 here too
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
     name = name.replace("\\", "/")
@@ -157,69 +176,76 @@ def _name(info: zipfile.ZipInfo) -> str:
 def _check_name(name: str) -> None:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
-        raise CascadeError("has a name that leads out of the archive", fix="ask who made it; such names do harm")
-    if len(parts) > MOST_FOLDERS:
-        raise CascadeError(f"lies in more than {MOST_FOLDERS} folders", fix=PACK_AGAIN)
+        raise CascadeError(
+            "its name leads out of the archive", fix="do not unpack this archive; ask its author about this member"
+        )
+    if len(parts) > MAX_FOLDERS:
+        raise CascadeError(f"lies in more than {MAX_FOLDERS} folders", fix=PACK_AGAIN)
 
 
-def _why_not(name: str, wanted: Wanted, below: str) -> str | None:
-    """Why a member is left out, going by its name."""
-    parts = PurePosixPath(name).parts
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+def _skip_reason(name: str, file_filter: FileFilter, prefix: str) -> str | None:
+    """Return why a member is skipped because of its name, or None."""
+    path = PurePosixPath(name)
+    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
         return HIDDEN
+    for folder in reversed(PurePosixPath(prefix + name).parents[:-1]):
+        if reason := file_filter.exclusion_reason(f"{folder}/"):
+            return reason
     if is_zip(name):
-        return wanted.excluded(below + name)
-    return wanted.unasked(below + name) or (None if wanted.takes(parts[-1]) else NO_SLICE)
+        return file_filter.exclusion_reason(prefix + name)
+    return file_filter.skip_reason(prefix + name) or (None if file_filter.accepts(path.name) else UNSUPPORTED)
 
 
-def _check(info: zipfile.ZipInfo, name: str, times: int) -> None:
-    """Raises CascadeError for what need not be opened to know that it cannot be had."""
+def _check_member(info: zipfile.ZipInfo, name: str, copies: int) -> None:
+    """Raise CascadeError if the directory of the archive shows that a member cannot be unpacked."""
     if is_zip(name):
         raise CascadeError("is an archive in an archive", fix="unpack the outer one and give the folder")
-    if times > 1:
-        raise CascadeError(f"is there {times} times", fix="pack the archive again, each name once")
+    if copies > 1:
+        raise CascadeError(f"the archive contains it {copies} times", fix="pack the archive again, with each name once")
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise CascadeError("is a link or device, no file", fix="pack the file itself")
+        raise CascadeError("is a link or device, not a file", fix="pack the file itself")
     if info.flag_bits & ENCRYPTED_FLAG:
         raise CascadeError("is encrypted", fix="unpack the archive with its password and give the folder")
     if info.compress_type not in METHODS:
         raise CascadeError(f"is packed by method {info.compress_type}, not 8 (deflate)", fix=PACK_AGAIN)
 
 
-def _unpack(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, most: int, most_of_all: int, found: Unpacked
+def _unpack_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, max_size: int, max_total: int, result: UnpackedZip
 ) -> str | None:
-    """Writes the member to `target`, or returns why it is left out after all."""
+    """Write a member to `target`, or return why it is skipped because of its content."""
     try:
         with archive.open(info) as member:
-            if not named_kind(target.name):
-                if not starts_as_dicom(member):
-                    return NO_SLICE
+            if not format_of_name(target.name):
+                if not has_dicom_prefix(member):
+                    return UNSUPPORTED
                 member.seek(0)
-            _copy(member, target, most, most_of_all, found)
-    except DAMAGE as error:
+            _copy(member, target, max_size, max_total, result)
+    except DAMAGED as error:
         raise CascadeError(f"is damaged ({str(error) or 'it ends too early'})", fix=PACK_AGAIN) from None
     except OSError as error:
         raise CascadeError(
-            f"cannot be unpacked ({error.strerror or error})", fix=FIXES.get(error.errno or 0, PACK_AGAIN)
+            f"cannot be unpacked ({error.strerror or error})", fix=UNPACK_FIXES.get(error.errno or 0, PACK_AGAIN)
         ) from None
     return None
 
 
-def _copy(member: IO[bytes], target: Path, most: int, most_of_all: int, found: Unpacked) -> None:
-    """At most `most` bytes of it, and as many as let `found.size` grow to `most_of_all`: else no file is left."""
+def _copy(member: IO[bytes], target: Path, max_size: int, max_total: int, result: UnpackedZip) -> None:
+    """Write a member to `target` and add to `result.size`. Removes the file if a limit is exceeded."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    file = target.open("xb")  # x: where case does not tell names apart, the first stays
+    file = target.open("xb")  # x: on a case-insensitive file system, the first of two members is kept
     size = 0
     try:
         with file:
-            while chunk := member.read(CHUNK):
+            while chunk := member.read(CHUNK_BYTES):
                 size += len(chunk)
-                found.size += len(chunk)
-                if found.size > most_of_all:
-                    raise CascadeError("and all after it are more than may be unpacked in a run", fix=UNPACK_YOURSELF)
-                if size > most:
-                    raise CascadeError(f"unpacks to more than {most:,} bytes, as no scan does", fix=UNPACK_YOURSELF)
+                result.size += len(chunk)
+                if result.size > max_total:
+                    raise CascadeError(
+                        "this and all later members exceed the size that one run may unpack", fix=UNPACK_YOURSELF
+                    )
+                if size > max_size:
+                    raise CascadeError(f"unpacks to more than {max_size:,} bytes, unlike any scan", fix=UNPACK_YOURSELF)
                 file.write(chunk)
     except BaseException:
         target.unlink()

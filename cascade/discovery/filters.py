@@ -1,67 +1,70 @@
-"""Which files are slices, going by their names, and which of them were asked for."""
+"""Select files by format, and by include and exclude patterns."""
 
-import fnmatch
 import os
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Literal, get_args
 
-Kind = Literal["picture", "nifti", "dicom"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from pathspec import GitIgnoreSpec
 
-SUFFIXES: dict[Kind, frozenset[str]] = {
-    "picture": frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),
+from cascade.errors import CascadeError
+
+Format = Literal["image", "nifti", "dicom"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+SUFFIXES: dict[Format, frozenset[str]] = {
+    "image": frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),
     "nifti": frozenset({".nii", ".nii.gz"}),
     "dicom": frozenset({".dcm", ".ima"}),
 }
-FORMATS: dict[Kind, tuple[str, ...]] = {
-    "picture": ("PNG", "JPEG", "TIFF", "BMP", "WebP", ".mat"),
+FORMAT_NAMES: dict[Format, tuple[str, ...]] = {
+    "image": ("PNG", "JPEG", "TIFF", "BMP", "WebP", ".mat"),
     "nifti": ("NIfTI",),
     "dicom": ("DICOM",),
 }
 
-
 HIDDEN = "is hidden"
-NO_SLICE = "is no slice"
+UNSUPPORTED = "is not a supported format"
 
 
-def kind(path: Path) -> Kind | None:
-    """What is in the file: None for no slice. Only files whose names tell nothing are opened, for their first bytes.
+def detect_format(path: Path) -> Format | None:
+    """Return the format of a file, or None if it is not supported.
 
-    DICOM exports often have no suffix, or one of digits: IM-0001-0001, 1.2.840.113.
+    The suffix decides. Only a file without one, or with one of digits, is opened, to read its first bytes: exported
+    DICOM files often have such names (IM-0001-0001, 1.2.840.113).
     """
-    return named_kind(path.name) or ("dicom" if _is_nameless_dicom(path) else None)
+    return format_of_name(path.name) or ("dicom" if _is_dicom_without_suffix(path) else None)
 
 
-def named_kind(name: str) -> Kind | None:
-    """What the name alone tells."""
+def format_of_name(name: str) -> Format | None:
+    """Return the format that the suffix of a file name stands for."""
     name = name.lower()
     suffix = ".nii.gz" if name.endswith(".nii.gz") else _suffix(name)
-    return next((kind for kind, suffixes in SUFFIXES.items() if suffix in suffixes), None)
+    return next((format_ for format_, suffixes in SUFFIXES.items() if suffix in suffixes), None)
 
 
 def may_be_dicom(name: str) -> bool:
-    """Whether the name tells so little that only the content can say. A DICOMDIR is the index of a disc, no slice."""
+    """Return True if only the content can tell whether a file is DICOM. DICOMDIR files are indexes without pixels."""
     suffix = _suffix(name)
     return (suffix == "" or suffix[1:].isdigit()) and name.upper() != "DICOMDIR"
 
 
 def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1]  # noqa: PTH122  Path takes three times as long, of names by the 100,000
+    return os.path.splitext(name)[1]  # noqa: PTH122  Path is three times slower, and there may be 100,000 names
 
 
-def starts_as_dicom(file: IO[bytes]) -> bool:
-    """As DICOM PS3.10, section 7.1, has it: 128 bytes of anything, then DICM."""
+def has_dicom_prefix(file: IO[bytes]) -> bool:
+    """Return True if a file begins with 128 arbitrary bytes and "DICM" (DICOM PS3.10, section 7.1)."""
     return file.read(132)[128:] == b"DICM"
 
 
-def _is_nameless_dicom(path: Path) -> bool:
+def _is_dicom_without_suffix(path: Path) -> bool:
     try:
-        if may_be_dicom(path.name) and path.is_file():  # to open a pipe would wait for ever
+        if may_be_dicom(path.name) and path.is_file():  # opening a pipe would block
             with path.open("rb") as file:
-                return starts_as_dicom(file)
+                return has_dicom_prefix(file)
     except OSError:
         pass
     return False
@@ -72,62 +75,92 @@ def is_zip(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to take of all that is found.
+class FileFilter:
+    """Selects files by format and patterns.
 
-    kinds    of slices.
-    include  patterns; where there are any, a file must match one.
-    exclude  patterns; a file that matches one is left out, whatever it includes.
+    Patterns have the syntax of a .gitignore file and are case-sensitive:
 
-    Patterns are fnmatch's, mind case, and are read as in a .gitignore: one without "/" is matched with the names of the
-    file and of the folders that it is in, one with "/" with the paths of these below the folder or zip that was given,
-    where a star of it takes "/" for a letter.
+    - A pattern without "/" is compared with the name of the file and of each folder above it: `*_mask.png`.
+    - A pattern with "/" is compared with the path below the input folder or zip file: `patient1/t1/*.png`.
+    - `*` and `?` do not match "/"; `**` matches any number of folders: `**/t1/*.png`.
+    - A pattern that matches a folder applies to all files in it. With "/" at its end, it matches folders only.
+    - The last matching pattern decides; one that begins with `!` reverts the earlier ones. Files in an excluded folder
+      stay excluded.
+
+    In contrast to a .gitignore file, a `#` at the beginning does not start a comment.
+
+    Attributes:
+        formats: The formats to accept.
+        include: If there are any, a file must match one of these patterns.
+        exclude: Files that match one of these patterns are skipped, even if they match `include`.
+
+    Raises:
+        CascadeError: If a pattern is invalid.
     """
 
-    kinds: tuple[Kind, ...] = ("picture",)
+    formats: tuple[Format, ...] = ("image",)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def excluded(self, name: str) -> str | None:
-        """Why the file or folder, a path below what was given, is left out with all below it."""
-        for pattern in self.exclude:
-            if _matches(pattern, name):
-                return f"matches --exclude {pattern}"
-        return None
+    def __post_init__(self) -> None:
+        _ = self._include, self._exclude  # reports invalid patterns before any file is looked at
 
-    def unasked(self, name: str) -> str | None:
-        """Why the file, a path below what was given, is left out whatever it holds."""
-        if self.include and not any(_matches(pattern, name) for pattern in self.include):
+    @cached_property
+    def _include(self) -> GitIgnoreSpec:
+        return _compile("--include", self.include)
+
+    @cached_property
+    def _exclude(self) -> GitIgnoreSpec:
+        return _compile("--exclude", self.exclude)
+
+    def exclusion_reason(self, name: str) -> str | None:
+        """Return why a file or folder is excluded, or None.
+
+        Args:
+            name: Its path below the input, with "/" between folders, and at the end of the path of a folder.
+        """
+        pattern = _matching_pattern(self._exclude, self.exclude, name)
+        return None if pattern is None else f"matches --exclude {pattern}"
+
+    def skip_reason(self, name: str) -> str | None:
+        """Return why the patterns do not select a file, or None if they do.
+
+        Args:
+            name: Its path below the input, with "/" between folders.
+        """
+        if self.include and _matching_pattern(self._include, self.include, name) is None:
             return "matches no --include"
-        return self.excluded(name)
+        return self.exclusion_reason(name)
 
-    def takes(self, name: str) -> bool:
-        """Whether it is a slice by its name, or may be one that only its content can tell."""
-        by_name = named_kind(name)
-        return by_name in self.kinds or ("dicom" in self.kinds and by_name is None and may_be_dicom(name))
+    def accepts(self, name: str) -> bool:
+        """Return True if a file of this name is, or may be, of one of the formats."""
+        format_ = format_of_name(name)
+        return format_ in self.formats or ("dicom" in self.formats and format_ is None and may_be_dicom(name))
 
-    def is_slice(self, path: Path) -> bool:
-        """Whether it is one of the kinds; opens only a file whose name tells nothing."""
-        return self.takes(path.name) and kind(path) is not None
+    def accepts_file(self, path: Path) -> bool:
+        """Return True if a file is of one of the formats. Opens it only if the name is not sufficient."""
+        return self.accepts(path.name) and detect_format(path) is not None
 
     @property
-    def formats(self) -> str:
-        *most, last = [name for kind in self.kinds for name in FORMATS[kind]]
+    def format_names(self) -> str:
+        """The accepted formats, for messages: "NIfTI or DICOM"."""
+        *most, last = [name for format_ in self.formats for name in FORMAT_NAMES[format_]]
         return f"{', '.join(most)} or {last}" if most else last
 
 
-def _matches(pattern: str, name: str) -> bool:
-    anywhere = pattern.startswith("**/") or "/" not in pattern.rstrip("/")
-    path = pattern.removeprefix("**/").strip("/")
-    if anywhere and "/" not in path:
-        return any(fnmatch.fnmatchcase(part, path) for part in name.split("/"))
-    return bool(_expression(path, anywhere).match(name))
+def _compile(option: str, patterns: Sequence[str]) -> GitIgnoreSpec:
+    lines = [f"\\{pattern}" if pattern.startswith("#") else pattern for pattern in patterns]
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise CascadeError(
+            f"{option}: {error}", fix="give a pattern as in a .gitignore file, such as '*_mask.png'"
+        ) from None
 
 
-@lru_cache(maxsize=256)
-def _expression(path: str, anywhere: bool) -> re.Pattern[str]:
-    ways = [path, path.replace("/**/", "/")]
-    if anywhere:
-        ways += [f"*/{way}" for way in ways]
-    ways += [f"{way}/*" for way in ways]
-    return re.compile("|".join(fnmatch.translate(way) for way in ways))
+def _matching_pattern(spec: GitIgnoreSpec, patterns: Sequence[str], name: str) -> str | None:
+    """Return the one of the patterns of a spec that selects a path, or None."""
+    result = spec.check_file(name.replace("\n", " "))  # the wildcards of pathspec do not match a line break
+    if not result.include or result.index is None:
+        return None
+    return [pattern for pattern in patterns if pattern][result.index]  # a spec has no empty patterns

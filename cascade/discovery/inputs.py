@@ -1,4 +1,4 @@
-"""Files, folders, patterns and zips → the slices to do, each with the name its results go by."""
+"""Find the slices in files, folders, patterns and zip files, and give each a unique name."""
 
 import glob
 import os
@@ -8,158 +8,170 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from cascade.discovery.archives import LIMITS, Limits, unpacked
-from cascade.discovery.filters import HIDDEN, Kind, Wanted, named_kind
-from cascade.discovery.walk import Search
+from cascade.discovery.archives import LIMITS, Limits, unpack_zip
+from cascade.discovery.filters import HIDDEN, FileFilter, Format, format_of_name
+from cascade.discovery.walk import InputWalker
 from cascade.errors import CascadeError
 
 PROBLEMS_SHOWN = 20
-"""An error that ends the run names this many and counts the rest."""
+"""Maximum number of problems that an error lists."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was asked for.
+    """The files to read.
 
-    folder    absolute; the deepest folder that holds all that was given. A slice's name is its path below it.
-    names     of the slices, sorted, each once, "/" between folders: no two files share one. A zip counts as a folder:
-              scans/study.zip/a.png.
-    problems  by path, what was given but cannot be done.
-    left_out  by absolute path, why a file or folder that lies in what was given is not taken.
-    zipped    the names that are in zips. These files lie, under the same names, in the folder `unpacked`.
+    Attributes:
+        folder: The deepest folder that contains all inputs; absolute.
+        names: Names of the slice files, sorted and unique: their paths below `folder`, with "/" between folders. A zip
+            file counts as a folder: scans/study.zip/a.png.
+        problems: Inputs that cannot be processed, by path.
+        skipped: Why other files and folders in the inputs were skipped, by absolute path.
+        zipped: The names of files in zip files. They lie in the folder `unpacked`, under the same names.
+        unpacked: The folder that zip files were unpacked to.
     """
 
     folder: Path
     names: list[str]
     problems: dict[str, CascadeError]
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     zipped: frozenset[str] = frozenset()
     unpacked: Path = Path()
 
     def name(self, path: str) -> str:
-        """What the results of a path go by, there or not: below `folder`, else as it is."""
-        given = Path(path)
-        file = next((above for above in (given, *given.parents) if above.is_file()), given)  # a zip of that member
-        whole = Path(os.path.realpath(file.parent), file.name, given.relative_to(file))  # a link keeps its own name
-        return whole.relative_to(self.folder).as_posix() if whole.is_relative_to(self.folder) else path
+        """Return the name of a file, which need not exist: its path below `folder`, or `path` if it lies elsewhere."""
+        original = Path(path)
+        file = next((parent for parent in (original, *original.parents) if parent.is_file()), original)  # maybe a zip
+        absolute = Path(os.path.realpath(file.parent), file.name, original.relative_to(file))  # a link keeps its name
+        return absolute.relative_to(self.folder).as_posix() if absolute.is_relative_to(self.folder) else path
 
     def root(self, name: str) -> Path:
-        """The folder that the name is relative to on disk."""
+        """Return the folder on disk that a name is relative to."""
         return self.unpacked if name in self.zipped else self.folder
 
     def path(self, name: str) -> Path:
-        """Where the slice's file is."""
+        """Return the path of a file on disk."""
         return self.root(name) / name
 
-    def is_left_out(self, name: str) -> bool:
-        """Whether a name that is none of `names` is of a file that is there all the same, or of a zip's member."""
+    def is_skipped(self, name: str) -> bool:
+        """Return True if a name not in `names` refers to an existing file or zip member that was filtered out."""
         path = self.folder / name
-        archive = next((folder for folder in path.parents if folder.is_file()), None)
+        archive = next((parent for parent in path.parents if parent.is_file()), None)
         if archive is None:
             return path.exists()
-        zipped, broken = self.name(str(archive)), {self.name(given) for given in self.problems}
-        taken = zipped in broken or any(other.startswith(f"{zipped}/") for other in self.zipped)
-        return not taken or str(path) in self.left_out
+        archive_name = self.name(str(archive))
+        is_problem = archive_name in {self.name(problem) for problem in self.problems}
+        is_used = is_problem or any(other.startswith(f"{archive_name}/") for other in self.zipped)
+        return not is_used or str(path) in self.skipped
 
-    def kind(self, name: str) -> Kind:
-        return named_kind(name.rpartition("/")[2]) or "dicom"  # what no name told was opened, and seen to be DICOM
+    def format(self, name: str) -> Format:
+        """Return the format of a file."""
+        return format_of_name(name.rpartition("/")[2]) or "dicom"  # accepted without a suffix: its content is DICOM
 
-    def of_kind(self, kind: Kind) -> list[str]:
-        """The names of one kind, sorted."""
-        return [name for name in self.names if self.kind(name) == kind]
+    def of_format(self, format_: Format) -> list[str]:
+        """Return the names of all files of a format, sorted."""
+        return [name for name in self.names if self.format(name) == format_]
 
 
 def find_slices(
     paths: Iterable[Path],
-    written: Iterable[Path] = (),
+    own_output: Iterable[Path] = (),
     *,
-    kinds: Sequence[Kind] = ("picture",),
+    formats: Sequence[Format] = ("image",),
     recursive: bool = True,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     unpack_into: Path | None = None,
     limits: Limits = LIMITS,
 ) -> Inputs:
-    """Takes files as they are, looks into folders, and expands `*`, `?`, `[..]` and `**`.
+    """Find the slices in files, folders and zip files.
 
-    Inside folders and zips it skips what is hidden, links to folders, and what is no slice. It never takes the files
-    and folders `written`, what lies below them, or the pictures of earlier runs: no run reads what a run wrote.
+    Expands the patterns `*`, `?`, `[..]` and `**` in `paths`. Skips hidden files, links to folders and unsupported
+    files in folders and zip files, and the output of earlier runs everywhere.
 
-    kinds        the kinds of file to take.
-    recursive    False looks into no folder inside a folder. A zip counts as one file, whatever folders are in it.
-    include      patterns that a file must match one of, where there are any; see Wanted for how they are read.
-    exclude      patterns of files and folders to leave out, of those given too.
-    unpack_into  an empty folder, which the caller removes; None takes no zips.
+    Args:
+        paths: Files, folders and patterns.
+        own_output: Files and folders to skip, with everything below them.
+        formats: The formats to accept.
+        recursive: Walk into folders inside folders. Folders in zip files are always included.
+        include: If there are any, a file must match one of these patterns; see `FileFilter`.
+        exclude: Patterns of files and folders to skip, even if they are in `paths`.
+        unpack_into: An empty folder for the content of zip files, which the caller removes. None rejects zip files.
+        limits: Limits for zip files.
 
-    Raises CascadeError where no slice is left.
+    Raises:
+        CascadeError: If there is no slice, or a pattern is invalid.
     """
-    wanted = Wanted(tuple(kinds), tuple(include), tuple(exclude))
-    search = Search(wanted, {os.path.realpath(path) for path in written}, recursive, zips=unpack_into is not None)
-    for given in paths:
-        for path in _matches(given):
-            search.look_at(path)
+    file_filter = FileFilter(tuple(formats), tuple(include), tuple(exclude))
+    real_output = {os.path.realpath(path) for path in own_output}
+    walker = InputWalker(file_filter, real_output, recursive, zips=unpack_into is not None)
+    for pattern in paths:
+        for path in _expand(pattern):
+            walker.add(path)
     try:
-        folder = os.path.commonpath(search.tops) if search.tops else ""
+        folder = os.path.commonpath(walker.roots) if walker.roots else ""
     except ValueError:
-        raise CascadeError(
-            "the inputs lie on several drives", fix="give those of each drive to a run of its own"
-        ) from None
-    zipped = _unpack(search, folder, unpack_into, limits) if unpack_into else []
-    names = sorted([*(_name(path, folder) for path in search.files), *zipped])
+        raise CascadeError("the inputs are on several drives", fix="start one run for each drive") from None
+    zipped = _unpack(walker, folder, unpack_into, limits) if unpack_into else []
+    names = sorted([*(_relative(path, folder) for path in walker.files), *zipped])
     if not names:
-        raise _nothing_to_do(search)
-    for taken in (*search.files, *search.archives, *search.tops):
-        search.left_out.pop(taken, None)  # left out of one folder that was given, and taken for another
-    return Inputs(Path(folder), names, search.problems, search.left_out, frozenset(zipped), unpack_into or Path(folder))
+        raise _no_slices(walker)
+    for accepted in (*walker.files, *walker.archives, *walker.roots):
+        walker.skipped.pop(accepted, None)  # skipped in one input, but accepted in another
+    return Inputs(Path(folder), names, walker.problems, walker.skipped, frozenset(zipped), unpack_into or Path(folder))
 
 
-def _matches(given: Path) -> list[Path]:
-    """What the pattern matches; the path itself where it exists, whatever characters it holds, or matches nothing."""
-    if os.path.lexists(given):
-        return [given]
-    matches = glob.glob(str(given), recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
-    return sorted(Path(match) for match in matches) or [given]
+def _expand(pattern: Path) -> list[Path]:
+    """Return the paths that match, or the path itself if it exists or nothing matches."""
+    if os.path.lexists(pattern):
+        return [pattern]
+    matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207  Path.glob does not accept absolute patterns
+    return sorted(Path(match) for match in matches) or [pattern]
 
 
-def _name(path: str, folder: str) -> str:
+def _relative(path: str, folder: str) -> str:
     return path.removeprefix(folder).lstrip(os.sep).replace(os.sep, "/")
 
 
-def _unpack(search: Search, folder: str, into: Path, limits: Limits) -> list[str]:
-    """Unpacks the zips that were found, and returns the names of their slices."""
+def _unpack(walker: InputWalker, folder: str, into: Path, limits: Limits) -> list[str]:
+    """Unpack all zip files and return the names of their slices."""
     names: list[str] = []
-    spent = 0
-    for path, (given, below) in sorted(search.archives.items()):
-        name = _name(path, folder)
+    bytes_used = 0
+    for path, (original, prefix) in sorted(walker.archives.items()):
+        name = _relative(path, folder)
         try:
-            found = unpacked(given, into / name, search.wanted, below=below, limits=limits, spent=spent)
+            content = unpack_zip(
+                original, into / name, walker.file_filter, prefix=prefix, limits=limits, bytes_used=bytes_used
+            )
         except CascadeError as error:
-            search.problems[str(given)] = error
+            walker.problems[str(original)] = error
             continue
-        if not (found.names or found.problems):
-            search.refuse(given, f"holds no {search.wanted.formats}", "give archives of slices")
-        spent += found.size
-        names += [f"{name}/{member}" for member in found.names]
-        search.problems |= {f"{given}/{member}": error for member, error in found.problems.items()}
-        search.left_out |= {f"{path}/{member}": why for member, why in found.left_out.items()}
+        if not (content.names or content.problems):
+            walker.add_problem(
+                original, f"contains no {walker.file_filter.format_names}", "give zip files that contain slices"
+            )
+        bytes_used += content.size
+        names += [f"{name}/{member}" for member in content.names]
+        walker.problems |= {f"{original}/{member}": error for member, error in content.problems.items()}
+        walker.skipped |= {f"{path}/{member}": reason for member, reason in content.skipped.items()}
     return names
 
 
-def _nothing_to_do(search: Search) -> CascadeError:
-    errors = list(search.problems.values())
-    problems = [error.problem for error in errors[:PROBLEMS_SHOWN]] or ["there is no slice among what was given"]
+def _no_slices(walker: InputWalker) -> CascadeError:
+    errors = list(walker.problems.values())
+    problems = [error.problem for error in errors[:PROBLEMS_SHOWN]] or ["the inputs contain no slice"]
     if len(errors) > PROBLEMS_SHOWN:
         problems.append(f"and {len(errors) - PROBLEMS_SHOWN:,} more")
-    reasons = Counter(why for why in search.left_out.values() if why != HIDDEN)
-    problems += [f"left out: {count:,}, for: {why}" for why, count in reasons.most_common()]
-    fixes = dict.fromkeys(error.fix for error in errors) or [f"give files or folders of {search.formats}"]
+    reasons = Counter(reason for reason in walker.skipped.values() if reason != HIDDEN)
+    problems += [f"skipped: {count:,} ({reason})" for reason, count in reasons.most_common()]
+    fixes = dict.fromkeys(error.fix for error in errors) or [f"give files or folders of {walker.format_names}"]
     return CascadeError("\n".join(problems), fix="; ".join(fixes))
 
 
 def read_list(stream: BinaryIO) -> list[Path]:
-    """Paths of any bytes, one a line; where there is any NUL, between NULs, as `find -print0` writes them.
+    """Read a list of paths, one per line, or separated by NUL characters as from `find -print0`.
 
-    Blank ones are skipped.
+    Blank lines are ignored. Paths may contain any bytes.
     """
     content = stream.read()
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()

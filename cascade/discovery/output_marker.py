@@ -1,18 +1,18 @@
-"""Recognize cascade's own output, so that no run reads what a run wrote.
+"""Recognize the output of cascade, so that no run takes masks or figures of an earlier run for slices.
 
-Every command that writes results takes its marker and the names of its pictures from this module.
+Each command that writes results gets its marker and the names of its figures from this module.
 """
 
 from pathlib import Path
 
 RESULTS = "cascade results 2"
-"""`schema` of a run's results.json."""
+"""The `schema` field in results.json of `cascade predict`."""
 
 EVALUATION = "cascade evaluation 2"
-"""`schema` of an evaluation's metrics.json."""
+"""The `schema` field in metrics.json of `cascade evaluate`."""
 
 BENCHMARK = "cascade benchmark 1"
-"""`schema` of a benchmark's benchmark.json."""
+"""The `schema` field in benchmark.json of `cascade benchmark`."""
 
 EVALUATION_PICTURES = frozenset(
     {
@@ -26,7 +26,7 @@ EVALUATION_PICTURES = frozenset(
         "worst_slices.png",
     }
 )
-"""The pictures that an evaluation draws beside metrics.json."""
+"""The figures that `cascade evaluate` writes beside metrics.json."""
 
 EVALUATION_1_PICTURES = frozenset({"presence.png"})
 """Pictures that only `cascade evaluation 1` drew."""
@@ -38,30 +38,30 @@ MARKERS = {
     "metrics.json": f'"{EVALUATION}',  # under the key `format` in `cascade evaluation 1`
     "benchmark.json": f'"schema": "{BENCHMARK}',
 }
-"""File name → the text near its beginning that marks it as cascade's."""
+"""File name → the text near the beginning of such a file that marks it as written by cascade."""
 
-BYTES_READ = 100
-"""The marker is within these first bytes."""
+MARKER_BYTES = 100
+"""The marker lies within this many bytes from the beginning."""
 
 
 def has_marker(path: Path) -> bool:
-    """Return True if a results.json, metrics.json or benchmark.json was written by cascade, in any version."""
+    """Return True if cascade, in any version, wrote a results.json, metrics.json or benchmark.json."""
     if not path.is_file():  # opening a pipe would block
         return False
     try:
         with path.open("rb") as file:
-            return MARKERS[path.name].rstrip("0123456789").encode() in file.read(BYTES_READ)
+            return MARKERS[path.name].rstrip("0123456789").encode() in file.read(MARKER_BYTES)
     except OSError:
         return False
 
 
 def written_folders(out: Path) -> tuple[Path, Path]:
-    """Return the folders of masks and of overlays in a results folder."""
+    """Return the folders of the masks and of the overlays in an output folder."""
     return out / "masks", out / "overlays"
 
 
 def written_in(folder: str) -> set[str]:
-    """Return the paths of the pictures and folders of pictures that cascade wrote into a folder."""
+    """Return the paths of the images, and of the folders of images, that cascade wrote into a folder."""
     out = Path(folder)
     written: list[Path] = []
     if has_marker(out / "results.json"):

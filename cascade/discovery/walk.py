@@ -1,6 +1,6 @@
-"""The walk through what was given: no pipe is opened, no link to a folder followed, nothing that a run wrote taken."""
+"""Walk through the inputs. Opens no pipes, follows no links to folders, and skips the output of earlier runs."""
 
-# Paths are strings here: 100,000 of them take the least memory so, and os.path has an answer for any name.
+# Paths are strings here: they take the least memory, and os.path accepts any name.
 # ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH120
 
 import glob
@@ -9,142 +9,164 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cascade.discovery.filters import HIDDEN, NO_SLICE, Wanted, is_zip
+from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, is_zip
 from cascade.discovery.output_marker import written_in
 from cascade.errors import CascadeError
 
-LINK = "is a link to a folder"
-DEEPER = "is a folder in a folder"
-WRITTEN = "was written by a run"
+FOLDER_LINK = "is a link to a folder"
+SUBFOLDER = "is a folder in a folder"
+OWN_OUTPUT = "was written by a run"
 
 
 class Archive(NamedTuple):
-    """A zip. given  as the user knows it; below  what stands before its members' names where patterns are matched."""
+    """A zip file to unpack.
 
-    given: Path
-    below: str
+    Attributes:
+        path: Its path as the user knows it.
+        prefix: Put before the names of its members for the comparison with patterns.
+    """
+
+    path: Path
+    prefix: str
 
 
 @dataclass
-class Search:
-    """What is looked for, and then what has been found; paths are absolute but for those of `problems`.
+class InputWalker:
+    """Collects the files of all inputs. Paths are absolute, except for those in `problems`.
 
-    written   files and folders that are not taken, nor what is below them; real paths.
-    zips      whether zips are taken.
-    files     the slices, by real folder and own name.
-    archives  the zips, likewise.
-    tops      the folders that hold what was given.
-    problems  by path as it was given, what cannot be done.
-    left_out  why the rest is not taken.
+    Attributes:
+        file_filter: Selects the files.
+        own_output: Files and folders to skip, with everything below them; real paths.
+        recursive: Walk into folders inside folders.
+        zips: Accept zip files.
+        files: The accepted files, as the real path of the folder and the name of the file.
+        archives: The accepted zip files, in the same form.
+        roots: The folders that contain the inputs.
+        problems: Inputs that cannot be processed, by the path that the user gave.
+        skipped: Why the other files and folders were skipped.
     """
 
-    wanted: Wanted
-    written: set[str]
+    file_filter: FileFilter
+    own_output: set[str]
     recursive: bool
     zips: bool
     files: set[str] = field(default_factory=set)
     archives: dict[str, Archive] = field(default_factory=dict)
-    tops: set[str] = field(default_factory=set)
+    roots: set[str] = field(default_factory=set)
     problems: dict[str, CascadeError] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    _looked_through: dict[str, set[str]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    _output_cache: dict[str, set[str]] = field(default_factory=dict)
 
     @property
-    def formats(self) -> str:
-        return f"{self.wanted.formats}{', or zips of them' if self.zips else ''}"
+    def format_names(self) -> str:
+        """The accepted formats, for messages."""
+        return f"{self.file_filter.format_names}{', or zip files of them' if self.zips else ''}"
 
-    def refuse(self, path: str | Path, problem: str, fix: str) -> None:
+    def add(self, path: Path) -> None:
+        """Add an input: a file, or a folder with all files in it. An input itself may be hidden or a link."""
+        real = os.path.realpath(path)
+        absolute = os.path.join(os.path.realpath(path.parent), path.name)  # a link keeps its own name
+        if any(real == folder or real.startswith(os.path.join(folder, "")) for folder in self.own_output):
+            self.add_problem(path, "lies in the folder of the results", "choose another folder with --out")
+        elif not os.path.exists(real):
+            pattern = glob.has_magic(str(path))
+            problem = "no file matches this pattern" if pattern else "there is no such file or folder"
+            self.add_problem(path, problem, "check the path")
+        elif self._is_own_output(absolute):
+            self.skipped[absolute] = OWN_OUTPUT  # patterns and lists contain everything in a folder
+        elif os.path.isdir(real):
+            self._walk(path, real)
+        elif reason := self._classify(absolute, path.name, path, os.path.dirname(absolute)):
+            if reason == UNSUPPORTED:
+                self.add_problem(path, UNSUPPORTED, f"give {self.format_names}")
+            else:
+                self.skipped[absolute] = reason
+
+    def add_problem(self, path: str | Path, problem: str, fix: str) -> None:
+        """Add an input that cannot be processed."""
         self.problems[str(path)] = CascadeError(f"{path}: {problem}", fix=fix)
 
-    def look_at(self, given: Path) -> None:
-        """At a file or folder that was named, and so may be hidden or a link."""
-        real = os.path.realpath(given)
-        path = os.path.join(os.path.realpath(given.parent), given.name)  # a link keeps its own name
-        if any(real == folder or real.startswith(os.path.join(folder, "")) for folder in self.written):
-            self.refuse(given, "lies where the results go", "name another folder with --out")
-        elif not os.path.exists(real):
-            pattern = glob.has_magic(str(given))
-            self.refuse(given, "matches nothing" if pattern else "there is no such file or folder", "check the path")
-        elif self._lies_in_results(path):
-            self.left_out[path] = WRITTEN  # patterns and lists name all that is there
-        elif os.path.isdir(real):
-            self._look_into(given, real)
-        elif why := self._sort(path, given.name, given, os.path.dirname(path)):
-            if why == NO_SLICE:
-                self.refuse(given, "is no slice, going by its name", f"give {self.formats}")
-            else:
-                self.left_out[path] = why
-
-    def _look_into(self, given: Path, top: str) -> None:
-        """Looks at all that lies below the folder `top`, a real path."""
-        if why := self.wanted.excluded(given.name):
-            self.left_out[top] = why
+    def _walk(self, path: Path, root: str) -> None:
+        """Add all files below the folder `root`, a real path, which the user gave as `path`."""
+        if reason := self.file_filter.exclusion_reason(f"{path.name}/"):
+            self.skipped[root] = reason
             return
-        some = False
-        waiting = [top]
-        while waiting:
-            folder = waiting.pop()
+        is_empty = True
+        pending = [root]
+        while pending:
+            folder = pending.pop()
             try:
-                with os.scandir(folder) as found:
-                    entries = list(found)
+                with os.scandir(folder) as iterator:
+                    entries = list(iterator)
             except OSError as error:
-                self.refuse(folder, f"cannot be looked into ({error.strerror})", "change the folder's permissions")
-                some = True
+                self.add_problem(folder, f"cannot be opened ({error.strerror})", "change the permissions of the folder")
+                is_empty = False
                 continue
-            self.written |= self._written_in(folder)
+            self.own_output |= self._written_in(folder)
             for entry in entries:
-                name = entry.path.removeprefix(os.path.join(top, "")).replace(os.sep, "/")
+                name = entry.path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")
                 is_folder = os.path.isdir(entry.path)
-                why = self._skip(entry, name, is_folder)
-                if not why and is_folder:
-                    waiting.append(entry.path)
-                elif why := why or self._sort(entry.path, name, Path(entry.path), top, f"{name}/"):
-                    self.left_out[entry.path] = why
+                reason = self._skip_reason(entry, name, is_folder)
+                if not reason and is_folder:
+                    pending.append(entry.path)
+                elif reason := reason or self._classify(entry.path, name, Path(entry.path), root, f"{name}/"):
+                    self.skipped[entry.path] = reason
                 else:
-                    some = True
-        if not some:
-            self.refuse(given, f"holds no {self.formats}", f"give a folder of slices{self._or_ask_for_more}")
+                    is_empty = False
+        if is_empty:
+            self.add_problem(
+                path, f"contains no {self.format_names}", f"give a folder of slices{self._or_fewer_filters}"
+            )
 
-    def _lies_in_results(self, path: str) -> bool:
-        """Whether a run wrote the file or folder, going by what is beside the folders that it is in."""
-        within = [path, *map(str, Path(path).parents)]
-        return any(inner in self._written_in(os.path.dirname(inner)) for inner in within[:-1])
+    def _is_own_output(self, path: str) -> bool:
+        """Return True if a run wrote the file or folder, judging by the files beside its parent folders."""
+        chain = [path, *map(str, Path(path).parents)]
+        return any(inner in self._written_in(os.path.dirname(inner)) for inner in chain[:-1])
 
     def _written_in(self, folder: str) -> set[str]:
-        if folder not in self._looked_through:
-            self._looked_through[folder] = written_in(folder)
-        return self._looked_through[folder]
+        if folder not in self._output_cache:
+            self._output_cache[folder] = written_in(folder)
+        return self._output_cache[folder]
 
-    def _skip(self, entry: os.DirEntry[str], name: str, is_folder: bool) -> str | None:
-        """Why what lies in a folder is left out, before it is looked at."""
+    def _skip_reason(self, entry: os.DirEntry[str], name: str, is_folder: bool) -> str | None:
+        """Return why an entry of a folder is skipped without a look at its format."""
         if entry.name.startswith("."):
             return HIDDEN
-        if entry.path in self.written:
-            return WRITTEN
+        if entry.path in self.own_output:
+            return OWN_OUTPUT
         if is_folder:
             if entry.is_symlink():
-                return LINK
-            return self.wanted.excluded(name) or (None if self.recursive else DEEPER)
+                return FOLDER_LINK
+            return self.file_filter.exclusion_reason(f"{name}/") or (None if self.recursive else SUBFOLDER)
         return None
 
-    def _sort(self, path: str, name: str, given: Path, top: str, below: str = "") -> str | None:
-        """Puts the file, whose path below `top` is `name`, where it belongs, or returns why it is left out."""
-        zipped = self.zips and is_zip(name)
-        if why := self.wanted.excluded(name) if zipped else self.wanted.unasked(name):
-            return why
-        if not zipped and not self.wanted.is_slice(Path(path)):
-            return NO_SLICE
-        if not os.path.isfile(path):  # a pipe would be waited for, for ever
-            self.refuse(given, "is no file" if os.path.exists(path) else "leads nowhere", "leave it out")
+    def _classify(self, absolute: str, name: str, path: Path, root: str, prefix: str = "") -> str | None:
+        """Add a file to `files`, `archives` or `problems`, or return why it is skipped.
+
+        Args:
+            absolute: Its absolute path.
+            name: Its path below `root`, with "/" between folders.
+            path: Its path as the user knows it.
+            root: The folder that contains the input.
+            prefix: The `Archive.prefix`, if it is a zip file.
+        """
+        is_archive = self.zips and is_zip(name)
+        if reason := self.file_filter.exclusion_reason(name) if is_archive else self.file_filter.skip_reason(name):
+            return reason
+        if not is_archive and not self.file_filter.accepts_file(Path(absolute)):
+            return UNSUPPORTED
+        if not os.path.isfile(absolute):  # reading from a pipe would block
+            problem = "is not a regular file" if os.path.exists(absolute) else "is a broken link"
+            self.add_problem(path, problem, "remove it from the inputs")
             return None
-        self.tops.add(top)
-        if zipped:
-            self.archives.setdefault(path, Archive(given, below))
+        self.roots.add(root)
+        if is_archive:
+            self.archives.setdefault(absolute, Archive(path, prefix))
         else:
-            self.files.add(path)
+            self.files.add(absolute)
         return None
 
     @property
-    def _or_ask_for_more(self) -> str:
-        narrowed = self.wanted.include or self.wanted.exclude or not self.recursive
-        return ", or leave out fewer" if narrowed else ""
+    def _or_fewer_filters(self) -> str:
+        has_filters = self.file_filter.include or self.file_filter.exclude or not self.recursive
+        return ", or exclude fewer files" if has_filters else ""

@@ -13,7 +13,7 @@ from cascade import __version__
 from cascade.datasets.figshare import LabeledSlice
 from cascade.datasets.reader import SliceInfo, count_slices, read_labeled, scan
 from cascade.datasets.split import SUBSETS, check_files, read_split
-from cascade.discovery.filters import KINDS
+from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import find_slices
 from cascade.discovery.output_marker import EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
@@ -120,7 +120,7 @@ def _evaluate_negatives(path: Path, cascade: Cascade, batch_size: int) -> tuple[
         CascadeError: No slice can be used.
     """
     with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
-        inputs = find_slices([path], kinds=KINDS, unpack_into=Path(unpacked))
+        inputs = find_slices([path], formats=FORMATS, unpack_into=Path(unpacked))
         sources, refused = open_sources(inputs)
         total = sum(source.count for source in sources)
         scored, problems = process_batches(

@@ -1,1 +1,1 @@
-"""One input → slices, and a mask back onto the grid of its input."""
+"""Read slices from image, NIfTI and DICOM files, and write masks in the geometry of their source."""

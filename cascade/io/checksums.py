@@ -1,4 +1,4 @@
-"""The bytes that an input is made of, as one number, and whether they are still what they were."""
+"""Checksums of the files of an input, and detection of changes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,34 +7,36 @@ from pathlib import Path
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 
-Stamps = tuple[tuple[int, int] | None, ...]
-"""Of each file its size and the time of its last change; None where there is none."""
+FileStats = tuple[tuple[int, int] | None, ...]
+"""Size in bytes and modification time in nanoseconds of each file; None for a missing file."""
 
 
-def stamps(files: Sequence[Path]) -> Stamps:
-    """To be compared with those of later."""
-    return tuple(_stamp(path) for path in files)
+def file_stats(files: Sequence[Path]) -> FileStats:
+    """Return sizes and modification times, to detect later changes of the files."""
+    return tuple(_file_stat(path) for path in files)
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _file_stat(path: Path) -> tuple[int, int] | None:
     try:
-        told = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return told.st_size, told.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns
 
 
-def content_sha256(files: Sequence[Path]) -> str:
-    """Of one file what `sha256sum` says; of several the digest of their digests, in their order.
+def sha256_of_files(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of one file, or of the digests of several files in their order, as hex digits.
 
-    Raises CascadeError for a file that may not be read, or cannot be any more.
+    Raises:
+        CascadeError: If a file cannot be read.
     """
     try:
         digests = [sha256_of(path) for path in files]
     except PermissionError as error:
-        raise CascadeError(f"{error.filename}: may not be read", fix="change the file's permissions") from error
+        raise CascadeError(f"{error.filename}: permission denied", fix="change the permissions of the file") from error
     except OSError as error:
         raise CascadeError(
-            f"{error.filename}: could not be read to its end ({error.strerror})", fix="leave inputs alone during a run"
+            f"{error.filename}: could not be read to its end ({error.strerror})",
+            fix="do not change the inputs during a run",
         ) from error
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()

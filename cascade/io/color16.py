@@ -1,27 +1,27 @@
-"""Colour pictures of 16 bits a channel, of which Pillow would keep the upper 8."""
+"""Read color images with 16 bits per channel. Pillow would keep the upper 8 bits only."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-# It tells of damaged tags on the terminal.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
 LUMA = np.array([299, 587, 114], dtype=np.float32) / 1000
-"""Shares of red, green and blue (ITU-R BT.601), as Pillow takes them."""
+"""Weights of red, green and blue (ITU-R BT.601), as in Pillow."""
 
 
-def read_deep_colour(path: Path) -> NDArray[np.float32]:
-    """(H, W, 3) float32 of a PNG or TIFF, grey thrice; transparent is black. Raises what the decoders raise."""
+def read_color16(path: Path) -> NDArray[np.float32]:
+    """Read a PNG or TIFF file. Raises the exceptions of the decoders.
+
+    Returns:
+        (H, W, 3) float32. Gray images have three equal channels; transparent pixels are black.
+    """
     stored = _png(path) if path.suffix.lower() == ".png" else _tiff(path)
     height, width, channels = stored.shape
     values = stored.astype(np.float32)
-    colours = values[..., : 3 if channels >= 3 else 1]
-    if channels in (2, 4):  # the last tells how opaque a pixel is
-        colours = colours * (values[..., -1:] / np.float32(np.iinfo(stored.dtype).max))
-    return np.broadcast_to(colours, (height, width, 3))
+    colors = values[..., : 3 if channels >= 3 else 1]
+    if channels in (2, 4):  # the last channel is alpha
+        colors = colors * (values[..., -1:] / np.float32(np.iinfo(stored.dtype).max))
+    return np.broadcast_to(colors, (height, width, 3))
 
 
 def _png(path: Path) -> NDArray[np.uint16]:

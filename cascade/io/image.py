@@ -1,8 +1,6 @@
-"""PNG, JPEG, TIFF, BMP and WebP pictures and .mat files: each is the source of one slice, and its mask is a PNG."""
+"""Read PNG, JPEG, TIFF, BMP, WebP and .mat files of one slice each, and write their masks as PNG."""
 
 import io
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,30 +12,29 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
-from cascade.files import reading
+from cascade.files import read_errors
 from cascade.io import mat
-from cascade.io.color16 import LUMA, read_deep_colour
-from cascade.io.slices import MAX_PIXELS, Slice, checked
+from cascade.io.color16 import LUMA, read_color16
+from cascade.io.silence import silence_decoders
+from cascade.io.slices import MAX_PIXELS, Slice, check_pixels
 
-COLOUR_FROM = 1 / 8
-"""Share of a picture's highest value by which a coloured pixel's channels differ: several times JPEG's noise."""
+MIN_COLOR_SPREAD = 1 / 8
+"""A pixel is colored if its channels differ by more than this fraction of the maximum of the image: JPEG noise in gray
+images is several times smaller."""
 
-MAX_COLOURED = 0.1
-"""Share of a slice's pixels: room for marks on 5%, and as much that JPEG smears around them. A photo has more."""
+MAX_COLORED_FRACTION = 0.1
+"""Maximum fraction of colored pixels: 5% for marks, and as much for their JPEG artifacts. A photo has more."""
 
 WHITE_IS_ZERO = 0
-"""A TIFF's PhotometricInterpretation."""
-
-# Pillow tells the terminal of damaged tags, and of sizes that MAX_PIXELS refuses anyway.
-warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
-logging.getLogger("PIL").addHandler(logging.NullHandler())
+"""A value of PhotometricInterpretation in TIFF."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A `Source` (cascade/io/slices.py) of one slice.
+class ImageSource:
+    """An image or .mat file; a `Source` of one slice.
 
-    path  absolute.
+    Attributes:
+        path: Absolute path of the file.
     """
 
     name: str
@@ -57,51 +54,61 @@ class Picture:
         return mask_png(masks[0])
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: no pixels are held in memory."""
 
 
 def read_slice(path: Path) -> Slice:
-    """Raises CascadeError, naming the file and the fix, for anything that is not one readable slice."""
+    """Read the slice of an image or .mat file.
+
+    Raises:
+        CascadeError: If the file does not contain one valid slice.
+    """
     if path.suffix.lower() == ".mat":
         pixels, spacing_mm = mat.read_image(path)
-        return Slice(checked(pixels, str(path)), spacing_mm)
-    return Slice(checked(read_grey(path), str(path)))
+        return Slice(check_pixels(pixels, str(path)), spacing_mm)
+    return Slice(check_pixels(read_gray(path), str(path)))
 
 
-def read_grey(path: Path) -> FloatArray:
-    """(H, W) float32 of a PNG, JPEG, TIFF, BMP or WebP of 8, 16 or 32 bits, on the pixel grid as stored.
+def read_gray(path: Path) -> FloatArray:
+    """Read a PNG, JPEG, TIFF, BMP or WebP file of 8, 16 or 32 bits as gray values.
 
-    Coloured marks are reduced to their luma (ITU-R BT.601), and what is transparent shows black. Raises CascadeError
-    where more than MAX_COLOURED is coloured: the luma of a photo or a colour map is no intensity of an MRI.
+    Colored marks are converted to luma (ITU-R BT.601). Transparent pixels become black.
+
+    Returns:
+        (H, W) float32 on the stored pixel grid, which may contain infinity.
+
+    Raises:
+        CascadeError: If the file cannot be read, or more than `MAX_COLORED_FRACTION` of the pixels are colored: the
+            luma of a photo or color map is not an MRI intensity.
     """
 
-    def unreadable(error: Exception) -> CascadeError:
+    def damaged(error: Exception) -> CascadeError:
         if isinstance(error, Image.DecompressionBombError):
             return CascadeError(
-                f"{path}: is far larger than any MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
+                f"{path}: is far larger than an MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
             )
-        why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # which names the path again
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # that error repeats the path
         return CascadeError(
-            f"{path}: cannot be read as a picture{why}",
-            fix="export the slice again as PNG; the file is cut short, damaged or not a picture",
+            f"{path}: cannot be read as an image{reason}",
+            fix="export the slice again as PNG; the file is truncated, damaged or not an image",
         )
 
-    with reading(path, unreadable), Image.open(path) as image:
+    with read_errors(path, damaged), silence_decoders(), Image.open(path) as image:
         _check_header(image, path)
-        if _is_deep_colour(image):
-            channels = read_deep_colour(path)
-            _check_colour(channels, path)
+        if _is_color16(image):
+            channels = read_color16(path)
+            _check_color(channels, path)
             return np.asarray(channels @ LUMA)
-        stored = np.asarray(_grey(image, path))
-        pixels = (stored.view(np.uint32) if _is_stored_unsigned(image) else stored).astype(np.float32)
-        if _is_stored_inverted(image):
-            with np.errstate(over="ignore", invalid="ignore"):  # what leaves float32 is refused as infinite
+        stored = np.asarray(_to_gray(image, path))
+        pixels = (stored.view(np.uint32) if _is_uint32(image) else stored).astype(np.float32)
+        if _is_inverted(image):
+            with np.errstate(over="ignore", invalid="ignore"):  # `check_pixels` rejects infinite pixels
                 pixels = pixels.max() + pixels.min() - pixels
         return pixels
 
 
-def _is_stored_inverted(image: ImageFile.ImageFile) -> bool:
-    """A TIFF whose lowest values are white; Pillow turns over those of 8 bits itself, and leaves the deeper ones."""
+def _is_inverted(image: ImageFile.ImageFile) -> bool:
+    """Return True for a TIFF whose lowest values are white. Pillow inverts 8-bit images, but no deeper ones."""
     return (
         isinstance(image, TiffImageFile)
         and image.mode[0] in "IF"
@@ -109,49 +116,49 @@ def _is_stored_inverted(image: ImageFile.ImageFile) -> bool:
     )
 
 
-def _is_stored_unsigned(image: ImageFile.ImageFile) -> bool:
-    """A TIFF of 32 bits without a sign, which Pillow reads as if the highest were one."""
+def _is_uint32(image: ImageFile.ImageFile) -> bool:
+    """Return True for a TIFF of unsigned 32-bit integers, which Pillow reads as signed ones."""
     return isinstance(image, TiffImageFile) and image.mode == "I" and image.tag_v2.get(SAMPLEFORMAT, (1,)) == (1,)
 
 
 def _check_header(image: ImageFile.ImageFile, path: Path) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise CascadeError(
-            f"{path}: {image.width} x {image.height} pixels is no MRI slice",
+            f"{path}: {image.width} x {image.height} pixels are too large for an MRI slice",
             fix=f"give slices of at most {MAX_PIXELS:,} pixels",
         )
-    if (pictures := getattr(image, "n_frames", 1)) > 1:
-        raise CascadeError(f"{path}: holds {pictures} pictures", fix="save one slice a file")
+    if (count := getattr(image, "n_frames", 1)) > 1:
+        raise CascadeError(f"{path}: contains {count} images", fix="save one slice per file")
 
 
-def _is_deep_colour(image: ImageFile.ImageFile) -> bool:
+def _is_color16(image: ImageFile.ImageFile) -> bool:
     bits = image.tag_v2.get(BITSPERSAMPLE, ()) if isinstance(image, TiffImageFile) else ()
     return bits[1:2] == (16,) or (image.mode[0] not in "IF" and any(";16" in str(tile[3]) for tile in image.tile))
 
 
-def _grey(image: Image.Image, path: Path) -> Image.Image:
+def _to_gray(image: Image.Image, path: Path) -> Image.Image:
     if image.mode[0] in "IF":  # I, I;16 and F keep their depth
         return image
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     if image.mode not in ("1", "L"):
-        _check_colour(np.asarray(image.convert("RGB")), path)
+        _check_color(np.asarray(image.convert("RGB")), path)
     return image.convert("L")
 
 
-def _check_colour(channels: NDArray[Any], path: Path) -> None:
-    """channels  (H, W, 3) of any range from 0."""
+def _check_color(channels: NDArray[Any], path: Path) -> None:
+    """Raise CascadeError if too many pixels are colored. `channels` is (H, W, 3), from 0 to any maximum."""
     spread = channels.max(axis=2) - channels.min(axis=2)
-    coloured = float((spread > COLOUR_FROM * channels.max()).mean())
-    if coloured > MAX_COLOURED:
+    fraction = float((spread > MIN_COLOR_SPREAD * channels.max()).mean())
+    if fraction > MAX_COLORED_FRACTION:
         raise CascadeError(
-            f"{path}: is in colour over {coloured:.0%} of its pixels, as no MRI is",
-            fix="export the slice in grey, without a colour map",
+            f"{path}: {fraction:.0%} of the pixels are in color, unlike in MRI",
+            fix="export the slice in gray, without a color map",
         )
 
 
 def mask_png(mask: NDArray[np.bool_]) -> bytes:
-    """(H, W) → one channel of 8 bits: 255 on tumor, 0 elsewhere."""
+    """Encode a mask (H, W) as an 8-bit gray PNG: 255 in the tumor, 0 elsewhere."""
     content = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(content, "PNG", compress_level=1)
     return content.getvalue()

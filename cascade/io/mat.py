@@ -1,6 +1,6 @@
-"""MATLAB v7.3 files of the figshare data set: the fields of their struct `cjdata`, and the image as a slice.
+"""Read MATLAB v7.3 files of the figshare data set: the fields of their struct `cjdata`, and the image as a slice.
 
-MATLAB stores columns first, so h5py sees every array transposed.
+MATLAB stores arrays in column-major order, so h5py returns each one transposed.
 """
 
 from collections.abc import Iterator
@@ -14,64 +14,86 @@ from numpy.typing import NDArray
 
 from cascade.contract import PIXEL_MM, FloatArray
 from cascade.errors import CascadeError
-from cascade.files import reading
+from cascade.files import read_errors
 
-MOST_NUMBERS = 4096**2
-"""Of one field: a few bytes of a file may tell of more than any memory holds."""
+MAX_ELEMENTS = 4096**2
+"""Maximum size of an array: a header of a few bytes may declare an array larger than the memory."""
 
 SPACING_MM = (PIXEL_MM, PIXEL_MM)
-"""In-plane spacing of the 512 x 512 slices, from the data set's own README, which does not tell that of 256 x 256."""
+"""Spacing of the 512 x 512 slices, from the README of the data set, which does not give that of the 256 x 256 ones."""
+
+OLD_FORMAT = b"MATLAB 5.0"
+"""First bytes of files from before MATLAB v7.3, which are not HDF5."""
 
 
 def read_image(path: Path) -> tuple[FloatArray, tuple[float, float] | None]:
-    """Read pixels and spacing of an N.mat; its other fields may be missing. Raises CascadeError, naming the file."""
-    with cjdata(path) as fields, np.errstate(over="ignore"):  # what leaves float32 is refused as infinite
-        pixels = numbers(fields, "image").astype(np.float32)
+    """Read the image of a .mat file. The fields for mask and label may be missing.
+
+    Returns:
+        Pixels (H, W) float32, and their spacing in millimeters (row, column), None if unknown.
+
+    Raises:
+        CascadeError: If the file cannot be read or contains no 2-D image.
+    """
+    with open_cjdata(path) as cjdata, np.errstate(over="ignore"):  # `check_pixels` rejects infinite pixels
+        pixels = read_array(cjdata, "image").astype(np.float32)
     if pixels.ndim != 2:
-        raise CascadeError(f"{path}: image {pixels.shape} is not one 2-D slice", fix="save one slice a file")
-    return pixels, spacing_mm_of(pixels)
+        raise CascadeError(f"{path}: image of shape {pixels.shape} is not 2-D", fix="save one slice per file")
+    return pixels, spacing_of(pixels)
 
 
 @contextmanager
-def cjdata(path: Path) -> Iterator[h5py.Group]:
-    """The struct of the open file; whatever fails while it is read becomes a CascadeError that names the file."""
+def open_cjdata(path: Path) -> Iterator[h5py.Group]:
+    """Open the struct `cjdata` of a .mat file.
 
-    def unreadable(error: Exception) -> CascadeError:
+    Raises:
+        CascadeError: If anything in the block fails.
+    """
+
+    def damaged(error: Exception) -> CascadeError:
         if isinstance(error, KeyError):
             return CascadeError(
                 f"{path}: has no field cjdata.{{PID,label,image,tumorMask}} ({error})",
-                fix="give figshare's own N.mat files",
+                fix="give the N.mat files of the figshare data set",
             )
-        if path.is_file() and path.open("rb").read(10) == b"MATLAB 5.0":
+        if _has_old_format(path):
             return CascadeError(
-                f"{path}: is in MATLAB's older format, not v7.3", fix="save it in MATLAB with save(..., '-v7.3')"
+                f"{path}: is in the MATLAB format before v7.3", fix="save it in MATLAB with save(..., '-v7.3')"
             )
         return CascadeError(
             f"{path}: cannot be read as a MATLAB v7.3 file ({error})", fix="download or unpack the file again"
         )
 
-    with reading(path, unreadable), h5py.File(path, "r") as file:
-        yield _own(file, "cjdata")
+    with read_errors(path, damaged), h5py.File(path, "r") as file:
+        yield _member(file, "cjdata")
 
 
-def _own(group: h5py.Group, name: str) -> Any:
-    """The member, unless it lies in another file: that may be a pipe, or hold what nobody meant to give."""
+def _has_old_format(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(OLD_FORMAT)) == OLD_FORMAT
+
+
+def _member(group: h5py.Group, name: str) -> Any:
+    """Return a member of a group, unless it is a link to another file, which the user may not have meant to share."""
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-        raise TypeError(f"{name} lies in another file")
+        raise TypeError(f"{name} is stored in another file")
     return group[name]
 
 
-def numbers(fields: h5py.Group, name: str) -> NDArray[Any]:
-    """The field as MATLAB shows it, rows first."""
-    field = _own(fields, name)
-    if not isinstance(field, h5py.Dataset) or field.shape is None or field.dtype.kind not in "biuf":
-        raise TypeError(f"{name} is no array of numbers")
-    if field.external or field.is_virtual:
-        raise TypeError(f"{name} lies in another file")
-    if field.size > MOST_NUMBERS:
-        raise ValueError(f"{name} tells of {field.size:,} numbers")
-    return np.ascontiguousarray(field[()].T)
+def read_array(group: h5py.Group, name: str) -> NDArray[Any]:
+    """Read an array of numbers, rows first as in MATLAB."""
+    array = _member(group, name)
+    if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} is not an array of numbers")
+    if array.external or array.is_virtual:
+        raise TypeError(f"{name} is stored in another file")
+    if array.size > MAX_ELEMENTS:
+        raise ValueError(f"{name} has {array.size:,} elements")
+    return np.ascontiguousarray(array[()].T)
 
 
-def spacing_mm_of(pixels: FloatArray) -> tuple[float, float] | None:
+def spacing_of(pixels: FloatArray) -> tuple[float, float] | None:
+    """Return the pixel spacing in millimeters (row, column) of a slice of the data set; None if unknown."""
     return SPACING_MM if pixels.shape == (512, 512) else None

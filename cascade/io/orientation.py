@@ -1,4 +1,4 @@
-"""How a volume's stored array is seen as slices, the way radiologists hang them."""
+"""View the stored array of a volume as slices in radiological orientation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,23 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAME_WITHIN = 1.01
-"""Spacings of a lesser ratio count as equal."""
+"""Spacings with a smaller ratio count as equal."""
 
-AXIAL = 2  # in canonical order: 0 from left to right, 1 from posterior to anterior, 2 from inferior to superior
+AXIAL = 2  # canonical axes: 0 from left to right, 1 from posterior to anterior, 2 from inferior to superior
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How a stored array is seen as (count, H, W) slices.
+    """The mapping between a stored 3-D array and its slices (count, H, W).
 
-    Axial: rows from anterior to posterior, columns from right to left. Coronal: rows from superior to inferior, columns
-    from right to left. Sagittal: rows from superior to inferior, columns from anterior to posterior. Slices follow each
-    other from inferior to superior, posterior to anterior, left to right.
+    | orientation | slices                | rows                  | columns               |
+    | ----------- | --------------------- | --------------------- | --------------------- |
+    | axial       | inferior to superior  | anterior to posterior | right to left         |
+    | coronal     | posterior to anterior | superior to inferior  | right to left         |
+    | sagittal    | left to right         | superior to inferior  | anterior to posterior |
 
-    stored_shape  of three axes.
-    order         stored axes along which slices, rows and columns follow each other.
-    flipped       which of the three run against the stored direction.
-    spacing_mm    between slices, rows and columns.
+    Attributes:
+        stored_shape: Shape of the stored array.
+        order: The stored axes of slices, rows and columns.
+        flipped: True for each of them that runs against the stored direction.
+        spacing_mm: Distance between slices, rows and columns, in millimeters.
     """
 
     stored_shape: tuple[int, int, int]
@@ -34,9 +37,15 @@ class Grid:
 
     @classmethod
     def of(cls, affine: NDArray[np.float64], shape: tuple[int, int, int], axis: int | None) -> "Grid":
-        """affine  (4, 4), voxel indices → mm to the right, to anterior, to superior."""
+        """Create the grid of a volume.
+
+        Args:
+            affine: (4, 4), from voxel indices to millimeters in RAS+ orientation.
+            shape: Shape of the stored array.
+            axis: Slice axis in the stored array; None selects the thickest, see `open_nifti`.
+        """
         spacing = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
-        # A row each stored axis: the canonical axis and the direction, 1 or -1.
+        # One row per stored axis: the canonical axis and the direction, 1 or -1.
         orientation = nib.io_orientation(affine)
         canonical = [int(row[0]) for row in orientation]
         forward = [bool(row[1] > 0) for row in orientation]
@@ -44,7 +53,7 @@ class Grid:
             axis = _thickest(spacing, shape, axial=canonical.index(AXIAL))
         column, row = sorted({0, 1, 2} - {axis}, key=lambda stored: canonical[stored])
         order = (axis, row, column)
-        # Seen from the feet, the face and the patient's left, both canonical directions run against the picture's.
+        # Seen from the feet, the face and the patient's left, rows and columns run against the canonical directions.
         flipped = (not forward[axis], forward[row], forward[column])
         return cls(shape, order, flipped, (spacing[axis], spacing[row], spacing[column]))
 
@@ -54,16 +63,16 @@ class Grid:
         count, height, width = (self.stored_shape[axis] for axis in self.order)
         return count, height, width
 
-    def shown(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """A view of the stored array as (count, H, W)."""
+    def to_slices(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Return a view (count, H, W) of the stored array."""
         return self._flip(stored.transpose(self.order))
 
-    def stored(self, shown: NDArray[Any]) -> NDArray[Any]:
-        """The way back from (count, H, W), also as a view."""
-        return self._flip(shown).transpose(np.argsort(self.order))
+    def to_stored(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of slices (count, H, W) in the order of the stored array."""
+        return self._flip(slices).transpose(np.argsort(self.order))
 
-    def _flip(self, shown: NDArray[Any]) -> NDArray[Any]:
-        return shown[tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)]
+    def _flip(self, slices: NDArray[Any]) -> NDArray[Any]:
+        return slices[tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)]
 
 
 def _thickest(spacing: list[float], shape: tuple[int, int, int], *, axial: int) -> int:

@@ -1,4 +1,4 @@
-"""A slice → the square that the graphs take, and the way back to the slice's own grid."""
+"""Resample a slice to the input size of the graphs, and their outputs back to the grid of the slice."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,15 @@ from cascade.io.slices import Slice
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How an (height, width) slice lies, centred, in the SLICE_SIZE square that the graphs take.
+    """Places a slice in the center of the SLICE_SIZE x SLICE_SIZE input of the graphs, the square.
 
-    spacing_mm  (row, column) distance between pixel centres, None where not known.
+    If its spacing is known, the slice is scaled to the PIXEL_MM of the training data, or less if it would not fit.
+    Otherwise it is scaled to fit. It covers `scaled_height` x `scaled_width` pixels at (`top`, `left`).
 
-    Where the spacing is known, the slice is scaled to the PIXEL_MM that the models know, and further down if it would
-    not fit; where it is not, as far as it fits. `scaled_height` x `scaled_width` pixels are put at (top, left).
+    Attributes:
+        height: Height of the slice in pixels.
+        width: Width of the slice in pixels.
+        spacing_mm: Distance between pixel centers in millimeters: (row, column). None if unknown.
     """
 
     height: int
@@ -30,11 +33,11 @@ class Letterbox:
 
     @property
     def scales(self) -> tuple[float, float]:
-        """Pixels of the square a pixel of the slice: down, across."""
-        down, across = self.spacing_mm or (PIXEL_MM, PIXEL_MM)
-        fits = SLICE_SIZE / max(self.height * down, self.width * across)
-        scale = min(fits, 1 / PIXEL_MM) if self.spacing_mm else fits
-        return down * scale, across * scale
+        """Pixels of the square per pixel of the slice: (vertical, horizontal)."""
+        row_mm, column_mm = self.spacing_mm or (PIXEL_MM, PIXEL_MM)
+        fit = SLICE_SIZE / max(self.height * row_mm, self.width * column_mm)
+        scale = min(fit, 1 / PIXEL_MM) if self.spacing_mm else fit
+        return row_mm * scale, column_mm * scale
 
     @property
     def scaled_height(self) -> int:
@@ -53,28 +56,28 @@ class Letterbox:
         return (SLICE_SIZE - self.scaled_width) // 2
 
     def square(self, pixels: FloatArray) -> FloatArray:
-        """(height, width) → (SLICE_SIZE, SLICE_SIZE) float32; where the slice does not reach, its lowest intensity."""
+        """Resample pixels (height, width) to (SLICE_SIZE, SLICE_SIZE) float32, padded with their minimum."""
         if pixels.shape == (SLICE_SIZE, SLICE_SIZE) == (self.scaled_height, self.scaled_width):
             return pixels
         square = np.full((SLICE_SIZE, SLICE_SIZE), pixels.min(), dtype=np.float32)
-        square[self._covered] = resized(pixels, self.scaled_height, self.scaled_width)
+        square[self._covered] = resize(pixels, self.scaled_height, self.scaled_width)
         return square
 
     def original(self, probability: FloatArray) -> FloatArray:
-        """(SLICE_SIZE, SLICE_SIZE) → (height, width) float32: the way back to the slice's own grid."""
+        """Resample probabilities (SLICE_SIZE, SLICE_SIZE) to the grid of the slice, (height, width) float32."""
         if (self.height, self.width) == (SLICE_SIZE, SLICE_SIZE) == (self.scaled_height, self.scaled_width):
             return probability
-        return resized(np.ascontiguousarray(probability[self._covered]), self.height, self.width)
+        return resize(np.ascontiguousarray(probability[self._covered]), self.height, self.width)
 
     def original_box(self, box: Box) -> Box:
-        """A box in pixels of the square → the same box in pixels of the slice, cut at the slice's edges."""
-        across, down = self.width / self.scaled_width, self.height / self.scaled_height
+        """Convert a box from pixels of the square to pixels of the slice, and clip it at the edges of the slice."""
+        horizontal, vertical = self.width / self.scaled_width, self.height / self.scaled_height
         width, height = float(self.width), float(self.height)
         return Box(
-            left=min(max((box.left - self.left) * across, 0.0), width),
-            top=min(max((box.top - self.top) * down, 0.0), height),
-            right=min(max((box.right - self.left) * across, 0.0), width),
-            bottom=min(max((box.bottom - self.top) * down, 0.0), height),
+            left=min(max((box.left - self.left) * horizontal, 0.0), width),
+            top=min(max((box.top - self.top) * vertical, 0.0), height),
+            right=min(max((box.right - self.left) * horizontal, 0.0), width),
+            bottom=min(max((box.bottom - self.top) * vertical, 0.0), height),
         )
 
     @property
@@ -85,7 +88,7 @@ class Letterbox:
         )
 
 
-def resized(pixels: FloatArray, height: int, width: int) -> FloatArray:
-    """Bilinear, with an area filter where it shrinks (Pillow's `reducing` resampling, so nothing aliases)."""
+def resize(pixels: FloatArray, height: int, width: int) -> FloatArray:
+    """Resize an image (H, W) with bilinear interpolation. Pillow widens the filter to avoid aliasing if it shrinks."""
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: a `Slice`, the `Source` that it comes from, and what both must fulfil."""
+"""`Slice`, `Source` and the checks that the readers of all formats share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,160 +13,195 @@ from cascade.errors import CascadeError
 BoolArray = NDArray[np.bool_]
 
 MIN_SIDE = 16
-MAX_PIXELS = 4096**2
-"""Far beyond any MRI matrix, and 64 MB as float32: a run holds some 40 slices at a time."""
+"""Minimum height and width of a slice, in pixels."""
 
-CONTRASTS = (1e-9, 1e15)
-"""Least and greatest contrast, highest less lowest pixel: beyond, the graphs' variance leaves float32."""
+MAX_PIXELS = 4096**2
+"""Maximum pixels of a slice. It exceeds any MRI matrix; a run keeps about 40 slices of up to 64 MB in memory."""
+
+MIN_CONTRAST, MAX_CONTRAST = 1e-9, 1e15
+"""Range of maximum minus minimum intensity. Outside, the variance that the graphs compute overflows float32."""
 
 MAX_VOXELS = 512**3
-"""Of one volume: beyond any head at 7 tesla, and 1 GB in the widest type that is read."""
+"""Maximum voxels of a volume. It exceeds any head at 7 tesla, and takes 1 GB in the widest type that is read."""
 
 MAX_SLICES = 4096
-"""Of one volume."""
+"""Maximum slices of a volume."""
 
-FIELD_MM = (10.0, 2000.0)
-"""Least and greatest side of a slice: beyond, the header's unit of length is wrong, and the models would see a dot."""
+MIN_FIELD_MM, MAX_FIELD_MM = 10.0, 2000.0
+"""Range of the height and width of a slice, in millimeters. Outside, the length unit in the header is wrong."""
 
 
-@dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
+@dataclass(frozen=True, eq=False)  # eq=False: the comparison of arrays gives an array
 class Slice:
-    """One MRI slice as it was stored.
+    """One MRI slice as stored in a file.
 
-    pixels      (H, W) float32, raw intensities of any range, finite.
-    spacing_mm  (row, column) distance between pixel centres; None where the file does not tell.
+    Attributes:
+        pixels: (H, W) float32, finite raw intensities of any range.
+        spacing_mm: Distance between pixel centers in millimeters: (row, column). None if unknown.
+
+    Raises:
+        CascadeError: If the shape or dtype of `pixels` is wrong, or the spacing is not positive.
     """
 
     pixels: FloatArray
     spacing_mm: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Raises CascadeError for pixels of another shape or type, and spacings that are none."""
         if self.pixels.ndim != 2 or self.pixels.dtype != np.float32:
             raise CascadeError(
-                f"pixels of shape {self.pixels.shape} and type {self.pixels.dtype} are no slice",
-                fix="give (height, width) float32",
+                f"pixels have shape {self.pixels.shape} and dtype {self.pixels.dtype}",
+                fix="give an array (height, width) of float32",
             )
         if self.spacing_mm and not all(0 < spacing < np.inf for spacing in self.spacing_mm):
-            raise CascadeError(f"a spacing of {self.spacing_mm} mm is none", fix="give positive numbers, or None")
+            raise CascadeError(
+                f"pixel spacing must be positive, not {self.spacing_mm} mm", fix="give positive numbers, or None"
+            )
 
 
-def array_slice(pixels: ArrayLike) -> Slice:
-    """An array (H, W) of any real numbers as a slice. Raises CascadeError where it is none."""
-    array = np.asarray(pixels)
+def slice_from_array(array: ArrayLike) -> Slice:
+    """Convert an array (H, W) of real numbers to a `Slice` of unknown spacing.
+
+    Raises:
+        CascadeError: If it is not such an array, or fails `check_pixels`.
+    """
+    array = np.asarray(array)
     if array.ndim != 2 or array.dtype.kind not in "buif":
         raise CascadeError(
-            f"an array of shape {array.shape} and type {array.dtype} is no slice", fix="give (height, width) numbers"
+            f"an array of shape {array.shape} and dtype {array.dtype} is not a slice",
+            fix="give an array (height, width) of real numbers",
         )
-    return Slice(checked(array.astype(np.float32), "the array"))
+    return Slice(check_pixels(array.astype(np.float32), "the array"))
 
 
 class BlankSlice(CascadeError):
-    """Every pixel has the same value, as often at a volume's ends.
+    """All pixels of a slice have the same value, as is common at the ends of a volume.
 
-    shape  (H, W)
+    Attributes:
+        shape: (H, W).
     """
 
-    def __init__(self, what: str, shape: tuple[int, ...]) -> None:
-        super().__init__(f"{what}: every pixel has the same value", fix="leave blank slices out")
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        super().__init__(f"{name}: every pixel has the same value", fix="remove blank slices from the inputs")
         self.shape = shape
 
 
-def checked(pixels: FloatArray, what: str) -> FloatArray:
-    """The pixels, once it is sure that a slice can be seen in them; `what` they are begins the errors."""
+def check_pixels(pixels: FloatArray, name: str) -> FloatArray:
+    """Return the pixels of a slice if they are valid.
+
+    Args:
+        pixels: (H, W) float32.
+        name: The slice, for error messages.
+
+    Raises:
+        BlankSlice: If all pixels have the same value.
+        CascadeError: If the slice is too small, contains NaN or infinity, or has an implausible range.
+    """
     if min(pixels.shape) < MIN_SIDE:
         height, width = pixels.shape
         raise CascadeError(
-            f"{what}: {width} x {height} pixels is too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}"
+            f"{name}: {width} x {height} pixels are too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE} pixels"
         )
     if not np.isfinite(pixels).all():
-        raise CascadeError(f"{what}: holds NaN or infinite pixels", fix="replace them before export")
+        raise CascadeError(f"{name}: contains NaN or infinite pixels", fix="replace them before the export")
     low, high = float(pixels.min()), float(pixels.max())
     if low == high:
-        raise BlankSlice(what, pixels.shape)
-    if not CONTRASTS[0] <= high - low <= CONTRASTS[1]:
+        raise BlankSlice(name, pixels.shape)
+    if not MIN_CONTRAST <= high - low <= MAX_CONTRAST:
         raise CascadeError(
-            f"{what}: intensities from {low:g} to {high:g} are no MRI signal", fix="replace fill values before export"
+            f"{name}: the intensities {low:g} to {high:g} are not plausible for MRI",
+            fix="replace fill values before the export",
         )
     return pixels
 
 
 class Source(Protocol):
-    """What was given as one thing and gets one mask file: a picture, a NIfTI volume, a DICOM series.
-
-    Opening one reads headers only.
-    """
+    """One input with one mask file: an image, a NIfTI volume or a DICOM volume. Opening it reads headers only."""
 
     @property
     def name(self) -> str:
-        """What its results go by: a path below the run's input folder, "/" between folders."""
+        """Its name in the results: its path below the input folder, with "/" between folders."""
         ...
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Read for it, absolute. Where a series has one for each slice, in the order of these."""
+        """Absolute paths of its files; if it has one per slice, in the order of the slices."""
         ...
 
     @property
     def count(self) -> int:
-        """How many slices it has."""
+        """Number of slices."""
         ...
 
     @property
     def mask_suffix(self) -> str:
-        """ ".png", ".nii.gz" or ".seg.dcm"."""
+        """Suffix of the mask file: ".png", ".nii.gz" or ".seg.dcm"."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of it, such as that its sequence is not T1 with contrast agent; often empty."""
+        """Warnings for the user, for example that the sequence is not T1 with contrast agent."""
         ...
 
     def read(self, index: int) -> Slice:
-        """The slice as radiologists look at it, raw intensities, `spacing_mm` set where the file tells it.
+        """Read a slice in radiological orientation. May be called from any thread.
 
-        From any thread. Raises BlankSlice where every pixel has one value, CascadeError for what else cannot be done.
+        Raises:
+            BlankSlice: If all pixels have the same value.
+            CascadeError: If the slice cannot be read.
         """
         ...
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
-        """(count, H, W) in the order and orientation of `read` → the mask file's whole content."""
+        """Encode the masks of all slices as the content of the mask file.
+
+        Args:
+            masks: (count, H, W) bool, in the order and orientation of `read`.
+        """
         ...
 
     def close(self) -> None:
-        """Lets go of pixels held in memory; `read` would load them again."""
+        """Free the pixels held in memory. `read` loads them again."""
         ...
 
 
 def slice_number(source: Source, index: int) -> str | None:
-    """Of a slice, as its results go by: as many digits as the last one's; None for the only one."""
+    """Return the number of a slice in the results, zero-padded to equal length; None for a single slice."""
     return f"{index:0{len(str(source.count - 1))}}" if source.count > 1 else None
 
 
 def slice_name(source: Source, index: int) -> str:
-    """What the slice's results go by."""
+    """Return the name of a slice in the results."""
     number = slice_number(source, index)
     return source.name if number is None else f"{source.name}/{number}"
 
 
-def check_size(path: Path, count: int, height: int, width: int, spacing_mm: tuple[float, float] | None) -> None:
-    """Raises CascadeError for a volume whose slices are too small to show anything, or that would fill the memory.
+def check_volume_size(path: Path, count: int, height: int, width: int, spacing_mm: tuple[float, float] | None) -> None:
+    """Check the size of a volume before its pixels are read.
 
-    spacing_mm  (row, column), None where not known.
+    Args:
+        path: The file, for error messages.
+        count: Number of slices.
+        height: Height of a slice in pixels.
+        width: Width of a slice in pixels.
+        spacing_mm: Distance between pixel centers in millimeters: (row, column). None if unknown.
+
+    Raises:
+        CascadeError: If the slices are too small, or the volume is too large for the memory.
     """
     if min(height, width) < MIN_SIDE:
         raise CascadeError(
-            f"{path}: slices of {width} x {height} pixels are too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE}"
+            f"{path}: slices of {width} x {height} pixels are too small",
+            fix=f"give at least {MIN_SIDE} x {MIN_SIDE} pixels",
         )
     if count > MAX_SLICES or height * width > MAX_PIXELS or count * height * width > MAX_VOXELS:
         raise CascadeError(
-            f"{path}: {count:,} slices of {width:,} x {height:,} pixels are no MRI volume",
-            fix=f"give at most {MAX_SLICES:,} slices of {MAX_PIXELS:,} pixels, and {MAX_VOXELS:,} voxels",
+            f"{path}: {count:,} slices of {width:,} x {height:,} pixels are too large for an MRI volume",
+            fix=f"give at most {MAX_SLICES:,} slices, {MAX_PIXELS:,} pixels per slice and {MAX_VOXELS:,} voxels",
         )
     if spacing_mm:
         field = (height * spacing_mm[0], width * spacing_mm[1])
-        if min(field) < FIELD_MM[0] or max(field) > FIELD_MM[1]:
+        if min(field) < MIN_FIELD_MM or max(field) > MAX_FIELD_MM:
             raise CascadeError(
-                f"{path}: slices of {field[1]:.3g} x {field[0]:.3g} mm show no head",
-                fix="correct the voxel size in its header",
+                f"{path}: slices of {field[1]:.3g} x {field[0]:.3g} mm do not have the size of a head",
+                fix="correct the voxel size in the header",
             )

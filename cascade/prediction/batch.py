@@ -13,7 +13,7 @@ from itertools import islice, starmap
 from signal import default_int_handler
 
 from cascade.errors import CascadeError
-from cascade.io.checksums import stamps
+from cascade.io.checksums import file_stats
 from cascade.io.slices import Slice, Source
 from cascade.pipeline import Cascade, Prediction
 from cascade.prediction.journal import Entry, Journal
@@ -96,7 +96,7 @@ def predict_slices(
     recorder.rows += [recorder.refused(name, error) for name, error in (problems or {}).items()]
     for entry in done:
         recorder.take_over(entry)
-    stamped = [(source, stamps(source.files)) for source in sources]
+    stamped = [(source, file_stats(source.files)) for source in sources]
     expected = len(recorder.rows) + sum(source.count for source in sources)
     began = time.monotonic()
     writing: list[Future[None]] = []

@@ -23,7 +23,7 @@ class Entry:
     """One input, done.
 
     name    of the input.
-    sha256  of its bytes (cascade/io/checksums.py: `content_sha256`).
+    sha256  of its bytes (cascade/io/checksums.py: `sha256_of_files`).
     rows    of its slices.
     files   what was written for it: path below the results' folder → sha256.
     read    its files: paths below the folder of inputs, those of zips as if these were folders.

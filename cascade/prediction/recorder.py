@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
-from cascade.io.checksums import Stamps, content_sha256, stamps
+from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name, slice_number
 from cascade.pipeline import Prediction
 from cascade.prediction.journal import Entry, Journal
@@ -37,7 +37,7 @@ class Work:
     """
 
     source: Source
-    stamps: Stamps
+    stamps: FileStats
     rows: dict[int, SliceResult] = field(default_factory=dict)
     masks: NDArray[np.bool_] | None = None
     files: dict[str, str] = field(default_factory=dict)
@@ -153,8 +153,8 @@ class Recorder:
         rows = [work.rows[index] for index in range(source.count)]
         try:
             rows = self._with_mask(work, rows)
-            sha256 = content_sha256(source.files)
-            if stamps(source.files) != work.stamps:
+            sha256 = sha256_of_files(source.files)
+            if file_stats(source.files) != work.stamps:
                 raise CascadeError(f"{source.files[0]}: was changed while it was in use", fix="run again with --resume")
         except CascadeError as error:
             rows, sha256 = [self.refused(row.name, error, row.index) for row in rows], ""

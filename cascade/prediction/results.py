@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
-from cascade.discovery.filters import KINDS, SUFFIXES
+from cascade.discovery.filters import FORMATS, SUFFIXES
 from cascade.discovery.output_marker import RESULTS, has_marker, written_folders
 from cascade.errors import CascadeError
-from cascade.files import TEMPORARY, sha256_of_bytes, write_atomically
+from cascade.files import TEMPORARY_PREFIX, sha256_of_bytes, write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 
 JOURNAL = "journal.jsonl"
@@ -26,7 +26,7 @@ DICOM_MASK = ".seg.dcm"
 NAMELESS = ".dicom"
 """No input's suffix: what is written for one that has none bears it."""
 
-INPUT_SUFFIXES = (*(suffix for kind in KINDS for suffix in SUFFIXES[kind]), NAMELESS)
+INPUT_SUFFIXES = (*(suffix for format_ in FORMATS for suffix in SUFFIXES[format_]), NAMELESS)
 
 MOST_BYTES = 255
 """Of a file's name, on all common file systems."""
@@ -254,13 +254,13 @@ def clear(folder: ResultsFolder, written: Iterable[str], keep: Iterable[str] = (
     kept = {folder.out / path for path in keep}
     going = {folder.out / path for path in (*written, REPORT)} - kept
     below = [path for written_folder in written_folders(folder.out) for path in written_folder.rglob("*")]
-    beside = [path for pattern in (REPORT, f"{TEMPORARY}*") for path in folder.out.glob(pattern)]
+    beside = [path for pattern in (REPORT, f"{TEMPORARY_PREFIX}*") for path in folder.out.glob(pattern)]
     try:
         for path in sorted([*below, *beside], reverse=True):  # files before their folders
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif path in going or path.name.startswith(TEMPORARY):
+            elif path in going or path.name.startswith(TEMPORARY_PREFIX):
                 path.unlink()
     except OSError as error:
         raise CascadeError(

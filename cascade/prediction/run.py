@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from cascade import __version__
-from cascade.discovery.filters import KINDS
+from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
-from cascade.io.checksums import content_sha256
+from cascade.io.checksums import sha256_of_files
 from cascade.io.open import open_sources
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
@@ -108,7 +108,7 @@ def predict_paths(
             )
         finally:
             journal.close()
-        run = replace(run, left_out=inputs.left_out)
+        run = replace(run, left_out=inputs.skipped)
         record.save(out, run)
     if options.report:
         from cascade.prediction.report import write_report
@@ -124,7 +124,7 @@ def found_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Itera
         yield find_slices(
             paths,
             written_files(out),
-            kinds=KINDS,
+            formats=FORMATS,
             recursive=options.recursive,
             include=options.include,
             exclude=options.exclude,
@@ -140,7 +140,7 @@ def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Sou
     of_name = {source.name: source for source in sources}
     called = {inputs.path(name): name for name in inputs.names}
     for name in sorted({name for entry in done.values() for name in entry.read} - set(inputs.names)):
-        if inputs.is_left_out(name):
+        if inputs.is_skipped(name):
             raise CascadeError(
                 f"{out}: holds results of {inputs.folder / name}, which is not given now",
                 fix="give all that its run was given, begin anew by --overwrite, or name another folder with --out",
@@ -151,7 +151,7 @@ def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Sou
         if entry.read != tuple(called[path] for path in files):  # its rows name them
             return False
         try:
-            return entry.sha256 == content_sha256(files) and entry.stands(out)
+            return entry.sha256 == sha256_of_files(files) and entry.stands(out)
         except CascadeError:
             return False  # whoever reads it will say why
 

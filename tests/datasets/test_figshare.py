@@ -110,7 +110,7 @@ def test_a_mask_of_another_size_and_an_image_of_three_dimensions_are_refused(tmp
     volume = write_mat(tmp_path / "2.mat", np.zeros((20, 20, 3)), np.zeros((20, 20, 3)))
     with pytest.raises(CascadeError, match=r"2\.mat: image \(20, 20, 3\)"):
         read_mat(volume)
-    with pytest.raises(CascadeError, match=r"2\.mat: image \(20, 20, 3\) is not one 2-D slice"):
+    with pytest.raises(CascadeError, match=r"2\.mat: .*\(20, 20, 3\) is not 2-D"):
         read_image(volume)
 
 
@@ -119,7 +119,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, write_mat):
     for share in range(10):
         path = tmp_path / f"{share}.mat"
         path.write_bytes(whole[: len(whole) * share // 10])
-        why = "cannot be read as a MATLAB v7\\.3 file" if share else "is empty"
+        why = "cannot be read as a MATLAB v7\\.3 file" if share else "the file is empty"
         with pytest.raises(CascadeError, match=rf"{share}\.mat: {why}"):
             read_mat(path)
 
@@ -138,7 +138,7 @@ def test_a_file_of_another_format_is_refused_by_name(tmp_path):
 
 def test_a_file_of_matlabs_older_format_says_how_to_save_it_anew(tmp_path):
     (tmp_path / "1.mat").write_bytes(b"MATLAB 5.0 MAT-file, Platform: PCWIN64".ljust(124) + b"\x00\x01IM" + bytes(500))
-    with pytest.raises(CascadeError, match="older format") as raised:
+    with pytest.raises(CascadeError, match=r"before v7\.3") as raised:
         read_mat(tmp_path / "1.mat")
     assert "-v7.3" in raised.value.fix
 
@@ -147,7 +147,7 @@ def test_a_file_of_matlabs_older_format_says_how_to_save_it_anew(tmp_path):
 def test_a_file_that_may_not_be_read_says_so(tmp_path, write_mat):
     path = write_mat(tmp_path / "1.mat")
     path.chmod(0)
-    with pytest.raises(CascadeError, match=r"1\.mat: may not be read"):
+    with pytest.raises(CascadeError, match=r"1\.mat: permission denied"):
         read_mat(path)
 
 

@@ -1,8 +1,11 @@
+"""Files are selected by format and by patterns."""
+
 import os
 
 import pytest
 
-from cascade.discovery.filters import KINDS, Wanted, kind
+from cascade.discovery.filters import FORMATS, FileFilter, detect_format
+from cascade.errors import CascadeError
 
 DICOM = bytes(128) + b"DICM"
 
@@ -10,9 +13,9 @@ DICOM = bytes(128) + b"DICM"
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("a.png", "picture"),
-        ("a.TIFF", "picture"),
-        ("1.mat", "picture"),
+        ("a.png", "image"),
+        ("a.TIFF", "image"),
+        ("1.mat", "image"),
         ("a.nii", "nifti"),
         ("a.b.NII.GZ", "nifti"),
         ("a.dcm", "dicom"),
@@ -24,31 +27,31 @@ DICOM = bytes(128) + b"DICM"
         (".png", None),
     ],
 )
-def test_the_suffix_tells_the_kind_and_the_file_need_not_exist(tmp_path, name, expected):
-    assert kind(tmp_path / name) == expected
+def test_the_suffix_decides_the_format_and_the_file_need_not_exist(tmp_path, name, expected):
+    assert detect_format(tmp_path / name) == expected
 
 
 @pytest.mark.parametrize("name", ["IM-0001-0001", "1.2.840.113619.2", "MR.1.2.3", "image.0001"])
-def test_names_that_tell_nothing_are_dicom_by_their_content(tmp_path, name):
+def test_files_without_a_known_suffix_are_dicom_by_their_content(tmp_path, name):
     (tmp_path / name).write_bytes(DICOM)
-    assert kind(tmp_path / name) == "dicom"
+    assert detect_format(tmp_path / name) == "dicom"
     (tmp_path / name).write_bytes(DICOM[1:])
-    assert kind(tmp_path / name) is None
+    assert detect_format(tmp_path / name) is None
     (tmp_path / name).unlink()
-    assert kind(tmp_path / name) is None
+    assert detect_format(tmp_path / name) is None
 
 
 @pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "notes.txt"])
-def test_the_index_of_a_disc_and_files_of_another_suffix_are_no_dicom_slices(tmp_path, name):
+def test_a_dicomdir_and_files_with_another_suffix_are_not_dicom_slices(tmp_path, name):
     (tmp_path / name).write_bytes(DICOM)
-    assert kind(tmp_path / name) is None
+    assert detect_format(tmp_path / name) is None
 
 
 def test_a_folder_or_pipe_without_suffix_is_not_opened(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    assert kind(tmp_path / "folder") is None
-    assert kind(tmp_path / "pipe") is None  # to open it would wait for a writer
+    assert detect_format(tmp_path / "folder") is None
+    assert detect_format(tmp_path / "pipe") is None  # opening it would block
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,12 @@ def test_a_folder_or_pipe_without_suffix_is_not_opened(tmp_path):
         ("**/a.png", ["a.png", "b/a.png", "b/c/a.png"]),
         ("b/**/a.png", ["b/a.png", "b/c/a.png"]),
         ("/a.png", ["a.png"]),
-        ("b/*.png", ["b/a.png", "b/c/a.png"]),
+        ("b/*.png", ["b/a.png"]),
+        ("b/**/*.png", ["b/a.png", "b/c/a.png"]),
+        ("b/?/a.png", ["b/c/a.png"]),
+        ("*/a.png", ["b/a.png"]),
+        ("a.png/", []),
+        ("**", ["a.png", "b/a.png", "b/c/a.png", "b/c/x.tif"]),
         ("b*.png", []),
         ("b*", ["b/a.png", "b/c/a.png", "b/c/x.tif"]),
         ("[!a].tif", ["b/c/x.tif"]),
@@ -75,22 +83,52 @@ def test_a_folder_or_pipe_without_suffix_is_not_opened(tmp_path):
         ("[", []),
     ],
 )
-def test_patterns_are_read_as_in_a_gitignore_but_that_a_star_of_one_with_a_slash_crosses_folders(pattern, names):
-    below = ["a.png", "b/a.png", "b/c/a.png", "b/c/x.tif"]
-    wanted = Wanted(exclude=(pattern,))
-    assert [name for name in below if wanted.excluded(name)] == names
-    assert [name for name in below if not Wanted(include=(pattern,)).unasked(name)] == names
+def test_patterns_are_read_as_in_a_gitignore_file(pattern, names):
+    files = ["a.png", "b/a.png", "b/c/a.png", "b/c/x.tif"]
+    assert [name for name in files if FileFilter(exclude=(pattern,)).exclusion_reason(name)] == names
+    assert [name for name in files if not FileFilter(include=(pattern,)).skip_reason(name)] == names
 
 
-def test_excluding_is_stronger_than_including_and_the_reason_names_the_pattern():
-    wanted = Wanted(include=("*.png",), exclude=("*_mask.png", "b"))
-    assert wanted.unasked("a.png") is None
-    assert wanted.unasked("a_mask.png") == "matches --exclude *_mask.png"
-    assert wanted.unasked("b/a.png") == "matches --exclude b"
-    assert wanted.unasked("a.tif") == "matches no --include"
+def test_a_pattern_with_a_slash_at_its_end_matches_folders_only():
+    file_filter = FileFilter(exclude=("b/",))
+    assert file_filter.exclusion_reason("b") is None
+    assert file_filter.exclusion_reason("b/") == "matches --exclude b/"
+    assert file_filter.exclusion_reason("c/b/") == "matches --exclude b/"
 
 
-def test_formats_are_those_of_the_wanted_kinds():
-    assert Wanted().formats == "PNG, JPEG, TIFF, BMP, WebP or .mat"
-    assert Wanted(("dicom",)).formats == "DICOM"
-    assert Wanted(KINDS).formats == "PNG, JPEG, TIFF, BMP, WebP, .mat, NIfTI or DICOM"
+def test_the_last_matching_pattern_decides_and_an_exclamation_mark_reverts():
+    file_filter = FileFilter(exclude=("", "*.png", "!a.png", "b/"))
+    reasons = [file_filter.exclusion_reason(name) for name in ("a.png", "b.png", "b/c.tif", "c.tif")]
+    assert reasons == [None, "matches --exclude *.png", "matches --exclude b/", None]
+
+
+def test_a_number_sign_does_not_start_a_comment():
+    assert FileFilter(exclude=("#*",)).exclusion_reason("#a.png#") == "matches --exclude #*"
+    assert not FileFilter(exclude=("#*",)).exclusion_reason("a.png")
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", "a\nb/a.png", "b/a\n/c.png"])
+def test_patterns_match_names_with_line_breaks(name):
+    assert FileFilter(exclude=("*.png",)).exclusion_reason(name) == "matches --exclude *.png"
+    assert FileFilter(exclude=("**/?.png", "a?b.png")).exclusion_reason(name)
+
+
+@pytest.mark.parametrize("pattern", ["!", "a\\"])
+def test_an_invalid_pattern_is_an_error_that_names_the_option(pattern):
+    for option in ("include", "exclude"):
+        with pytest.raises(CascadeError, match=f"--{option}"):
+            FileFilter(**{option: (pattern,)})
+
+
+def test_exclude_has_precedence_over_include_and_the_reason_names_the_pattern():
+    file_filter = FileFilter(include=("*.png",), exclude=("*_mask.png", "b"))
+    assert file_filter.skip_reason("a.png") is None
+    assert file_filter.skip_reason("a_mask.png") == "matches --exclude *_mask.png"
+    assert file_filter.skip_reason("b/a.png") == "matches --exclude b"
+    assert file_filter.skip_reason("a.tif") == "matches no --include"
+
+
+def test_format_names_are_those_of_the_accepted_formats():
+    assert FileFilter().format_names == "PNG, JPEG, TIFF, BMP, WebP or .mat"
+    assert FileFilter(("dicom",)).format_names == "DICOM"
+    assert FileFilter(FORMATS).format_names == "PNG, JPEG, TIFF, BMP, WebP, .mat, NIfTI or DICOM"

@@ -1,3 +1,5 @@
+"""Files, folders, patterns and lists become the names of slices, with a reason for everything that is skipped."""
+
 import io
 import ntpath
 import os
@@ -9,23 +11,23 @@ import pytest
 from input_files import DICOM, pack, put
 from input_files import scans as scans
 
-from cascade.discovery.filters import KINDS
+from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import find_slices, read_list
 from cascade.errors import CascadeError
 
 
-def test_a_folder_gives_its_slices_at_any_depth_sorted_and_without_hidden_ones(scans):
+def test_a_folder_gives_all_slices_below_it_sorted_and_without_hidden_files(scans):
     inputs = find_slices([scans])
     assert inputs.folder == scans
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
     assert inputs.problems == {}
 
 
-def test_a_slice_given_twice_is_done_once(scans):
+def test_a_slice_given_twice_is_listed_once(scans):
     assert find_slices([scans / "a.png", scans, scans / "b" / ".." / "a.png"]).names == ["a.png", "b/1.mat", "b/a.JPG"]
 
 
-def test_names_tell_files_of_two_folders_apart(scans):
+def test_names_distinguish_the_files_of_two_folders(scans):
     (scans / "c").mkdir()
     (scans / "c" / "a.JPG").touch()
     inputs = find_slices([scans / "b", scans / "c"])
@@ -36,12 +38,12 @@ def test_a_pattern_that_the_shell_left_alone_is_expanded(scans):
     assert find_slices([scans / "**" / "*.JPG"]).names == ["a.JPG"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_taken_as_it_is(scans):
+def test_an_existing_file_whose_name_looks_like_a_pattern_is_not_expanded(scans):
     (scans / "a[1].png").touch()
     assert find_slices([scans / "a[1].png"]).names == ["a[1].png"]
 
 
-def test_the_rest_is_done_when_some_of_what_is_given_is_no_slice(scans):
+def test_inputs_that_are_not_slices_are_problems_and_the_others_are_listed(scans):
     inputs = find_slices([scans / "missing.png", scans / "notes.txt", scans / "a.png"])
     assert inputs.names == ["a.png"]
     assert list(inputs.problems) == [str(scans / "missing.png"), str(scans / "notes.txt")]
@@ -49,19 +51,19 @@ def test_the_rest_is_done_when_some_of_what_is_given_is_no_slice(scans):
     assert "PNG, JPEG, TIFF, BMP, WebP or .mat" in inputs.problems[str(scans / "notes.txt")].fix
 
 
-def test_what_a_pattern_matches_besides_slices_does_not_hide_the_slices(scans):
+def test_a_pattern_that_matches_other_files_too_gives_the_slices(scans):
     inputs = find_slices([scans / "*"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
     assert list(inputs.problems) == [str(scans / "notes.txt")]
 
 
-def test_nothing_to_do_is_an_error_that_names_every_path(scans):
+def test_inputs_without_slices_are_an_error_that_names_every_path(scans):
     (scans / "empty").mkdir()
-    with pytest.raises(CascadeError, match=r"(?s)missing.*empty: holds no PNG"):
+    with pytest.raises(CascadeError, match=r"(?s)missing.*empty: contains no PNG"):
         find_slices([scans / "missing", scans / "empty"])
 
 
-def test_what_runs_write_is_never_read_even_when_it_is_asked_for(scans):
+def test_the_output_of_the_run_is_never_read_even_if_it_is_an_input(scans):
     for name in ("results/masks/a.png", "results/overlays/b/a.png", "results/extra.png"):
         path = scans / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def test_what_runs_write_is_never_read_even_when_it_is_asked_for(scans):
     written = (scans / "results" / "masks", scans / "results" / "overlays")
     inputs = find_slices([scans, written[0] / "a.png"], written)
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "results/extra.png"]
-    assert "lies where the results go" in inputs.problems[str(written[0] / "a.png")].problem
+    assert "in the folder of the results" in inputs.problems[str(written[0] / "a.png")].problem
 
 
 def test_a_link_to_a_file_keeps_its_own_name(scans):
@@ -83,7 +85,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(scans):
     inputs = find_slices([scans])
     (scans / "b").chmod(0o755)
     assert inputs.names == ["a.png"]
-    assert "cannot be looked into" in inputs.problems[str(scans / "b")].problem
+    assert "cannot be opened" in inputs.problems[str(scans / "b")].problem
 
 
 def test_paths_are_relative_to_where_the_command_is_run(scans, monkeypatch):
@@ -97,67 +99,80 @@ def test_inputs_on_several_drives_are_named(scans, monkeypatch):
         find_slices([scans])
 
 
-def test_by_default_volumes_and_zips_are_not_taken(scans):
+def test_volumes_and_zip_files_are_not_accepted_by_default(scans):
     put(scans, "a.nii.gz", "a.dcm")
     put(scans, "IM0001", content=DICOM)
     pack(scans / "study.zip", ("z.png", b"1"))
     inputs = find_slices([scans, scans / "study.zip"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert "is no slice, going by its name" in inputs.problems[str(scans / "study.zip")].problem
+    assert "is not a supported format" in inputs.problems[str(scans / "study.zip")].problem
 
 
-def test_kinds_are_told_apart(scans):
+def test_each_file_has_a_format(scans):
     put(scans, "v.nii.gz", "c.IMA", content=b"12345")
     put(scans, "IM0001", "1.2.840.9", content=DICOM)
     put(scans, "README")
-    inputs = find_slices([scans], kinds=KINDS)
-    assert inputs.of_kind("picture") == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert inputs.of_kind("nifti") == ["v.nii.gz"]
-    assert inputs.of_kind("dicom") == ["1.2.840.9", "IM0001", "c.IMA"]
-    assert inputs.left_out[str(scans / "README")] == "is no slice"
+    inputs = find_slices([scans], formats=FORMATS)
+    assert inputs.of_format("image") == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert inputs.of_format("nifti") == ["v.nii.gz"]
+    assert inputs.of_format("dicom") == ["1.2.840.9", "IM0001", "c.IMA"]
+    assert inputs.skipped[str(scans / "README")] == "is not a supported format"
 
 
-def test_only_what_lies_directly_in_a_folder_where_that_is_asked_for(scans, tmp_path):
+def test_without_recursion_only_the_files_directly_in_a_folder_are_listed(scans, tmp_path):
     pack(scans / "study.zip", ("deep/z.png", b"1"))
-    inputs = find_slices([scans], recursive=False, kinds=KINDS, unpack_into=tmp_path / "unpacked")
+    inputs = find_slices([scans], recursive=False, formats=FORMATS, unpack_into=tmp_path / "unpacked")
     assert inputs.names == ["a.png", "study.zip/deep/z.png"]
-    assert inputs.left_out[str(scans / "b")] == "is a folder in a folder"
+    assert inputs.skipped[str(scans / "b")] == "is a folder in a folder"
 
 
-def test_patterns_choose_among_files_in_folders_and_among_those_that_were_given(scans):
+def test_patterns_filter_files_in_folders_and_files_given_directly(scans):
     put(scans, "a_mask.png", "b/c_mask.png")
     assert find_slices([scans], exclude=["*_mask.png"]).names == ["a.png", "b/1.mat", "b/a.JPG"]
     assert find_slices([scans], exclude=["b"]).names == ["a.png", "a_mask.png"]
     assert find_slices([scans], include=["*.JPG", "a.*"]).names == ["a.png", "b/a.JPG"]
     inputs = find_slices([scans / "a.png", scans / "a_mask.png"], exclude=["*_mask.png"])
     assert (inputs.names, inputs.problems) == (["a.png"], {})
-    assert inputs.left_out == {str(scans / "a_mask.png"): "matches --exclude *_mask.png"}
+    assert inputs.skipped == {str(scans / "a_mask.png"): "matches --exclude *_mask.png"}
 
 
-def test_what_one_folder_leaves_out_another_may_bring(scans):
+def test_an_excluded_folder_is_skipped_with_everything_in_it_and_a_file_of_that_name_is_not(scans):
+    put(scans, "c/b/a.png", "c/b.png/a.png")
+    inputs = find_slices([scans], exclude=["b/", "!b/a.JPG"])
+    assert inputs.names == ["a.png", "c/b.png/a.png"]
+    assert inputs.skipped[str(scans / "c/b")] == "matches --exclude b/"
+    assert find_slices([scans], exclude=["a.png/"]).names[0] == "a.png"
+
+
+def test_an_invalid_pattern_is_an_error(scans):
+    with pytest.raises(CascadeError, match="--exclude"):
+        find_slices([scans], exclude=["!"])
+
+
+def test_a_file_skipped_in_one_folder_may_be_accepted_in_another(scans):
     inputs = find_slices([scans, scans / "b"], exclude=["b/*"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert not any(path.startswith(str(scans / "b" / "a")) for path in inputs.left_out)
+    assert not any(path.startswith(str(scans / "b" / "a")) for path in inputs.skipped)
 
 
-def test_a_folder_that_was_given_too_is_not_left_out(scans):
+def test_a_subfolder_that_is_an_input_too_is_not_skipped(scans):
     inputs = find_slices([scans, scans / "b"], recursive=False)
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert str(scans / "b") not in inputs.left_out
+    assert str(scans / "b") not in inputs.skipped
 
 
-def test_an_error_says_where_patterns_leave_nothing(scans):
-    with pytest.raises(CascadeError, match=r"(?s)holds no PNG.*leave out fewer"):
+def test_patterns_that_exclude_everything_are_an_error(scans):
+    with pytest.raises(CascadeError, match=r"(?s)contains no PNG.*exclude fewer"):
         find_slices([scans], exclude=["*.*"])
-    with pytest.raises(CascadeError, match="there is no slice among what was given"):
+    with pytest.raises(CascadeError, match="contain no slice"):
         find_slices([scans / "a.png"], exclude=["*"])
 
 
-def test_every_thing_left_out_has_its_reason(scans):
+def test_every_skipped_file_has_a_reason(scans):
     (scans / "way").symlink_to(scans / "b")
     inputs = find_slices([scans], exclude=["*.mat"])
-    assert inputs.left_out == {
-        str(scans / "notes.txt"): "is no slice",
+    assert inputs.skipped == {
+        str(scans / "notes.txt"): "is not a supported format",
         str(scans / ".hidden.png"): "is hidden",
         str(scans / ".trash"): "is hidden",
         str(scans / "way"): "is a link to a folder",
@@ -165,20 +180,20 @@ def test_every_thing_left_out_has_its_reason(scans):
     }
 
 
-def test_a_folder_called_like_a_picture_is_looked_into(scans):
+def test_a_folder_named_like_an_image_is_walked(scans):
     put(scans, "folder.png/x.png")
     assert "folder.png/x.png" in find_slices([scans]).names
     assert find_slices([scans / "folder.png"]).names == ["x.png"]
 
 
-def test_links_in_a_circle_end_nowhere(scans):
+def test_circular_and_broken_links_are_problems(scans):
     (scans / "b" / "up").symlink_to(scans)
     (scans / "self.png").symlink_to(scans / "self.png")
     (scans / "gone.png").symlink_to(scans / "nowhere.png")
     inputs = find_slices([scans, scans / "self.png"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert inputs.left_out[str(scans / "b" / "up")] == "is a link to a folder"
-    assert "leads nowhere" in inputs.problems[str(scans / "gone.png")].problem
+    assert inputs.skipped[str(scans / "b" / "up")] == "is a link to a folder"
+    assert "is a broken link" in inputs.problems[str(scans / "gone.png")].problem
     assert str(scans / "self.png") in inputs.problems
 
 
@@ -188,38 +203,38 @@ def test_pipes_and_sockets_are_never_opened(scans, tmp_path, suffix):
     with socket.socket(socket.AF_UNIX) as end:
         end.bind(str(scans / f"end{suffix}"))
     everything = [scans, scans / f"pipe{suffix}", scans / f"end{suffix}"]
-    inputs = find_slices(everything, kinds=KINDS, unpack_into=tmp_path / "unpacked")
+    inputs = find_slices(everything, formats=FORMATS, unpack_into=tmp_path / "unpacked")
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    reason = "is no file" if suffix else "is no slice, going by its name"
+    reason = "is not a regular file" if suffix else "is not a supported format"
     assert set(inputs.problems) == {str(path) for path in everything[1:]}
     assert all(reason in error.problem for error in inputs.problems.values())
 
 
 @pytest.mark.parametrize("name", ["ä 脑\n.png", "x" * 251 + ".png", os.fsdecode(b"\xff\xfe.png"), "-.png", "[a]*?.png"])
-def test_any_name_that_a_file_system_takes(scans, name):
+def test_any_valid_file_name_is_accepted(scans, name):
     put(scans, name)
     assert name in find_slices([scans]).names
     assert find_slices([scans / name]).names == [name]
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "f/" * 3000 + "a.png"])
-def test_a_name_that_no_file_system_takes_is_a_problem(scans, name):
+def test_an_invalid_file_name_is_a_problem(scans, name):
     inputs = find_slices([scans / name, scans / "a.png"])
     assert inputs.names == ["a.png"]
     assert "there is no such file" in inputs.problems[str(scans / name)].problem
 
 
-def test_single_files_that_a_run_wrote_are_not_read(scans):
+def test_single_files_of_the_output_are_not_read(scans):
     put(scans, "report.png", "masks/v.nii.gz", "masks/s.seg.dcm")
     written = [scans / "report.png", scans / "masks"]
-    inputs = find_slices([scans, scans / "report.png", scans / "masks" / "v.nii.gz"], written, kinds=KINDS)
+    inputs = find_slices([scans, scans / "report.png", scans / "masks" / "v.nii.gz"], written, formats=FORMATS)
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert inputs.left_out[str(scans / "masks")] == "was written by a run"
+    assert inputs.skipped[str(scans / "masks")] == "was written by a run"
     assert len(inputs.problems) == 2
 
 
-def test_the_pictures_of_earlier_runs_are_not_read_wherever_they_are(scans):
-    """A second run with another --out once took the masks of the first for slices."""
+def test_the_images_of_earlier_runs_are_not_read_wherever_they_are(scans):
+    """Once, a second run with another --out took the masks of the first for slices."""
     put(scans, "b/old/masks/a.png", "b/old/overlays/a.png", "b/old/own.png", "masks/own.png")
     put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
     put(scans, "results.json", content=b'{"schema": "another program\'s"}')
@@ -227,32 +242,32 @@ def test_the_pictures_of_earlier_runs_are_not_read_wherever_they_are(scans):
 
 
 @pytest.mark.parametrize("marker", ['"schema": "cascade evaluation 2"', '"format": "cascade evaluation 1"'])
-def test_the_pictures_of_an_evaluation_are_not_read(scans, marker):
-    """`predict` took the charts beside the slices for slices, and saw a glioma in one."""
+def test_the_figures_of_an_evaluation_are_not_read(scans, marker):
+    """Once, `predict` took the figures beside the slices for slices, and found a glioma in one."""
     put(scans, "b/dice.png", "c/dice.png", "c/own.png", "c/worst_slices.png", "c/detection.png", "c/presence.png")
     put(scans, "c/metrics.json", content=f"{{\n {marker},\n".encode())
     inputs = find_slices([scans])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "b/dice.png", "c/own.png"]
-    assert inputs.left_out[str(scans / "c/dice.png")] == "was written by a run"
+    assert inputs.skipped[str(scans / "c/dice.png")] == "was written by a run"
 
 
-def test_nor_are_they_where_a_pattern_or_a_list_names_them(scans):
-    """`**/*.png` took the masks of an earlier run for slices."""
+def test_output_of_earlier_runs_is_not_read_even_if_a_pattern_or_list_contains_it(scans):
+    """Once, `**/*.png` took the masks of an earlier run for slices."""
     put(scans, "b/old/masks/c/a.png", "b/old/own.png", "b/benchmark.png")
     put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
     put(scans, "b/benchmark.json", content=b'{"schema": "cascade benchmark 1"}')
     assert find_slices([scans / "**/*.png"]).names == ["a.png", "b/old/own.png"]
     inputs = find_slices([scans / "a.png", scans / "b/old/masks"])
     assert inputs.names == ["a.png"]
-    assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
+    assert inputs.skipped[str(scans / "b/old/masks")] == "was written by a run"
 
 
-def test_where_all_was_left_out_the_reasons_are_told(scans):
-    with pytest.raises(CascadeError, match="left out: 1, for: matches --exclude scans"):
+def test_an_error_counts_the_reasons_if_everything_was_skipped(scans):
+    with pytest.raises(CascadeError, match=r"skipped: 1 \(matches --exclude scans\)"):
         find_slices([scans], exclude=["scans"])
 
 
-def test_an_error_of_many_problems_counts_those_that_it_does_not_show():
+def test_an_error_lists_20_problems_and_counts_the_others():
     with pytest.raises(CascadeError, match="and 80 more") as raised:
         find_slices([Path(f"missing-{number}.png") for number in range(100)])
     assert len(raised.value.problem.splitlines()) == 21
@@ -271,12 +286,12 @@ def test_an_error_of_many_problems_counts_those_that_it_does_not_show():
         ("ä.png".encode(), ["ä.png"]),
     ],
 )
-def test_a_list_holds_a_path_a_line_or_between_nuls(content, paths):
+def test_a_list_has_one_path_per_line_or_separates_them_by_nuls(content, paths):
     assert read_list(io.BytesIO(content)) == [Path(path) for path in paths]
 
 
-def test_finding_takes_less_than_a_kilobyte_a_file(tmp_path):
-    """So that 100,000 files, a large study, stay below 100 MB."""
+def test_the_walk_takes_less_than_a_kilobyte_per_file(tmp_path):
+    """A large study of 100,000 files stays below 100 MB."""
     for number in range(10_000):
         (tmp_path / f"{number:06}.png").touch()
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Slices in zips are found and named as if the zips were folders."""
+"""Slices in zip files are found and named as if the zip files were folders."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cascade.discovery.archives import Limits
 from cascade.discovery.inputs import find_slices
 
 
-def test_slices_in_zips_are_named_as_if_the_zip_were_a_folder(scans, tmp_path):
+def test_slices_in_a_zip_file_are_named_as_if_it_were_a_folder(scans, tmp_path):
     pack(scans / "b" / "study.zip", ("p/z.png", b"zipped"), ("notes.txt", b""))
     into = tmp_path / "unpacked"
     inputs = find_slices([scans], unpack_into=into)
@@ -18,7 +18,7 @@ def test_slices_in_zips_are_named_as_if_the_zip_were_a_folder(scans, tmp_path):
     assert inputs.path("b/study.zip/p/z.png").read_bytes() == b"zipped"
     assert inputs.path("b/study.zip/p/z.png").is_relative_to(into)
     assert inputs.path("a.png") == scans / "a.png"
-    assert inputs.left_out[str(scans / "b" / "study.zip" / "notes.txt")] == "is no slice"
+    assert inputs.skipped[str(scans / "b" / "study.zip" / "notes.txt")] == "is not a supported format"
 
 
 def test_a_zip_alone_two_zips_and_a_zip_given_twice(scans, tmp_path):
@@ -30,7 +30,7 @@ def test_a_zip_alone_two_zips_and_a_zip_given_twice(scans, tmp_path):
     assert [inputs.path(name).read_bytes() for name in ("c/x.zip/a.png", "d/x.zip/a.png")] == [b"1", b"2"]
 
 
-def test_patterns_reach_into_zips(scans, tmp_path):
+def test_patterns_apply_to_members_of_zip_files(scans, tmp_path):
     path = pack(scans / "study.zip", ("p/z.png", b""), ("p/z_mask.png", b""), ("q/z.png", b""))
     inputs = find_slices([path], exclude=["*_mask.png", "q"], unpack_into=tmp_path / "one")
     assert inputs.names == ["study.zip/p/z.png"]
@@ -41,7 +41,7 @@ def test_patterns_reach_into_zips(scans, tmp_path):
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
 
 
-def test_problems_in_zips_name_zip_and_member_and_the_rest_is_done(scans, tmp_path):
+def test_problems_in_zip_files_name_the_member_and_the_others_are_listed(scans, tmp_path):
     path = pack(scans / "study.zip", ("../out.png", b""), ("z.png", b""))
     put(scans, "broken.zip", content=b"no zip")
     pack(scans / "empty.zip", ("notes.txt", b""))
@@ -49,24 +49,24 @@ def test_problems_in_zips_name_zip_and_member_and_the_rest_is_done(scans, tmp_pa
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "study.zip/z.png"]
     assert set(inputs.problems) == {f"{path}/../out.png", str(scans / "broken.zip"), str(scans / "empty.zip")}
     assert "cannot be read as a zip file" in inputs.problems[str(scans / "broken.zip")].problem
-    assert "holds no PNG" in inputs.problems[str(scans / "empty.zip")].problem
+    assert "contains no PNG" in inputs.problems[str(scans / "empty.zip")].problem
 
 
-def test_the_bytes_of_all_zips_of_a_run_are_bounded_together(scans, tmp_path):
+def test_the_size_of_all_zip_files_of_a_run_together_is_limited(scans, tmp_path):
     zips = [pack(scans / f"{number}.zip", ("a.png", bytes(1000))) for number in range(4)]
     inputs = find_slices(zips, unpack_into=tmp_path / "unpacked", limits=Limits(total=2500))
     assert inputs.names == ["0.zip/a.png", "1.zip/a.png"]
     assert list(inputs.problems) == [f"{zips[2]}/a.png", f"{zips[3]}/a.png"]
 
 
-def test_no_two_slices_share_a_name_whatever_is_given(scans, tmp_path):
-    """A zip's name is its own, for no folder can have it too; a folder that is called like a zip is a folder."""
+def test_no_two_slices_share_a_name(scans, tmp_path):
+    """No folder can have the name of a zip file beside it. A folder named like a zip file is a folder."""
     put(scans, "a/y.zip/a.png", "x.zip.png", content=b"in a folder")
     path = pack(scans / "a" / "x.zip", ("a.png", b"in a zip"), ("y.zip/a.png", b"deep in a zip"))
     with pytest.raises(FileExistsError):
         path.mkdir()
-    given = [scans, scans / "a", path, scans / "a" / "y.zip", scans / "a" / ".." / "a" / "x.zip", scans / "**" / "*"]
-    inputs = find_slices(given, unpack_into=tmp_path / "unpacked")
+    paths = [scans, scans / "a", path, scans / "a" / "y.zip", scans / "a" / ".." / "a" / "x.zip", scans / "**" / "*"]
+    inputs = find_slices(paths, unpack_into=tmp_path / "unpacked")
     assert len(set(inputs.names)) == len(inputs.names) == 7
     assert len({inputs.path(name).resolve() for name in inputs.names}) == 7
     assert inputs.path("a/y.zip/a.png").read_bytes() == b"in a folder"
@@ -74,16 +74,16 @@ def test_no_two_slices_share_a_name_whatever_is_given(scans, tmp_path):
     assert inputs.path("a/x.zip/y.zip/a.png").read_bytes() == b"deep in a zip"
 
 
-def test_a_path_through_dots_or_a_link_goes_by_the_name_of_the_file_that_it_leads_to(scans, tmp_path, monkeypatch):
-    """A broken zip went by the path as given, and --resume said that it was not given."""
+def test_a_path_with_dots_or_a_link_has_the_name_of_the_file_that_it_leads_to(scans, tmp_path, monkeypatch):
+    """Once, a broken zip file was named by the path on the command line, and --resume did not recognize it."""
     (scans / "link").symlink_to(scans / "b")
     monkeypatch.chdir(scans / "b")
     pack(scans / "b" / "x.zip", ("../out.png", b""), ("z.png", b""))
-    for given in ("../b", "../link"):
-        inputs = find_slices([Path("../a.png"), Path(given, "x.zip")], unpack_into=tmp_path / given[3:])
+    for folder in ("../b", "../link"):
+        inputs = find_slices([Path("../a.png"), Path(folder, "x.zip")], unpack_into=tmp_path / folder[3:])
         assert inputs.names == ["a.png", "b/x.zip/z.png"]
         assert [inputs.name(path) for path in inputs.problems] == ["b/x.zip/../out.png"]
-        assert inputs.name(f"{given}/gone.zip") == "b/gone.zip"
+        assert inputs.name(f"{folder}/gone.zip") == "b/gone.zip"
     (scans / "linked.zip").symlink_to(scans / "b" / "x.zip")
     inputs = find_slices([scans / "linked.zip"], unpack_into=tmp_path / "linked")
     assert [inputs.name(path) for path in inputs.problems] == ["linked.zip/../out.png"]

@@ -1,4 +1,4 @@
-"""NIfTI of any orientation gives the slices that radiologists look at; masks come back to the same voxels."""
+"""NIfTI volumes of any orientation are read as radiological slices, and masks are written on the same voxels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ORIENTATIONS = [
 
 
 def write(path, array=HEAD, affine=AFFINE, **fields):
-    """A NIfTI file; `fields` are written into its header as they are."""
+    """Write a NIfTI file; `fields` replace fields of its header."""
     image = nib.Nifti1Image(array, affine)
     content = bytearray(image.to_bytes())
     header = nib.Nifti1Header(bytes(content[:348]), check=False)
@@ -45,13 +45,13 @@ def write(path, array=HEAD, affine=AFFINE, **fields):
 
 
 def turned(orientation):
-    """HEAD stored in another order and direction of its axes; the same head in space."""
+    """Return HEAD with reordered and flipped axes, and the same position in space."""
     image = nib.Nifti1Image(HEAD, AFFINE)
     return image.as_reoriented(orientation)
 
 
 def place(image, value):
-    """Where in space SimpleITK sees the one voxel of this value."""
+    """Return the position, according to SimpleITK, of the one voxel of this value."""
     (index,) = np.argwhere(sitk.GetArrayFromImage(image) == value)
     return image.TransformIndexToPhysicalPoint([int(number) for number in index[::-1]])
 
@@ -63,7 +63,7 @@ def read_all(path):
 
 
 def refusal(path):
-    """The problem of opening the file or of reading its slices."""
+    """Return the problem of opening the file or reading its slices."""
     with pytest.raises(CascadeError) as raised:
         read_all(path)
     assert str(path) in raised.value.problem
@@ -73,11 +73,11 @@ def refusal(path):
 
 def test_axial_slices_are_seen_from_the_feet_with_the_face_up(tmp_path):
     source = open_nifti(write(tmp_path / "a.nii"), "a.nii")
-    found = source.read(MARKER[2])
-    assert (source.count, found.pixels.shape, found.pixels.dtype) == (18, (24, 20), np.float32)
-    row, column = np.unravel_index(found.pixels.argmax(), found.pixels.shape)
+    slice_ = source.read(MARKER[2])
+    assert (source.count, slice_.pixels.shape, slice_.pixels.dtype) == (18, (24, 20), np.float32)
+    row, column = np.unravel_index(slice_.pixels.argmax(), slice_.pixels.shape)
     assert (row, column) == (24 - 1 - 17, 20 - 1 - 3)  # anterior is up, the patient's left at the right
-    assert found.spacing_mm == pytest.approx((0.9, 0.8))
+    assert slice_.spacing_mm == pytest.approx((0.9, 0.8))
 
 
 def test_coronal_and_sagittal_slices_have_the_head_up_and_the_face_at_the_left(tmp_path):
@@ -90,24 +90,24 @@ def test_coronal_and_sagittal_slices_have_the_head_up_and_the_face_at_the_left(t
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda kept: "".join(nib.orientations.ornt2axcodes(kept)))
-def test_in_all_48_orientations_the_slices_are_the_same_and_the_mask_comes_back_to_its_voxel(tmp_path, orientation):
+def test_all_48_orientations_give_the_same_slices_and_the_mask_has_the_same_voxel(tmp_path, orientation):
     expected = open_nifti(write(tmp_path / "straight.nii"), "straight.nii")
     image = turned(orientation)
     nib.save(image, tmp_path / "turned.nii.gz")
     source = open_nifti(tmp_path / "turned.nii.gz", "turned.nii.gz")
     masks = np.zeros((source.count, 24, 20), bool)
     for index in range(source.count):
-        found = source.read(index)
-        assert found.pixels.tolist() == expected.read(index).pixels.tolist()
-        assert found.spacing_mm == pytest.approx((0.9, 0.8))
-        masks[index] = found.pixels == 4000
+        slice_ = source.read(index)
+        assert slice_.pixels.tolist() == expected.read(index).pixels.tolist()
+        assert slice_.spacing_mm == pytest.approx((0.9, 0.8))
+        masks[index] = slice_.pixels == 4000
     back = nib.Nifti1Image.from_bytes(gzip.decompress(source.mask_bytes(masks)))
     assert np.array_equal(np.asarray(back.dataobj) == 1, np.asarray(image.dataobj) == 4000)
     assert back.get_data_dtype() == np.uint8
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=str)
-def test_another_reader_finds_the_mask_in_the_geometry_of_its_volume(tmp_path, orientation):
+def test_another_reader_finds_the_same_geometry_in_mask_and_volume(tmp_path, orientation):
     image = turned(orientation)
     turn = np.eye(4)
     turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
@@ -119,14 +119,14 @@ def test_another_reader_finds_the_mask_in_the_geometry_of_its_volume(tmp_path, o
     masks = np.stack([source.read(index).pixels == 4000 for index in range(source.count)])
     (tmp_path / "mask.nii.gz").write_bytes(source.mask_bytes(masks))
     volume, mask = sitk.ReadImage(tmp_path / "a.nii"), sitk.ReadImage(tmp_path / "mask.nii.gz")
-    for told in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
-        assert getattr(mask, told)() == getattr(volume, told)()
+    for getter in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
+        assert getattr(mask, getter)() == getattr(volume, getter)()
     assert place(mask, 1) == place(volume, 4000)
     header = nib.load(tmp_path / "mask.nii.gz").header
     assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 2)
 
 
-def test_slices_lie_across_the_thickest_axis_and_are_axial_where_none_is_thickest(tmp_path):
+def test_the_slice_axis_is_the_thickest_or_the_axial_one_if_none_is_thickest(tmp_path):
     def count(spacing, array=HEAD):
         return open_nifti(write(tmp_path / "a.nii", array, np.diag([*spacing, 1.0])), "a").count
 
@@ -157,24 +157,24 @@ def test_big_endian_nifti_2_is_read_and_its_mask_is_nifti_2(tmp_path):
     assert nib.Nifti2Image.from_bytes(gzip.decompress(source.mask_bytes(np.ones((18, 24, 20), bool)))).shape == SHAPE
 
 
-def test_the_scanners_scale_is_applied(tmp_path):
+def test_the_scale_of_the_header_is_applied(tmp_path):
     source = open_nifti(write(tmp_path / "a.nii", scl_slope=0.5, scl_inter=-10), "a.nii")
     assert source.read(5).pixels.max() == 4000 * 0.5 - 10
 
 
-def test_lengths_in_metres_become_millimetres(tmp_path):
+def test_lengths_in_meters_are_converted_to_millimeters(tmp_path):
     path = write(tmp_path / "a.nii", affine=np.diag([0.001, 0.002, 0.004, 1]), xyzt_units=1)
     assert open_nifti(path, "a.nii").read(0).spacing_mm == pytest.approx((2, 1))
 
 
-def test_quirks_of_common_writers_are_read_past(tmp_path):
+def test_quirks_of_common_writers_are_accepted(tmp_path):
     for quirk in ({"qform_code": 1, "sform_code": 0, "pixdim": [0, *SPACING, 0, 0, 0, 0]}, {"vox_offset": 0}):
         assert open_nifti(write(tmp_path / "a.nii", **quirk), "a.nii").read(5).pixels.max() == 4000
 
 
-def test_a_volume_whose_orientation_is_unknown_says_so(tmp_path):
+def test_a_volume_of_unknown_orientation_has_a_note(tmp_path):
     path = write(tmp_path / "a.nii", sform_code=0, qform_code=0)
-    assert "tells no orientation" in open_nifti(path, "a.nii").notes[0]
+    assert "gives no orientation" in open_nifti(path, "a.nii").notes[0]
     assert open_nifti(write(tmp_path / "a.nii"), "a.nii").notes == ()
 
 
@@ -185,11 +185,11 @@ def test_voxels_are_loaded_by_the_first_read_and_again_after_closing(tmp_path):
     path.write_bytes(b"gone")
     assert source.read(0).pixels.tolist() == first
     source.close()
-    with pytest.raises(CascadeError, match="shorter than its header tells"):
+    with pytest.raises(CascadeError, match="shorter than its header declares"):
         source.read(0)
 
 
-def test_a_volume_that_cannot_be_unpacked_is_not_unpacked_again_for_each_slice(tmp_path):
+def test_a_volume_that_cannot_be_decompressed_is_not_loaded_again_for_each_slice(tmp_path):
     whole = write(tmp_path / "a.nii.gz").read_bytes()
     source = open_nifti(tmp_path / "a.nii.gz", "a.nii.gz")
     (tmp_path / "a.nii.gz").write_bytes(whole[: len(whole) // 2])
@@ -202,19 +202,19 @@ def test_a_volume_that_cannot_be_unpacked_is_not_unpacked_again_for_each_slice(t
     assert source.read(1).pixels.shape == (24, 20)
 
 
-def test_a_blank_slice_is_told_apart_from_a_damaged_one(tmp_path):
+def test_a_blank_slice_raises_another_error_than_a_damaged_one(tmp_path):
     array = HEAD.astype(np.float32)
     array[:, :, 0] = 7
     array[4, 4, 1] = np.nan
     source = open_nifti(write(tmp_path / "a.nii", array), "a.nii")
     with pytest.raises(BlankSlice, match="slice 1 of 18: every pixel"):
         source.read(0)
-    with pytest.raises(CascadeError, match="slice 2 of 18: holds NaN") as raised:
+    with pytest.raises(CascadeError, match="slice 2 of 18: contains NaN") as raised:
         source.read(1)
     assert not isinstance(raised.value, BlankSlice)
 
 
-def test_texts_of_the_header_reach_neither_mask_nor_notes(tmp_path):
+def test_texts_of_the_header_are_in_neither_mask_nor_notes(tmp_path):
     path = write(
         tmp_path / "a.nii", descrip=b"DOE^JANE", aux_file=b"DOE^JANE", db_name=b"DOE^JANE", intent_name=b"DOE^JANE"
     )
@@ -231,48 +231,48 @@ def test_texts_of_the_header_reach_neither_mask_nor_notes(tmp_path):
         ({"dim": [3, 0, 24, 18, 1, 1, 1, 1]}, "axis without voxels"),
         ({"dim": [0, 20, 24, 18, 1, 1, 1, 1]}, "0 axes"),
         ({"dim": [9, 20, 24, 18, 1, 1, 1, 1]}, "9 axes"),
-        ({"dim": [3, 20, 24, 19, 1, 1, 1, 1]}, "shorter than its header tells"),
-        ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "no MRI volume"),
+        ({"dim": [3, 20, 24, 19, 1, 1, 1, 1]}, "shorter than its header declares"),
+        ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "too large for an MRI volume"),
         ({"dim": [3, 20, 24, 8, 1, 1, 1, 1], "pixdim": [1, 5, 1, 1, 1, 1, 1, 1], "srow_x": [5, 0, 0, 0]}, "too small"),
-        ({"dim": [4, 20, 12, 18, 2, 1, 1, 1]}, "holds 2 volumes"),
-        ({"dim": [5, 20, 8, 18, 1, 3, 1, 1]}, "holds 3 volumes"),
-        ({"datatype": 128}, "holds colour"),
-        ({"datatype": 32}, "no scanner stores"),
+        ({"dim": [4, 20, 12, 18, 2, 1, 1, 1]}, "contains 2 volumes"),
+        ({"dim": [5, 20, 8, 18, 1, 3, 1, 1]}, "contains 3 volumes"),
+        ({"datatype": 128}, "contains color"),
+        ({"datatype": 32}, "unsupported dtype"),
         ({"datatype": 999}, "header cannot be read"),
-        ({"pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, "no voxel size"),
-        ({"pixdim": [1, 0, 1, 1, 1, 1, 1, 1]}, "no voxel size"),
-        ({"srow_x": [np.nan] * 4}, "place in space"),
-        ({"srow_x": [0] * 4, "srow_y": [0] * 4, "srow_z": [0] * 4}, "place in space"),
+        ({"pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, "no valid voxel size"),
+        ({"pixdim": [1, 0, 1, 1, 1, 1, 1, 1]}, "no valid voxel size"),
+        ({"srow_x": [np.nan] * 4}, "affine is not valid"),
+        ({"srow_x": [0] * 4, "srow_y": [0] * 4, "srow_z": [0] * 4}, "affine is not valid"),
         ({"srow_x": [1, 1, 0, 0], "srow_y": [1, 1, 0, 0]}, "in one plane"),
         ({"sform_code": 0, "qform_code": 1, "quatern_b": 5}, "header cannot be read"),
         ({"scl_slope": 1, "scl_inter": np.inf}, "header cannot be read"),
-        ({"vox_offset": 1e30}, "shorter than its header tells"),
+        ({"vox_offset": 1e30}, "shorter than its header declares"),
         ({"vox_offset": np.nan}, "header cannot be read"),
-        ({"magic": b"ni1"}, "not NIfTI in one file"),
+        ({"magic": b"ni1"}, "not single-file NIfTI"),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_a_header_that_cannot_be_true_is_refused_before_voxels_are_read(tmp_path, name, fields, problem):
+def test_an_invalid_header_is_refused_before_voxels_are_read(tmp_path, name, fields, problem):
     assert problem in refusal(write(tmp_path / name, **fields))
 
 
-def test_a_small_file_that_unpacks_to_gigabytes_is_read_no_further_than_its_header_tells(tmp_path):
+def test_a_small_file_that_decompresses_to_gigabytes_is_read_as_far_as_its_header_declares(tmp_path):
     honest = gzip.decompress(write(tmp_path / "a.nii.gz").read_bytes())
     more = gzip.compress(bytes(2**20)) * 4096  # 4 GB in 4 MB
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(honest) + more)
     assert open_nifti(tmp_path / "a.nii.gz", "a").read(5).pixels.max() == 4000
     (tmp_path / "a.nii.gz").write_bytes(more)
-    assert "does not begin as NIfTI does" in refusal(tmp_path / "a.nii.gz")
+    assert "does not begin like a NIfTI file" in refusal(tmp_path / "a.nii.gz")
 
 
-def test_what_is_no_nifti_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_nifti_is_refused_by_name(tmp_path):
     (tmp_path / "empty.nii").touch()
     (tmp_path / "text.nii.gz").write_text("no volume")
     (tmp_path / "folder.nii").mkdir()
     for name in ("empty.nii", "text.nii.gz", "folder.nii", "nowhere.nii"):
         refusal(tmp_path / name)
-    with pytest.raises(CascadeError, match="has no axis 3"):
+    with pytest.raises(CascadeError, match="not 3"):
         open_nifti(write(tmp_path / "a.nii"), "a.nii", axis=3)
 
 
@@ -299,12 +299,12 @@ def test_a_damaged_volume_is_read_or_refused_by_name_and_never_crashes(tmp_path,
     assert all(problem.startswith(str(tmp_path / name)) for problem in problems)
 
 
-def test_nothing_is_printed_of_quirks(tmp_path):
+def test_nothing_is_printed_about_quirks(tmp_path):
     path = write(tmp_path / "a.nii", qform_code=77, pixdim=[0, *SPACING, 0, 0, 0, 0], vox_offset=0, bitpix=3, cal_max=1)
     code = (
         "import sys, numpy, pathlib; from cascade.io.nifti import open_nifti;"
         "source = open_nifti(pathlib.Path(sys.argv[1]), 'a'); source.read(0);"
         "source.mask_bytes(numpy.zeros((18, 24, 20), bool))"
     )
-    found = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
-    assert found.stdout + found.stderr == ""
+    result = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert result.stdout + result.stderr == ""

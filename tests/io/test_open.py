@@ -1,4 +1,4 @@
-"""What is given → pictures, volumes and series, each with a name of its own."""
+"""Inputs are opened as images, volumes and series, each with its own name."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.io.checksums import content_sha256
+from cascade.io.checksums import sha256_of_files
 from cascade.io.image import mask_png
 from cascade.io.open import open_source, open_sources
 
@@ -31,42 +31,42 @@ def test_a_mask_is_one_channel_of_0_and_255():
     assert np.array_equal(np.asarray(image), 255 * mask)
 
 
-def test_pictures_and_volumes_in_one_folder_come_in_the_order_of_their_names(tmp_path):
+def test_images_and_volumes_in_one_folder_are_sorted_by_name(tmp_path):
     save_volume(tmp_path / "b/head.nii.gz")
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     (tmp_path / "broken.nii").write_bytes(b"no header")
-    sources, problems = open_sources(find_slices([tmp_path], kinds=("picture", "nifti", "dicom")))
+    sources, problems = open_sources(find_slices([tmp_path], formats=("image", "nifti", "dicom")))
     assert [(source.name, source.count) for source in sources] == [("a.png", 1), ("b/head.nii.gz", 3)]
     assert list(problems) == ["broken.nii"]
 
 
-def test_the_digest_of_one_file_is_what_sha256sum_says_and_of_several_depends_on_each(tmp_path):
+def test_the_digest_of_one_file_is_that_of_sha256sum_and_that_of_several_depends_on_each(tmp_path):
     for name in "ab":
         (tmp_path / name).write_bytes(name.encode())
     a, b = tmp_path / "a", tmp_path / "b"
-    assert content_sha256([a]) == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
-    assert len({content_sha256(files) for files in ([a], [b], [a, b], [b, a])}) == 4
+    assert sha256_of_files([a]) == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+    assert len({sha256_of_files(files) for files in ([a], [b], [a, b], [b, a])}) == 4
 
 
-def test_a_file_that_went_away_is_named(tmp_path):
+def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(CascadeError, match=r"gone\.png: could not be read"):
-        content_sha256([tmp_path / "gone.png"])
+        sha256_of_files([tmp_path / "gone.png"])
 
 
-def test_a_file_that_may_not_be_read_is_no_file_that_changed(tmp_path, monkeypatch):
+def test_an_unreadable_file_is_not_reported_as_a_changed_one(tmp_path, monkeypatch):
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("cascade.io.checksums.sha256_of", refuse)
-    with pytest.raises(CascadeError, match=r"locked\.png: may not be read\n.*permissions"):
-        content_sha256([tmp_path / "locked.png"])
+    with pytest.raises(CascadeError, match=r"locked\.png: permission denied\n.*permissions"):
+        sha256_of_files([tmp_path / "locked.png"])
 
 
-def test_one_source_is_asked_for_by_its_path_and_several_are_refused(tmp_path):
+def test_a_path_with_several_sources_is_refused_where_one_is_expected(tmp_path):
     save_volume(tmp_path / "head.nii")
     assert open_source(tmp_path / "head.nii").count == 3
     Image.fromarray(RAMP).save(tmp_path / "a.png")
-    with pytest.raises(CascadeError, match="holds 2 pictures, volumes or series"):
+    with pytest.raises(CascadeError, match="contains 2 images, volumes or series"):
         open_source(tmp_path)
     with pytest.raises(CascadeError, match="no such file"):
         open_source(Path(tmp_path, "missing.png"))

@@ -1,4 +1,4 @@
-"""Pictures of every kind become one float32 slice, and a slice of any shape the graphs' square and back."""
+"""Images of every kind are read as float32 slices, which are resampled to the input size of the graphs and back."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from PIL import Image
 
 from cascade.contract import SLICE_SIZE, Box
 from cascade.errors import CascadeError
-from cascade.io.image import read_grey, read_slice
+from cascade.io.image import read_gray, read_slice
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import MIN_SIDE, array_slice, checked
+from cascade.io.slices import MIN_SIDE, check_pixels, slice_from_array
 
 RAMP = np.arange(400, dtype=np.float32).reshape(20, 20)  # 0 .. 399
 BYTES = (RAMP // 2).astype(np.uint8)  # 0 .. 199
 
 
-def png(path, width, height, bits, colour, rows):
-    """A PNG of a kind that Pillow does not write: `rows` are bytes, each row's first the filter 0."""
+def png(path, width, height, bits, color, rows):
+    """Write a PNG that Pillow cannot write. `rows` are bytes; each row begins with its filter, 0."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
     return path
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.webp", "a.PNG"])
-def test_8_bit_grey_keeps_its_values(tmp_path, name):
+def test_8_bit_gray_keeps_its_values(tmp_path, name):
     Image.fromarray(BYTES).save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
-    found = read_slice(tmp_path / name)
-    assert found.pixels.dtype == np.float32
-    assert found.pixels.tolist() == BYTES.tolist()
-    assert found.spacing_mm is None
+    slice_ = read_slice(tmp_path / name)
+    assert slice_.pixels.dtype == np.float32
+    assert slice_.pixels.tolist() == BYTES.tolist()
+    assert slice_.spacing_mm is None
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bit_grey_keeps_its_full_range(tmp_path, name):
+def test_16_bit_gray_keeps_its_full_range(tmp_path, name):
     Image.fromarray((RAMP * 164).astype(np.uint16)).save(tmp_path / name)  # up to 65,436
-    assert read_grey(tmp_path / name).tolist() == (RAMP * 164).tolist()
+    assert read_gray(tmp_path / name).tolist() == (RAMP * 164).tolist()
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
-def test_a_tiff_whose_lowest_values_are_white_is_turned_over_in_every_depth(tmp_path, kind):
+def test_a_tiff_whose_lowest_values_are_white_is_inverted_in_every_depth(tmp_path, kind):
     stored = RAMP.astype(kind)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite")
-    found = read_grey(tmp_path / "a.tif")
-    assert (found - found.min()).tolist() == (stored.max() - stored).tolist()
+    pixels = read_gray(tmp_path / "a.tif")
+    assert (pixels - pixels.min()).tolist() == (stored.max() - stored).tolist()
 
 
 def test_big_endian_16_bit_tiff_is_read_in_its_own_byte_order(tmp_path):
@@ -63,136 +63,136 @@ def test_big_endian_16_bit_tiff_is_read_in_its_own_byte_order(tmp_path):
     (tmp_path / "a.tif").write_bytes(header + pixels)
     with Image.open(tmp_path / "a.tif") as image:
         assert image.mode == "I;16B"
-    assert read_grey(tmp_path / "a.tif").tolist() == (RAMP * 100).tolist()
+    assert read_gray(tmp_path / "a.tif").tolist() == (RAMP * 100).tolist()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_tiff_of_floats_and_of_signed_numbers_keeps_negative_values(tmp_path, kind):
+def test_float_and_signed_tiff_keep_negative_values(tmp_path, kind):
     Image.fromarray((RAMP - 200).astype(kind)).save(tmp_path / "a.tif")
-    assert read_grey(tmp_path / "a.tif").tolist() == (RAMP - 200).tolist()
+    assert read_gray(tmp_path / "a.tif").tolist() == (RAMP - 200).tolist()
 
 
-def test_tiff_of_unsigned_32_bits_keeps_its_highest_values(tmp_path):
-    """Pillow reads them as signed: the brightest came out as the darkest."""
+def test_unsigned_32_bit_tiff_keeps_its_highest_values(tmp_path):
+    """Pillow reads them as signed: once, the brightest pixels became the darkest."""
     stored = RAMP.astype(np.uint32) * 10_000_000  # up to 3.99e9
     tifffile.imwrite(tmp_path / "a.tif", stored)
-    assert read_grey(tmp_path / "a.tif").tolist() == stored.astype(np.float32).tolist()
+    assert read_gray(tmp_path / "a.tif").tolist() == stored.astype(np.float32).tolist()
 
 
-def test_1_bit_and_palette_show_what_a_viewer_shows(tmp_path):
+def test_1_bit_and_palette_images_have_the_values_that_a_viewer_shows(tmp_path):
     Image.fromarray(RAMP >= 200).save(tmp_path / "bit.png")
-    assert read_grey(tmp_path / "bit.png").tolist() == (255.0 * (RAMP >= 200)).tolist()
-    picture = Image.frombytes("P", (20, 20), (RAMP >= 200).tobytes())
-    picture.putpalette([10, 10, 10, 90, 90, 90])
-    picture.save(tmp_path / "palette.png")
-    assert np.unique(read_grey(tmp_path / "palette.png")).tolist() == [10, 90]
+    assert read_gray(tmp_path / "bit.png").tolist() == (255.0 * (RAMP >= 200)).tolist()
+    image = Image.frombytes("P", (20, 20), (RAMP >= 200).tobytes())
+    image.putpalette([10, 10, 10, 90, 90, 90])
+    image.save(tmp_path / "palette.png")
+    assert np.unique(read_gray(tmp_path / "palette.png")).tolist() == [10, 90]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "RGBA", "LA"])
-def test_grey_stored_as_colour_keeps_its_values(tmp_path, mode):
+def test_gray_stored_as_color_keeps_its_values(tmp_path, mode):
     Image.fromarray(BYTES).convert(mode).save(tmp_path / "a.tif")
-    assert read_grey(tmp_path / "a.tif").tolist() == BYTES.tolist()
+    assert read_gray(tmp_path / "a.tif").tolist() == BYTES.tolist()
 
 
-def marked(pixels, colour):
-    """(H, W) → (H, W, 3), one row of it in colour."""
+def marked(pixels, color):
+    """Convert (H, W) to (H, W, 3) with a first row in color."""
     channels = np.stack([pixels] * 3, axis=-1)
-    channels[0] = colour
+    channels[0] = color
     return channels
 
 
-def test_coloured_marks_become_their_luma(tmp_path):
+def test_colored_marks_become_their_luma(tmp_path):
     Image.fromarray(marked(BYTES, (200, 100, 50))).save(tmp_path / "a.png")
-    found = read_grey(tmp_path / "a.png")
-    assert np.unique(found[0]).tolist() == [124]  # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
-    assert found[1:].tolist() == BYTES[1:].tolist()
+    pixels = read_gray(tmp_path / "a.png")
+    assert np.unique(pixels[0]).tolist() == [124]  # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+    assert pixels[1:].tolist() == BYTES[1:].tolist()
 
 
-def coloured(share, deep=False):
-    """1,600 pixels in rows of 40, so many of them red, the others grey; of 16 bits in 12 of which the values lie."""
+def colored(fraction, deep=False):
+    """Make a 40 x 40 image with a fraction of red pixels, the others gray. `deep` gives 16 bits with 12-bit values."""
     pixels = np.repeat(np.arange(1600)[:, None] // 8, 3, axis=1)
-    pixels[: round(share * 1600)] = (200, 0, 0)
+    pixels[: round(fraction * 1600)] = (200, 0, 0)
     return (pixels.astype(np.uint16) * 16 if deep else pixels.astype(np.uint8)).reshape(40, 40, 3)
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_more_colour_than_marks_is_refused(tmp_path, deep):
-    def save(share):
-        tifffile.imwrite(tmp_path / "a.tif", coloured(share, deep), photometric="rgb")
+def test_more_color_than_marks_is_refused(tmp_path, deep):
+    def save(fraction):
+        tifffile.imwrite(tmp_path / "a.tif", colored(fraction, deep), photometric="rgb")
         return tmp_path / "a.tif"
 
-    assert read_grey(save(0.1)).shape == (40, 40)
-    with pytest.raises(CascadeError, match=r"a\.tif: is in colour over 11% of its pixels") as raised:
-        read_grey(save(0.11))
-    assert "in grey" in raised.value.fix
+    assert read_gray(save(0.1)).shape == (40, 40)
+    with pytest.raises(CascadeError, match=r"a\.tif: 11% of the pixels") as raised:
+        read_gray(save(0.11))
+    assert "in gray" in raised.value.fix
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
-def test_a_colour_photo_is_refused_however_it_is_stored(tmp_path, mode):
+def test_a_color_photo_is_refused_however_it_is_stored(tmp_path, mode):
     red, green = np.meshgrid(np.arange(0, 240, 6), np.arange(0, 240, 6))
     photo = np.stack([red, green, 239 - red], axis=-1).astype(np.uint8)
     Image.fromarray(photo).convert(mode).save(tmp_path / f"a.{'tif' if mode == 'CMYK' else 'png'}")
-    with pytest.raises(CascadeError, match="is in colour"):
-        read_grey(next(tmp_path.iterdir()))
+    with pytest.raises(CascadeError, match="in color"):
+        read_gray(next(tmp_path.iterdir()))
 
 
 @pytest.mark.parametrize("quality", [5, 50, 95])
-def test_the_noise_that_jpeg_puts_into_grey_is_no_colour(tmp_path, quality):
+def test_jpeg_noise_in_gray_images_does_not_count_as_color(tmp_path, quality):
     noise = np.random.default_rng(0).normal(0, 5, (64, 64, 3))
-    grey = np.add.outer(np.arange(64), np.arange(64))[..., None] * 1.5 + 30
-    Image.fromarray((grey + noise).astype(np.uint8)).save(tmp_path / "a.jpg", quality=quality)
-    assert read_grey(tmp_path / "a.jpg").std() > 20
+    gray = np.add.outer(np.arange(64), np.arange(64))[..., None] * 1.5 + 30
+    Image.fromarray((gray + noise).astype(np.uint8)).save(tmp_path / "a.jpg", quality=quality)
+    assert read_gray(tmp_path / "a.jpg").std() > 20
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_what_is_transparent_shows_black_whatever_colour_hides_there(tmp_path, mode):
-    """A mask drawn on a transparent layer once came back as tumor all over: its hidden pixels were white."""
+def test_transparent_pixels_are_black_whatever_their_color(tmp_path, mode):
+    """Once, a mask on a transparent layer was read as tumor everywhere: its hidden pixels were white."""
     white, alpha = Image.new("L", (20, 20), 255), Image.fromarray(255 * (RAMP >= 200).astype(np.uint8))
     Image.merge(mode, [white] * (len(mode) - 1) + [alpha]).save(tmp_path / "a.png")
-    assert read_grey(tmp_path / "a.png").tolist() == (255.0 * (RAMP >= 200)).tolist()
+    assert read_gray(tmp_path / "a.png").tolist() == (255.0 * (RAMP >= 200)).tolist()
 
 
-@pytest.mark.parametrize("colour", [2, 4, 6])  # RGB, grey with alpha, RGB with alpha
-def test_16_bit_colour_keeps_its_depth(tmp_path, colour):
-    """A slice of 0 to 1,995 once came back as 0 to 7: Pillow keeps the upper 8 bits."""
-    channels = {2: 3, 4: 2, 6: 4}[colour]
+@pytest.mark.parametrize("color", [2, 4, 6])  # RGB, gray with alpha, RGB with alpha
+def test_16_bit_color_keeps_its_depth(tmp_path, color):
+    """Once, a slice of 0 to 1,995 was read as 0 to 7: Pillow keeps the upper 8 bits."""
+    channels = {2: 3, 4: 2, 6: 4}[color]
     rows = b"".join(b"\0" + np.repeat(row * 5, channels).astype(">u2").tobytes() for row in RAMP)
-    found = read_grey(png(tmp_path / "a.png", 20, 20, 16, colour, rows))
-    opaque = 1 if colour == 2 else RAMP * 5 / 65_535  # the last channel holds the ramp too
-    assert np.allclose(found, RAMP * 5 * opaque, rtol=1e-5)
+    pixels = read_gray(png(tmp_path / "a.png", 20, 20, 16, color, rows))
+    opaque = 1 if color == 2 else RAMP * 5 / 65_535  # the last channel contains the ramp too
+    assert np.allclose(pixels, RAMP * 5 * opaque, rtol=1e-5)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_16_bit_colour_tiff_becomes_its_luma_in_full_depth(tmp_path, planar):
+def test_16_bit_color_tiff_becomes_its_luma_in_full_depth(tmp_path, planar):
     channels = marked(np.full((20, 24), 700, dtype=np.uint16), (2000, 1000, 500))
     stored = channels if planar == "contig" else np.moveaxis(channels, -1, 0)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planar)
-    found = read_grey(tmp_path / "a.tif")
-    assert np.allclose(found[0], 1242)  # 0.299 * 2000 + 0.587 * 1000 + 0.114 * 500
-    assert np.allclose(found[1:], 700)
+    pixels = read_gray(tmp_path / "a.tif")
+    assert np.allclose(pixels[0], 1242)  # 0.299 * 2000 + 0.587 * 1000 + 0.114 * 500
+    assert np.allclose(pixels[1:], 700)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp"])
-def test_several_pictures_in_one_file_are_refused(tmp_path, name):
+def test_several_images_in_one_file_are_refused(tmp_path, name):
     others = [Image.fromarray(255 - BYTES), Image.fromarray(BYTES)]
     Image.fromarray(BYTES).save(tmp_path / name, save_all=True, append_images=others)
-    with pytest.raises(CascadeError, match=rf"{name}: holds 3 pictures"):
-        read_grey(tmp_path / name)
+    with pytest.raises(CascadeError, match=rf"{name}: contains 3 images"):
+        read_gray(tmp_path / name)
 
 
-@pytest.mark.filterwarnings("ignore")  # pytest undoes the filter that the module sets
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("side", [4097, 9_500, 100_000])  # our limit; where Pillow warns; where Pillow raises
-def test_a_picture_far_larger_than_a_slice_is_refused_unopened(tmp_path, side):
+def test_an_image_far_larger_than_a_slice_is_refused_before_it_is_decoded(tmp_path, side):
     path = png(tmp_path / "a.png", side, side, 8, 0, b"")
     with pytest.raises(CascadeError, match="MRI slice") as raised:
-        read_grey(path)
+        read_gray(path)
     assert "16,777,216 pixels" in raised.value.fix
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged TIFF tags
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp", "a.gif"])
-def test_a_damaged_picture_is_an_error_that_names_it_or_a_picture_but_never_a_crash(tmp_path, name):
-    """On such bytes Pillow's decoders raise IndexError, TypeError and struct.error besides OSError."""
+def test_a_damaged_image_is_read_or_refused_by_name_and_never_crashes(tmp_path, name):
+    """On damaged bytes, the decoders of Pillow raise IndexError, TypeError and struct.error besides OSError."""
     Image.fromarray(BYTES).save(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     random = np.random.default_rng(0)
@@ -206,23 +206,23 @@ def test_a_damaged_picture_is_an_error_that_names_it_or_a_picture_but_never_a_cr
                 damaged[place] = random.integers(256)
         (tmp_path / name).write_bytes(damaged)
         try:
-            read_grey(tmp_path / name)
+            read_gray(tmp_path / name)
         except CascadeError as error:
             refused += error.problem.startswith(f"{tmp_path / name}: ")
     assert refused >= 30
 
 
-def test_what_is_no_picture_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_an_image_is_refused_by_name(tmp_path):
     (tmp_path / "empty.png").touch()
-    with pytest.raises(CascadeError, match=r"empty\.png: is empty"):
-        read_grey(tmp_path / "empty.png")
-    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(CascadeError, match=r"empty\.png: the file is empty"):
+        read_gray(tmp_path / "empty.png")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "folder.png").mkdir()
     for name in ("text.png", "folder.png"):
-        with pytest.raises(CascadeError, match=f"{name}: cannot be read as a picture"):
-            read_grey(tmp_path / name)
+        with pytest.raises(CascadeError, match=f"{name}: cannot be read as an image"):
+            read_gray(tmp_path / name)
     with pytest.raises(CascadeError, match=r"nowhere\.png: there is no such file"):
-        read_grey(tmp_path / "nowhere.png")
+        read_gray(tmp_path / "nowhere.png")
 
 
 def test_a_mat_file_is_read_by_its_suffix_and_needs_no_label(tmp_path, write_mat):
@@ -234,24 +234,24 @@ def test_a_mat_file_is_read_by_its_suffix_and_needs_no_label(tmp_path, write_mat
     ("pixels", "problem"),
     [
         (np.zeros((20, 20)), "every pixel has the same value"),
-        (RAMP[: MIN_SIDE - 1], "20 x 15 pixels is too small"),
-        (np.where(RAMP == 7, np.nan, RAMP), "holds NaN or infinite pixels"),
-        (np.where(RAMP == 7, np.inf, RAMP), "holds NaN or infinite pixels"),
-        (np.where(RAMP == 7, -3.4e38, RAMP), "are no MRI signal"),
-        (RAMP * 1e-20, "are no MRI signal"),
+        (RAMP[: MIN_SIDE - 1], "20 x 15 pixels are too small"),
+        (np.where(RAMP == 7, np.nan, RAMP), "contains NaN or infinite pixels"),
+        (np.where(RAMP == 7, np.inf, RAMP), "contains NaN or infinite pixels"),
+        (np.where(RAMP == 7, -3.4e38, RAMP), "not plausible for MRI"),
+        (RAMP * 1e-20, "not plausible for MRI"),
     ],
 )
-def test_pixels_in_which_nothing_can_be_seen_are_refused(tmp_path, pixels, problem):
+def test_invalid_pixels_are_refused(tmp_path, pixels, problem):
     with pytest.raises(CascadeError, match=f"a.png: .*{problem}"):
-        checked(pixels.astype(np.float32), tmp_path / "a.png")
+        check_pixels(pixels.astype(np.float32), tmp_path / "a.png")
 
 
-def test_any_gain_and_offset_a_scanner_may_have_is_taken(tmp_path):
+def test_any_gain_and_offset_of_a_scanner_is_accepted(tmp_path):
     for pixels in (RAMP * 1e-6, RAMP * 1e9, RAMP - 1e4, RAMP[:MIN_SIDE]):
-        assert checked(pixels.astype(np.float32), tmp_path / "a.png").shape == pixels.shape
+        assert check_pixels(pixels.astype(np.float32), tmp_path / "a.png").shape == pixels.shape
 
 
-def test_a_slice_of_the_graphs_own_size_is_handed_on_untouched():
+def test_a_slice_of_the_input_size_is_not_resampled():
     letterbox = Letterbox(SLICE_SIZE, SLICE_SIZE)
     pixels = np.zeros((SLICE_SIZE, SLICE_SIZE), np.float32)
     assert letterbox.square(pixels) is pixels
@@ -270,7 +270,7 @@ def test_a_slice_of_256_x_256_is_doubled():
     assert letterbox.original_box(Box(64, 128, 128, 256)) == Box(32, 64, 64, 128)
 
 
-def test_a_wide_slice_is_centred_on_its_lowest_intensity():
+def test_a_wide_slice_is_centered_and_padded_with_its_lowest_intensity():
     pixels = np.full((256, 1024), 50, np.float32)
     pixels[0, 0] = 5
     square = Letterbox(256, 1024).square(pixels)  # halved to 128 x 512, between rows 192 and 320
@@ -282,7 +282,7 @@ def test_a_wide_slice_is_centred_on_its_lowest_intensity():
 @pytest.mark.parametrize(
     ("height", "width"), [(512, 512), (256, 256), (320, 240), (240, 320), (1000, 700), (511, 513), (16, 16), (64, 2000)]
 )
-def test_a_mask_goes_to_the_square_and_back_within_a_pixel(height, width):
+def test_a_mask_is_resampled_to_the_square_and_back_within_a_pixel(height, width):
     mask = np.zeros((height, width), np.float32)
     mask[height // 4 : height // 2, width // 4 : width // 2] = 1
     letterbox = Letterbox(height, width)
@@ -297,18 +297,18 @@ def test_a_mask_goes_to_the_square_and_back_within_a_pixel(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(512, 512), (256, 256), (320, 240), (1000, 700), (20, 2000), (2000, 20)])
-def test_a_box_around_all_of_the_square_is_all_of_the_slice(height, width):
+def test_a_box_around_the_whole_square_covers_the_whole_slice(height, width):
     assert Letterbox(height, width).original_box(Box(0, 0, 512, 512)) == Box(0, 0, width, height)
 
 
-def test_a_box_is_cut_at_the_slices_edges_and_stays_floats():
-    found = Letterbox(256, 512).original_box(Box(-5, 100, 600, 256))  # the slice lies between rows 128 and 384
-    assert found == Box(0, 0, 512, 128)
-    assert {type(edge) for edge in found} == {float}
+def test_a_box_is_clipped_at_the_edges_of_the_slice_and_has_float_edges():
+    box = Letterbox(256, 512).original_box(Box(-5, 100, 600, 256))  # the slice lies between rows 128 and 384
+    assert box == Box(0, 0, 512, 128)
+    assert {type(edge) for edge in box} == {float}
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 2000), (2000, 20), (16, 20_000), (1, 1), (1, 4000)])
-def test_extreme_shapes_fit_and_come_back_in_their_own_shape(height, width):
+def test_extreme_shapes_fit_and_are_resampled_back_to_their_shape(height, width):
     letterbox = Letterbox(height, width)
     pixels = np.arange(height * width, dtype=np.float32).reshape(height, width)
     square = letterbox.square(pixels)
@@ -323,7 +323,7 @@ def test_shrinking_averages_instead_of_skipping_pixels():
     assert np.abs(square[:, 8:-8] - 50).max() < 1
 
 
-def test_where_the_spacing_is_known_a_pixel_of_the_square_is_0_49_mm():
+def test_with_a_known_spacing_a_pixel_of_the_square_is_0_49_mm():
     box = Letterbox(100, 200, (0.98, 0.49))
     assert (box.scaled_height, box.scaled_width, box.top, box.left) == (200, 200, 156, 156)
     square = box.square(np.full((100, 200), 7, dtype=np.float32))
@@ -336,7 +336,7 @@ def test_a_field_of_view_that_would_not_fit_is_shrunk_and_keeps_its_proportions(
     assert (box.scaled_height, box.scaled_width) == (512, 256)
 
 
-def test_figshares_own_slices_stay_as_they_are():
+def test_slices_of_the_figshare_data_set_are_not_resampled():
     pixels = np.random.default_rng(0).random((512, 512), dtype=np.float32)
     assert Letterbox(512, 512, (0.49, 0.49)).square(pixels) is pixels
 
@@ -344,12 +344,12 @@ def test_figshares_own_slices_stay_as_they_are():
 @pytest.mark.parametrize(
     "array", [np.zeros((3, 4, 5)), np.zeros(9), np.array([["a", "b"]]), np.zeros((20, 20), complex)]
 )
-def test_an_array_that_is_no_slice_is_refused(array):
-    with pytest.raises(CascadeError, match="is no slice"):
-        array_slice(array)
+def test_an_array_that_is_not_a_slice_is_refused(array):
+    with pytest.raises(CascadeError, match="is not a slice"):
+        slice_from_array(array)
 
 
-def test_an_array_of_whole_numbers_is_a_slice():
-    found = array_slice(np.arange(400, dtype=np.int16).reshape(20, 20))
-    assert found.pixels.dtype == np.float32
-    assert found.pixels[1, 0] == 20
+def test_an_array_of_integers_is_a_slice():
+    slice_ = slice_from_array(np.arange(400, dtype=np.int16).reshape(20, 20))
+    assert slice_.pixels.dtype == np.float32
+    assert slice_.pixels[1, 0] == 20

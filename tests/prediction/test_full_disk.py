@@ -50,7 +50,7 @@ class FullDisk(io.RawIOBase):
 @pytest.mark.parametrize("room", [0, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000])
 def test_on_a_full_disk_nothing_is_half_written_and_resuming_completes_the_run(scans, out, tmp_path, monkeypatch, room):
     for number in range(4):
-        put(scans / f"{number}.png", whole_file("grey.png"))
+        put(scans / f"{number}.png", whole_file("gray.png"))
     put(scans / "head.nii.gz", whole_file("head.nii.gz"))
     left, io_open = [room], io.open
 
@@ -86,7 +86,7 @@ def test_a_disk_that_is_really_full(scans, tmp_path):
         pytest.skip("only root may mount a small disk")
     try:
         for number in range(20):
-            put(scans / f"{number}.png", whole_file("grey.png"))
+            put(scans / f"{number}.png", whole_file("gray.png"))
         out = tmp_path / "small" / "out"
         ended = run_alone(scans, out)
         assert ended.returncode in (1, 2)

@@ -115,7 +115,7 @@ def closed(kind, whole, inner, choose):
     if kind == "head.nii.gz":
         return gzip.compress(inner, mtime=0)
     if kind == "some.zip":
-        return zipped({"a.png": whole_file("grey.png"), "b/raw.dcm": inner})
+        return zipped({"a.png": whole_file("gray.png"), "b/raw.dcm": inner})
     return with_right_sums(inner) if kind.endswith(".png") else inner
 
 

@@ -87,8 +87,8 @@ def photo():
     return np.stack([red, green, 239 - red], axis=-1).astype(np.uint8)
 
 
-DAMAGED = "cut short, damaged"
-NO_PICTURE = "cannot be read as a picture"
+DAMAGED = "truncated, damaged"
+NO_PICTURE = "cannot be read as an image"
 NO_MAT = "cannot be read as a MATLAB"
 LIES = {
     **{f"empty/{kind}": (lambda: b"", "") for kind in KINDS},
@@ -99,52 +99,58 @@ LIES = {
     "beyond-float32.mat": (lambda: mat(image=np.where(RAMP == 7, 1e300, RAMP)), "NaN or infinite"),
     "nan.nii": (lambda: nifti(np.where(HEAD == 7, np.nan, HEAD).T.astype(np.float32)), "NaN or infinite"),
     "beyond-float32.nii": (lambda: nifti(HEAD.T.astype(np.int16), scl_slope=3e38, scl_inter=1), "NaN or infinite"),
-    "fill.tif": (lambda: float_tiff(-3e38), "no MRI signal"),
+    "fill.tif": (lambda: float_tiff(-3e38), "not plausible for MRI"),
     "black.png": (lambda: encoded(0 * RAMP, "PNG"), "every pixel has the same value"),
     "constant.dcm": (lambda: dicom(0 * RAMP + 9, 1), "every pixel has the same value"),
     "dot.png": (lambda: encoded(RAMP[:1, :1], "PNG"), "too small"),
     "thread.png": (lambda: encoded(np.zeros((1, 20_000), np.uint8), "PNG"), "too small"),
     "wire.png": (lambda: encoded(np.zeros((20_000, 1), np.uint8), "PNG"), "too small"),
-    "bomb.png": (lambda: declared_png(100_000, 100_000), "larger than any MRI slice"),
-    "large.png": (lambda: declared_png(5000, 5000), "no MRI slice"),
-    "bomb.nii.gz": (lambda: gzip.compress(nifti(HEAD.T, dim=[3, 30_000, 30_000, 30_000, 1, 1, 1, 1])), "no MRI volume"),
-    "bomb.dcm": (lambda: dicom(number=2, Rows=65_535, Columns=65_535), "no MRI volume"),
-    "bomb.mat": (lambda: mat_file(of_nowhere), "1,000,000,000,000 numbers"),
+    "bomb.png": (lambda: declared_png(100_000, 100_000), "larger than an MRI slice"),
+    "large.png": (lambda: declared_png(5000, 5000), "too large for an MRI slice"),
+    "bomb.nii.gz": (
+        lambda: gzip.compress(nifti(HEAD.T, dim=[3, 30_000, 30_000, 30_000, 1, 1, 1, 1])),
+        "too large for an MRI",
+    ),
+    "bomb.dcm": (lambda: dicom(number=2, Rows=65_535, Columns=65_535), "too large for an MRI"),
+    "bomb.mat": (lambda: mat_file(of_nowhere), "1,000,000,000,000 elements"),
     "bomb.zip": (lambda: zipped({"zeros.png": bytes(2**24 + 1)}), "unpacks to more than"),
-    "slip.zip": (lambda: zipped({"../../slipped.png": whole_file("grey.png")}), "leads out of the archive"),
-    "photo.png": (lambda: encoded(photo(), "PNG"), "is in colour"),
+    "slip.zip": (lambda: zipped({"../../slipped.png": whole_file("gray.png")}), "leads out of the archive"),
+    "photo.png": (lambda: encoded(photo(), "PNG"), "in color"),
     "no-field.mat": (lambda: mat(label=1.0), "has no field"),
     "text.mat": (lambda: mat(image="a text"), NO_MAT),
     "group.mat": (lambda: mat(**{"image/image": RAMP}), NO_MAT),
     "pairs.mat": (lambda: mat(image=np.zeros((20, 20), dtype=[("a", "u1"), ("b", "f4")])), NO_MAT),
     "struct.mat": (lambda: mat_file(lambda file: file.create_dataset("cjdata", data=RAMP)), NO_MAT),
     "shuffled.mat": (lambda: mat(image=[[1.0]], label=RAMP), "too small"),
-    "flat.mat": (lambda: mat(image=np.arange(400)), "not one 2-D slice"),
-    "volume.mat": (lambda: mat(image=HEAD), "not one 2-D slice"),
-    "passwords.mat": (lambda: mat_file(of_passwords), "lies in another file"),
-    "another-file.mat": (lambda: mat_file(of_another_file), "lies in another file"),
+    "flat.mat": (lambda: mat(image=np.arange(400)), "is not 2-D"),
+    "volume.mat": (lambda: mat(image=HEAD), "is not 2-D"),
+    "passwords.mat": (lambda: mat_file(of_passwords), "stored in another file"),
+    "another-file.mat": (lambda: mat_file(of_another_file), "stored in another file"),
     "circle.mat": (lambda: mat_file(of_a_circle), NO_MAT),
-    "old.mat": (lambda: b"MATLAB 5.0 MAT-file".ljust(600), "older format"),
-    "frames.dcm": (lambda: dicom(number=3, NumberOfFrames="1000000000"), "no MRI volume"),
-    "bits.dcm": (lambda: dicom(number=4, BitsAllocated=7), "what its pixels are"),
+    "old.mat": (lambda: b"MATLAB 5.0 MAT-file".ljust(600), "before v7.3"),
+    "frames.dcm": (lambda: dicom(number=3, NumberOfFrames="1000000000"), "too large for an MRI"),
+    "bits.dcm": (lambda: dicom(number=4, BitsAllocated=7), "does not describe its pixels"),
     "stored.dcm": (lambda: dicom(number=5, BitsStored=40), "pixels cannot be read"),
     "slope.dcm": (lambda: dicom(number=6, RescaleSlope="1e300", RescaleIntercept="0"), "RescaleSlope is not"),
     "no-slope.dcm": (lambda: dicom(number=7, RescaleSlope="0", RescaleIntercept="0"), "RescaleSlope is 0"),
     "far.dcm": (lambda: dicom(number=8, ImagePositionPatient=["1e308"] * 3), "ImagePositionPatient is not"),
     "flat.dcm": (lambda: dicom(number=9, ImageOrientationPatient=[0, 0, 0, 0, 0, 0]), "perpendicular"),
-    "metres.dcm": (lambda: dicom(number=10, PixelSpacing=["0.00098"] * 2), "mm show no head"),
-    "wide.dcm": (lambda: dicom(number=11, PixelSpacing=["1e10", "1e-10"]), "mm show no head"),
-    "colour.dcm": (lambda: dicom(number=12, PhotometricInterpretation="PALETTE COLOR"), "holds colour"),
+    "metres.dcm": (lambda: dicom(number=10, PixelSpacing=["0.00098"] * 2), "size of a head"),
+    "wide.dcm": (lambda: dicom(number=11, PixelSpacing=["1e10", "1e-10"]), "size of a head"),
+    "color.dcm": (lambda: dicom(number=12, PhotometricInterpretation="PALETTE COLOR"), "contains color"),
     "other.dcm": (lambda: dicom(number=13, Modality="CT"), "not MR"),
     "series/number": (lambda: dicom(number=14, InstanceNumber="99999999999"), None),
-    "metres.nii": (lambda: nifti(HEAD.T, pixdim=[1, 0.00098, 0.00098, 0.005, 1, 1, 1, 1], sform_code=0), "no head"),
+    "metres.nii": (
+        lambda: nifti(HEAD.T, pixdim=[1, 0.00098, 0.00098, 0.005, 1, 1, 1, 1], sform_code=0),
+        "size of a head",
+    ),
     "no-axes.nii": (lambda: nifti(HEAD.T, dim=[9, 32, 32, 3, 1, 1, 1, 1]), "9 axes"),
     "negative.nii": (lambda: nifti(HEAD.T, dim=[3, -32, 32, 3, 1, 1, 1, 1]), "without voxels"),
     "type.nii": (lambda: nifti(HEAD.T, datatype=1234), DAMAGED),
-    "place.nii": (lambda: nifti(HEAD.T, srow_x=[np.nan] * 4), "no place"),
-    "renamed.nii": (lambda: whole_file("grey.png"), "does not begin as NIfTI"),
+    "place.nii": (lambda: nifti(HEAD.T, srow_x=[np.nan] * 4), "affine is not valid"),
+    "renamed.nii": (lambda: whole_file("gray.png"), "does not begin like a NIfTI"),
     "renamed.png": (lambda: whole_file("raw.dcm"), NO_PICTURE),
-    "renamed.dcm": (lambda: whole_file("grey.png"), "does not begin as DICOM"),
+    "renamed.dcm": (lambda: whole_file("gray.png"), "does not begin like a DICOM"),
 }
 """By name, a file's content and what is said of it; None where it is done after all."""
 
@@ -156,7 +162,7 @@ def lies(tmp_path_factory):
     for name, (content, _) in LIES.items():
         put(folder / name, content())
     for name in (GOOD, "folder.png/good.nii.gz"):
-        put(folder / name, whole_file("head.nii.gz" if name.endswith("gz") else "grey.png"))
+        put(folder / name, whole_file("head.nii.gz" if name.endswith("gz") else "gray.png"))
     for name in ("loop.png", "loop"):
         (folder / name).symlink_to(folder / name)
     return folder
@@ -193,7 +199,7 @@ def test_beside_files_that_lie_the_others_are_done_and_nothing_else_is_written(r
 
 def test_links_in_a_circle_are_named(rows_of_lies):
     (row,) = [row for row in rows_of_lies if row["slice"] == "loop.png"]
-    assert "leads nowhere" in row["problem"]
+    assert "broken link" in row["problem"]
 
 
 def test_the_command_says_so_in_words(scans, tmp_path, out):
@@ -224,14 +230,14 @@ def test_more_bytes_than_a_volume_promised_are_never_unpacked(scans, out):
 @pytest.mark.usefixtures("permissions")
 @pytest.mark.parametrize("name", ["a.png", "a.nii", "a.mat", "a.dcm", "a.zip"])
 def test_a_file_that_may_not_be_read_is_named(scans, out, name):
-    path = put(scans / name, whole_file("grey.png"))
+    path = put(scans / name, whole_file("gray.png"))
     path.chmod(0)
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
     (row,) = [row for row in rows_of(out) if row["status"] == "error"]
     assert "permission" in f"{row['problem']} {row['fix']}"
 
 
-def test_marks_and_grey_stored_as_colour_are_no_photo(scans, out):
-    for kind in ("marks.png", "marks.jpg", "alpha.png", "palette.png", "deep-colour.tif"):
+def test_marks_and_gray_stored_as_color_are_no_photo(scans, out):
+    for kind in ("marks.png", "marks.jpg", "alpha.png", "palette.png", "deep-color.tif"):
         put(scans / kind, whole_file(kind))
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0

@@ -26,9 +26,9 @@ NAMES = (
 
 
 def test_any_name_has_its_own_results(scans, out):
-    jpeg, webp = whole_file("grey.jpg"), whole_file("grey.webp")
+    jpeg, webp = whole_file("gray.jpg"), whole_file("gray.webp")
     for name in NAMES:
-        put(scans / name, {".jpg": jpeg, ".webp": webp}.get(Path(name).suffix, whole_file("grey.png")))
+        put(scans / name, {".jpg": jpeg, ".webp": webp}.get(Path(name).suffix, whole_file("gray.png")))
     put(scans / ("9" * 255), dicom(number=1))
     put(scans / ("8" * 255), dicom(number=2, ImagePositionPatient=None))
     run = predict_paths(cascade_of(), [scans], out)
@@ -44,7 +44,7 @@ def test_any_name_has_its_own_results(scans, out):
 def test_a_path_too_long_for_the_results_is_named(scans, tmp_path):
     """The input is within what the file system takes, its results would not be."""
     deep = scans.joinpath(*["x" * 99] * 38)
-    put(deep / "a.png", whole_file("grey.png"))
+    put(deep / "a.png", whole_file("gray.png"))
     out = tmp_path.joinpath(*["o" * 99] * 3)
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
     (row,) = [row for row in rows_of(out) if row["status"] == "error"]
@@ -57,7 +57,7 @@ def test_a_nameless_dicom_file_and_a_picture_of_its_name_are_two(scans, out):
     put(scans / "IM1", dicom(number=1))
     put(scans / "IM2", dicom(number=2, ImagePositionPatient=None))
     for name in ("IM1.png", "IM2.png", "IM2.dicom.png"):
-        put(scans / name, whole_file("grey.png"))
+        put(scans / name, whole_file("gray.png"))
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
     rows = rows_of(out)
     assert len({row["mask"] for row in rows}) == len({row["overlay"] for row in rows}) == len(rows) == 6
@@ -66,7 +66,7 @@ def test_a_nameless_dicom_file_and_a_picture_of_its_name_are_two(scans, out):
 
 def test_where_two_results_would_still_share_a_name_one_is_done_and_the_other_told_so(scans, out):
     put(scans / "IM1", whole_file("frames.dcm"))
-    put(scans / "IM1.dicom/0.png", whole_file("grey.png"))
+    put(scans / "IM1.dicom/0.png", whole_file("gray.png"))
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
     failed = [row for row in rows_of(out) if row["status"] == "error"]
     assert len(failed) == 1
@@ -74,8 +74,8 @@ def test_where_two_results_would_still_share_a_name_one_is_done_and_the_other_to
 
 
 def test_what_is_given_twice_is_done_once_and_a_zip_is_not_the_folder_beside_it(scans, out):
-    put(scans / "study/a.png", whole_file("grey.png"))
-    put(scans / "study.zip", zipped({"a.png": whole_file("grey.png"), "study.zip/a.png": whole_file("grey.png")}))
+    put(scans / "study/a.png", whole_file("gray.png"))
+    put(scans / "study.zip", zipped({"a.png": whole_file("gray.png"), "study.zip/a.png": whole_file("gray.png")}))
     given = [scans, scans, scans / GOOD, scans / "study" / ".." / GOOD, scans / "study.zip"]
     assert predict_paths(cascade_of(), given, out, QUICK).exit_code == 0
     rows = rows_of(out)
@@ -86,7 +86,7 @@ def test_what_is_given_twice_is_done_once_and_a_zip_is_not_the_folder_beside_it(
 
 @pytest.mark.parametrize("below", [".", "results", "study/results"])
 def test_results_may_lie_in_the_input_folder(scans, below):
-    put(scans / "study/a.png", whole_file("grey.png"))
+    put(scans / "study/a.png", whole_file("gray.png"))
     inputs = {path: (scans / path).read_bytes() for path in files_below(scans)}
     for options in (QUICK, RunOptions(overwrite=True), RunOptions(resume=True)):
         assert len(predict_paths(cascade_of(), [scans], scans / below, options).rows) == 2

@@ -1,8 +1,6 @@
-"""The elements of one DICOM file, read without trust: numbers are finite, UIDs are UIDs, and errors quote nothing."""
+"""Read and validate single elements of a DICOM file. Errors never quote a value, which may name a patient."""
 
-import logging
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,32 +11,35 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 from pydicom.uid import ImplicitVRLittleEndian as DefaultSyntax
 
 from cascade.errors import CascadeError
+from cascade.io.dicom.attributes import FUNCTIONAL_GROUPS
 
-# Both quote values of the header in what they warn of; what matters of it is checked here.
-warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-warnings.filterwarnings("ignore", module=r"highdicom(\.|$)")
-logging.getLogger("highdicom").addHandler(logging.NullHandler())
-
-LARGEST = 1e12
-"""Of the numbers that are read here; the products of some shall stay finite."""
-
-GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+MAX_NUMBER = 1e12
+"""Largest accepted number, so that products of several numbers stay finite."""
 
 Numbers = tuple[float, ...]
 
 
-def read_dataset(path: Path, tags: Iterable[str], *, pixels: bool = False) -> Dataset:
-    """These elements of the file. Without `pixels` it stops before them, however many there are."""
+def read_dataset(path: Path, keywords: Iterable[str], *, pixels: bool = False) -> Dataset:
+    """Read some elements of a file.
+
+    Args:
+        path: The file.
+        keywords: The elements to read.
+        pixels: Read the pixel data too.
+
+    Raises:
+        CascadeError: If the file does not begin like a DICOM file, or is compressed as a whole.
+    """
     with path.open("rb") as file:
         start = file.read(132)
     if start[128:] == b"DICM":
         if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            raise CascadeError(  # pydicom would unpack all of it, however much it were
-                f"{path}: is deflated as a whole", fix="store it uncompressed, for example with dcmconv +te"
+            raise CascadeError(  # pydicom would decompress it without any limit
+                f"{path}: is compressed as a whole (deflate)", fix="store it uncompressed, for example with dcmconv +te"
             )
-    elif start[:2] != b"\x08\0":  # the first group of a bare data set, as old archives hold
-        raise damaged(path, "it does not begin as DICOM does")
-    dataset = dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(tags))
+    elif start[:2] != b"\x08\0":  # the first group of a data set without preamble, as in old archives
+        raise damaged_error(path, "it does not begin like a DICOM file")
+    dataset = dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(keywords))
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -46,13 +47,13 @@ def read_dataset(path: Path, tags: Iterable[str], *, pixels: bool = False) -> Da
     return dataset
 
 
-def damaged(path: Path, what: str) -> CascadeError:
-    return CascadeError(f"{path}: {what}", fix="export it again; the file is cut short, damaged or not DICOM")
+def damaged_error(path: Path, problem: str) -> CascadeError:
+    return CascadeError(f"{path}: {problem}", fix="export it again; the file is truncated, damaged or not DICOM")
 
 
-def group_of(dataset: Dataset, frame: int, sequence: str) -> Dataset:
-    """What holds the elements of a frame's functional group: its own, else the shared one, else the data set itself."""
-    shared, own = (dataset.get(keyword) or [] for keyword in GROUPS)
+def functional_group(dataset: Dataset, frame: int, sequence: str) -> Dataset:
+    """Return the functional group of a frame: its own, else the shared one, else the data set itself."""
+    shared, own = (dataset.get(keyword) or [] for keyword in FUNCTIONAL_GROUPS)
     for groups in [*own[frame : frame + 1], *shared[:1]]:
         if sequence and groups.get(sequence):
             group: Dataset = groups[sequence].value[0]
@@ -60,30 +61,34 @@ def group_of(dataset: Dataset, frame: int, sequence: str) -> Dataset:
     return dataset
 
 
-def values_of(dataset: Dataset, keyword: str) -> list[object]:
+def get_values(dataset: Dataset, keyword: str) -> list[object]:
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
     return list(value) if isinstance(value, MultiValue | list | tuple) else [value]
 
 
-def numbers_of(path: Path, dataset: Dataset, keyword: str, count: int) -> Numbers | None:
-    """None where the element is absent or empty. Raises CascadeError where it is not so many sensible numbers."""
+def get_numbers(path: Path, dataset: Dataset, keyword: str, count: int) -> Numbers | None:
+    """Return the numbers of an element, or None if it is missing or empty.
+
+    Raises:
+        CascadeError: If its value is not `count` finite numbers.
+    """
     try:
-        numbers = tuple(float(str(value)) for value in values_of(dataset, keyword))
+        numbers = tuple(float(str(value)) for value in get_values(dataset, keyword))
     except ValueError:
-        raise damaged(path, f"its {keyword} is not a number") from None
-    if numbers and (len(numbers) != count or not all(abs(number) <= LARGEST for number in numbers)):  # not so with NaN
-        raise damaged(path, f"its {keyword} is not {count} finite numbers")
+        raise damaged_error(path, f"its {keyword} is not a number") from None
+    if numbers and (len(numbers) != count or not all(abs(number) <= MAX_NUMBER for number in numbers)):  # False for NaN
+        raise damaged_error(path, f"its {keyword} is not {count} finite numbers")
     return numbers or None
 
 
-def whole_of(path: Path, dataset: Dataset, keyword: str) -> int | None:
-    numbers = numbers_of(path, dataset, keyword, 1)
+def get_int(path: Path, dataset: Dataset, keyword: str) -> int | None:
+    numbers = get_numbers(path, dataset, keyword, 1)
     return int(numbers[0]) if numbers else None
 
 
-def uid_of(dataset: Dataset, keyword: str) -> str:
-    """Empty where what stands there is no UID: it might be a name, and masks repeat UIDs."""
+def get_uid(dataset: Dataset, keyword: str) -> str:
+    """Return a UID, or an empty string if the value is not a UID: it could be a name, and masks repeat UIDs."""
     value = str(dataset.get(keyword) or "")
     return value if re.fullmatch(r"[0-9.]{1,64}", value) else ""

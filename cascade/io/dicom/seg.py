@@ -1,4 +1,4 @@
-"""Masks of DICOM images → a binary DICOM SEG that refers to them and lies where they lie."""
+"""Encode the masks of DICOM images as a binary DICOM segmentation with references to the images."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -9,30 +9,32 @@ from pydicom import Dataset
 from pydicom.valuerep import DSfloat
 
 from cascade import __version__
-from cascade.io.dicom.header import IDENTIFIERS, MULTI_FRAME, Header, Plane
+from cascade.io.dicom.attributes import IDENTIFIERS, MULTI_FRAME
+from cascade.io.dicom.header import Frame, Header
 
 SERIES_NUMBER = 9001
-"""Beyond those that scanners give."""
+"""Series number outside the range that scanners use."""
 
 
-def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
-    """The whole file: one frame a mask, with those that are empty, so that a mask without tumor is valid too.
+def encode_segmentation(headers: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
+    """Encode masks as the content of a DICOM SEG file, with one frame per mask, even if it is empty.
 
-    sources  of single-frame files as many as masks, in their order; or one of a multi-frame file.
-    masks    (count, H, W), in the order of the sources or of the one source's frames.
+    The file contains the UIDs of the images, so that viewers can show it on top of them, their geometry, and the
+    identifiers of patient and study if the headers have them. Otherwise the identifiers are empty, which some archives
+    do not accept. If the headers have no slice thickness, it is the median distance between the slices.
 
-    A thickness that the header does not tell is the distance between slices; a single slice has to tell it.
-
-    It holds nothing of the sources but their UIDs, by which viewers lay it over them, their geometry, and, where they
-    were kept, the identifiers of patient and study. Otherwise those are empty; an archive may then want them filled in.
+    Args:
+        headers: Headers of single-frame files, one per mask; or that of one multi-frame file. They must have a
+            geometry, and that of a single slice a thickness.
+        masks: (count, H, W) bool, in the order of the headers, or of the frames of the multi-frame file.
     """
-    # Slow to load, and not needed to read.
+    # Slow to import, and not needed for reading.
     import highdicom as hd
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    first = sources[0]
-    distances = sorted(plane.distance_mm for header in sources for plane in header.planes)
+    first = headers[0]
+    distances = sorted(frame.distance_mm for header in headers for frame in header.frames)
     thickness = first.thickness_mm or float(np.median(np.diff(distances)))
     tumor = SegmentDescription(
         segment_number=1,
@@ -44,8 +46,8 @@ def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
             name="cascade", family=codes.cid7162.ArtificialIntelligence, version=__version__
         ),
     )
-    made = Segmentation(
-        source_images=[_described(header, first.planes[0], thickness) for header in sources],
+    segmentation = Segmentation(
+        source_images=[_source_image(header, first.frames[0], thickness) for header in headers],
         pixel_array=masks,
         segmentation_type="BINARY",
         segment_descriptions=[tumor],
@@ -63,48 +65,51 @@ def segmentation(sources: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
         series_description="tumor found by cascade, for research only",
     )
     if identifiers := first.identifiers:
-        made.SpecificCharacterSet = "ISO_IR 192"
-        for keyword, value in identifiers.items():  # here and not by highdicom, which stops at values out of order
-            setattr(made, keyword, value)
+        segmentation.SpecificCharacterSet = "ISO_IR 192"
+        for keyword, value in identifiers.items():  # not by highdicom, which rejects invalid values
+            setattr(segmentation, keyword, value)
     content = io.BytesIO()
-    made.save_as(content, enforce_file_format=True)
+    segmentation.save_as(content, enforce_file_format=True)
     return content.getvalue()
 
 
-def _described(header: Header, plane: Plane, thickness_mm: float) -> Dataset:
-    """The source as highdicom wants it, without anything that it might copy; oriented as `plane`, with its stack."""
-    source = Dataset()
+def _source_image(header: Header, frame: Frame, thickness_mm: float) -> Dataset:
+    """Return the elements of an image that highdicom needs, with empty identifiers, which it would copy.
+
+    The orientation and spacing are those of `frame`, since highdicom requires them to be equal in a volume.
+    """
+    image = Dataset()
     for keyword in IDENTIFIERS:
-        setattr(source, keyword, "")
-    source.Modality = "MR"
-    source.SOPClassUID = header.sop_class_uid
-    source.SOPInstanceUID = header.sop_uid
-    source.StudyInstanceUID = header.study_uid
-    source.SeriesInstanceUID = header.series_uid
-    source.FrameOfReferenceUID = header.space_uid
-    source.LossyImageCompression = "01" if header.lossy else "00"
-    source.Rows, source.Columns = header.rows, header.columns
+        setattr(image, keyword, "")
+    image.Modality = "MR"
+    image.SOPClassUID = header.sop_class_uid
+    image.SOPInstanceUID = header.sop_instance_uid
+    image.StudyInstanceUID = header.study_uid
+    image.SeriesInstanceUID = header.series_uid
+    image.FrameOfReferenceUID = header.frame_of_reference_uid
+    image.LossyImageCompression = "01" if header.lossy else "00"
+    image.Rows, image.Columns = header.rows, header.columns
     measures, orientation = Dataset(), Dataset()
-    measures.PixelSpacing = _decimals(plane.spacing_mm or ())
+    measures.PixelSpacing = _decimals(frame.spacing_mm or ())
     (measures.SliceThickness,) = _decimals([thickness_mm])
-    orientation.ImageOrientationPatient = _decimals(plane.orientation or ())
-    positions = [Dataset() for _ in header.planes]
-    for position, of in zip(positions, header.planes, strict=True):
-        position.ImagePositionPatient = _decimals(of.position or ())
+    orientation.ImageOrientationPatient = _decimals(frame.orientation or ())
+    positions = [Dataset() for _ in header.frames]
+    for position, own in zip(positions, header.frames, strict=True):
+        position.ImagePositionPatient = _decimals(own.position or ())
     if header.sop_class_uid not in MULTI_FRAME:
         for part in (measures, orientation, *positions):
-            source.update(part)
-        return source
-    source.NumberOfFrames = len(positions)
+            image.update(part)
+        return image
+    image.NumberOfFrames = len(positions)
     shared = Dataset()
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
-    source.SharedFunctionalGroupsSequence = [shared]
-    source.PerFrameFunctionalGroupsSequence = [Dataset() for _ in positions]
-    for groups, position in zip(source.PerFrameFunctionalGroupsSequence, positions, strict=True):
+    image.SharedFunctionalGroupsSequence = [shared]
+    image.PerFrameFunctionalGroupsSequence = [Dataset() for _ in positions]
+    for groups, position in zip(image.PerFrameFunctionalGroupsSequence, positions, strict=True):
         groups.PlanePositionSequence = [position]
-    return source
+    return image
 
 
 def _decimals(numbers: Iterable[float]) -> list[DSfloat]:
-    """As DICOM writes them, in at most 16 characters."""
+    """Convert numbers to DICOM decimal strings of at most 16 characters."""
     return [DSfloat(number, auto_format=True) for number in numbers]

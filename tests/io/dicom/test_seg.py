@@ -1,4 +1,4 @@
-"""Masks of DICOM images are segmentations that other readers lay over their sources, and that name nobody."""
+"""Masks of DICOM images are segmentations that other readers show in the same place, without patient data."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def opened(paths, root, **options):
 
 
 def marked(source):
-    """Masks of the pixels of value 4000, which is one."""
+    """Return masks of the one pixel of value 4000."""
     return np.stack([source.read(index).pixels >= 4000 for index in range(source.count)])
 
 
-def place(volume, wanted):
-    """Where in space SimpleITK sees the one voxel of this value; it shows masks as 0 and 255."""
-    (index,) = np.argwhere(sitk.GetArrayFromImage(volume) == wanted)
+def place(volume, value):
+    """Return the position, according to SimpleITK, of the one voxel of this value. Masks have the values 0 and 255."""
+    (index,) = np.argwhere(sitk.GetArrayFromImage(volume) == value)
     return np.array(volume.TransformIndexToPhysicalPoint([int(number) for number in index[::-1]]))
 
 
 def read_series(paths):
-    """SimpleITK's own reading of the files, in the order that it finds itself."""
+    """Read the files with SimpleITK, in the order that it determines itself."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(paths[0].parent)))
     return reader.Execute()
 
 
 def elements(dataset):
-    """All elements, at any depth."""
+    """Yield all elements at any depth."""
     for element in dataset:
         yield element
         if element.VR == "SQ":
@@ -49,7 +49,7 @@ def elements(dataset):
                 yield from elements(item)
 
 
-def test_another_reader_finds_the_tumor_of_a_series_where_its_source_has_it(tmp_path):
+def test_another_reader_finds_the_tumor_at_its_position_in_the_series(tmp_path):
     paths = series(tmp_path / "scan")
     source = opened(paths, tmp_path)
     (tmp_path / "mask.dcm").write_bytes(source.mask_bytes(marked(source)))
@@ -62,17 +62,17 @@ def test_another_reader_finds_the_tumor_of_a_series_where_its_source_has_it(tmp_
     assert place(mask, 255) == pytest.approx(place(volume, 4000), abs=1e-4)
 
 
-def test_each_frame_refers_to_the_file_that_it_was_found_in(tmp_path):
+def test_each_frame_refers_to_its_source_file(tmp_path):
     source = opened(series(tmp_path / "scan"), tmp_path)
     seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))
     uids = [f"1.2.3.4.{index + 1}" for index in range(len(HEAD))]
-    found = seg.get_pixels_by_source_instance(uids, combine_segments=True)
-    assert np.argwhere(found).tolist() == [list(MARKER)]
+    frames = seg.get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.argwhere(frames).tolist() == [list(MARKER)]
     assert (seg.FrameOfReferenceUID, seg.StudyInstanceUID) == ("1.2.3.3", "1.2.3.1")
     assert seg.SeriesInstanceUID != "1.2.3.2"
 
 
-def test_it_says_that_an_algorithm_found_a_neoplasm(tmp_path):
+def test_its_segment_is_a_neoplasm_found_by_an_algorithm(tmp_path):
     source = opened(series(tmp_path / "scan"), tmp_path)
     seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))
     (segment,) = seg.SegmentSequence
@@ -112,7 +112,7 @@ def test_a_mask_without_tumor_is_valid_and_has_every_slice(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["series", "multi-frame"])
-def test_nothing_of_the_patient_or_the_study_is_in_it_but_uids(tmp_path, kind):
+def test_it_contains_nothing_of_patient_and_study_but_uids(tmp_path, kind):
     paths = series(tmp_path / "scan") if kind == "series" else [write(tmp_path / "a.dcm", multi_frame())]
     source = opened(paths, tmp_path)
     content = source.mask_bytes(marked(source))
@@ -126,7 +126,7 @@ def test_nothing_of_the_patient_or_the_study_is_in_it_but_uids(tmp_path, kind):
     assert days == {seg.ContentDate}  # when the mask was made
 
 
-def test_identifiers_are_kept_only_when_asked_for(tmp_path):
+def test_identifiers_are_copied_only_on_request(tmp_path):
     paths = series(tmp_path / "scan", PatientName="PLANTED^JÖRG", SpecificCharacterSet="ISO_IR 100")
     source = opened(paths, tmp_path, keep_identifiers=True)
     seg = pydicom.dcmread(io.BytesIO(source.mask_bytes(marked(source))))
@@ -157,7 +157,7 @@ def test_identifiers_out_of_order_are_kept_as_they_are(tmp_path):
     ],
     ids=str,
 )
-def test_headers_less_complete_than_they_should_be_are_enough_for_a_segmentation(tmp_path, changes):
+def test_incomplete_headers_are_sufficient_for_a_segmentation(tmp_path, changes):
     paths = series(tmp_path / "scan", **changes)
     source = opened(paths[:2] + paths[3:], tmp_path)  # and one slice is missing
     (tmp_path / "mask.dcm").write_bytes(source.mask_bytes(marked(source)))
@@ -167,8 +167,17 @@ def test_headers_less_complete_than_they_should_be_are_enough_for_a_segmentation
     assert tumor == [position(4)]
 
 
+def test_a_missing_thickness_is_the_median_distance_between_slices(tmp_path):
+    """With one missing slice, the distances are 3, 3, 6 and 3 mm."""
+    paths = series(tmp_path / "scan", SliceThickness=None)
+    source = opened(paths[:2] + paths[3:], tmp_path)
+    seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))
+    (measures,) = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == 3
+
+
 @pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "ImagePositionPatient", "SliceThickness", "SOPInstanceUID"])
-def test_where_the_header_does_not_place_an_image_its_mask_is_a_png_and_a_note_says_so(tmp_path, missing):
+def test_an_image_without_geometry_has_a_png_mask_and_a_note(tmp_path, missing):
     dataset = image(HEAD[4], **{missing: None})
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2"
     source = opened([write(tmp_path / "a.dcm", dataset)], tmp_path)
@@ -179,7 +188,7 @@ def test_where_the_header_does_not_place_an_image_its_mask_is_a_png_and_a_note_s
 
 
 @pytest.mark.filterwarnings("ignore")  # pydicom warns of it when the test writes it
-def test_a_name_in_place_of_a_uid_is_not_repeated(tmp_path):
+def test_a_name_instead_of_a_uid_is_not_copied(tmp_path):
     source = opened([write(tmp_path / "a.dcm", image(HEAD[4], FrameOfReferenceUID="PLANTED"))], tmp_path)
     assert source.mask_suffix == ".png"
     assert PLANTED.encode() not in source.mask_bytes(marked(source))

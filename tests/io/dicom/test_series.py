@@ -1,4 +1,4 @@
-"""DICOM files become series in the order in which they lie in the patient; what is no MRI is refused by its kind."""
+"""DICOM files become volumes with slices in their order in space; files that are not MRI are refused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dicom_files import (
     PLANTED,
     SECONDARY_CAPTURE,
     SPACING,
+    STEP_MM,
     TEXTS,
     image,
     multi_frame,
@@ -31,26 +32,26 @@ from pydicom.uid import (
 from cascade.io.dicom.series import open_dicom
 
 
-def test_slices_follow_each_other_as_they_lie_in_space_whatever_their_names_and_numbers(tmp_path):
+def test_slices_are_sorted_by_position_whatever_their_names_and_numbers(tmp_path):
     paths = series(tmp_path / "scan")
     source = opened(paths[::-1], tmp_path)
     assert (source.count, source.files) == (6, tuple(paths))
     for index in range(6):
-        found = source.read(index)
-        assert found.pixels.tolist() == HEAD[index].tolist()
-        assert found.pixels.dtype == np.float32
-        assert found.spacing_mm == SPACING
+        slice_ = source.read(index)
+        assert slice_.pixels.tolist() == HEAD[index].tolist()
+        assert slice_.pixels.dtype == np.float32
+        assert slice_.spacing_mm == SPACING
     assert (source.mask_suffix, source.notes) == (".seg.dcm", ())
 
 
-def test_a_multi_frame_file_is_one_source_in_the_order_of_space(tmp_path):
+def test_a_multi_frame_file_is_one_source_sorted_by_position(tmp_path):
     path = write(tmp_path / "a.dcm", multi_frame())
     source = opened([path], tmp_path)
     assert (source.name, source.count, source.files) == ("a.dcm", 6, (path,))
     for index in range(6):
-        found = source.read(index)
-        assert found.pixels.tolist() == (HEAD[index] * 2.0 - 1).tolist()  # its functional group's slope and intercept
-        assert found.spacing_mm == SPACING
+        slice_ = source.read(index)
+        assert slice_.pixels.tolist() == (HEAD[index] * 2.0 - 1).tolist()  # its functional group's slope and intercept
+        assert slice_.spacing_mm == SPACING
 
 
 def test_each_of_several_multi_frame_files_of_a_series_is_a_source(tmp_path):
@@ -77,14 +78,14 @@ def test_names_are_paths_and_series_numbers_and_no_two_are_the_same(tmp_path):
     assert opened(paths[:6], tmp_path / "one").name == "series-003"
 
 
-def test_files_of_two_people_are_never_one_series_whatever_their_uids(tmp_path):
+def test_files_of_two_patients_never_form_one_volume_whatever_their_uids(tmp_path):
     paths = [*series(tmp_path / "one", PatientID="1"), *series(tmp_path / "two", PatientID="2")]
     sources, problems = open_dicom(paths, tmp_path)
     assert problems == {}
     assert [(source.name, source.count) for source in sources] == [("one/series-003", 6), ("two/series-003", 6)]
 
 
-def test_files_of_nobody_in_several_folders_are_mentioned(tmp_path):
+def test_files_without_patient_id_in_several_folders_have_a_note(tmp_path):
     paths = series(tmp_path / "one", PatientID=None)
     assert not any("several folders" in note for note in opened(paths, tmp_path).notes)
     (tmp_path / "two").mkdir()
@@ -93,7 +94,7 @@ def test_files_of_nobody_in_several_folders_are_mentioned(tmp_path):
 
 
 @pytest.mark.parametrize("keyword", ["EchoTime", "ImageType", "SamplesPerPixel", "InversionTime"])
-def test_what_an_anonymiser_left_empty_is_as_if_it_were_not_told(tmp_path, keyword):
+def test_an_element_emptied_by_an_anonymizer_counts_as_missing(tmp_path, keyword):
     assert opened([write(tmp_path / "a.dcm", image(HEAD[4], **{keyword: None}))], tmp_path).count == 1
 
 
@@ -115,7 +116,7 @@ def test_two_orientations_in_one_series_are_two_sources(tmp_path):
     assert ([source.count for source in sources], problems) == ([3, 2], {})
 
 
-def test_orientations_that_differ_by_rounding_are_one(tmp_path):
+def test_orientations_that_differ_by_rounding_are_equal(tmp_path):
     paths = series(tmp_path / "scan", HEAD[:5])
     nearly = [number + 1e-6 for number in OBLIQUE]
     paths.append(
@@ -139,10 +140,10 @@ def test_copies_of_a_file_are_read_once(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "keyword"),
-    [({"EchoTime": 90}, "EchoTime"), ({"TemporalPositionIdentifier": 2}, "differing in Temp"), ({}, "no header tells")],
+    [({"EchoTime": 90}, "EchoTime"), ({"TemporalPositionIdentifier": 2}, "differ in Temp"), ({}, "do not distinguish")],
     ids=str,
 )
-def test_a_series_that_shows_each_place_twice_is_refused_with_what_differs(tmp_path, changes, keyword):
+def test_a_series_with_two_images_at_each_position_is_refused_and_the_difference_named(tmp_path, changes, keyword):
     paths = series(tmp_path / "scan")
     for n, path in enumerate(series(tmp_path / "more", **changes)):
         dataset = pydicom.dcmread(path)
@@ -151,16 +152,18 @@ def test_a_series_that_shows_each_place_twice_is_refused_with_what_differs(tmp_p
     sources, problems = open_dicom(paths, tmp_path)
     assert sources == []
     ((path, error),) = problems.items()
-    assert error.problem.startswith(f"{path}: its series shows places more than once")  # the row bears that name too
+    assert error.problem.startswith(
+        f"{path}: the series contains several images at the same position"
+    )  # the row has this name too
     assert keyword in error.problem
 
 
-def test_frames_of_two_echoes_in_one_file_are_refused_with_what_differs(tmp_path):
+def test_frames_of_two_echoes_in_one_file_are_refused_and_the_difference_named(tmp_path):
     echoes = multi_frame(
         order=(0, 1, 2, 0, 1, 2),
         frame_groups=lambda frame: {"MREchoSequence": {"EffectiveEchoTime": 10.0 + 80 * (frame > 2)}},
     )
-    assert "differing in EffectiveEchoTime" in refusal(write(tmp_path / "a.dcm", echoes))
+    assert "differ in EffectiveEchoTime" in refusal(write(tmp_path / "a.dcm", echoes))
 
 
 def test_frames_of_several_orientations_in_one_file_are_refused(tmp_path):
@@ -169,25 +172,35 @@ def test_frames_of_several_orientations_in_one_file_are_refused(tmp_path):
     assert "several orientations" in refusal(write(tmp_path / "a.dcm", mixed))
 
 
-def test_frames_that_the_header_does_not_place_are_refused(tmp_path):
-    assert "does not place its frames" in refusal(write(tmp_path / "a.dcm", multi_frame(FrameOfReferenceUID=None)))
+def test_frames_without_position_are_refused(tmp_path):
+    assert "no position for its frames" in refusal(write(tmp_path / "a.dcm", multi_frame(FrameOfReferenceUID=None)))
     bare = multi_frame(SharedFunctionalGroupsSequence=None, PerFrameFunctionalGroupsSequence=None)
-    assert "does not place its frames" in refusal(write(tmp_path / "a.dcm", bare))
+    assert "no position for its frames" in refusal(write(tmp_path / "a.dcm", bare))
 
 
-def test_slices_that_are_not_placed_become_a_source_each(tmp_path):
+def test_slices_without_position_become_one_source_each(tmp_path):
     sources, problems = open_dicom(series(tmp_path / "scan", ImagePositionPatient=None), tmp_path)
     assert [source.name for source in sources] == [f"scan/IM000{n}" for n in range(1, 7)]
     assert problems == {}
 
 
-def test_a_missing_slice_is_mentioned(tmp_path):
+def test_a_missing_slice_is_noted(tmp_path):
     paths = series(tmp_path / "scan")
     (note,) = opened(paths[:2] + paths[3:], tmp_path).notes
-    assert note == "its slices lie 3 to 6 mm apart: some may be missing"
+    assert "3 to 6 mm apart" in note
 
 
-def test_what_the_models_may_not_know_is_mentioned(tmp_path):
+@pytest.mark.parametrize(("shift_mm", "is_noted"), [(0.05, False), (0.2, True), (-0.2, True), (1.0, True)])
+def test_distances_that_vary_by_more_than_5_percent_are_noted(tmp_path, shift_mm, is_noted):
+    """The last of slices at a distance of 3 mm is moved by 2%, 7% and 33% of that."""
+    paths = series(tmp_path / "scan")
+    dataset = pydicom.dcmread(paths[-1])
+    dataset.ImagePositionPatient = position(len(HEAD) - 1 + shift_mm / STEP_MM)
+    write(paths[-1], dataset)
+    assert any("mm apart" in note for note in opened(paths, tmp_path).notes) == is_noted
+
+
+def test_properties_unlike_the_training_data_are_noted(tmp_path):
     path = write(
         tmp_path / "a.dcm",
         image(
@@ -197,12 +210,12 @@ def test_what_the_models_may_not_know_is_mentioned(tmp_path):
     notes = opened([path], tmp_path).notes
     assert len(notes) == 4
     for note, part in zip(
-        notes, ("secondary capture", "no contrast agent", "echo time of 98 ms", "drawn into"), strict=True
+        notes, ("secondary capture", "no contrast agent", "echo time of 98 ms", "burned-in text"), strict=True
     ):
         assert part in note
 
 
-def test_what_is_no_mri_is_refused_once_a_folder_by_its_kind(tmp_path):
+def test_files_that_are_not_mri_are_one_problem_per_folder_and_modality(tmp_path):
     mri = series(tmp_path / "mri")
     tomography = series(
         tmp_path / "ct", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2", SeriesInstanceUID="1.5"
@@ -210,43 +223,43 @@ def test_what_is_no_mri_is_refused_once_a_folder_by_its_kind(tmp_path):
     sources, problems = open_dicom([*mri, *tomography], tmp_path)
     assert [source.name for source in sources] == ["mri/series-003"]
     (error,) = problems.values()
-    assert error.problem == f"{min(tomography)}: its modality is CT, not MR (and 5 more like it in its folder)"
+    assert error.problem.startswith(f"{min(tomography)}: its modality is CT, not MR (and 5 similar files")
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"Modality": PLANTED}, "its modality is another, not MR"),
+        ({"Modality": PLANTED}, "its modality is unknown, not MR"),
         ({"Modality": "SEG"}, "its modality is SEG, not MR"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.2"}, "no MRI image"),  # spectroscopy
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.2"}, "not that of an MRI image"),  # spectroscopy
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "holds colour"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "holds colour"),
-        ({"Rows": 65535, "Columns": 65535, "PixelData": b""}, "no MRI volume"),
-        ({"Rows": 65535, "Columns": 64, "PixelData": b""}, "shorter than its header tells"),
-        ({"Rows": None}, "does not tell what its pixels are"),
-        ({"PhotometricInterpretation": ""}, "does not tell what its pixels are"),
-        ({"SOPClassUID": None}, "does not tell what it is"),
-        ({"Columns": 0}, "does not tell what its pixels are"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "contains color"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "contains color"),
+        ({"Rows": 65535, "Columns": 65535, "PixelData": b""}, "too large for an MRI volume"),
+        ({"Rows": 65535, "Columns": 64, "PixelData": b""}, "shorter than its header declares"),
+        ({"Rows": None}, "does not describe its pixels"),
+        ({"PhotometricInterpretation": ""}, "does not describe its pixels"),
+        ({"SOPClassUID": None}, "no SOP class"),
+        ({"Columns": 0}, "does not describe its pixels"),
         ({"Rows": 8}, "too small"),
-        ({"BitsAllocated": 1}, "does not tell what its pixels are"),
-        ({"NumberOfFrames": 1_000_000}, "no MRI volume"),
-        ({"NumberOfFrames": 2}, "holds 2 frames"),
-        ({"NumberOfFrames": -1}, "does not tell what its pixels are"),
+        ({"BitsAllocated": 1}, "does not describe its pixels"),
+        ({"NumberOfFrames": 1_000_000}, "too large for an MRI volume"),
+        ({"NumberOfFrames": 2}, "contains 2 frames"),
+        ({"NumberOfFrames": -1}, "does not describe its pixels"),
         ({"PixelData": b"\0" * 400}, "cannot be read"),
         ({"PixelData": None}, "cannot be read"),
         ({"PixelSpacing": [0, 1]}, "PixelSpacing is not positive"),
         ({"PixelSpacing": [-1, 1]}, "PixelSpacing is not positive"),
         ({"PixelSpacing": [1]}, "PixelSpacing is not 2 finite numbers"),
         ({"ImagePositionPatient": ["nan", 0, 0]}, "ImagePositionPatient is not 3 finite numbers"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient is no pair"),
-        ({"ImageOrientationPatient": [0] * 6}, "ImageOrientationPatient is no pair"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient is not a pair"),
+        ({"ImageOrientationPatient": [0] * 6}, "ImageOrientationPatient is not a pair"),
         ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope is 0"),
     ],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore")
-def test_what_cannot_be_done_is_refused_at_once_and_names_nobody(tmp_path, changes, problem):
+def test_an_invalid_header_is_refused_at_once_without_patient_data(tmp_path, changes, problem):
     dataset = image(HEAD[4], **changes)
     path = write(tmp_path / "a.dcm", dataset)
     began = time.monotonic()
@@ -254,15 +267,15 @@ def test_what_cannot_be_done_is_refused_at_once_and_names_nobody(tmp_path, chang
     assert time.monotonic() - began < 5
 
 
-def test_a_deflated_file_is_refused_unopened(tmp_path):
+def test_a_deflated_file_is_refused_before_it_is_decompressed(tmp_path):
     dataset = image(np.zeros((4000, 4000), np.uint16))
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = write(tmp_path / "a.dcm", dataset)
     assert path.stat().st_size < 100_000
-    assert "deflated as a whole" in refusal(path)
+    assert "compressed as a whole" in refusal(path)
 
 
-def test_what_is_no_dicom_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_dicom_is_refused_by_name(tmp_path):
     (tmp_path / "empty.dcm").touch()
     (tmp_path / "text.dcm").write_text("no image" * 100)
     (tmp_path / "folder.dcm").mkdir()
@@ -270,8 +283,8 @@ def test_what_is_no_dicom_is_refused_by_name(tmp_path):
         assert refusal(tmp_path / name)
 
 
-def test_nothing_is_printed_of_a_headers_faults(tmp_path):
-    """pydicom warns of them and quotes them."""
+def test_nothing_is_printed_about_the_faults_of_a_header(tmp_path):
+    """The warnings of pydicom quote them."""
     path = write(tmp_path / "a.dcm", image(HEAD[4], PixelData=HEAD[4].tobytes() + b"more"))
     content = path.read_bytes().replace(b"19410203", b"PLANTED?").replace(b"1.2.3.3\0", b"PLANTED\0")
     path.write_bytes(content.replace(TEXTS["StudyTime"].encode(), b"PLANTE"))
@@ -281,11 +294,11 @@ def test_nothing_is_printed_of_a_headers_faults(tmp_path):
         "(source,), _ = open_dicom([path], path.parent, keep_identifiers=True);"
         "source.read(0); source.mask_bytes(numpy.zeros((1, 20, 24), bool)); print(source.mask_suffix)"
     )
-    found = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
-    assert (found.stdout.split(), found.stderr) == ([".png"], "")
+    result = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert (result.stdout.split(), result.stderr) == ([".png"], "")
 
 
-def test_reading_needs_no_library_that_only_masks_need():
+def test_reading_does_not_import_the_library_for_masks():
     code = "import sys, cascade.io.dicom.series; print('highdicom' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False"]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False"]
