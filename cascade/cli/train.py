@@ -1,5 +1,6 @@
 """The commands `cascade train ...`; torch and all of train/ are imported when one of them runs."""
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -225,12 +226,30 @@ def _given(kind: type[T], values: dict[str, Any]) -> T:
 
 @contextmanager
 def _train_packages() -> Iterator[None]:
+    _check_train_package()
     try:
         yield
     except ModuleNotFoundError as error:
         raise CascadeError(
             f"training needs the package {error.name}, which is not installed", fix="pip install 'cascade[train]'"
         ) from error
+
+
+def _check_train_package() -> None:
+    """Check, without importing it, that `train` is the package installed with cascade.
+
+    Raises:
+        CascadeError: Another module named `train` comes first on the module search path.
+    """
+    spec = importlib.util.find_spec("train")
+    if spec is None:
+        return  # importing it will report the reason
+    installed = Path(__file__).resolve().parents[2] / "train"
+    if installed not in [Path(folder).resolve() for folder in spec.submodule_search_locations or ()]:
+        raise CascadeError(
+            f"{spec.origin or 'train'}: is not part of cascade, but hides its package `train`",
+            fix="rename it, or remove its folder from PYTHONPATH",
+        )
 
 
 def _record_table(record: dict[str, Any]) -> Table:
