@@ -42,7 +42,7 @@ def read_check_slices(paths: Sequence[Path]) -> CheckSlices:
     names = found.names[:: -(-len(found.names) // MOST)]
     pixels = [read_slice(found.folder / name).pixels for name in names]
     squares = np.stack([Letterbox(*item.shape).square(item) for item in pixels])[:, None]
-    return CheckSlices(squares, f"{len(names)} of {len(found.names)} slices given by --check")
+    return CheckSlices(squares, f"{len(names)} of {len(found.names)} slices given by --verify-slices")
 
 
 def drawn_check_slices() -> CheckSlices:

@@ -51,7 +51,7 @@ def find_reference(slices: CheckSlices, segmenter: LoadedGraph, classifier: Load
     if not found.any():
         raise CascadeError(
             f"the models find no tumor in the {slices.source}, so that engines cannot be checked on them",
-            fix="give slices that show tumors with --check DIR",
+            fix="give slices that show tumors with --verify-slices DIR",
         )
     inputs = {SLICE: slices.squares[found], PROBABILITY: probability[found]}
     classes = run_in_batches(classifier, Batches(), **inputs)

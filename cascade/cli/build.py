@@ -26,9 +26,9 @@ def build(
     min_batch: Annotated[int, typer.Option("--min-batch", help="Slices a run, at least.")] = Batches.min,
     opt_batch: Annotated[int, typer.Option("--opt-batch", help="Slices a run that it is fastest at.")] = Batches.opt,
     max_batch: Annotated[int, typer.Option("--max-batch", help="Slices a run, at most.")] = Batches.max,
-    check: Annotated[
+    verify_slices: Annotated[
         Path | None,
-        typer.Option("--check", help="Slices to compare with the models on.", show_default="12 drawn by code"),
+        typer.Option("--verify-slices", help="Slices for the accuracy check.", show_default="12 synthetic slices"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build also what is there unchanged.")] = False,
 ) -> None:
@@ -38,7 +38,7 @@ def build(
     A JSON file beside each engine says what it is and how it was checked.
     One that is there unchanged is left as it is.
 
-    Example: [bold]cascade build --flavor tensorrt-rtx --arch sm86,sm89 --check samples/[/]
+    Example: [bold]cascade build --flavor tensorrt-rtx --arch sm86,sm89 --verify-slices samples/[/]
     """
     try:
         from build_engines.build import Order, build_all
@@ -56,7 +56,7 @@ def build(
         flavor=flavor,
         archs=[item.strip().lower() for item in arch.split(",") if item.strip()],
         batches=Batches(min_batch, opt_batch, max_batch),
-        check=[check] if check else [],
+        check=[verify_slices] if verify_slices else [],
         force=force,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

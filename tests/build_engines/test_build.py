@@ -133,7 +133,10 @@ def test_slices_that_were_not_checked_yet_are_checked(engines, models):
     checked = order(models, engines, check=[ROOT / "samples" / "axial_meningioma_1.png"])
     assert [outcome.built for outcome in build_all(checked)] == [True, True]
     assert [outcome.built for outcome in build_all(checked)] == [False, False]
-    assert read_sidecar(sidecar_path("segmenter", engines, RTX)).verified.source == "1 of 1 slices given by --check"
+    assert (
+        read_sidecar(sidecar_path("segmenter", engines, RTX)).verified.source
+        == "1 of 1 slices given by --verify-slices"
+    )
 
 
 def test_no_space_left_is_an_error_and_a_half_written_pair_is_no_engine(engines, models, monkeypatch):

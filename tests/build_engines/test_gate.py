@@ -73,7 +73,7 @@ def test_a_tie_may_fall_either_way(slices, constant_segmenter, constant_classifi
 def test_slices_without_a_tumor_cannot_check_anything(slices, constant_segmenter, forbidden):
     with pytest.raises(CascadeError, match="find no tumor in the 3 empty slices") as error:
         find_reference(slices, constant_segmenter(0.1), forbidden)
-    assert "--check" in error.value.fix
+    assert "--verify-slices" in error.value.fix
 
 
 class Recorder:
@@ -109,7 +109,7 @@ def test_slices_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     found = read_check_slices([tmp_path])
     assert found.squares[:, 0, 256, 256].tolist() == [20, 50]
-    assert found.source == "2 of 2 slices given by --check"
+    assert found.source == "2 of 2 slices given by --verify-slices"
 
 
 def test_one_unreadable_slice_ends_the_check(tmp_path):

@@ -262,8 +262,8 @@ def test_a_split_counts_people_not_their_ids(tmp_path, write_mat, capsys):
 
 def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
     assert run("evaluate", tmp_path) == 1
-    assert "give --split FILE or --all" in capsys.readouterr().err
-    assert run("evaluate", tmp_path, "--all", "--split", tmp_path / "split.json") == 1
+    assert "--split FILE or --no-split" in capsys.readouterr().err
+    assert run("evaluate", tmp_path, "--no-split", "--split", tmp_path / "split.json") == 1
 
 
 @pytest.mark.parametrize("failed", [0, 2])
@@ -271,7 +271,7 @@ def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypat
     """It ended with 0, and named none of them."""
     monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: {"failed": {"slices": failed}})
     monkeypatch.setattr("cascade.cli.evaluate_output.metrics_table", lambda metrics: "")
-    assert run("evaluate", tmp_path, "--all") == failed
+    assert run("evaluate", tmp_path, "--no-split") == failed
 
 
 def test_training_without_its_packages_says_what_to_install(tmp_path, monkeypatch, capsys):
