@@ -18,8 +18,8 @@ from cascade.io.checksums import stamps
 from cascade.io.image import Picture, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import predict_slices
-from cascade.prediction.recorder import Recorder, Work
+from cascade.prediction.batch import predict_sources
+from cascade.prediction.recorder import InputState, Recorder
 from cascade.prediction.results import ResultsFolder
 from cascade.runtime.protocol import Backend, Outputs, Pending
 
@@ -145,7 +145,7 @@ def _stage_by_stage(backend: Backend, slices: Inputs, request: Request, out: Pat
         recorder = Recorder(results)
         for name, slice_, found in zip(batch, read, predictions, strict=True):
             picture = Picture(name, slices.path(name))
-            recorder.found(Work(picture, stamps(picture.files)), 0, slice_, found)
+            recorder.record(InputState(picture, stamps(picture.files)), 0, slice_, found)
         for row in recorder.rows:
             if row.status == "error":
                 raise CascadeError(row.problem, fix=row.fix)
@@ -179,7 +179,7 @@ def _end_to_end(backend: Backend, slices: Inputs, request: Request, folder: Path
         (links / names[-1]).symlink_to(slices.folder / name)
     results = ResultsFolder(folder / "results", links, request.overlays, {}, backend.description)
     sources = [Picture(name, links / name) for name in names]
-    run = predict_slices(Cascade(backend), sources, results, batch_size=request.batch_size)
+    run = predict_sources(Cascade(backend), sources, results, batch_size=request.batch_size)
     if run.failed:
         raise CascadeError(run.failed[0].problem, fix=run.failed[0].fix)
     return len(run.rows) / run.seconds

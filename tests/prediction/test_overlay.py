@@ -8,7 +8,7 @@ from PIL import Image
 from cascade.contract import CLASS_NAMES, Box
 from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
-from cascade.prediction.overlay import BOX_COLOUR, CLASS_COLOURS, SIZE, contour, overlay_png, windowed
+from cascade.prediction.overlay import BOX_COLOR, CLASS_COLORS, SIZE, apply_window, contour, overlay_png
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
 RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))
@@ -26,8 +26,8 @@ def glioma_in_ramp():
 
 def test_a_pixel_of_the_slice_is_the_same_pixel_of_the_overlay():
     rgb = np.asarray(opened(overlay_png(Slice(RAMP), glioma_in_ramp())).convert("RGB"))
-    assert tuple(rgb[20, 40]) == CLASS_COLOURS[1]  # a corner of the mask
-    assert tuple(rgb[15, 35]) == tuple(rgb[34, 64]) == BOX_COLOUR  # two corners of the box: right and bottom are edges
+    assert tuple(rgb[20, 40]) == CLASS_COLORS[1]  # a corner of the mask
+    assert tuple(rgb[15, 35]) == tuple(rgb[34, 64]) == BOX_COLOR  # two corners of the box: right and bottom are edges
     assert tuple(rgb[25, 50]) == tuple(rgb[50, 50])  # inside the contour the slice is seen
     assert rgb[50, 10].max() < 60
     assert rgb[50, 90].min() > 200
@@ -58,13 +58,13 @@ def test_an_overlay_without_a_tumor_has_no_colours():
 def test_a_few_extreme_pixels_do_not_darken_the_slice():
     spiked = RAMP.copy()
     spiked[0, 0] = 1e6
-    assert np.abs(windowed(spiked).astype(int) - windowed(RAMP).astype(int))[1:].max() <= 3
+    assert np.abs(apply_window(spiked).astype(int) - apply_window(RAMP).astype(int))[1:].max() <= 3
 
 
 def test_a_slice_dark_but_for_a_few_pixels_is_shown_from_its_lowest_to_its_highest():
     dark = np.zeros((100, 100), dtype=np.float32)
     dark[3, 7] = 5
-    assert windowed(dark).max() == 239
+    assert apply_window(dark).max() == 239
 
 
 def test_a_contour_is_the_inner_border_and_closed_at_the_edge_of_the_slice():
@@ -96,6 +96,6 @@ def test_lines_grow_with_the_slice_so_that_they_stay_visible():
     rgb = np.asarray(
         opened(overlay_png(Slice(large), Prediction(mask, Box(300, 300, 700, 700), GLIOMA))).convert("RGB")
     )
-    assert [tuple(rgb[500, column]) == CLASS_COLOURS[1] for column in range(399, 406)] == [False] + 4 * [True] + 2 * [
+    assert [tuple(rgb[500, column]) == CLASS_COLORS[1] for column in range(399, 406)] == [False] + 4 * [True] + 2 * [
         False
     ]
