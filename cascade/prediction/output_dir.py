@@ -1,8 +1,11 @@
-"""The results folder: names of the files in it, the check that a run may write to it, and its clean-up."""
+"""The results folder: names of the files in it, the check that a run may write to it, its lock, and its clean-up."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from cascade.discovery.filters import KINDS, SUFFIXES
 from cascade.discovery.output_marker import has_marker, written_folders
@@ -11,6 +14,9 @@ from cascade.files import TEMPORARY, sha256_of_bytes
 
 JOURNAL = "journal.jsonl"
 REPORT = "report.html"
+
+LOCK = ".cascade.lock"
+"""Stays in the folder after a run: removing it could hand the lock to two runs at once."""
 
 DICOM_MASK_SUFFIX = ".seg.dcm"
 
@@ -65,6 +71,34 @@ def shorten(name: str, suffix: str) -> str:
         length = MAX_NAME_BYTES - len(f"-{digest}{suffix}")
         last = f"{os.fsencode(last)[:length].decode(errors='ignore')}-{digest}"
     return "/".join([*folders, last + suffix])
+
+
+@contextmanager
+def lock_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False) -> Iterator[None]:
+    """Check the folder as `check_output_dir` does, create it if needed, and keep other runs from writing to it.
+
+    Raises:
+        CascadeError: The check fails, another run is writing to the folder, or it cannot be created.
+    """
+    check_output_dir(out, overwrite=overwrite, resume=resume)  # before the lock file is written
+    lock = FileLock(out / LOCK, timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CascadeError(
+            f"{out}: another run is writing to this folder",
+            fix="wait until it has ended, or choose another folder with --out",
+        ) from None
+    except OSError as error:
+        raise CascadeError(
+            f"{out}: cannot be written ({error.strerror})", fix="choose another folder with --out"
+        ) from error
+    try:
+        check_output_dir(out, overwrite=overwrite, resume=resume)  # another run may have ended in the meantime
+        yield
+    finally:
+        lock.release()
 
 
 def check_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:

@@ -19,7 +19,7 @@ from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import RunResult, io_threads, predict_sources
 from cascade.prediction.journal import Entry, Journal, previous_files, read_entries
-from cascade.prediction.output_dir import check_output_dir, output_paths, remove_previous
+from cascade.prediction.output_dir import lock_output_dir, output_paths, remove_previous
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run_record import RunRecord
@@ -85,7 +85,10 @@ def predict_paths(
         CascadeError: There is nothing to process, or the results folder cannot be used. Nothing has been written then.
     """
     out = Path(out)
-    with collect_inputs([Path(path) for path in paths], out, options) as inputs:
+    with (
+        collect_inputs([Path(path) for path in paths], out, options) as inputs,
+        lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
+    ):
         sources, problems = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
         folder = ResultsFolder(
             out=out,
@@ -96,7 +99,6 @@ def predict_paths(
             uncertain_below=cascade.uncertain_below,
             unpacked=inputs.unpacked,
         )
-        check_output_dir(out, overwrite=options.overwrite, resume=options.resume)
         settings = run_settings(cascade, options, inputs.folder)
         entries = reusable_entries(read_entries(out, settings), inputs, sources, out) if options.resume else {}
         remove_previous(out, previous_files(out), keep=(path for entry in entries.values() for path in entry.files))

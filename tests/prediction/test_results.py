@@ -6,7 +6,7 @@ import pytest
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.prediction.output_dir import check_output_dir, output_name, remove_previous
+from cascade.prediction.output_dir import check_output_dir, lock_output_dir, output_name, remove_previous
 from cascade.prediction.results import ResultsFolder, SliceResult
 
 GLIOMA = SliceResult(
@@ -97,6 +97,23 @@ def test_json_has_one_line_per_slice(folder):
     assert json.loads(folder.json_path.read_text())["slices"] == []
     folder.save([GLIOMA, NO_TUMOR], complete=True)
     assert sum('"status": ' in line for line in folder.json_path.read_text().splitlines()) == 2
+
+
+def test_a_folder_can_be_locked_once_at_a_time(tmp_path):
+    with lock_output_dir(tmp_path / "out"):
+        with pytest.raises(CascadeError, match="another run"), lock_output_dir(tmp_path / "out"):
+            pass
+        with lock_output_dir(tmp_path / "other"):
+            pass
+    with lock_output_dir(tmp_path / "out"):
+        pass
+
+
+def test_a_folder_that_is_refused_gets_no_lock_file(folder):
+    (folder.out / "masks").mkdir(parents=True)
+    with pytest.raises(CascadeError, match="masks"), lock_output_dir(folder.out, overwrite=True):
+        pass
+    assert [path.name for path in folder.out.iterdir()] == ["masks"]
 
 
 def test_a_slice_of_a_volume_says_which_volume_and_where_in_it(folder):

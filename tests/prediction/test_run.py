@@ -368,6 +368,47 @@ def test_where_the_file_system_ignores_case_no_result_replaces_another(scans, ou
     assert sum(path.suffix == ".png" for path in (out / "masks").iterdir()) == 1
 
 
+def test_a_second_run_into_the_same_folder_is_refused(scans, out):
+    """Both runs ended with exit code 0, and rows of the first named masks that the second had removed."""
+    for number in range(6):
+        save(scans / f"{number}.png", number)
+    refused = []
+
+    class StartsAnother(BrightIsTumor):
+        def run(self, slice):
+            if not refused:
+                before = read_all(out)
+                for how in ({"overwrite": True}, {"resume": True}, {}):
+                    with pytest.raises(CascadeError) as raised:
+                        predict_paths(cascade_of(), [scans / "0.png"], out, RunOptions(**how))
+                    refused.append(raised.value)
+                assert read_all(out) == before
+            return super().run(slice)
+
+    run = predict_paths(cascade_of(StartsAnother()), [scans], out, RunOptions(batch_size=6))
+    assert all("another run" in error.problem and "--out" in error.fix for error in refused[:2])
+    assert len(refused) == 3
+    assert (run.exit_code, len(rows_of(out))) == (0, 6)
+    assert all((out / row["mask"]).is_file() for row in rows_of(out))
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 6
+
+
+def read_all(out):
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_fails_releases_its_folder(scans, out):
+    save(scans / "a.png")
+
+    class Fails(BrightIsTumor):
+        def run(self, slice):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        predict_paths(cascade_of(Fails()), [scans], out)
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).exit_code == 0
+
+
 def test_resuming_writes_the_tables_that_could_not_be_written(scans, out, monkeypatch):
     """The journal contains all results, so that no slice is computed again."""
     for number in range(3):
