@@ -17,6 +17,9 @@ from cascade.runtime.models import CLASSIFIER, SEGMENTER
 
 NOTE = "For research only. Not a medical device: do not use it to diagnose or treat anyone."
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""A spreadsheet takes a cell that starts with one of these for a formula, which can run programs."""
+
 Status = Literal["tumor", "no_tumor", "error"]
 
 
@@ -134,22 +137,25 @@ class ResultsFolder:
             "uncertain_below": self.uncertain_below,
         }
         write_atomically(self.json_path, _as_json(header, records).encode())
-        write_atomically(self.csv_path, self._as_csv(records).encode(errors="surrogateescape"))  # names may be any bytes
+        # The byte order mark tells Excel that this is UTF-8. Names of files may be any bytes.
+        table = f"\ufeff{self._as_csv(records)}"
+        write_atomically(self.csv_path, table.encode(errors="surrogateescape"))
 
     def _as_csv(self, records: list[dict[str, Any]]) -> str:
         """Return one line per slice, with a column for each probability, box edge and model; None is an empty cell."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\r\n", extrasaction="ignore")  # quotes both
         writer.writeheader()
         hashes = {f"{name}_sha256": sha256 for name, sha256 in self.models.items()}
         for record in records:
             probabilities, box = record["probabilities"] or {}, record["box"] or {}
-            writer.writerow(
+            cells = (
                 record
                 | {_column(label): value for label, value in probabilities.items()}
                 | {f"box_{edge}": value for edge, value in box.items()}
                 | hashes
             )
+            writer.writerow({column: _escape_formula(value) for column, value in cells.items()})
         return text.getvalue()
 
 
@@ -181,6 +187,11 @@ def _as_json(header: dict[str, Any], records: list[dict[str, Any]]) -> str:
     slices = ",\n".join(f"  {json.dumps(record)}" for record in records)
     start = json.dumps(header, indent=1).removesuffix("\n}")
     return f'{start},\n "slices": [\n{slices}\n ]\n}}\n'
+
+
+def _escape_formula(value: object) -> object:
+    """Put an apostrophe before text that a spreadsheet would execute, such as the file name `=1+1.png`."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _column(label: str) -> str:

@@ -61,7 +61,7 @@ def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
 
 def test_csv_holds_the_same_with_a_column_for_each_number(folder):
     folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
-    with folder.csv_path.open(newline="") as lines:
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         no_tumor, glioma, broken = csv.DictReader(lines)
     assert (glioma["class"], glioma["probability_pituitary_tumor"], glioma["box_left"]) == ("glioma", "0.2", "1.5")
     assert (glioma["segmenter_sha256"], glioma["classifier_sha256"]) == ("5e9", "c1a")
@@ -82,7 +82,7 @@ def test_an_uncertain_class_is_marked(folder, uncertain):
     content = json.loads(folder.json_path.read_text())
     assert content["uncertain_below"] == 0.7
     assert [record["uncertain"] for record in content["slices"]] == [None, uncertain, None]
-    with folder.csv_path.open(newline="") as lines:
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         assert [row["uncertain"] for row in csv.DictReader(lines)] == ["", str(uncertain), ""]
 
 
@@ -90,6 +90,32 @@ def test_a_name_that_is_not_utf_8_reaches_both_files(folder):
     folder.save([SliceResult("caf\udce9.png", "no_tumor", mask_pixels=0)], complete=True)
     assert json.loads(folder.json_path.read_text())["slices"][0]["slice"] == "caf\udce9.png"
     assert b"caf\xe9.png" in folder.csv_path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+1.png", "-1.png", "@sum.png", "\t=1.png", "\r=1.png", "\n=1.png"])
+def test_text_that_a_spreadsheet_would_execute_is_escaped(folder, name):
+    row = SliceResult(name, "error", notes=(f"{name}: note",), problem=f"{name}: is broken", fix="export it again")
+    folder.save([row], complete=True)
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
+        (cells,) = csv.DictReader(lines)
+    assert (cells["slice"], cells["input"]) == (f"'{name}", f"'{name}")
+    assert (cells["notes"], cells["problem"]) == (f"'{name}: note", f"'{name}: is broken")
+    assert cells["fix"] == "export it again"
+    (record,) = json.loads(folder.json_path.read_text())["slices"]
+    assert (record["slice"], record["problem"]) == (name, f"{name}: is broken")
+
+
+def test_a_negative_number_stays_a_number(folder):
+    folder.save([replace(GLIOMA, box=Box(-0.5, 2.0, 30.0, 40.0))], complete=True)
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
+        assert next(csv.DictReader(lines))["box_left"] == "-0.5"
+
+
+def test_csv_starts_with_a_byte_order_mark(folder):
+    folder.save([SliceResult("Füße.png", "no_tumor", mask_pixels=0)], complete=True)
+    content = folder.csv_path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbfslice,")
+    assert "Füße.png" in content.decode("utf-8-sig")
 
 
 def test_json_has_one_line_per_slice(folder):
@@ -121,7 +147,7 @@ def test_a_slice_of_a_volume_says_which_volume_and_where_in_it(folder):
     folder.save([row], complete=True)
     (record,) = json.loads(folder.json_path.read_text())["slices"]
     assert (record["input"], record["index"], record["notes"]) == ("b/head.nii.gz", 7, "one; two")
-    with folder.csv_path.open(newline="") as lines:
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         assert next(csv.DictReader(lines))["index"] == "7"
 
 
