@@ -1,6 +1,5 @@
 """Sources through the cascade in batches: threads read and write files while the models compute."""
 
-import os
 import signal
 import threading
 import time
@@ -19,6 +18,7 @@ from cascade.pipeline import Cascade, PredictionFuture
 from cascade.prediction.journal import Entry, Journal
 from cascade.prediction.recorder import InputState, ProgressCallback, Recorder
 from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.runtime.machine import usable_threads
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """Signals that stop a run after the current batch, unless the program ignores or handles them itself."""
@@ -73,7 +73,7 @@ Batch = list[tuple[InputState, int, Slice]]
 
 def io_threads() -> int:
     """Return how many threads read, and how many write. More than 8 do not help, since they share Python's lock."""
-    return max(2, min(8, (os.cpu_count() or 2) // 2))
+    return max(2, min(8, usable_threads() // 2))
 
 
 def predict_sources(

@@ -22,7 +22,7 @@ from cascade.io.nifti import NiftiSource
 from cascade.io.open import open_sources
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import predict_sources
+from cascade.prediction.batch import io_threads, predict_sources
 from cascade.prediction.journal import Journal, read_entries
 from cascade.prediction.results import ResultsFolder
 from cascade.runtime.cpu import HostBackend
@@ -298,6 +298,14 @@ def test_a_volume_is_closed_once_its_mask_is_written(scans, monkeypatch):
     folder = ResultsFolder(scans.parent / "out", inputs.folder, True, {}, "stub")
     predict_sources(CASCADE, sources, folder, batch_size=4)
     assert sorted(closed) == [("a.nii", True), ("b.nii", True), ("broken.nii", True)]
+
+
+@pytest.mark.parametrize(("usable", "threads"), [(1, 2), (2, 2), (8, 4), (64, 8)])
+def test_the_number_of_threads_depends_on_the_cores_that_the_process_may_use(monkeypatch, usable, threads):
+    """A container or `taskset` may allow two of 64 cores, but all were counted."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(usable)), raising=False)
+    assert io_threads() == threads
 
 
 def test_progress_is_told_once_a_slice(scans):
