@@ -183,6 +183,15 @@ class SomethingHappensInThirdBatch(BrightIsTumor):
         return super().run(slice)
 
 
+@pytest.fixture
+def sigint():
+    """Let Ctrl-C interrupt, as in a terminal: a test run in the background inherits that it is ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_what_was_done(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
@@ -195,6 +204,7 @@ def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_what_was_done(scans):
     assert all((folder.out / record["mask"]).exists() for record in content["slices"])
 
 
+@pytest.mark.usefixtures("sigint")
 def test_a_second_ctrl_c_ends_the_run_at_once_and_keeps_what_was_done(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
