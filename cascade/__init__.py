@@ -1,9 +1,9 @@
-"""Find brain tumors in T1-weighted contrast-enhanced MRI slices and name them. For research only.
+"""Segment and classify brain tumors in T1-weighted contrast-enhanced MRI slices. For research only.
 
-from cascade import Cascade
-
-found = Cascade.open().predict("slice.png")  # or an array, a volume's slices with predict_volume
-print(found.label, found.probabilities, found.mask.sum())
+Example:
+    >>> from cascade import Cascade
+    >>> prediction = Cascade.open().predict("slice.png")
+    >>> prediction.label, prediction.probabilities, prediction.mask.sum()
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,26 +12,32 @@ if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.io.slices import Slice
     from cascade.pipeline import Cascade, Prediction
+    from cascade.prediction.batch import RunResult
     from cascade.prediction.run import RunOptions, predict_paths
 
 __version__ = "0.2.0"
 
-__all__ = ["Cascade", "CascadeError", "Prediction", "RunOptions", "Slice", "predict_paths"]
+__all__ = ["Cascade", "CascadeError", "Prediction", "RunOptions", "RunResult", "Slice", "predict_paths"]
 
 _MODULES = {
     "Cascade": "pipeline",
     "CascadeError": "errors",
     "Prediction": "pipeline",
     "RunOptions": "prediction.run",
+    "RunResult": "prediction.batch",
     "Slice": "io.slices",
     "predict_paths": "prediction.run",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what is asked for: a command's --help shall not wait for NumPy."""
+    """Import public names on first use, so that `cascade --help` does not wait for NumPy."""
     if name not in _MODULES:
         raise AttributeError(f"module 'cascade' has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(f"cascade.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

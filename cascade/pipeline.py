@@ -1,8 +1,9 @@
 """START HERE: `Cascade.predict` takes a slice through both models and returns a `Prediction`."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,25 +15,30 @@ from cascade.errors import CascadeError
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import BlankSlice, Slice, check_pixels, slice_from_array
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
-from cascade.runtime.protocol import Backend, Outputs
+from cascade.runtime.protocol import Backend, Future, Outputs
 from cascade.runtime.select import AUTO, open_backend
 
 if TYPE_CHECKING:
     from cascade.io.slices import Source
 
 BATCH = 8
-"""Slices of a volume that go through the models at once."""
+"""Number of slices of a volume that go through the models at once."""
+
+BLANK_NOTE = "blank"
+"""Note on a slice of a volume in which every pixel has the same value."""
 
 
-@dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
+@dataclass(frozen=True, eq=False)  # eq=False: `==` on arrays returns no single bool
 class Prediction:
-    """What the cascade found in one slice of H x W pixels.
+    """Mask and class of one slice of H x W pixels.
 
-    mask           (H, W) bool, True on tumor, on the pixel grid of the input slice.
-    box            where the classifier looked, pixels; None when the mask is empty.
-    probabilities  one a class name, summing to 1; empty when the mask is empty.
-    latency_ms     the models' time for the slice's batch, divided by the batch's length.
-    uncertain      whether the class is not to be relied on; False when the mask is empty.
+    Attributes:
+        mask: (H, W) bool, True on tumor, on the pixel grid of the input slice.
+        box: Region that the classifier saw, in pixels; None if the mask is empty.
+        probabilities: Class name → probability; they sum to 1. Empty if the mask is empty.
+        latency_ms: Time of both models for the batch, divided by the number of slices in it.
+        uncertain: True if the highest probability is below the calibrated threshold; False if the mask is empty.
+        notes: Remarks on the input file, such as an unknown orientation. Filled in when the input is a path.
     """
 
     mask: NDArray[np.bool_]
@@ -40,19 +46,21 @@ class Prediction:
     probabilities: dict[str, float] = field(default_factory=dict)
     latency_ms: float = 0.0
     uncertain: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str | None:
-        """The most probable class; None when the mask is empty."""
+        """Most probable class; None if the mask is empty."""
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
 
 
 class Cascade:
-    """Both graphs, loaded into one backend.
+    """Both models, loaded into one backend.
 
-    models           sha256 of each graph.
-    uncertain_below  a class of less probability is not to be relied on.
-    skipped_backends      faster backends that cannot run here: name → reason.
+    Attributes:
+        models: Model name → SHA-256 of its ONNX graph.
+        uncertain_below: A class with a lower probability is marked as uncertain.
+        skipped_backends: Faster backends that cannot run on this machine: name → reason.
     """
 
     def __init__(
@@ -63,7 +71,9 @@ class Cascade:
         skipped_backends: dict[str, str] | None = None,
     ) -> None:
         self._backend = backend
-        self.models, self.uncertain_below, self.skipped_backends = models or {}, uncertain_below, skipped_backends or {}
+        self.models = models or {}
+        self.uncertain_below = uncertain_below
+        self.skipped_backends = skipped_backends or {}
 
     @classmethod
     def open(
@@ -72,9 +82,15 @@ class Cascade:
         backend: str = AUTO,
         engines: str | os.PathLike[str] | None = None,
     ) -> "Cascade":
-        """Loads the graphs of a models folder, the shipped ones by default, into the fastest backend that can run.
+        """Load the models.
 
-        Raises CascadeError if the models do not match their manifest, or if the backend cannot run here.
+        Args:
+            models: Folder of both ONNX graphs and models.json; the bundled models by default.
+            backend: Name of a backend, or "auto" for the fastest that can run.
+            engines: Folder of TensorRT engines.
+
+        Raises:
+            CascadeError: A model does not match models.json, or the backend cannot run on this machine.
         """
         choice = open_backend(backend, Path(models), Path(engines) if engines else None)
         return cls(
@@ -86,71 +102,111 @@ class Cascade:
 
     @property
     def description(self) -> str:
-        """The runtime, its version, what it computes on and in which precision."""
+        """The runtime, its version, its device and precision."""
         return self._backend.description
 
     def predict(self, slice_: Slice | ArrayLike | os.PathLike[str]) -> Prediction:
-        """What there is in one slice: a `Slice`, an array (H, W) of numbers, or the path of a file that holds one.
+        """Predict one slice.
 
-        Raises CascadeError for what is not one slice.
+        Args:
+            slice_: A `Slice`, an array (H, W) of numbers, or the path of a file that contains one slice.
+
+        Raises:
+            CascadeError: The input cannot be read, is blank, or contains more than one slice.
         """
         if isinstance(slice_, str | os.PathLike):
             predictions = self.predict_volume(slice_)
             if len(predictions) > 1:
-                raise CascadeError(f"{slice_}: holds {len(predictions)} slices", fix="use predict_volume")
+                raise CascadeError(f"{slice_}: contains {len(predictions)} slices", fix="use predict_volume")
             return predictions[0]
         return self.predict_batch([slice_ if isinstance(slice_, Slice) else slice_from_array(slice_)])[0]
 
     def predict_volume(self, path: str | os.PathLike[str], axis: int | None = None) -> list[Prediction]:
-        """What there is in each slice of a picture, a NIfTI volume, or a DICOM file or folder of one series.
+        """Predict every slice of an image, a NIfTI volume, a DICOM file, or a folder with one DICOM series.
 
-        axis  of a NIfTI's stored array, along which its slices lie; None takes that of the thickest.
+        A blank slice of a volume has an empty mask and the note "blank".
 
-        Blank slices of a volume show no tumor. Raises CascadeError for what cannot be opened or read, and where every
-        slice is blank.
+        Args:
+            path: File, or folder of one DICOM series.
+            axis: Slice axis (0, 1 or 2) of the stored NIfTI array; None selects the axis with the thickest slices.
+
+        Returns:
+            One prediction per slice, in the order of the volume.
+
+        Raises:
+            CascadeError: The input cannot be opened or read, or all its slices are blank.
         """
         from cascade.io.open import open_source
 
-        source = open_source(Path(path), axis)
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         blank: list[BlankSlice] = []
-        for start in range(0, source.count, BATCH):
-            read = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
-            seen = iter(self.predict_batch([item for item in read if isinstance(item, Slice)]))
-            for item in read:
-                if isinstance(item, Slice):
-                    found.append(next(seen))
-                else:
-                    blank.append(item)
-                    found.append(Prediction(np.zeros(item.shape, dtype=bool)))
-        if len(blank) == source.count:
+        with closing(open_source(Path(path), axis)) as source:
+            for start in range(0, source.count, BATCH):
+                items = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
+                predicted = iter(self.predict_batch([item for item in items if isinstance(item, Slice)]))
+                for item in items:
+                    if isinstance(item, Slice):
+                        predictions.append(replace(next(predicted), notes=source.notes))
+                    else:
+                        blank.append(item)
+                        mask = np.zeros(item.shape, dtype=bool)
+                        predictions.append(Prediction(mask, notes=(*source.notes, BLANK_NOTE)))
+        if len(blank) == len(predictions):
             raise blank[0]
-        return found
+        return predictions
 
     def predict_batch(self, slices: Sequence[Slice]) -> list[Prediction]:
-        """What there is in each of the slices, which may differ in size. Raises CascadeError for what is no slice."""
+        """Predict several slices at once; they may differ in size.
+
+        Raises:
+            CascadeError: A slice is blank, too small, or contains NaN or infinite pixels.
+        """
         for number, item in enumerate(slices):
             check_pixels(item.pixels, f"slice {number}")
-        return self.begin(slices)()
+        return self.submit(slices).result()
 
-    def begin(self, slices: Sequence[Slice]) -> Callable[[], list[Prediction]]:
-        """`predict_batch` in two halves: a GPU works while the caller prepares the next batch, then asks for this one.
+    def submit(self, slices: Sequence[Slice]) -> Future[list[Prediction]]:
+        """Start a batch without waiting for it, so that the caller can prepare the next one while a GPU computes.
 
-        Begin at most one more before asking.
+        At most two batches may be submitted before the result of the first is fetched.
+
+        Args:
+            slices: Slices that `checked` has accepted; they may differ in size.
         """
         if not slices:
-            return list
+            return Future(list)
         letterboxes = [Letterbox.of(item) for item in slices]
         squares = np.stack([box.square(item.pixels) for box, item in zip(letterboxes, slices, strict=True)])[:, None]
         future = self._backend.submit(squares)
-        return lambda: self._predictions(letterboxes, future.result())
+        return Future(lambda: self._predictions(letterboxes, future.result()))
 
     def segment(self, squares: FloatArray) -> FloatArray:
-        """Raw slices (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → the probability of each pixel being tumor, same shape."""
+        """Run the segmenter alone.
+
+        Args:
+            squares: (N, 1, SLICE_SIZE, SLICE_SIZE) float32, raw intensities.
+
+        Returns:
+            Probability of tumor for each pixel, same shape, 0 to 1.
+
+        Raises:
+            CascadeError: The backend computed NaN.
+        """
         return _without_nan(self._backend.segment(squares), SEGMENTER)
 
     def classify(self, squares: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Slices and masks or probabilities, (N, 1, SLICE_SIZE, SLICE_SIZE) float32 → (N, 3) by class, (N, 4) boxes."""
+        """Run the classifier alone.
+
+        Args:
+            squares: (N, 1, SLICE_SIZE, SLICE_SIZE) float32, raw intensities.
+            probability: Masks or tumor probabilities of the same shape, 0 to 1.
+
+        Returns:
+            (N, 3) class probabilities and (N, 4) boxes in pixels, both float32.
+
+        Raises:
+            CascadeError: The backend computed NaN.
+        """
         class_probability, box = self._backend.classify(squares, probability)
         return _without_nan(class_probability, CLASSIFIER), _without_nan(box, CLASSIFIER)
 
@@ -179,8 +235,8 @@ def _read(source: "Source", index: int) -> Slice | BlankSlice:
         return error
 
 
-def _without_nan(computed: FloatArray, name: str) -> FloatArray:
-    """Raises CascadeError for NaN, which would otherwise pass for "no tumor", or for the first class, and certain."""
-    if np.isnan(computed).any():
+def _without_nan(output: FloatArray, name: str) -> FloatArray:
+    """Raise CascadeError for NaN, which would otherwise count as "no tumor", or as the first class with certainty."""
+    if np.isnan(output).any():
         raise CascadeError(f"the {name} computed NaN", fix="use the onnxruntime backend, or build the engine again")
-    return computed
+    return output

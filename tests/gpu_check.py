@@ -82,7 +82,7 @@ def build(python: str, flavor: str, *options: str) -> dict[str, Any]:
     """Run `cascade build`. The result includes the sidecars, without their lists of layers."""
     engines = OUT / "engines"
     command = [python, "-m", "cascade", "build", "--flavor", flavor, *options]
-    result = run([*command, "--out", str(engines), "--check", str(ROOT / "samples")])
+    result = run([*command, "--out", str(engines), "--verify-slices", str(ROOT / "samples")])
     sidecars = {path.name: json.loads(path.read_text()) for path in sorted(engines.glob(f"*.{flavor}.json"))}
     for sidecar in sidecars.values():
         del sidecar["layers"]

@@ -16,6 +16,7 @@ from cascade.prediction.report import write_report
 from cascade.prediction.results import ResultsFolder, SliceResult
 
 MENINGIOMA, GLIOMA, UNSURE_GLIOMA = (0.9, 0.06, 0.04), (0.15, 0.8, 0.05), (0.3, 0.5, 0.2)
+UNCERTAIN_BELOW = 0.6
 HOSTILE = (
     "</script><script>window.hacked=1</script>.png",
     '"><img src=x onerror=window.hacked=1>.png',
@@ -31,6 +32,7 @@ def tumor(name, probabilities=GLIOMA, **more):
         name,
         "tumor",
         probabilities=probabilities,
+        uncertain=max(probabilities) < UNCERTAIN_BELOW,
         box=Box(2.5, 3, 20.25, 30),
         **{"mask_pixels": 100, "mask_mm2": 24.5, "latency_ms": 12.5} | more,
     )
@@ -56,12 +58,17 @@ FIVE = [
 def write_results(out, rows, *, complete=True, inputs="/data"):
     """A results folder as a run leaves it: slices of 400 x 300 pixels, their overlays with a caption of 20 rows."""
     folder = ResultsFolder(
-        out, Path(inputs), overlays=True, models={"segmenter": "a" * 64}, backend="ONNX Runtime", uncertain_below=0.6
+        out,
+        Path(inputs),
+        overlays=True,
+        models={"segmenter": "a" * 64},
+        backend="ONNX Runtime",
+        uncertain_below=UNCERTAIN_BELOW,
     )
     saved = []
     for row in rows:
         if row.status != "error":
-            mask, overlay = folder.mask(row.name), folder.overlay(row.name)
+            mask, overlay = folder.mask_path(row.name), folder.overlay_path(row.name)
             size = PngInfo()
             size.add_text(SIZE, "400x300")
             for path, height in ((mask, 300), (overlay, 320)):

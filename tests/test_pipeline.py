@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
 
 import nibabel
 import numpy as np
@@ -12,9 +13,12 @@ from PIL import Image
 
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
+from cascade.io.nifti import NiftiSource
+from cascade.io.open import open_source
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 from cascade.runtime.cpu import CpuBackend
+from cascade.runtime.protocol import Future, Outputs
 
 
 def slice_of(height, width):
@@ -137,8 +141,62 @@ def test_a_volume_is_done_slice_by_slice_and_a_blank_slice_of_it_shows_no_tumor(
     found = cascade.predict_volume(tmp_path / "head.nii.gz")
     assert [prediction.label for prediction in found] == 10 * ["meningioma"] + [None]
     assert {prediction.mask.shape for prediction in found} == {found[0].mask.shape}
-    with pytest.raises(CascadeError, match="holds 11 slices"):
+    with pytest.raises(CascadeError, match="11 slices"):
         cascade.predict(tmp_path / "head.nii.gz")
+
+
+class FixedTimes:
+    """A backend without tumors, whose two stages take 30 and 10 ms for every batch."""
+
+    description = "stub"
+
+    def submit(self, slices):
+        nothing = np.zeros((len(slices), 3), np.float32), np.zeros((len(slices), 4), np.float32)
+        stages_ms = {"segmenter": 30.0, "classifier": 10.0}
+        return Future(lambda: Outputs(np.zeros_like(slices), *nothing, stages_ms))
+
+
+def test_the_latency_of_a_batch_is_divided_by_its_number_of_slices():
+    cascade = Cascade(FixedTimes())
+    for count, latency_ms in ((1, 40.0), (4, 10.0)):
+        predictions = cascade.predict_batch([slice_of(20, 30)] * count)
+        assert [prediction.latency_ms for prediction in predictions] == [latency_ms] * count
+
+
+def test_submitted_batches_return_their_own_results():
+    cascade = Cascade(FixedTimes())
+    first, second = cascade.submit([slice_of(20, 30)]), cascade.submit([slice_of(16, 16), slice_of(40, 60)])
+    assert [prediction.mask.shape for prediction in second.result()] == [(16, 16), (40, 60)]
+    assert [prediction.mask.shape for prediction in first.result()] == [(20, 30)]
+    assert cascade.submit([]).result() == []
+
+
+def test_predict_volume_returns_the_notes_of_the_volume(constant_segmenter, forbidden, tmp_path):
+    """Only the command line reported them, for instance that the orientation is unknown."""
+    array = np.zeros((20, 30, 3), dtype=np.float32)
+    array[..., :2] = np.arange(30)[:, None]
+    image = nibabel.Nifti1Image(array, None)  # without qform and sform
+    nibabel.save(image, tmp_path / "head.nii")
+    notes = open_source(tmp_path / "head.nii").notes
+    assert notes
+    cascade = Cascade(CpuBackend(constant_segmenter(0.0), forbidden))
+    predictions = cascade.predict_volume(tmp_path / "head.nii", axis=2)
+    assert [prediction.notes for prediction in predictions] == [notes, notes, (*notes, "blank")]
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_predict_volume_closes_the_volume_even_after_an_error(
+    constant_segmenter, forbidden, tmp_path, monkeypatch, value
+):
+    """The voxels stayed in memory."""
+    array = np.zeros((20, 30, 3), dtype=np.float32) + np.arange(30)[:, None]
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "head.nii")
+    closed = []
+    monkeypatch.setattr(NiftiSource, "close", lambda self: closed.append(self))
+    cascade = Cascade(CpuBackend(constant_segmenter(value), forbidden))
+    with pytest.raises(CascadeError) if np.isnan(value) else nullcontext():
+        cascade.predict_volume(tmp_path / "head.nii")
+    assert [source.name for source in closed] == ["head.nii"]
 
 
 def test_what_holds_nothing_but_one_value_is_no_slice_however_it_is_given(forbidden, tmp_path):

@@ -17,8 +17,8 @@ from cascade.io.checksums import file_stats
 from cascade.io.image import ImageSource, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import predict_slices
-from cascade.prediction.recorder import Recorder, Work
+from cascade.prediction.batch import predict_sources
+from cascade.prediction.recorder import InputState, Recorder
 from cascade.prediction.results import ResultsFolder
 from cascade.runtime.protocol import Backend, Future, Outputs
 
@@ -138,7 +138,7 @@ def _time_stages(
         recorder = Recorder(results)
         for name, slice_, prediction in zip(batch, read, predictions, strict=True):
             picture = ImageSource(name, slices.path(name))
-            recorder.found(Work(picture, file_stats(picture.files)), 0, slice_, prediction)
+            recorder.record(InputState(picture, file_stats(picture.files)), 0, slice_, prediction)
         for row in recorder.rows:
             if row.status == "error":
                 raise CascadeError(row.problem, fix=row.fix)
@@ -174,7 +174,7 @@ def _run_end_to_end(backend: Backend, slices: Inputs, request: Request, out: Pat
         ImageSource(f"{number:06}{Path(name).suffix}", slices.path(name))
         for number, name in enumerate(islice(cycle(slices.names), request.slices))
     ]
-    run = predict_slices(Cascade(backend), sources, results, batch_size=request.batch_size)
+    run = predict_sources(Cascade(backend), sources, results, batch_size=request.batch_size)
     if run.failed:
         raise CascadeError(run.failed[0].problem, fix=run.failed[0].fix)
     return len(run.rows) / run.seconds

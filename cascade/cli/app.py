@@ -1,4 +1,4 @@
-"""The commands of `cascade`. Each parses, calls and prints; it imports what it calls when it runs."""
+"""The commands of `cascade`. Each parses its options, calls a library function and prints; heavy imports are inside."""
 
 import signal
 import sys
@@ -21,11 +21,11 @@ from cascade.errors import CascadeError
 
 app = typer.Typer(
     name="cascade",
-    help="Finds brain tumors in T1-weighted contrast-enhanced MRI slices and names them: meningioma, glioma, pituitary "
+    help="Segment and classify brain tumors in T1-weighted contrast-enhanced MRI slices: meningioma, glioma, pituitary "
     "tumor. [bold]For research only. Not a medical device: do not use it to diagnose or treat anyone.[/]",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    pretty_exceptions_enable=False,  # a bug's traceback is shown as Python tells it
+    pretty_exceptions_enable=False,  # a bug shows the traceback of Python
 )
 app.command("predict", no_args_is_help=True)(predict)
 app.command("build")(build)
@@ -36,10 +36,13 @@ app.add_typer(data, name="data")
 app.add_typer(train, name="train")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """What the console script runs: the only place that prints a CascadeError, and exits with 1."""
+def run_app(arguments: Sequence[str] | None = None) -> None:
+    """Run a command. This is the only place that prints a CascadeError, and exits with 1.
+
+    SIGTERM and SIGHUP interrupt like Ctrl-C, so that a stopped run saves its results.
+    """
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP, and means it
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP: leave that
             signal.signal(number, signal.default_int_handler)
     try:
         app(args=arguments, prog_name="cascade")
@@ -48,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"cascade {__version__}")
         raise typer.Exit
 
@@ -57,6 +60,6 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None: ...

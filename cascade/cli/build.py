@@ -27,9 +27,9 @@ def build(
     min_batch: Annotated[int, typer.Option("--min-batch", help="Smallest batch.")] = BatchProfile.min,
     opt_batch: Annotated[int, typer.Option("--opt-batch", help="Batch size to optimize for.")] = BatchProfile.opt,
     max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch.")] = BatchProfile.max,
-    check: Annotated[
+    verify_slices: Annotated[
         Path | None,
-        typer.Option("--check", help="Slices for the accuracy check.", show_default="12 synthetic slices"),
+        typer.Option("--verify-slices", help="Slices for the accuracy check.", show_default="12 synthetic slices"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the engines are up to date.")] = False,
 ) -> None:
@@ -39,7 +39,7 @@ def build(
     A JSON file beside each engine describes it and how it was checked.
     Engines that are up to date are not built again.
 
-    Example: [bold]cascade build --flavor tensorrt-rtx --arch sm86,sm89 --check samples/[/]
+    Example: [bold]cascade build --flavor tensorrt-rtx --arch sm86,sm89 --verify-slices samples/[/]
     """
     try:
         from build_engines.build import BuildRequest, build_all
@@ -57,7 +57,7 @@ def build(
         flavor=flavor,
         archs=[item.strip().lower() for item in arch.split(",") if item.strip()],
         batches=BatchProfile(min_batch, opt_batch, max_batch),
-        check=[check] if check else [],
+        check=[verify_slices] if verify_slices else [],
         force=force,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

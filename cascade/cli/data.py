@@ -1,4 +1,4 @@
-"""The commands `cascade data ...`; what they call is imported when one of them runs."""
+"""The commands `cascade data ...`."""
 
 import json
 from dataclasses import asdict
@@ -12,16 +12,16 @@ from rich.text import Text
 from cascade.cli.console import stderr
 from cascade.cli.options import Folder
 
-app = typer.Typer(help="Look at a labelled data set, and split it by patient.", no_args_is_help=True)
+app = typer.Typer(help="Inspect a labelled data set, and split it by patient.", no_args_is_help=True)
 
 
 @app.command("inspect", no_args_is_help=True)
 def data_inspect(
-    folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False
+    folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False
 ) -> None:
-    """Count slices by class, patient and size, and name what is broken.
+    """Count slices by class, patient and size, and list the files that cannot be used.
 
-    Exit code: 0 all slices can be used, 2 some cannot.
+    Exit code: 0 all files can be used, 2 some cannot.
 
     Example: [bold]cascade data inspect figshare/[/]
     """
@@ -41,11 +41,15 @@ def data_split(
     folder: Folder,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="File to write; never replaced.", show_default="split.json in the folder"),
+        typer.Option(
+            "--out",
+            help="Split file to write; an existing one is never replaced.",
+            show_default="split.json in the folder",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, another split.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random split.")] = 0,
 ) -> None:
-    """Decide once which patients train, which tune and which test.
+    """Assign each patient to the training, validation or test subset.
 
     Example: [bold]cascade data split figshare/[/]
     """
@@ -57,4 +61,4 @@ def data_split(
     write_split(split, path, seed)
     console = stderr()
     console.print(split_table(split, path))
-    console.print(Group(*(Text(f"left out: {problem}", style="red") for problem in problems)), soft_wrap=True)
+    console.print(Group(*(Text(f"skipped: {problem}", style="red") for problem in problems)), soft_wrap=True)

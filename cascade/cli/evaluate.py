@@ -1,4 +1,4 @@
-"""The command `cascade evaluate`; what it calls is imported when it runs."""
+"""The command `cascade evaluate`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +15,13 @@ from cascade.runtime.select import AUTO
 def evaluate(
     folder: Folder,
     split_file: Annotated[
-        Path | None, typer.Option("--split", help="Split file; one of its parts is evaluated.", show_default=False)
+        Path | None, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
     ] = None,
-    part: Annotated[str, typer.Option("--part", help="Of the split: train, validation or test.")] = "test",
-    whole: Annotated[bool, typer.Option("--all", help="Evaluate the whole folder instead of a part.")] = False,
-    tumor_free: Annotated[
+    subset: Annotated[str, typer.Option("--subset", help="Subset of the split: train, validation or test.")] = "test",
+    no_split: Annotated[bool, typer.Option("--no-split", help="Evaluate all slices of the folder.")] = False,
+    negatives: Annotated[
         Path | None,
-        typer.Option("--tumor-free", help="Slices without a tumor, to count false alarms.", show_default=False),
+        typer.Option("--negatives", help="Folder of slices without a tumor, for false positives.", show_default=False),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for metrics, table and figures.")] = Path("evaluation"),
     models: Models = BUNDLED_MODELS,
@@ -29,24 +29,23 @@ def evaluate(
     engines: Engines = None,
     batch_size: BatchSize = 8,
 ) -> None:
-    """Measure masks and classes against a labelled data set.
+    """Measure the accuracy of masks and classes on a labelled data set.
 
-    Give --split for slices that the models were not trained on, or --all for data they have never seen.
-
-    Exit code: 0 all slices were used, 2 some could not be, 1 nothing could be done.
+    Use --split to evaluate the subset that the models were not trained on, or --no-split for other data.
+    Exit code: 0 all slices were used, 1 none, 2 some.
 
     Example: [bold]cascade evaluate figshare/ --split figshare/split.json[/]
     """
-    if whole == (split_file is not None):
-        raise CascadeError("either one part or the whole folder can be evaluated", fix="give --split FILE or --all")
+    if no_split == (split_file is not None):
+        raise CascadeError("either a split file or --no-split is needed", fix="use --split FILE or --no-split")
     from cascade.cli.evaluate_output import evaluation_table
     from cascade.evaluation.evaluate import evaluate as run_evaluation
 
     evaluation = run_evaluation(
         folder,
         split_file=split_file,
-        subset=part,
-        negatives=tumor_free,
+        subset=subset,
+        negatives=negatives,
         models=models,
         backend=backend,
         engines=engines,

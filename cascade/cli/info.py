@@ -1,4 +1,4 @@
-"""The command `cascade info`: what is installed, what can run here, and which models."""
+"""The command `cascade info`: versions, models, and backends that can run on this machine."""
 
 import json
 from dataclasses import asdict
@@ -22,22 +22,25 @@ SCHEMA = "cascade info 1"
 
 
 def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     models: Models = BUNDLED_MODELS,
 ) -> None:
-    """Print versions, models, backends and devices: what to paste into a bug report.
+    """Print versions, models, backends and devices, for a bug report.
 
     Example: [bold]cascade info --json[/]
     """
-    content = about(models)
+    content = collect_info(models)
     if as_json:
         print(json.dumps(content, indent=1))
     else:
         stderr().print(info_table(content))
 
 
-def about(models: Path, engines: Path | None = None) -> dict[str, Any]:
-    """Ready for JSON; each backend is loaded, to see whether it can be. It names no person and no file of data."""
+def collect_info(models: Path, engines: Path | None = None) -> dict[str, Any]:
+    """Collect what `cascade info` prints, ready for JSON, without names of users or data files.
+
+    Each backend is loaded, to find out whether it can run.
+    """
     from cascade.runtime.machine import this_machine
 
     backends: dict[str, dict[str, str | bool]] = {}
@@ -64,14 +67,16 @@ def about(models: Path, engines: Path | None = None) -> dict[str, Any]:
 
 
 def info_table(content: dict[str, Any]) -> RenderableType:
-    """The same, for a person."""
+    """Show the same as a table."""
     machine = content["machine"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("cascade", content["cascade_version"])
     for name, model in content["models"].items():
-        table.add_row(name, f"{model['sha256'][:12]}, {model['megabytes']} MB, of {model.get('date', 'unknown date')}")
+        table.add_row(
+            name, f"{model['sha256'][:12]}, {model['megabytes']} MB, exported {model.get('date', 'at an unknown date')}"
+        )
     for name, backend in content["backends"].items():
         table.add_row(name, Text(str(backend["what"]), style="green" if backend["runs"] else "dim"))
     table.add_row("processor", f"{machine['cpu']}, {machine['cpu_threads']} threads")

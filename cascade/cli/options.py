@@ -1,4 +1,4 @@
-"""Options and arguments that several commands take."""
+"""Options and arguments that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +7,34 @@ import typer
 
 from cascade.runtime.select import BACKENDS
 
+MODELS_PANEL = "Models"
+"""Heading in `--help` of the options that select and run the models."""
+
 Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
-Models = Annotated[Path, typer.Option("--models", help="Folder of the two models.", show_default="those shipped")]
-Engines = Annotated[
-    Path | None, typer.Option("--engines", help="Folder of engines.", show_default="where `cascade build` puts them")
+Models = Annotated[
+    Path,
+    typer.Option("--models", help="Model folder.", show_default="bundled models", rich_help_panel=MODELS_PANEL),
 ]
-BackendName = Annotated[str, typer.Option("--backend", help=f"{', '.join(BACKENDS)}; auto: the fastest.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Slices in the models at once.")]
+Engines = Annotated[
+    Path | None,
+    typer.Option(
+        "--engines",
+        help="Engine folder.",
+        show_default="user cache",
+        rich_help_panel=MODELS_PANEL,
+    ),
+]
+BackendName = Annotated[
+    str,
+    typer.Option("--backend", help=f"{', '.join(BACKENDS)}, or auto.", rich_help_panel=MODELS_PANEL),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        metavar="N",
+        help="Slices processed at once.",
+        rich_help_panel=MODELS_PANEL,
+    ),
+]

@@ -1,4 +1,4 @@
-"""The command `cascade predict`; what it calls is imported when it runs."""
+"""The command `cascade predict`."""
 
 import sys
 from pathlib import Path
@@ -13,80 +13,91 @@ from cascade.errors import CascadeError
 from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import AUTO
 
-TAKE, LEAVE, SAY = "What to take", "What to leave", "What to say"
+INPUT, OUTPUT, LOGGING = "Input", "Output", "Logging"
 
 
 def predict(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Slices, volumes, folders, zips, patterns; - for a list on stdin.", show_default=False),
+        typer.Argument(help="Files, folders or zips; - reads from stdin.", show_default=False),
     ],
     recursive: Annotated[
-        bool, typer.Option(help="Folders in folders.", show_default=False, rich_help_panel=TAKE)
+        bool, typer.Option(help="Search subfolders.", show_default=False, rich_help_panel=INPUT)
     ] = True,
     include: Annotated[
         list[str] | None,
-        typer.Option("--include", metavar="PATTERN", help="Only such names: 'T1*'.", rich_help_panel=TAKE),
+        typer.Option(
+            "--include",
+            metavar="PATTERN",
+            help="Process only files whose name matches PATTERN.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help="Not such names.", rich_help_panel=TAKE),
+        typer.Option(
+            "--exclude", metavar="PATTERN", help="Skip files whose name matches PATTERN.", rich_help_panel=INPUT
+        ),
     ] = None,
     axis: Annotated[
         int | None,
         typer.Option(
             "--axis",
-            min=0,
-            max=2,
             metavar="0|1|2",
-            help="A NIfTI's, across slices.",
+            help="Slice axis of NIfTI volumes.",
             show_default=False,
-            rich_help_panel=TAKE,
+            rich_help_panel=INPUT,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List all, do nothing.", rich_help_panel=TAKE)] = False,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=LEAVE)] = Path(
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="List the inputs and stop.", rich_help_panel=INPUT),
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=OUTPUT)] = Path(
         "results"
     ),
     overlays: Annotated[
-        bool, typer.Option(help="Draw what is found.", show_default=False, rich_help_panel=LEAVE)
+        bool, typer.Option(help="Write overlay images.", show_default=False, rich_help_panel=OUTPUT)
     ] = True,
-    report: Annotated[bool, typer.Option(help="Make report.html.", show_default=False, rich_help_panel=LEAVE)] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html.", show_default=False, rich_help_panel=OUTPUT)] = True,
     keep_identifiers: Annotated[
-        bool, typer.Option("--keep-identifiers", help="Of patients, in DICOM masks.", rich_help_panel=LEAVE)
+        bool,
+        typer.Option("--keep-identifiers", help="Keep patient identifiers in DICOM masks.", rich_help_panel=OUTPUT),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results in --out.", rich_help_panel=LEAVE)
+        bool, typer.Option("--overwrite", help="Replace the results in --out.", rich_help_panel=OUTPUT)
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out.", rich_help_panel=LEAVE)
+        bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel=OUTPUT)
     ] = False,
     models: Models = BUNDLED_MODELS,
     backend: BackendName = AUTO,
     engines: Engines = None,
     batch_size: BatchSize = 8,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=SAY)] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=LOGGING)] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Notes on single inputs too.", rich_help_panel=SAY)
+        bool, typer.Option("--verbose", "-v", help="Also print notes on single inputs.", rich_help_panel=LOGGING)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="results.json on stdout.", rich_help_panel=SAY)] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print results.json to stdout.", rich_help_panel=LOGGING)
+    ] = False,
 ) -> None:
-    """Outline the tumor in MRI slices and name it. Research only.
+    """Segment and classify tumors in MRI slices. For research only.
 
-    Reads PNG, JPEG, TIFF, BMP, WebP, .mat, DICOM, NIfTI and zips of them.
-    Exit code: 0 all done, 1 nothing done, 2 some failed, 130 interrupted.
+    Reads PNG, JPEG, TIFF, BMP, WebP, .mat, DICOM, NIfTI, and zips of these.
+    Exit code: 0 all succeeded, 1 all failed, 2 some failed, 130 interrupted.
 
     Example: [bold]cascade predict scans/ --out results[/]
     """
-    from cascade.cli.predict_output import backend_line, dry_run_table, failures, progress_bar, run_report
+    from cascade.cli.predict_output import backend_line, dry_run_table, failure_lines, progress_bar, run_summary
     from cascade.discovery.inputs import read_list
-    from cascade.prediction.results import claim
-    from cascade.prediction.run import RunOptions, found_inputs, predict_paths
+    from cascade.prediction.output_dir import check_output_dir
+    from cascade.prediction.run import RunOptions, collect_inputs, predict_paths
 
     if overwrite and resume:
-        raise CascadeError("--overwrite and --resume exclude each other", fix="give one of them")
+        raise CascadeError("--overwrite and --resume cannot be combined", fix="use one of them")
     console = stderr()
-    given = [path for item in paths for path in (read_list(sys.stdin.buffer) if str(item) == "-" else [item])]
+    input_paths = [path for item in paths for path in (read_list(sys.stdin.buffer) if str(item) == "-" else [item])]
     options = RunOptions(
         batch_size=batch_size,
         axis=axis,
@@ -100,27 +111,28 @@ def predict(
         resume=resume,
     )
     if dry_run:
-        with found_inputs(given, out, options) as inputs:
+        with collect_inputs(input_paths, out, options) as inputs:
             console.print(dry_run_table(inputs, options), soft_wrap=True)
-        claim(out, overwrite=overwrite, resume=resume)
+        check_output_dir(out, overwrite=overwrite, resume=resume)
         return
     with progress_bar(console, quiet=quiet) as progress:
-        task = progress.add_task("Loading the models", total=None)
+        task = progress.add_task("Loading models", total=None)
         from cascade.pipeline import Cascade
 
         cascade = Cascade.open(models, backend, engines)
         if not quiet:
             progress.console.print(backend_line(cascade), soft_wrap=True)
-        progress.update(task, description="Looking at the files")
-        run = predict_paths(
+        progress.update(task, description="Searching inputs")
+        result = predict_paths(
             cascade,
-            given,
+            input_paths,
             out,
             options,
-            begin=lambda count: progress.update(task, description="Predicting", total=count),
-            advance=lambda count: progress.advance(task, count),
+            on_start=lambda count: progress.update(task, description="Predicting", total=count),
+            on_progress=lambda count: progress.advance(task, count),
         )
-    console.print(Group(*failures(run)) if quiet else run_report(run, out, options, verbose=verbose), soft_wrap=True)
+    output = Group(*failure_lines(result)) if quiet else run_summary(result, out, options, verbose=verbose)
+    console.print(output, soft_wrap=True)
     if as_json:
         print((out / "results.json").read_text())
-    raise typer.Exit(run.exit_code)
+    raise typer.Exit(result.exit_code)

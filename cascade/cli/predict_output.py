@@ -1,4 +1,4 @@
-"""What a person sees of `cascade predict`: a progress bar, then a table and the reasons of what failed."""
+"""What `cascade predict` prints: a progress bar, then a table of the results and the reasons for failures."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,122 +14,136 @@ from cascade.discovery.filters import HIDDEN
 from cascade.discovery.inputs import Inputs
 from cascade.io.open import open_sources
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import Run
+from cascade.prediction.batch import RunResult
 from cascade.prediction.results import NOTE
 from cascade.prediction.run import RunOptions
 
-FAILURES_SHOWN = 20
-LEFT_OUT_SHOWN = 200
+MAX_FAILURES = 20
+"""Failures to print; the rest is counted."""
+
+MAX_SKIPPED = 200
+"""Skipped files to print in a dry run; the rest is counted."""
 
 
 class SlicesPerSecond(ProgressColumn):
-    """Over the last seconds."""
+    """Speed over the last seconds."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} slices/s" if task.speed else "", style="cyan")
 
 
 def progress_bar(console: Console, *, quiet: bool) -> Progress:
-    """Vanishes when done: the table says how it went."""
+    """Return a progress bar, which disappears at the end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         SlicesPerSecond(),
         TimeRemainingColumn(),
-        TextColumn("left"),
+        TextColumn("remaining"),
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,
-        refresh_per_second=4,  # each takes a few milliseconds from the models
+        refresh_per_second=4,  # each refresh takes a few milliseconds from the models
     )
 
 
 def backend_line(cascade: Cascade) -> Text:
-    """What runs the models and, where it was chosen, why not something faster."""
-    reasons = "".join(f"\n  not {name}: {reason}" for name, reason in cascade.skipped_backends.items())
-    return Text(f"Running on {cascade.description}.").append(reasons, style="dim")
+    """Name the backend, and why faster ones were skipped."""
+    reasons = "".join(f"\n  skipped {name}: {reason}" for name, reason in cascade.skipped_backends.items())
+    return Text(f"Backend: {cascade.description}").append(reasons, style="dim")
 
 
-def run_report(run: Run, out: Path, options: RunOptions, *, verbose: bool) -> RenderableType:
-    """Counts by status and class, speed, where the results lie, and the failures.
+def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: bool) -> RenderableType:
+    """Describe the result of a run: slices by class and status, speed, place of the results, and failures.
 
-    verbose  also what there is to say of single inputs.
+    Args:
+        result: Result of the run.
+        out: Results folder.
+        options: Options of the run.
+        verbose: Include the notes on single inputs.
     """
-    done = len(run.rows) - len(run.failed) - run.resumed
-    counts = Counter(row.label or row.status for row in run.rows)
+    predicted = len(result.rows) - len(result.failed) - result.resumed_rows
+    counts = Counter(row.label or row.status for row in result.rows)
     table = Table(caption=NOTE, caption_justify="left")
-    table.add_column("found")
+    table.add_column("result")
     table.add_column("slices", justify="right")
     for label in CLASS_NAMES:
         table.add_row(label, f"{counts[label]:,}")
     table.add_row("no tumor", f"{counts['no_tumor']:,}")
-    table.add_row("failed", f"{counts['error']:,}", style="red" if run.failed else None, end_section=True)
-    table.add_row("all", f"{len(run.rows):,}")
-    speed = f"Slices done: {done:,} in {run.seconds:.1f} s, {done / run.seconds:.1f} a second. " if done else ""
-    earlier = f"Done before: {run.resumed:,}. " if run.resumed else ""
-    best = "report.html" if options.report else "results.csv"
-    lines = [Text(f"{speed}{earlier}Open {out / best}; tables and masks lie beside it.")]
-    if run.interrupted:
-        rest = f"what was done is kept, slices left: {run.left:,}; go on with --resume."
-        lines.append(Text(f"Interrupted: {rest}", style="yellow"))
-    notes = _notes(run)
+    table.add_row("failed", f"{counts['error']:,}", style="red" if result.failed else None, end_section=True)
+    table.add_row("total", f"{len(result.rows):,}")
+    lines = []
+    if predicted:
+        rate = predicted / result.seconds
+        lines.append(Text(f"Predicted {_slices(predicted)} in {result.seconds:.1f} s ({rate:.1f} slices/s)."))
+    if result.resumed_rows:
+        lines.append(Text(f"Kept {_slices(result.resumed_rows)} of the earlier run."))
+    main_file = out / ("report.html" if options.report else "results.csv")
+    lines.append(Text(f"Results: {main_file}"))
+    if result.interrupted:
+        remaining = f"Interrupted with {_slices(result.remaining)} remaining. Use --resume to continue."
+        lines.append(Text(remaining, style="yellow"))
+    notes = _notes(result)
     if notes and verbose:
         lines += [Text(printable(f"note: {note}"), style="dim") for note in notes]
     elif notes:
-        lines.append(Text(f"{len(notes):,} notes on inputs, see --verbose or the column notes.", style="dim"))
-    reasons = Counter(why for why in run.left_out.values() if why != HIDDEN)
+        hint = "shown by --verbose and in the column `notes` of results.csv"
+        lines.append(Text(f"Notes on inputs: {len(notes):,}, {hint}.", style="dim"))
+    reasons = Counter(reason for reason in result.skipped.values() if reason != HIDDEN)
     if reasons:
-        told = "; ".join(f"{count:,}: {why}" for why, count in reasons.most_common())
-        lines.append(Text(printable(f"Left out ({told}): run.json names them."), style="dim"))
-    return Group(table, *lines, *failures(run))
-
-
-def _notes(run: Run) -> list[str]:
-    """One for each input and note, with the number of slices where it is not of all."""
-    slices = Counter(row.input for row in run.rows)
-    noted = Counter((row.input, note) for row in run.rows for note in row.notes)
-    return [
-        f"{name}: {note}" + (f" ({count:,} of {slices[name]:,} slices)" if count < slices[name] else "")
-        for (name, note), count in noted.items()
-    ]
+        listed = "; ".join(f"{count:,}: {reason}" for reason, count in reasons.most_common())
+        lines.append(Text(printable(f"Skipped ({listed}). run.json lists them."), style="dim"))
+    return Group(table, *lines, *failure_lines(result))
 
 
 def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
-    """What a run would do, file by file or series by series, and why not the rest."""
+    """List the files and series that a run would process, and what it would skip and why."""
     sources, problems = open_sources(inputs, axis=options.axis)
-    table = Table("input", "slices", "note")
+    table = Table("input", "slices", "notes")
     table.columns[1].justify = "right"
     for source in sources:
         table.add_row(Text(printable(source.name), overflow="fold"), f"{source.count:,}", Text("; ".join(source.notes)))
     slices = sum(source.count for source in sources)
     lines = [
         Text(
-            f"{slices:,} slices of {len(sources):,} inputs would be done, where their pixels can be read; "
+            f"Dry run: {slices:,} slices of {len(sources):,} inputs would be processed. Only headers were checked, and "
             "nothing was written."
         )
     ]
     if options.resume:
-        lines.append(
-            Text("Of these, --resume leaves out what an earlier run did and whose files are as they were then.")
-        )
-    left_out = sorted(inputs.skipped.items())
-    lines += [Text(printable(f"left out: {name}: {why}"), style="dim") for name, why in left_out[:LEFT_OUT_SHOWN]]
-    if len(left_out) > LEFT_OUT_SHOWN:
-        lines.append(Text(f"left out: {len(left_out) - LEFT_OUT_SHOWN:,} more", style="dim"))
+        lines.append(Text("With --resume, inputs that an earlier run has finished are not processed again."))
+    skipped = sorted(inputs.skipped.items())
+    lines += [Text(printable(f"skipped: {name}: {reason}"), style="dim") for name, reason in skipped[:MAX_SKIPPED]]
+    if len(skipped) > MAX_SKIPPED:
+        lines.append(Text(f"skipped: {len(skipped) - MAX_SKIPPED:,} more", style="dim"))
     for error in problems.values():
-        said = str(error).replace(str(inputs.unpacked), str(inputs.folder))
-        lines.append(Text(printable(f"would fail: {said}"), style="red"))
+        message = str(error).replace(str(inputs.unpacked), str(inputs.folder))
+        lines.append(Text(printable(f"would fail: {message}"), style="red"))
     return Group(table, *lines)
 
 
-def failures(run: Run) -> list[Text]:
-    """The first FAILURES_SHOWN, each with reason and fix; once what all slices of a volume share."""
-    counts = Counter((row.problem, row.fix) for row in run.failed)
+def failure_lines(result: RunResult) -> list[Text]:
+    """Return the first MAX_FAILURES failures with reason and fix; the slices of a volume that share one are merged."""
+    counts = Counter((row.problem, row.fix) for row in result.failed)
     lines = [
         f"failed: {problem}{f' ({slices:,} slices)' if slices > 1 else ''}\n  fix: {fix}"
-        for (problem, fix), slices in list(counts.items())[:FAILURES_SHOWN]
+        for (problem, fix), slices in list(counts.items())[:MAX_FAILURES]
     ]
-    if len(counts) > FAILURES_SHOWN:
-        lines.append(f"and {len(counts) - FAILURES_SHOWN:,} more, see results.csv")
+    if len(counts) > MAX_FAILURES:
+        lines.append(f"and {len(counts) - MAX_FAILURES:,} more, see results.csv")
     return [Text(printable(line), style="red") for line in lines]
+
+
+def _notes(result: RunResult) -> list[str]:
+    """Return one line for each input and note, with the number of slices unless it concerns all."""
+    slices = Counter(row.input for row in result.rows)
+    counts = Counter((row.input, note) for row in result.rows for note in row.notes)
+    return [
+        f"{name}: {note}" + (f" ({count:,} of {slices[name]:,} slices)" if count < slices[name] else "")
+        for (name, note), count in counts.items()
+    ]
+
+
+def _slices(count: int) -> str:
+    return f"{count:,} slice" + ("" if count == 1 else "s")

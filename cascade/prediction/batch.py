@@ -1,13 +1,12 @@
-"""Many slices through the cascade: files are read and written in threads while the models work."""
+"""Sources through the cascade in batches: threads read and write files while the models compute."""
 
-import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, starmap
 from signal import default_int_handler
@@ -17,41 +16,41 @@ from cascade.io.checksums import file_stats
 from cascade.io.slices import Slice, Source
 from cascade.pipeline import Cascade, Prediction
 from cascade.prediction.journal import Entry, Journal
-from cascade.prediction.recorder import Advance, Recorder, Work
+from cascade.prediction.recorder import InputState, ProgressCallback, Recorder
 from cascade.prediction.results import ResultsFolder, SliceResult
-
-THREADS = max(2, min(8, (os.cpu_count() or 2) // 2))
-"""That read, and as many that write: more are no use, for they share Python's lock."""
+from cascade.runtime.machine import usable_threads
+from cascade.runtime.protocol import Future
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""That end a run in order, where the program lets them interrupt."""
+"""Signals that stop a run after the current batch, unless the program ignores or handles them itself."""
 
-SECONDS_BETWEEN_SAVES = 30.0
-"""How old results.csv and results.json may be while a run goes on; its journal is never behind."""
+SECONDS_BETWEEN_SYNCS = 30.0
+"""A power failure loses at most this much of the journal."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What came of a run.
+class RunResult:
+    """Outcome of a run.
 
-    rows         a row for each slice of each input that is done, and for each input that was none.
-    seconds      from the first slice read to the last result written; the models were loaded before.
-    left         how many slices are left to do: none, unless Ctrl-C ended it.
-    resumed      how many of the rows an earlier run had done.
-    sha256       of the content of each input that is done, by name.
-    left_out     by absolute path, why what lies in the folders that were given was not taken.
+    Attributes:
+        rows: One row per slice of each finished input, and one per input that could not be opened.
+        seconds: Time from the first slice read to the last result written, without loading the models.
+        remaining: Number of slices that were not processed; above 0 only after Ctrl-C.
+        resumed_rows: How many of the rows an earlier run has produced.
+        sha256: Name of a finished input → checksum of its files.
+        skipped: Absolute path → reason, for files and folders in the inputs that were not used.
     """
 
     rows: list[SliceResult]
     seconds: float
-    left: int = 0
-    resumed: int = 0
+    remaining: int = 0
+    resumed_rows: int = 0
     sha256: dict[str, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> bool:
-        return self.left > 0
+        return self.remaining > 0
 
     @property
     def failed(self) -> list[SliceResult]:
@@ -59,7 +58,7 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 nothing could be done, 2 some failed, 130 interrupted, as shells count signals."""
+        """0: all succeeded, 1: all failed, 2: some failed, 130: interrupted (128 + SIGINT, as in a shell)."""
         if self.interrupted:
             return 130
         if not self.failed:
@@ -67,13 +66,18 @@ class Run:
         return 1 if len(self.failed) == len(self.rows) else 2
 
 
-Read = tuple[Work, int, Slice]
-"""A slice, the input it is from, and its index there."""
+ReadItem = tuple[InputState, int, Slice | CascadeError]
+"""An input, the index of a slice in it, and the slice or the reason why it cannot be read."""
 
-Found = tuple[Work, int, Slice, Prediction]
+Batch = list[tuple[InputState, int, Slice]]
 
 
-def predict_slices(
+def io_threads() -> int:
+    """Return how many threads read, and how many write. More than 8 do not help, since they share Python's lock."""
+    return max(2, min(8, usable_threads() // 2))
+
+
+def predict_sources(
     cascade: Cascade,
     sources: Sequence[Source],
     folder: ResultsFolder,
@@ -81,96 +85,115 @@ def predict_slices(
     batch_size: int,
     problems: Mapping[str, CascadeError] | None = None,
     journal: Journal | None = None,
-    done: Sequence[Entry] = (),
-    advance: Advance = lambda count: None,
-) -> Run:
-    """Five batches of slices are in memory at most: two read ahead, two in the models, one being written.
+    entries: Sequence[Entry] = (),
+    on_progress: ProgressCallback = lambda count: None,
+) -> RunResult:
+    """Predict all slices of the sources and write their results.
 
-    A slice that cannot be read or written becomes a row that says why. However the run ends, the rows of the inputs
-    that are done are saved.
+    At most five batches are in memory: two being read, two in the models, one being written. A slice that cannot be
+    read or written becomes a row with status "error". The tables are written once, however the run ends; until then,
+    the journal is the record of what is finished.
 
-    problems  by name, what was given but cannot be done; they become rows.
-    done      what an earlier run did of other inputs; its rows are taken over.
+    Args:
+        cascade: Loaded models.
+        sources: Inputs to process.
+        folder: Where the results go.
+        batch_size: Number of slices that go through the models at once.
+        problems: Name → error, for inputs that could not be opened.
+        journal: Journal to add finished inputs to.
+        entries: Finished inputs of an earlier run, whose rows are kept.
+        on_progress: Called with the number of slices that have just been finished.
+
+    Raises:
+        CascadeError: The models computed NaN, or the journal or a table cannot be written.
     """
-    recorder = Recorder(folder, journal, advance)
-    recorder.rows += [recorder.refused(name, error) for name, error in (problems or {}).items()]
-    for entry in done:
-        recorder.take_over(entry)
-    stamped = [(source, file_stats(source.files)) for source in sources]
+    recorder = Recorder(folder, journal, on_progress)
+    recorder.rows += [recorder.error_row(name, error) for name, error in (problems or {}).items()]
+    for entry in entries:
+        recorder.restore(entry)
+    states = starmap(InputState, [(source, file_stats(source.files)) for source in sources])
     expected = len(recorder.rows) + sum(source.count for source in sources)
-    began = time.monotonic()
-    writing: list[Future[None]] = []
+    start = synced = time.monotonic()
+    writes: list[Future[None]] = []
 
-    def write(batch: list[Found]) -> None:
-        """Hands a batch to the writers when they are through with the one before."""
-        nonlocal writing
-        for future in writing:
-            future.result()
-        writing = [writers.submit(recorder.found, *found) for found in batch]
+    def write(batch: Batch, future: Future[list[Prediction]]) -> None:
+        """Wait for the models and for the batch before, then hand this batch to the writers."""
+        nonlocal writes
+        predictions = future.result()
+        for earlier in writes:
+            earlier.result()
+        writes = [
+            writers.submit(recorder.record, *item, prediction)
+            for item, prediction in zip(batch, predictions, strict=True)
+        ]
 
-    with _ctrl_c() as pressed, ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
+    threads = io_threads()
+    with _stop_signals() as stop, ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as writers:
         try:
-            under_way: Callable[[], list[Found]] = list
-            for batch in _read_ahead(readers, starmap(Work, stamped), batch_size):
-                if pressed.is_set():
+            submitted: tuple[Batch, Future[list[Prediction]]] | None = None
+            for items in _read_ahead(readers, states, batch_size):
+                if stop.is_set():
                     break
-                begun = _begin(cascade, [(work, index, item) for work, index, item in batch if isinstance(item, Slice)])
-                write(under_way())
-                under_way = begun
-                for work, index, why in _refused(batch):
-                    recorder.not_found(work, index, why)
-                if recorder.seconds_since_saved() > SECONDS_BETWEEN_SAVES:
-                    with suppress(CascadeError):  # another program may have a table open; the last save must succeed
-                        recorder.save(complete=False)
-            if not pressed.is_set():
-                write(under_way())
-            write([])
+                batch = [(state, index, item) for state, index, item in items if isinstance(item, Slice)]
+                future = cascade.submit([slice_ for _, _, slice_ in batch])
+                if submitted:
+                    write(*submitted)
+                submitted = batch, future
+                for state, index, item in items:
+                    if isinstance(item, CascadeError):
+                        recorder.record_failure(state, index, item)
+                if journal and time.monotonic() - synced > SECONDS_BETWEEN_SYNCS:
+                    journal.sync()
+                    synced = time.monotonic()
+            if submitted and not stop.is_set():
+                write(*submitted)
+            for earlier in writes:
+                earlier.result()
         finally:
             readers.shutdown(cancel_futures=True)
             writers.shutdown()
-            left = expected - len(recorder.rows)
-            recorder.save(complete=left == 0)
-    return Run(recorder.rows, time.monotonic() - began, left, recorder.resumed, recorder.sha256)
+            remaining = expected - len(recorder.rows)
+            recorder.save(complete=remaining == 0)
+    seconds = time.monotonic() - start
+    return RunResult(recorder.rows, seconds, remaining, recorder.resumed_rows, recorder.sha256)
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C, so that it parts no file from its row; the second interrupts as ever.
+def _stop_signals() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets, so that the current batch is finished; a second one interrupts.
 
-    And so for each signal that interrupts like Ctrl-C. In a thread, where none arrives, it is never set.
+    The same holds for SIGTERM and SIGHUP. Outside the main thread, which receives all signals, it is never set.
     """
-    pressed = threading.Event()
-    listening = threading.current_thread() is threading.main_thread()
-    interrupting = [number for number in SIGNALS if listening and signal.getsignal(number) is default_int_handler]
+    stop = threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in SIGNALS if is_main and signal.getsignal(number) is default_int_handler]
 
-    def note(number: int, frame: object) -> None:
-        pressed.set()
+    def handle(number: int, frame: object) -> None:
+        stop.set()
         restore()
 
     def restore() -> None:
-        for number in interrupting:
+        for number in numbers:
             signal.signal(number, default_int_handler)
 
-    for number in interrupting:
-        signal.signal(number, note)
+    for number in numbers:
+        signal.signal(number, handle)
     try:
-        yield pressed
+        yield stop
     finally:
         restore()
 
 
-def _read_ahead(
-    pool: ThreadPoolExecutor, works: Iterable[Work], batch_size: int
-) -> Iterator[list[tuple[Work, int, Slice | CascadeError]]]:
-    """Batch after batch, in order; the pool has the next two while one is worked on."""
-    waiting: deque[list[tuple[Work, int, Future[Slice | CascadeError]]]] = deque()
-    slices = ((work, index) for work in works for index in range(work.source.count))
+def _read_ahead(pool: ThreadPoolExecutor, states: Iterable[InputState], batch_size: int) -> Iterator[list[ReadItem]]:
+    """Yield batches in order, while the pool reads the next two."""
+    queue: deque[list[tuple[InputState, int, Future[Slice | CascadeError]]]] = deque()
+    slices = ((state, index) for state in states for index in range(state.source.count))
     while batch := list(islice(slices, batch_size)):
-        waiting.append([(work, index, pool.submit(_read, work.source, index)) for work, index in batch])
-        if len(waiting) > 2:
-            yield [(work, index, future.result()) for work, index, future in waiting.popleft()]
-    while waiting:
-        yield [(work, index, future.result()) for work, index, future in waiting.popleft()]
+        queue.append([(state, index, pool.submit(_read, state.source, index)) for state, index in batch])
+        if len(queue) > 2:
+            yield [(state, index, future.result()) for state, index, future in queue.popleft()]
+    while queue:
+        yield [(state, index, future.result()) for state, index, future in queue.popleft()]
 
 
 def _read(source: Source, index: int) -> Slice | CascadeError:
@@ -178,13 +201,3 @@ def _read(source: Source, index: int) -> Slice | CascadeError:
         return source.read(index)
     except CascadeError as error:
         return error
-
-
-def _refused(batch: list[tuple[Work, int, Slice | CascadeError]]) -> list[tuple[Work, int, CascadeError]]:
-    return [(work, index, item) for work, index, item in batch if isinstance(item, CascadeError)]
-
-
-def _begin(cascade: Cascade, batch: list[Read]) -> Callable[[], list[Found]]:
-    """Starts the models; what is returned waits for them and adds to each slice what was found."""
-    wait = cascade.begin([slice_ for _, _, slice_ in batch])
-    return lambda: [(*read, found) for read, found in zip(batch, wait(), strict=True)]

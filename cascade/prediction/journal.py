@@ -1,4 +1,4 @@
-"""What a run has done so far, input by input: how a killed run goes on without doing anything twice."""
+"""Journal of a run: what has been written so far, input by input, so that `--resume` can continue a killed run."""
 
 import json
 import os
@@ -12,21 +12,23 @@ from typing import Any, BinaryIO
 from cascade.contract import Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
-from cascade.prediction.results import JOURNAL, SliceResult
+from cascade.prediction.output_dir import JOURNAL
+from cascade.prediction.results import SliceResult
 
-BEGUN = "begun"
-"""Key of a file's path."""
+STARTED = "begun"
+"""Key of a line that names a file which is about to be written."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One input, done.
+    """One finished input.
 
-    name    of the input.
-    sha256  of its bytes (cascade/io/checksums.py: `sha256_of_files`).
-    rows    of its slices.
-    files   what was written for it: path below the results' folder → sha256.
-    read    its files: paths below the folder of inputs, those of zips as if these were folders.
+    Attributes:
+        name: Name of the input.
+        sha256: Checksum of its files.
+        rows: One row per slice.
+        files: What was written for it: path below the results folder → SHA-256.
+        read: Files of the input, as paths below the input folder; a zip counts as a folder.
     """
 
     name: str
@@ -35,8 +37,8 @@ class Entry:
     files: dict[str, str]
     read: tuple[str, ...]
 
-    def stands(self, out: Path) -> bool:
-        """Whether all that was written for it is there, and as it was written."""
+    def is_valid(self, out: Path) -> bool:
+        """Return True if all files written for this input exist and are unchanged."""
         try:
             return all(sha256_of(out / path) == sha256 for path, sha256 in self.files.items())
         except OSError:
@@ -44,32 +46,65 @@ class Entry:
 
 
 class Journal:
-    """Lines of JSON in the results' folder, added from any thread: what the run depends on; then before each file that
-    it writes for an input, that file's path, and an `Entry` for each input that is done.
+    """Appends to the journal in the results folder; every method may be called from any thread.
 
-    A line that was cut short by a kill is none.
+    Each line is a JSON object. The first contains the settings of the run. Each of the others is an `Entry`, or names a
+    file that is about to be written. A line that a kill cut short is ignored.
     """
 
-    def __init__(self, out: Path, depends_on: dict[str, Any], kept: Iterable[Entry] = ()) -> None:
-        """Begins anew, with the entries that are `kept`. Raises CascadeError where the folder cannot be written."""
+    def __init__(self, out: Path, settings: dict[str, Any], entries: Iterable[Entry] = ()) -> None:
+        """Replace the journal in a folder.
+
+        Args:
+            out: Results folder.
+            settings: What the results depend on besides the inputs, ready for JSON.
+            entries: Entries to keep from an earlier run.
+
+        Raises:
+            CascadeError: The folder cannot be written.
+        """
         self._path = out / JOURNAL
         self._lock = threading.Lock()
-        lines = [json.dumps(depends_on), *(_line(entry) for entry in kept)]
+        lines = [json.dumps(settings), *(_line(entry) for entry in entries)]
         write_atomically(self._path, "".join(f"{line}\n" for line in lines).encode())
         self._file: BinaryIO = self._path.open("ab")
 
-    def begin(self, below: str) -> None:
-        """Before a file is written, so that a later run can remove it though its input was never done.
+    def add_file(self, path: str) -> None:
+        """Note a file before it is written, so that a later run can remove it even if its input was never finished.
 
-        below  its path below the results' folder.
+        Args:
+            path: Path below the results folder.
 
-        Raises CascadeError on a full disk.
+        Raises:
+            CascadeError: The disk is full.
         """
-        self._append(json.dumps({BEGUN: below}))
+        self._append(json.dumps({STARTED: path}))
 
     def add(self, entry: Entry) -> None:
-        """Raises CascadeError on a full disk."""
+        """Note a finished input.
+
+        Raises:
+            CascadeError: The disk is full.
+        """
         self._append(_line(entry))
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk, so that even a power failure does not take it.
+
+        Raises:
+            CascadeError: The disk fails.
+        """
+        with self._lock:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise self._error(error) from error
+
+    def close(self) -> None:
+        with suppress(CascadeError):
+            self.sync()
+        with suppress(OSError):  # an `add` that could not write its text has already reported it
+            self._file.close()
 
     def _append(self, line: str) -> None:
         with self._lock:
@@ -77,55 +112,58 @@ class Journal:
                 self._file.write(f"{line}\n".encode())
                 self._file.flush()
             except OSError as error:
-                raise CascadeError(
-                    f"{self._path}: cannot be written ({error.strerror})", fix="free space and go on with --resume"
-                ) from error
+                raise self._error(error) from error
 
-    def save(self) -> None:
-        """Waits until the disk has what was added: a power failure takes no more than came after."""
-        with self._lock:
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        with suppress(OSError):  # of what is left over from an `add` that could not write it, and said so
-            self._file.close()
+    def _error(self, error: OSError) -> CascadeError:
+        return CascadeError(
+            f"{self._path}: cannot be written ({error.strerror})", fix="free disk space and continue with --resume"
+        )
 
 
-def read_journal(out: Path, depends_on: dict[str, Any]) -> dict[str, Entry]:
-    """By name what an earlier run did; nothing where there was none.
+def read_entries(out: Path, settings: dict[str, Any]) -> dict[str, Entry]:
+    """Read the finished inputs of an earlier run.
 
-    Raises CascadeError where it depended on something else: to go on would be to begin anew, and remove its results.
+    Args:
+        out: Results folder.
+        settings: Settings of this run; they must equal those of the earlier run.
+
+    Returns:
+        Name of the input → entry; empty if there is no journal.
+
+    Raises:
+        CascadeError: The settings differ, so that the results of both runs cannot be combined.
     """
-    then, lines = _lines(out)
+    previous, lines = _read(out)
     entries = _entries(lines)
-    now = json.loads(json.dumps(depends_on))
-    if entries and then != now:
-        differing = [f"{key} was {then.get(key)}, is {value}" for key, value in now.items() if then.get(key) != value]
+    current = json.loads(json.dumps(settings))
+    if entries and previous != current:
+        changes = [
+            f"{key} was {previous.get(key)}, is {value}" for key, value in current.items() if previous.get(key) != value
+        ]
         raise CascadeError(
-            f"{out}: holds a run that cannot be gone on with: {'; '.join(differing)}",
-            fix="give what it was begun with, begin anew by --overwrite, or name another folder with --out",
+            f"{out}: contains a run that cannot be resumed: {'; '.join(changes)}",
+            fix="use the same settings, start over with --overwrite, or choose another folder with --out",
         )
     return entries
 
 
-def earlier_files(out: Path) -> set[str]:
-    """What the run in a folder wrote below it, also for inputs that it never ended."""
-    lines = _lines(out)[1]
-    begun = {line[BEGUN] for line in lines if BEGUN in line}
-    return begun | {path for entry in _entries(lines).values() for path in entry.files}
+def previous_files(out: Path) -> set[str]:
+    """Return what the run in a folder wrote, also for inputs that it did not finish, as paths below the folder."""
+    lines = _read(out)[1]
+    started = {line[STARTED] for line in lines if STARTED in line}
+    return started | {path for entry in _entries(lines).values() for path in entry.files}
 
 
-def _lines(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What the run depended on, and all lines after; nothing where there is no journal."""
+def _read(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the settings and all lines after them; empty if there is no journal."""
     try:
         first, *lines = (out / JOURNAL).read_bytes().split(b"\n")
     except OSError:
         return {}, []
-    return _parsed(first), [content for line in lines if (content := _parsed(line))]
+    return _parse(first), [content for line in lines if (content := _parse(line))]
 
 
 def _entries(lines: Iterable[dict[str, Any]]) -> dict[str, Entry]:
-    """By name."""
     return {entry.name: entry for line in lines if (entry := _entry(line))}
 
 
@@ -133,8 +171,8 @@ def _line(entry: Entry) -> str:
     return json.dumps(asdict(entry))
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    """Nothing for a line that holds none."""
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line; empty if there is none."""
     try:
         content = json.loads(line)
     except ValueError:
@@ -151,13 +189,13 @@ def _entry(content: dict[str, Any]) -> Entry | None:
 
 
 def _row(content: dict[str, Any]) -> SliceResult:
-    known = {field.name: content[field.name] for field in fields(SliceResult)}
-    box, probabilities = known["box"], known["probabilities"]
+    values = {field.name: content[field.name] for field in fields(SliceResult)}
+    box, probabilities = values["box"], values["probabilities"]
     return SliceResult(
-        **known
+        **values
         | {
             "box": Box(*box) if box else None,
             "probabilities": tuple(probabilities) if probabilities else None,
-            "notes": tuple(known["notes"]),
+            "notes": tuple(values["notes"]),
         }
     )

@@ -1,4 +1,4 @@
-"""A slice and what was found in it → a picture to look at."""
+"""A slice and its prediction → a PNG to look at."""
 
 import io
 from functools import lru_cache
@@ -8,50 +8,55 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from cascade.colors import CLASS_COLORS, YELLOW
+from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box, FloatArray
 from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
 
 WINDOW = (1.0, 99.5)
-"""Percentiles of the slice shown as black and as white."""
+"""Percentiles of the intensities that are drawn black and white."""
 
-SIDE_OF_LINE = 256
-"""Contour and box are a pixel wide for each so many pixels of the slice's longer side."""
+PIXELS_PER_LINE_WIDTH = 256
+"""Contour and box are one pixel wide for every 256 pixels of the longer side of the slice."""
 
-GREYS = 240
-BOX_COLOR = YELLOW
+GRAYS = 240
+BOX_COLOR = (240, 228, 66)
 
-BOX_INDEX, FIRST_CLASS_INDEX = GREYS, GREYS + 1
-PALETTE = bytes(round(255 * grey / (GREYS - 1)) for grey in range(GREYS) for _ in range(3)) + bytes(
+BOX_INDEX, FIRST_CLASS_INDEX = GRAYS, GRAYS + 1
+PALETTE = bytes(round(255 * gray / (GRAYS - 1)) for gray in range(GRAYS) for _ in range(3)) + bytes(
     value for color in (BOX_COLOR, *CLASS_COLORS.values()) for value in color
 )
 
 NOTE = "research use only"
+
 SIZE = "slice"
+"""Key of the PNG text that contains the size of the slice as WIDTHxHEIGHT."""
 
 IndexArray = NDArray[np.uint8]
+"""(H, W) indices into the palette."""
 
 
-def overlay_png(slice_: Slice, found: Prediction) -> bytes:
-    """The slice with contour, box, class and probability; pixel (x, y) of the slice is pixel (x, y) of the picture.
+def overlay_png(slice_: Slice, prediction: Prediction) -> bytes:
+    """Draw contour, box, class and probability over a slice.
 
-    Below it a caption. The text SIZE in the PNG tells how large the slice is without: WIDTHxHEIGHT.
+    The picture has the pixel grid of the slice, with a caption below it. It uses a palette, which takes a third of the
+    space of RGB, and no compression, which would take longer than everything else here.
 
-    A palette of greys and a few colours: a third of the bytes of RGB. Stored without compression, which would take
-    longer than all the rest here and save a third of the bytes.
+    Returns:
+        A PNG file. Its text `SIZE` is the size of the slice, without the caption.
     """
-    picture = windowed(slice_.pixels)
-    width = max(1, round(max(picture.shape) / SIDE_OF_LINE))
-    if found.label is None:
-        caption, colour = "no tumor found", 0
+    picture = apply_window(slice_.pixels)
+    line_width = max(1, round(max(picture.shape) / PIXELS_PER_LINE_WIDTH))
+    if prediction.label is None:
+        caption, color = "no tumor found", 0
     else:
-        caption = f"{found.label} {found.probabilities[found.label]:.2f}{', uncertain' if found.uncertain else ''}"
-        colour = FIRST_CLASS_INDEX + CLASS_NAMES.index(found.label)
-        picture[contour(found.mask, width)] = colour
-    if found.box is not None:
-        draw_box(picture, found.box, width)
-    strip = caption_strip(caption, colour, picture.shape[1])
+        probability = prediction.probabilities[prediction.label]
+        caption = f"{prediction.label} {probability:.2f}{', uncertain' if prediction.uncertain else ''}"
+        color = FIRST_CLASS_INDEX + CLASS_NAMES.index(prediction.label)
+        picture[contour(prediction.mask, line_width)] = color
+    if prediction.box is not None:
+        draw_box(picture, prediction.box, line_width)
+    strip = caption_strip(caption, color, picture.shape[1])
     canvas = np.zeros((picture.shape[0] + strip.shape[0], strip.shape[1]), dtype=np.uint8)
     canvas[: picture.shape[0], : picture.shape[1]] = picture
     canvas[picture.shape[0] :] = strip
@@ -64,56 +69,55 @@ def overlay_png(slice_: Slice, found: Prediction) -> bytes:
     return content.getvalue()
 
 
-def windowed(pixels: FloatArray) -> IndexArray:
-    """(H, W) of any range → (H, W) palette indices of greys, 0 .. GREYS - 1."""
-    step = max(1, max(pixels.shape) // 128)  # some 16,000 pixels tell the percentiles well enough to look at
+def apply_window(pixels: FloatArray) -> IndexArray:
+    """Map intensities (H, W) of any range to grays, 0 to GRAYS - 1; intensities outside of WINDOW are clipped."""
+    step = max(1, max(pixels.shape) // 128)  # some 16,000 pixels estimate the percentiles well enough for a picture
     low, high = (float(value) for value in np.percentile(pixels[::step, ::step], WINDOW))
     if low >= high:
         low, high = float(pixels.min()), float(pixels.max())
     scaled = pixels - np.float32(low)
-    scaled *= np.float32((GREYS - 1) / (high - low))
-    np.clip(scaled, 0, GREYS - 1, out=scaled)
+    scaled *= np.float32((GRAYS - 1) / (high - low))
+    np.clip(scaled, 0, GRAYS - 1, out=scaled)
     return scaled.astype(np.uint8)
 
 
 def contour(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """(H, W) bool → the pixels of it that are less than `width` steps (up, down, left, right) from its border."""
+    """Return the inner border of a non-empty mask (H, W), `width` pixels wide."""
     line = np.zeros_like(mask)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    inner = np.pad(mask[part], 1)
+    crop = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    inner = np.pad(mask[crop], 1)
     for _ in range(width):
-        shrunk = inner.copy()
-        shrunk[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-        inner = shrunk
-    line[part] = mask[part] & ~inner[1:-1, 1:-1]
+        eroded = inner.copy()
+        eroded[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        inner = eroded
+    line[crop] = mask[crop] & ~inner[1:-1, 1:-1]
     return line
 
 
 def draw_box(picture: IndexArray, box: Box, width: int) -> None:
-    """Draws the box's edge, inwards, into the picture."""
+    """Draw the outline of the box, inwards, into the picture."""
     left, top, right, bottom = (round(edge) for edge in box)
     frame = np.ones((max(bottom - top, 1), max(right - left, 1)), dtype=bool)
     frame[width:-width, width:-width] = False
-    part = picture[top:bottom, left:right]
-    part[frame[: part.shape[0], : part.shape[1]]] = BOX_INDEX
+    region = picture[top:bottom, left:right]
+    region[frame[: region.shape[0], : region.shape[1]]] = BOX_INDEX
 
 
 @lru_cache(maxsize=64)
-def caption_strip(caption: str, colour: int, width: int) -> IndexArray:
-    """Palette indices, at least `width` across: a square of the class's colour, the caption and the note."""
+def caption_strip(caption: str, color: int, width: int) -> IndexArray:
+    """Draw a square of the color of the class, the caption and NOTE; wider than `width` if they need more space."""
     font = _font(max(13, round(width / 34)))
     margin = round(font.size / 3)
     height = round(font.size * 1.6)
-    text_left = height if colour else margin
-    note_width = round(font.getlength(NOTE))
-    needed = text_left + round(font.getlength(caption)) + 3 * margin + note_width
-    image = Image.new("L", (max(width, needed), height))
+    text_left = height if color else margin
+    min_width = text_left + round(font.getlength(caption)) + 3 * margin + round(font.getlength(NOTE))
+    image = Image.new("L", (max(width, min_width), height))
     draw = ImageDraw.Draw(image)
-    if colour:
-        draw.rectangle((margin, margin, height - margin, height - margin), fill=colour)
-    draw.text((text_left, height / 2), caption, fill=GREYS - 1, font=font, anchor="lm")
-    draw.text((image.width - margin, height / 2), NOTE, fill=GREYS // 2, font=font, anchor="rm")
+    if color:
+        draw.rectangle((margin, margin, height - margin, height - margin), fill=color)
+    draw.text((text_left, height / 2), caption, fill=GRAYS - 1, font=font, anchor="lm")
+    draw.text((image.width - margin, height / 2), NOTE, fill=GRAYS // 2, font=font, anchor="rm")
     return np.asarray(image)
 
 

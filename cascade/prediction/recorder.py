@@ -1,7 +1,6 @@
-"""What was found in the slices of a run → masks, overlays, rows and journal, input by input."""
+"""Predictions of a run → masks, overlays, rows and journal, input by input."""
 
 import threading
-import time
 import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,38 +15,37 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name, slice_number
-from cascade.pipeline import Prediction
+from cascade.pipeline import BLANK_NOTE, Prediction
 from cascade.prediction.journal import Entry, Journal
 from cascade.prediction.overlay import overlay_png
 from cascade.prediction.results import ResultsFolder, SliceResult
 
-Advance = Callable[[int], object]
-"""Called with how many more slices are done, once their rows are there."""
+ProgressCallback = Callable[[int], object]
+"""Called with a number of slices."""
 
 
 @dataclass(eq=False)
-class Work:
-    """An input under way.
+class InputState:
+    """An input whose slices are being processed.
 
-    stamps  of its files, before the first is read.
-    rows    of its slices so far, by index.
-    masks   (count, H, W) bool, of a volume; False where a slice is not done or could not be.
-    files   written for it: path below the results' folder → sha256.
-    lock    for what the slices of one volume share.
+    Attributes:
+        source: The input.
+        file_stats: Size and modification time of its files, taken before the first of them is read.
+        rows: Index of a slice → its row, for the slices that are finished.
+        masks: (count, H, W) bool; False for slices that are not finished or have failed. None before the first mask.
+        files: What was written for the input: path below the results folder → SHA-256.
+        lock: Guards the attributes above, since several threads process the slices of one volume.
     """
 
     source: Source
-    stamps: FileStats
+    file_stats: FileStats
     rows: dict[int, SliceResult] = field(default_factory=dict)
     masks: NDArray[np.bool_] | None = None
     files: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def number(self, index: int) -> str | None:
-        return slice_number(self.source, index)
-
-    def row(self, index: int) -> SliceResult:
-        """Of a slice in which no tumor is known yet."""
+    def empty_row(self, index: int) -> SliceResult:
+        """Return the row of a slice before it is predicted."""
         source = self.source
         return SliceResult(
             slice_name(source, index), "no_tumor", index if source.count > 1 else None, notes=source.notes
@@ -55,112 +53,122 @@ class Work:
 
 
 class Recorder:
-    """Writes all that is found to the results' folder; called from several threads.
+    """Writes everything that a run produces to its results folder; every method may be called from any thread.
 
-    out      the results' folder.
-    rows     of the inputs that are done.
-    sha256   of their content, by name.
-    resumed  how many of the rows an earlier run had done.
+    Attributes:
+        out: Results folder.
+        rows: Rows of the inputs that are finished.
+        sha256: Name of a finished input → checksum of its files.
+        resumed_rows: How many of the rows an earlier run has produced.
     """
 
     def __init__(
-        self, folder: ResultsFolder, journal: Journal | None = None, advance: Advance = lambda count: None
+        self, folder: ResultsFolder, journal: Journal | None = None, on_progress: ProgressCallback = lambda count: None
     ) -> None:
+        """Start without rows.
+
+        Args:
+            folder: Where the results go.
+            journal: Journal to add finished inputs to.
+            on_progress: Called with the number of slices whose rows have been added.
+        """
         self.out = folder.out
         self.rows: list[SliceResult] = []
         self.sha256: dict[str, str] = {}
-        self.resumed = 0
-        self._folder, self._journal, self._advance = folder, journal, advance
-        self._owners: dict[str, str] = {}  # by `_place`, the input that it was written for
-        self._ignores_case = (folder.out / folder.json.name.upper()).exists()
+        self.resumed_rows = 0
+        self._folder, self._journal, self._on_progress = folder, journal, on_progress
+        self._owners: dict[str, str] = {}  # collision key of a file → input that it was written for
+        self._ignores_case = (folder.out / folder.json_path.name.upper()).exists()
         self._lock = threading.Lock()
-        self._saved = time.monotonic()
 
-    def take_over(self, entry: Entry) -> None:
-        """What an earlier run did."""
+    def restore(self, entry: Entry) -> None:
+        """Add the rows of an input that an earlier run has finished."""
         self.rows += entry.rows
-        self._owners |= {self._place(path): entry.name for path in entry.files}
+        self._owners |= {self._collision_key(path): entry.name for path in entry.files}
         self.sha256[entry.name] = entry.sha256
-        self.resumed += len(entry.rows)
-        self._advance(len(entry.rows))
+        self.resumed_rows += len(entry.rows)
+        self._on_progress(len(entry.rows))
 
-    def refused(self, name: str, why: CascadeError, index: int | None = None) -> SliceResult:
-        """The row of what could not be done. A file in a zip is named by the zip, not by where it was unpacked."""
-        problem = why.problem
+    def error_row(self, name: str, error: CascadeError, index: int | None = None) -> SliceResult:
+        """Return the row of a slice or input that has failed. A file of a zip is named as part of the zip."""
+        problem = error.problem
         if self._folder.unpacked:
             problem = problem.replace(str(self._folder.unpacked), str(self._folder.inputs))
-        return SliceResult(name, "error", index, problem=problem, fix=why.fix)
+        return SliceResult(name, "error", index, problem=problem, fix=error.fix)
 
-    def found(self, work: Work, index: int, slice_: Slice, found: Prediction) -> None:
-        """One slice went through the models."""
-        row = self._row(work, index, slice_, found)
-        mask: NDArray[np.bool_] | None = found.mask
+    def record(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> None:
+        """Write the overlay of a predicted slice and add its row; with the last slice, finish the input."""
+        row = self._row(state, index, slice_, prediction)
+        mask: NDArray[np.bool_] | None = prediction.mask
         try:
-            # Of a volume only what shows a tumor: a head has hundreds of slices, and most show none.
-            if self._folder.overlays and (found.label or work.source.count == 1):
-                path = self._folder.overlay(work.source.name, work.number(index))
-                row = replace(row, overlay=self._write(work, path, overlay_png(slice_, found)))
+            # Volumes have hundreds of slices, most without a tumor: draw only those with one.
+            if self._folder.overlays and (prediction.label or state.source.count == 1):
+                path = self._folder.overlay_path(state.source.name, slice_number(state.source, index))
+                row = replace(row, overlay=self._write(state, path, overlay_png(slice_, prediction)))
         except CascadeError as error:
-            row, mask = self.refused(row.name, error, row.index), None
-        self._add(work, index, row, mask)
+            row, mask = self.error_row(row.name, error, row.index), None
+        self._add(state, index, row, mask)
 
-    def not_found(self, work: Work, index: int, why: CascadeError) -> None:
-        """One slice never reached the models: it cannot be read, or holds nothing."""
-        row = work.row(index)
-        if isinstance(why, BlankSlice) and row.index is not None:
-            self._add(work, index, replace(row, mask_pixels=0, notes=(*row.notes, "blank")), None)
+    def record_failure(self, state: InputState, index: int, error: CascadeError) -> None:
+        """Add the row of a slice that did not reach the models: it cannot be read, or is blank."""
+        row = state.empty_row(index)
+        if isinstance(error, BlankSlice) and row.index is not None:
+            self._add(state, index, replace(row, mask_pixels=0, notes=(*row.notes, BLANK_NOTE)), None)
         else:
-            self._add(work, index, self.refused(row.name, why, row.index), None)
+            self._add(state, index, self.error_row(row.name, error, row.index), None)
 
     def save(self, *, complete: bool) -> None:
-        """Replaces results.csv and results.json by what is done."""
+        """Replace results.csv and results.json by the rows so far.
+
+        Raises:
+            CascadeError: A table cannot be written.
+        """
         with self._lock:
-            self._saved = time.monotonic()
-            if self._journal:
-                self._journal.save()
             self._folder.save(self.rows, complete=complete)
 
-    def seconds_since_saved(self) -> float:
-        return time.monotonic() - self._saved
-
-    def _row(self, work: Work, index: int, slice_: Slice, found: Prediction) -> SliceResult:
-        area = int(found.mask.sum())
-        return replace(
-            work.row(index),
-            status="tumor" if found.label else "no_tumor",
-            probabilities=tuple(round(found.probabilities[label], 6) for label in CLASS_NAMES) if found.label else None,
-            box=Box(*(round(edge, 2) for edge in found.box)) if found.box else None,
+    def _row(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> SliceResult:
+        row, area = state.empty_row(index), int(prediction.mask.sum())
+        row = replace(
+            row,
             mask_pixels=area,
             mask_mm2=round(area * slice_.spacing_mm[0] * slice_.spacing_mm[1], 2) if slice_.spacing_mm else None,
-            latency_ms=round(found.latency_ms, 2),
+            latency_ms=round(prediction.latency_ms, 2),
+        )
+        if not prediction.label:
+            return row
+        return replace(
+            row,
+            status="tumor",
+            probabilities=tuple(round(prediction.probabilities[label], 6) for label in CLASS_NAMES),
+            uncertain=prediction.uncertain,
+            box=Box(*(round(edge, 2) for edge in prediction.box)) if prediction.box else None,
         )
 
-    def _add(self, work: Work, index: int, row: SliceResult, mask: NDArray[np.bool_] | None) -> None:
-        """Finishes the input with its last slice."""
-        with work.lock:
+    def _add(self, state: InputState, index: int, row: SliceResult, mask: NDArray[np.bool_] | None) -> None:
+        with state.lock:
             if mask is not None:
-                if work.masks is None:
-                    work.masks = np.zeros((work.source.count, *mask.shape), dtype=bool)
-                work.masks[index] = mask
-            work.rows[index] = row
-            last = len(work.rows) == work.source.count
+                if state.masks is None:
+                    state.masks = np.zeros((state.source.count, *mask.shape), dtype=bool)
+                state.masks[index] = mask
+            state.rows[index] = row
+            last = len(state.rows) == state.source.count
         if last:
-            self._finish(work)
-        self._advance(1)
+            self._finish(state)
+        self._on_progress(1)
 
-    def _finish(self, work: Work) -> None:
-        source = work.source
-        rows = [work.rows[index] for index in range(source.count)]
+    def _finish(self, state: InputState) -> None:
+        source = state.source
+        rows = [state.rows[index] for index in range(source.count)]
         try:
-            rows = self._with_mask(work, rows)
+            rows = self._write_mask(state, rows)
             sha256 = sha256_of_files(source.files)
-            if file_stats(source.files) != work.stamps:
-                raise CascadeError(f"{source.files[0]}: was changed while it was in use", fix="run again with --resume")
+            if file_stats(source.files) != state.file_stats:
+                raise CascadeError(f"{source.files[0]}: was changed during the run", fix="run again with --resume")
         except CascadeError as error:
-            rows, sha256 = [self.refused(row.name, error, row.index) for row in rows], ""
-            for below in work.files:  # of which no row tells any more
+            rows, sha256 = [self.error_row(row.name, error, row.index) for row in rows], ""
+            for path in state.files:  # no row refers to them any more
                 with suppress(OSError):
-                    (self.out / below).unlink()
+                    (self.out / path).unlink()
         source.close()
         read = tuple(self._folder.input_name(path) for path in source.files)
         if len(read) == source.count > 1:
@@ -169,37 +177,41 @@ class Recorder:
             self.rows += rows
             self.sha256[source.name] = sha256
         if self._journal and not any(row.status == "error" for row in rows):
-            self._journal.add(Entry(source.name, sha256, tuple(rows), work.files, read))
+            self._journal.add(Entry(source.name, sha256, tuple(rows), state.files, read))
 
-    def _with_mask(self, work: Work, rows: list[SliceResult]) -> list[SliceResult]:
-        """Writes the mask of an input, where one of its slices went through the models, and tells its rows."""
-        source, failed = work.source, sum(row.status == "error" for row in rows)
-        if failed == 0 and work.masks is None:
+    def _write_mask(self, state: InputState, rows: list[SliceResult]) -> list[SliceResult]:
+        """Write the mask if any slice of the input was predicted, and return the rows with its path."""
+        source, failed = state.source, sum(row.status == "error" for row in rows)
+        if failed == 0 and state.masks is None:
             raise CascadeError(f"{source.files[0]}: all its slices are blank", fix="export it again")
-        if failed == len(rows) or work.masks is None:
+        if failed == len(rows) or state.masks is None:
             return rows
-        written = self._write(work, self._folder.mask(source.name, source.mask_suffix), source.mask_bytes(work.masks))
+        path = self._folder.mask_path(source.name, source.mask_suffix)
+        written = self._write(state, path, source.mask_bytes(state.masks))
         notes = (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()
         rows = [
             row if row.status == "error" else replace(row, mask=written, notes=(*row.notes, *notes)) for row in rows
         ]
-        if any(row.mask_mm2 is not None for row in rows):  # a blank slice, which is never read, tells no spacing
+        if any(row.mask_mm2 is not None for row in rows):  # blank slices carry no spacing of their own
             rows = [replace(row, mask_mm2=0.0) if row.mask_pixels == 0 else row for row in rows]
         return rows
 
-    def _place(self, below: str) -> str:
-        """What tells files of the results' folder apart; some file systems take a.png and A.png for one."""
-        return unicodedata.normalize("NFC", below).casefold() if self._ignores_case else below
+    def _collision_key(self, path: str) -> str:
+        """Return the same key for paths that are one file: some file systems do not distinguish a.png from A.png."""
+        return unicodedata.normalize("NFC", path).casefold() if self._ignores_case else path
 
-    def _write(self, work: Work, path: Path, content: bytes) -> str:
-        below = path.relative_to(self._folder.out).as_posix()
+    def _write(self, state: InputState, path: Path, content: bytes) -> str:
+        """Write a file for an input, and return its path below the results folder."""
+        relative = path.relative_to(self._folder.out).as_posix()
         with self._lock:
-            owner = self._owners.setdefault(self._place(below), work.source.name)
-        if owner != work.source.name:
-            raise CascadeError(f"{path}: is where the results of {owner} go", fix="give the two in runs of their own")
+            owner = self._owners.setdefault(self._collision_key(relative), state.source.name)
+        if owner != state.source.name:
+            raise CascadeError(
+                f"{path}: already contains the result of {owner}", fix="process the two inputs in separate runs"
+            )
         if self._journal:
-            self._journal.begin(below)
+            self._journal.add_file(relative)
         write_atomically(path, content, durable=False)
-        with work.lock:
-            work.files[below] = sha256_of_bytes(content)
-        return below
+        with state.lock:
+            state.files[relative] = sha256_of_bytes(content)
+        return relative

@@ -1,15 +1,11 @@
-"""`cascade predict`: from paths to a folder of results, and the record of how they came about."""
+"""`cascade predict`: paths → a folder of results."""
 
-import json
 import os
-import platform
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +13,33 @@ from cascade import __version__
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
-from cascade.files import write_atomically
 from cascade.io.checksums import sha256_of_files
 from cascade.io.open import open_sources
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import THREADS, Run, predict_slices
-from cascade.prediction.journal import Entry, Journal, earlier_files, read_journal
-from cascade.prediction.recorder import Advance
-from cascade.prediction.results import NOTE, ResultsFolder, claim, clear, written_files
-from cascade.runtime.machine import installed_versions
-
-SCHEMA = "cascade run 1"
+from cascade.prediction.batch import RunResult, io_threads, predict_sources
+from cascade.prediction.journal import Entry, Journal, previous_files, read_entries
+from cascade.prediction.output_dir import lock_output_dir, output_paths, remove_previous
+from cascade.prediction.recorder import ProgressCallback
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.run_record import RunRecord
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a user may choose of a run.
+    """Options of a run.
 
-    axis              of NIfTI volumes, along which slices lie; None takes that of the thickest.
-    recursive         whether to look into folders inside folders.
-    include, exclude  patterns of names (cascade/discovery/filters.py).
-    overlays          whether pictures are drawn.
-    report            whether report.html is made.
-    keep_identifiers  whether a DICOM mask says whose it is.
-    overwrite         replace an earlier run's results.
-    resume            go on with an earlier run, and do nothing twice.
+    Attributes:
+        batch_size: Number of slices that go through the models at once, at least 1.
+        axis: Slice axis (0, 1 or 2) of NIfTI volumes; None selects the axis with the thickest slices.
+        recursive: Search subfolders.
+        include: Process only files whose name matches one of these patterns, if there are any.
+        exclude: Skip files and folders whose name matches one of these patterns.
+        overlays: Draw overlays.
+        report: Write report.html.
+        keep_identifiers: Keep patient identifiers in DICOM masks.
+        overwrite: Replace the results of an earlier run.
+        resume: Continue an earlier run; finished inputs are not computed again.
     """
 
     batch_size: int = 8
@@ -57,13 +54,10 @@ class RunOptions:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        """Raises CascadeError for a batch without slices."""
         if self.batch_size < 1:
-            raise CascadeError(f"a batch of {self.batch_size} slices is none", fix="give 1 or more")
-
-
-Begin = Callable[[int], object]
-"""Called once with the number of slices."""
+            raise CascadeError(f"a batch size of {self.batch_size} is invalid", fix="choose 1 or more")
+        if self.axis not in (None, 0, 1, 2):
+            raise CascadeError(f"a slice axis of {self.axis} is invalid", fix="choose 0, 1 or 2")
 
 
 def predict_paths(
@@ -72,58 +66,80 @@ def predict_paths(
     out: str | os.PathLike[str],
     options: RunOptions = RunOptions(),
     *,
-    begin: Begin = lambda count: None,
-    advance: Advance = lambda count: None,
-) -> Run:
-    """Finds the slices, does them, and leaves masks, overlays, results.csv, results.json, run.json and report.html.
+    on_start: ProgressCallback = lambda count: None,
+    on_progress: ProgressCallback = lambda count: None,
+) -> RunResult:
+    """Predict all slices in files and folders, and write the results.
 
-    Raises CascadeError, before anything is written, where there is nothing to do or the folder is not to be written.
+    Writes masks, overlays, results.csv, results.json, run.json and report.html.
+
+    Args:
+        cascade: Loaded models.
+        paths: Images, volumes, folders, zips, or patterns such as `scans/*.png`.
+        out: Results folder; created if needed.
+        options: Options of the run.
+        on_start: Called once with the total number of slices.
+        on_progress: Called with the number of slices that have just been finished.
+
+    Raises:
+        CascadeError: There is nothing to process, or the results folder cannot be used. Nothing has been written then.
     """
     out = Path(out)
-    with found_inputs([Path(path) for path in paths], out, options) as inputs:
+    with (
+        collect_inputs([Path(path) for path in paths], out, options) as inputs,
+        lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
+    ):
         sources, problems = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
         folder = ResultsFolder(
-            *(out, inputs.folder, options.overlays, cascade.models, cascade.description, cascade.uncertain_below),
+            out=out,
+            inputs=inputs.folder,
+            overlays=options.overlays,
+            models=cascade.models,
+            backend=cascade.description,
+            uncertain_below=cascade.uncertain_below,
             unpacked=inputs.unpacked,
         )
-        claim(out, overwrite=options.overwrite, resume=options.resume)
-        depends_on = what_results_depend_on(cascade, options, inputs.folder)
-        done = still_standing(read_journal(out, depends_on), inputs, sources, out) if options.resume else {}
-        clear(folder, earlier_files(out), keep=(path for entry in done.values() for path in entry.files))
-        folder.save((row for entry in done.values() for row in entry.rows), complete=False)
-        record = RunRecord(cascade, options, inputs, sources)
+        settings = run_settings(cascade, options, inputs.folder)
+        entries = reusable_entries(read_entries(out, settings), inputs, sources, out) if options.resume else {}
+        remove_previous(out, previous_files(out), keep=(path for entry in entries.values() for path in entry.files))
+        folder.save((row for entry in entries.values() for row in entry.rows), complete=False)
+        record = RunRecord(cascade, asdict(options), inputs, sources)
         record.save(out, None)
-        begin(sum(source.count for source in sources))
-        journal = Journal(out, depends_on, done.values())
+        on_start(sum(source.count for source in sources))
+        journal = Journal(out, settings, entries.values())
         try:
-            run = predict_slices(
+            result = predict_sources(
                 cascade,
-                [source for source in sources if source.name not in done],
+                [source for source in sources if source.name not in entries],
                 folder,
                 batch_size=options.batch_size,
                 problems=problems,
                 journal=journal,
-                done=list(done.values()),
-                advance=advance,
+                entries=list(entries.values()),
+                on_progress=on_progress,
             )
         finally:
             journal.close()
-        run = replace(run, left_out=inputs.skipped)
-        record.save(out, run)
-    if options.report:
-        from cascade.prediction.report import write_report
+        result = replace(result, skipped=inputs.skipped)
+        record.save(out, result)
+        if options.report:
+            from cascade.prediction.report import write_report
 
-        write_report(out)
-    return run
+            write_report(out)
+    return result
 
 
 @contextmanager
-def found_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Iterator[Inputs]:
-    """Zips lie unpacked in a temporary folder as long as this lasts."""
+def collect_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Iterator[Inputs]:
+    """Find the inputs of a run. Zips are unpacked to a temporary folder, which is removed at the end.
+
+    Raises:
+        CascadeError: There is nothing to process.
+    """
     with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
         yield find_slices(
             paths,
-            written_files(out),
+            output_paths(out),
             formats=FORMATS,
             recursive=options.recursive,
             include=options.include,
@@ -132,41 +148,52 @@ def found_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Itera
         )
 
 
-def still_standing(done: dict[str, Entry], inputs: Inputs, sources: Sequence[Source], out: Path) -> dict[str, Entry]:
-    """Of what an earlier run did, the inputs whose bytes and results are still what they were.
+def reusable_entries(
+    entries: dict[str, Entry], inputs: Inputs, sources: Sequence[Source], out: Path
+) -> dict[str, Entry]:
+    """Select the finished inputs of an earlier run whose files and results are unchanged.
 
-    Raises CascadeError where it did more than is given now: its results would go. Those of files that are gone go.
+    Results of inputs that no longer exist are dropped.
+
+    Raises:
+        CascadeError: The earlier run covered inputs that exist but are not part of this run. Resuming would delete
+            their results.
     """
-    of_name = {source.name: source for source in sources}
-    called = {inputs.path(name): name for name in inputs.names}
-    for name in sorted({name for entry in done.values() for name in entry.read} - set(inputs.names)):
+    source_of_name = {source.name: source for source in sources}
+    name_of_path = {inputs.path(name): name for name in inputs.names}
+    for name in sorted({name for entry in entries.values() for name in entry.read} - set(inputs.names)):
         if inputs.is_skipped(name):
             raise CascadeError(
-                f"{out}: holds results of {inputs.folder / name}, which is not given now",
-                fix="give all that its run was given, begin anew by --overwrite, or name another folder with --out",
+                f"{out}: contains results of {inputs.folder / name}, which is not part of this run",
+                fix="use all inputs of the earlier run, start over with --overwrite, or choose another folder with "
+                "--out",
             )
 
-    def stands(entry: Entry) -> bool:
-        files = of_name[entry.name].files
-        if entry.read != tuple(called[path] for path in files):  # its rows name them
+    def is_reusable(entry: Entry) -> bool:
+        files = source_of_name[entry.name].files
+        if entry.read != tuple(name_of_path[path] for path in files):  # its rows contain the names of its files
             return False
         try:
-            return entry.sha256 == sha256_of_files(files) and entry.stands(out)
+            return entry.sha256 == sha256_of_files(files) and entry.is_valid(out)
         except CascadeError:
-            return False  # whoever reads it will say why
+            return False  # reading it again will report the reason
 
-    entries = [entry for name, entry in done.items() if name in of_name]
-    pool = ThreadPoolExecutor(THREADS)
+    candidates = [entry for name, entry in entries.items() if name in source_of_name]
+    pool = ThreadPoolExecutor(io_threads())
     try:
-        return {entry.name: entry for entry, stood in zip(entries, pool.map(stands, entries), strict=True) if stood}
+        reusable = pool.map(is_reusable, candidates)
+        return {entry.name: entry for entry, keep in zip(candidates, reusable, strict=True) if keep}
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def what_results_depend_on(cascade: Cascade, options: RunOptions, inputs: Path) -> dict[str, Any]:
-    """Beside an input's own bytes: an earlier run's results stand only where all of this was the same.
+def run_settings(cascade: Cascade, options: RunOptions, inputs: Path) -> dict[str, Any]:
+    """Return what the results depend on besides the inputs; a run can be resumed only with the same settings.
 
-    inputs  the folder that names are relative to.
+    Args:
+        cascade: Loaded models.
+        options: Options of the run.
+        inputs: Folder that the names of the inputs are relative to.
     """
     return {
         "folder of inputs": str(inputs),
@@ -177,47 +204,3 @@ def what_results_depend_on(cascade: Cascade, options: RunOptions, inputs: Path) 
         "overlays": options.overlays,
         "keep_identifiers": options.keep_identifiers,
     }
-
-
-class RunRecord:
-    """run.json: how the results came about, so that a figure in a paper can be traced to them."""
-
-    def __init__(self, cascade: Cascade, options: RunOptions, inputs: Inputs, sources: Sequence[Source]) -> None:
-        self._sources, self._folder = sources, inputs.folder
-        self._content: dict[str, Any] = {
-            "schema": SCHEMA,
-            "cascade_version": __version__,
-            "research_use_only": NOTE,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "backend": cascade.description,
-            "passed_over": cascade.skipped_backends,
-            "models": cascade.models,
-            "options": asdict(options),
-            "versions": {"python": platform.python_version(), **installed_versions()},
-            "platform": platform.platform(),
-        }
-
-    def save(self, out: Path, run: Run | None) -> None:
-        """At the start without a run, at its end with it."""
-        content = self._content | {"complete": run is not None and not run.interrupted}
-        if run:
-            content |= {
-                "seconds": round(run.seconds, 3),
-                "slices": dict(Counter(row.status for row in run.rows)),
-                "slices_of_an_earlier_run": run.resumed,
-                "failures": [{"slice": row.name, "problem": row.problem, "fix": row.fix} for row in run.failed],
-            }
-            content["left_out"] = dict(sorted(run.left_out.items()))
-        hashes = run.sha256 if run else {}
-        content["inputs_folder"] = str(self._folder)
-        content["inputs"] = [
-            {
-                "name": source.name,
-                "slices": source.count,
-                "files": len(source.files),
-                "sha256": hashes.get(source.name) or None,
-                "notes": list(source.notes),
-            }
-            for source in self._sources
-        ]
-        write_atomically(out / "run.json", json.dumps(content, indent=1).encode())

@@ -28,7 +28,7 @@ from cascade.discovery.inputs import Inputs, find_slices
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import Run
+from cascade.prediction.batch import RunResult
 from cascade.prediction.run import RunOptions, predict_paths
 from cascade.runtime.models import BUNDLED_MODELS
 
@@ -113,8 +113,8 @@ def run_bare(cascade: Cascade, batches: list[tuple[np.ndarray, np.ndarray]]) -> 
     return time.perf_counter() - began
 
 
-def predict(cascade: Cascade, inputs: Inputs, out: Path, batch_size: int) -> Run:
-    """Run the command, with its progress bar drawn to memory."""
+def predict(cascade: Cascade, inputs: Inputs, out: Path, batch_size: int) -> RunResult:
+    """As the command does it, with a progress bar drawn to nowhere."""
     with progress_bar(Console(file=io.StringIO(), force_terminal=True), quiet=False) as progress:
         task = progress.add_task("Predicting", total=len(inputs.names))
         run = predict_paths(
@@ -122,7 +122,7 @@ def predict(cascade: Cascade, inputs: Inputs, out: Path, batch_size: int) -> Run
             [inputs.folder],
             out,
             RunOptions(batch_size=batch_size, report=False),
-            advance=lambda count: progress.advance(task, count),
+            on_progress=lambda count: progress.advance(task, count),
         )
     if run.exit_code != 0:
         sys.exit(f"{len(run.failed)} slices failed")
@@ -140,7 +140,7 @@ def watch_memory(cascade: Cascade, inputs: Inputs, folder: Path, batch_size: int
             print(f"{done:>6} slices: {resident_mb():.0f} MB resident, {peak:.0f} MB peak", flush=True)
 
     predict_paths(
-        cascade, [inputs.folder], folder / "out", RunOptions(batch_size=batch_size, report=False), advance=advance
+        cascade, [inputs.folder], folder / "out", RunOptions(batch_size=batch_size, report=False), on_progress=advance
     )
 
 

@@ -135,7 +135,8 @@ def test_new_check_slices_run_the_gate_again(engines, models):
     checked = request_for(models, engines, check=[ROOT / "samples" / "axial_meningioma_1.png"])
     assert [result.built for result in build_all(checked)] == [True, True]
     assert [result.built for result in build_all(checked)] == [False, False]
-    assert read_sidecar(sidecar_path("segmenter", engines, RTX)).verified.source == "1 of 1 slices given by --check"
+    source = read_sidecar(sidecar_path("segmenter", engines, RTX)).verified.source
+    assert source == "1 of 1 slices given by --verify-slices"
 
 
 def test_a_full_disk_is_an_error_and_an_incomplete_pair_is_rejected(engines, models, monkeypatch):

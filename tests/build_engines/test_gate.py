@@ -75,7 +75,7 @@ def test_either_class_is_accepted_in_a_tie(slices, constant_segmenter, constant_
 def test_slices_without_a_tumor_are_an_error(slices, constant_segmenter, forbidden):
     with pytest.raises(CascadeError, match="find no tumor in the 3 empty slices") as error:
         compute_reference(slices, constant_segmenter(0.1), forbidden)
-    assert "--check" in error.value.fix
+    assert "--verify-slices" in error.value.fix
 
 
 class Recorder:
@@ -111,7 +111,7 @@ def test_slices_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     slices = read_check_slices([tmp_path])
     assert slices.squares[:, 0, 256, 256].tolist() == [20, 50]
-    assert slices.source == "2 of 2 slices given by --check"
+    assert slices.source == "2 of 2 slices given by --verify-slices"
 
 
 def test_an_unreadable_slice_is_an_error(tmp_path):

@@ -52,7 +52,7 @@ def test_predict_does_a_folder_and_says_so_on_stderr_alone(scans, models, tmp_pa
     assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "Slices done: 3 in" in printed.err
+    assert "Predicted 3 slices in" in printed.err
     assert "Not a medical device" in printed.err
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [record["class"] for record in content["slices"]] == ["glioma", "glioma", None]
@@ -89,7 +89,7 @@ def test_predict_does_not_replace_results_unless_told_to(scans, models, tmp_path
     arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
     assert run(*arguments) == 0
     assert run(*arguments) == 1
-    assert "replace it by --overwrite" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     assert run(*arguments, "--overwrite") == 0
 
 
@@ -97,9 +97,9 @@ def test_predict_goes_on_with_a_run_and_says_what_was_done_before(scans, models,
     arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
     assert run(*arguments) == 0
     assert run(*arguments, "--resume") == 0
-    assert "Done before: 3" in capsys.readouterr().err
+    assert "Kept 3 slices" in capsys.readouterr().err
     assert run(*arguments, "--resume", "--dry-run") == 0
-    assert "--resume leaves out what an earlier run did" in capsys.readouterr().err
+    assert "With --resume" in capsys.readouterr().err
     assert run(*arguments, "--resume", "--overwrite") == 1
 
 
@@ -109,7 +109,7 @@ def test_a_dry_run_lists_what_would_be_done_and_why_not_the_rest_and_writes_noth
     arguments = ("--out", tmp_path / "out", "--exclude", "b.*", "--dry-run")
     assert run("predict", scans, *arguments) == 0
     printed = capsys.readouterr().err
-    assert "2 slices of 2 inputs would be done" in printed
+    assert "2 slices of 2 inputs" in printed
     assert "--resume" not in printed
     (tmp_path / "file").touch()
     assert run("predict", scans, "--out", tmp_path / "file", "--dry-run") == 1
@@ -264,8 +264,8 @@ def test_a_split_counts_subjects_not_patient_ids(tmp_path, write_mat, capsys):
 
 def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
     assert run("evaluate", tmp_path) == 1
-    assert "give --split FILE or --all" in capsys.readouterr().err
-    assert run("evaluate", tmp_path, "--all", "--split", tmp_path / "split.json") == 1
+    assert "--split FILE or --no-split" in capsys.readouterr().err
+    assert run("evaluate", tmp_path, "--no-split", "--split", tmp_path / "split.json") == 1
 
 
 @pytest.mark.parametrize("failed", [0, 2])
@@ -274,13 +274,66 @@ def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypat
     evaluation = SimpleNamespace(failed=Failures(failed, ("broken",) * failed))
     monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: evaluation)
     monkeypatch.setattr("cascade.cli.evaluate_output.evaluation_table", lambda evaluation: "")
-    assert run("evaluate", tmp_path, "--all") == failed
+    assert run("evaluate", tmp_path, "--no-split") == failed
 
 
 def test_training_without_its_packages_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "train.segmenter", None)
     assert run("train", "segmenter", tmp_path, "--split", tmp_path / "split.json") == 1
     assert "pip install 'cascade-mri[train]'" in capsys.readouterr().err
+
+
+def cascade_in(folder, *arguments, path=()):
+    """Run `python -m cascade` in a folder. Folders in `path` are searched for modules before the one of cascade."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
+    command = [sys.executable, "-m", "cascade", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def no_torch(tmp_path):
+    """A folder with a module `torch` that stops `cascade train` before it loads anything heavy."""
+    (tmp_path / "no_torch").mkdir()
+    (tmp_path / "no_torch" / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
+    return tmp_path / "no_torch"
+
+
+def test_python_m_cascade_does_not_run_a_train_py_in_the_current_folder(tmp_path, no_torch):
+    """`python -m` searches the current folder first, so that the train.py of the user ran."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "train.py").write_text("open('ran', 'w')")
+    done = cascade_in(tmp_path / "work", "train", "segmenter", ".", "--split", "split.json", path=[no_torch])
+    assert done.returncode == 1
+    assert "torch" in done.stderr  # which the package `train` of cascade imports
+    assert not (tmp_path / "work" / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["train.py", "train/__init__.py"])
+def test_another_module_named_train_is_reported_and_not_imported(tmp_path, name):
+    """It ran, and then the error said that the package train.segmenter is not installed."""
+    (tmp_path / "others" / name).parent.mkdir(parents=True)
+    (tmp_path / "others" / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    done = cascade_in(tmp_path, "train", "segmenter", ".", "--split", "split.json", path=[tmp_path / "others"])
+    assert done.returncode == 1
+    assert str(tmp_path / "others" / name) in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_python_m_cascade_trains_in_a_checkout(no_torch):
+    done = cascade_in(ROOT, "train", "segmenter", ".", "--split", "split.json", path=[no_torch])
+    assert (done.returncode, "torch" in done.stderr) == (1, True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
+def test_ctrl_c_during_start_up_prints_no_traceback(tmp_path):
+    """The imports take most of a second."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    code = "import signal, runpy\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "runpy.run_module('cascade', run_name='__main__')"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_only_known_models_are_exported(tmp_path, capsys):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cascade.cli.predict_output import failures, run_report
-from cascade.prediction.batch import Run
+from cascade.cli.predict_output import failure_lines, run_summary
+from cascade.prediction.batch import RunResult
 from cascade.prediction.results import SliceResult
 from cascade.prediction.run import RunOptions
 
@@ -16,8 +16,8 @@ def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():
     rows = [
         SliceResult(f"head.nii/{index}", "error", index, problem="head.nii: cut", fix="copy it") for index in range(3)
     ]
-    run = Run([*rows, SliceResult("a.png", "error", problem="a.png: broken", fix="export it")], 1.0)
-    assert [str(line) for line in failures(run)] == [
+    result = RunResult([*rows, SliceResult("a.png", "error", problem="a.png: broken", fix="export it")], 1.0)
+    assert [str(line) for line in failure_lines(result)] == [
         "failed: head.nii: cut (3 slices)\n  fix: copy it",
         "failed: a.png: broken\n  fix: export it",
     ]
@@ -25,16 +25,16 @@ def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():
 
 def test_files_of_formats_that_are_not_read_are_counted_at_the_end():
     """Only --dry-run told of them; a folder of .mgz beside one PNG looked done."""
-    left_out = {"/scans/a.mgz": "is no slice", "/scans/b.mha": "is no slice", "/scans/.DS_Store": "is hidden"}
+    skipped = {"/scans/a.mgz": "is no slice", "/scans/b.mha": "is no slice", "/scans/.DS_Store": "is hidden"}
     console = Console(file=io.StringIO(), width=100)
-    console.print(run_report(Run([], 1.0, left_out=left_out), Path("out"), RunOptions(), verbose=False))
-    assert "Left out (2: is no slice): run.json names them." in console.file.getvalue()
+    console.print(run_summary(RunResult([], 1.0, skipped=skipped), Path("out"), RunOptions(), verbose=False))
+    assert "Skipped (2: is no slice). run.json lists them." in console.file.getvalue()
 
 
 def test_a_note_on_one_slice_is_not_told_of_its_whole_volume():
     rows = [SliceResult(f"head.nii/{index}", "no_tumor", index, notes=("turned",)) for index in range(3)]
     rows[2] = replace(rows[2], notes=("turned", "blank"))
     console = Console(file=io.StringIO(), width=100)
-    console.print(run_report(Run(rows, 1.0), Path("out"), RunOptions(), verbose=True))
+    console.print(run_summary(RunResult(rows, 1.0), Path("out"), RunOptions(), verbose=True))
     assert "note: head.nii: turned\n" in console.file.getvalue()
     assert "note: head.nii: blank (1 of 3 slices)\n" in console.file.getvalue()

@@ -2,23 +2,28 @@ import json
 import os
 import signal
 import threading
+import time
 import weakref
+from itertools import count
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 from stub_cascade import AlwaysGlioma, BrightIsTumor
 
 import cascade.io.image
-import cascade.prediction.batch
 from cascade.contract import PROBABILITY
+from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
+from cascade.io.nifti import NiftiSource
 from cascade.io.open import open_sources
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import predict_slices
+from cascade.prediction.batch import io_threads, predict_sources
+from cascade.prediction.journal import Journal, read_entries
 from cascade.prediction.results import ResultsFolder
 from cascade.runtime.cpu import CpuBackend
 
@@ -56,11 +61,11 @@ def run_on(scans, cascade_=CASCADE, batch_size=4, overlays=True, **options):
     inputs = find_slices([scans])
     folder = ResultsFolder(scans.parent / "out", inputs.folder, overlays, {"segmenter": "5", "classifier": "c"}, "stub")
     sources, problems = open_sources(inputs)
-    return predict_slices(cascade_, sources, folder, batch_size=batch_size, problems=problems, **options), folder
+    return predict_sources(cascade_, sources, folder, batch_size=batch_size, problems=problems, **options), folder
 
 
 def mask_of(folder, name):
-    return np.asarray(Image.open(folder.mask(name)))
+    return np.asarray(Image.open(folder.mask_path(name)))
 
 
 def test_every_kind_of_picture_gets_a_mask_on_its_own_grid(scans):
@@ -123,7 +128,7 @@ def test_broken_files_are_named_and_the_rest_is_done(scans):
         "4.png",
         "5.png",
     ]
-    statuses = [record["status"] for record in json.loads(folder.json.read_text())["slices"]]
+    statuses = [record["status"] for record in json.loads(folder.json_path.read_text())["slices"]]
     assert statuses == ["tumor", "tumor", "error", "tumor", "tumor", "tumor", "error"]
 
 
@@ -136,9 +141,9 @@ def test_an_input_that_is_missing_is_a_failure_beside_the_ones_that_are_there(sc
     save(scans / "a.png", tumor().astype(np.uint8))
     sources, problems = open_sources(find_slices([scans, scans / "missing.png"]))
     folder = ResultsFolder(scans.parent / "out", scans, True, {}, "stub")
-    run = predict_slices(CASCADE, sources, folder, batch_size=4, problems=problems)
+    run = predict_sources(CASCADE, sources, folder, batch_size=4, problems=problems)
     assert run.exit_code == 2
-    assert json.loads(folder.json.read_text())["slices"][1]["slice"] == "missing.png"
+    assert json.loads(folder.json_path.read_text())["slices"][1]["slice"] == "missing.png"
 
 
 def test_files_of_one_stem_and_of_two_folders_keep_their_results_apart(scans):
@@ -155,7 +160,7 @@ def test_without_overlays_none_is_written(scans):
     save(scans / "a.png", tumor().astype(np.uint8))
     folder = run_on(scans, overlays=False)[1]
     assert not (folder.out / "overlays").exists()
-    assert json.loads(folder.json.read_text())["slices"][0]["overlay"] is None
+    assert json.loads(folder.json_path.read_text())["slices"][0]["overlay"] is None
 
 
 def test_a_picture_that_cannot_be_written_fails_its_slice_alone(scans):
@@ -178,18 +183,28 @@ class SomethingHappensInThirdBatch(BrightIsTumor):
         return super().run(slice)
 
 
+@pytest.fixture
+def sigint():
+    """Let Ctrl-C interrupt, as in a terminal: a test run in the background inherits that it is ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_what_was_done(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     press = SomethingHappensInThirdBatch(lambda: signal.raise_signal(signal.SIGINT))
     run, folder = run_on(scans, Cascade(CpuBackend(press, AlwaysGlioma())))
-    content = json.loads(folder.json.read_text())
+    content = json.loads(folder.json_path.read_text())
     assert run.exit_code == 130
     assert content["complete"] is False
     assert [record["slice"] for record in content["slices"]] == [f"{number:02}.png" for number in range(12)]
     assert all((folder.out / record["mask"]).exists() for record in content["slices"])
 
 
+@pytest.mark.usefixtures("sigint")
 def test_a_second_ctrl_c_ends_the_run_at_once_and_keeps_what_was_done(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
@@ -207,47 +222,107 @@ def test_a_bug_keeps_its_traceback_and_what_was_done(scans):
     assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
 
 
-def test_what_a_killed_run_did_is_on_disk(scans, monkeypatch):
-    monkeypatch.setattr(cascade.prediction.batch, "SECONDS_BETWEEN_SAVES", 0.0)
-    saved = []
+def test_the_journal_lists_what_is_finished_while_the_run_goes_on(scans):
+    finished = []
     for number in range(12):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+    out = scans.parent / "out"
+    journal = Journal(out, {})
 
-    class LooksAtResults(BrightIsTumor):
+    class ReadsJournal(BrightIsTumor):
         def run(self, slice):
-            path = scans.parent / "out" / "results.json"
-            saved.append(len(json.loads(path.read_text())["slices"]) if path.exists() else None)
+            finished.append(len(read_entries(out, {})))
             return super().run(slice)
 
-    run_on(scans, Cascade(CpuBackend(LooksAtResults(), AlwaysGlioma())))
-    assert saved[0] == 0
-    assert saved[2] >= 4  # as the third batch starts, the first is on disk and the second being written
+    run_on(scans, Cascade(CpuBackend(ReadsJournal(), AlwaysGlioma())), journal=journal)
+    journal.close()
+    assert finished[0] == 0
+    assert finished[2] >= 4  # when the third batch starts, the first is finished and the second is being written
+    assert len(read_entries(out, {})) == 12
+
+
+def test_the_tables_are_written_once_however_long_the_run_takes(scans, monkeypatch):
+    """All rows were written again every 30 s while the models waited, which took up to 20 s for 100,000 slices."""
+    for number in range(20):
+        save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+    minutes, saved, save_tables = count(), [], ResultsFolder.save
+
+    def save_and_count(folder, rows, *, complete):
+        saved.append(len(rows))
+        save_tables(folder, rows, complete=complete)
+
+    monkeypatch.setattr(time, "monotonic", lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(ResultsFolder, "save", save_and_count)
+    journal = Journal(scans.parent / "out", {})
+    run_on(scans, journal=journal)
+    journal.close()
+    assert saved == [20]
+
+
+def test_a_long_run_flushes_its_journal_to_the_disk_now_and_then(scans, monkeypatch):
+    for number in range(20):
+        save(scans / f"{number:02}.png", tumor().astype(np.uint8))
+    minutes, journal, synced = count(), Journal(scans.parent / "out", {}), []
+    monkeypatch.setattr(time, "monotonic", lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(journal, "sync", lambda: synced.append(True))
+    run_on(scans, journal=journal)
+    assert len(synced) >= 4
 
 
 def test_a_table_that_another_program_holds_for_a_while_does_not_end_the_run(scans, monkeypatch):
     """Windows lets nobody replace a file that Excel has open: one such save ended the run."""
-    monkeypatch.setattr(cascade.prediction.batch, "SECONDS_BETWEEN_SAVES", 0.0)
     for number in range(12):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
-    replace, refused = os.replace, []
+    replace, batches = os.replace, []
 
     def held(source, target):
-        if str(target).endswith("results.csv") and not refused:
-            refused.append(target)
+        if str(target).endswith("results.csv") and len(batches) < 3:
             raise PermissionError(13, "Permission denied")
         replace(source, target)
 
+    class Counts(BrightIsTumor):
+        def run(self, slice):
+            batches.append(len(slice))
+            return super().run(slice)
+
     monkeypatch.setattr(os, "replace", held)
-    run, folder = run_on(scans)
-    assert refused
-    assert len(run.rows) == len(folder.csv.read_text().splitlines()) - 1 == 12
+    run, folder = run_on(scans, Cascade(CpuBackend(Counts(), AlwaysGlioma())))
+    assert len(run.rows) == len(folder.csv_path.read_text().splitlines()) - 1 == 12
+
+
+def test_a_volume_is_closed_once_its_mask_is_written(scans, monkeypatch):
+    """Otherwise, the voxels of all volumes of a run would stay in memory."""
+    array = np.zeros((32, 32, 3), dtype=np.float32) + np.arange(32)[:, None, None]
+    for name in ("a.nii", "b.nii", "broken.nii"):
+        array[0, 0, 1] = np.nan if name == "broken.nii" else 0
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / name)
+    closed, close = [], NiftiSource.close
+
+    def closes(source):
+        closed.append((source.name, folder.mask_path(source.name, source.mask_suffix).exists()))
+        close(source)
+
+    monkeypatch.setattr(NiftiSource, "close", closes)
+    inputs = find_slices([scans], formats=FORMATS)
+    sources, _ = open_sources(inputs)
+    folder = ResultsFolder(scans.parent / "out", inputs.folder, True, {}, "stub")
+    predict_sources(CASCADE, sources, folder, batch_size=4)
+    assert sorted(closed) == [("a.nii", True), ("b.nii", True), ("broken.nii", True)]
+
+
+@pytest.mark.parametrize(("usable", "threads"), [(1, 2), (2, 2), (8, 4), (64, 8)])
+def test_the_number_of_threads_depends_on_the_cores_that_the_process_may_use(monkeypatch, usable, threads):
+    """A container or `taskset` may allow two of 64 cores, but all were counted."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(usable)), raising=False)
+    assert io_threads() == threads
 
 
 def test_progress_is_told_once_a_slice(scans):
     for number in range(9):
         save(scans / f"{number}.png", tumor().astype(np.uint8))
     told = []
-    run_on(scans, advance=told.append)
+    run_on(scans, on_progress=told.append)
     assert told == [1] * 9
 
 

@@ -38,7 +38,7 @@ def test_any_name_has_its_own_results(scans, out):
     assert len({row[key] for row in rows for key in ("mask", "overlay")}) == 2 * len(rows)
     check_left(out, rows)
     resumed = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
-    assert resumed.resumed == len(rows)
+    assert resumed.resumed_rows == len(rows)
 
 
 def test_a_path_too_long_for_the_results_is_named(scans, tmp_path):
@@ -70,7 +70,7 @@ def test_where_two_results_would_still_share_a_name_one_is_done_and_the_other_to
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
     failed = [row for row in rows_of(out) if row["status"] == "error"]
     assert len(failed) == 1
-    assert "is where the results of" in failed[0]["problem"]
+    assert "already contains the result of" in failed[0]["problem"]
 
 
 def test_what_is_given_twice_is_done_once_and_a_zip_is_not_the_folder_beside_it(scans, out):

@@ -9,7 +9,7 @@ from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box
 from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
-from cascade.prediction.overlay import BOX_COLOR, SIZE, contour, overlay_png, windowed
+from cascade.prediction.overlay import BOX_COLOR, SIZE, apply_window, contour, overlay_png
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
 RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))
@@ -59,13 +59,13 @@ def test_an_overlay_without_a_tumor_has_no_colours():
 def test_a_few_extreme_pixels_do_not_darken_the_slice():
     spiked = RAMP.copy()
     spiked[0, 0] = 1e6
-    assert np.abs(windowed(spiked).astype(int) - windowed(RAMP).astype(int))[1:].max() <= 3
+    assert np.abs(apply_window(spiked).astype(int) - apply_window(RAMP).astype(int))[1:].max() <= 3
 
 
 def test_a_slice_dark_but_for_a_few_pixels_is_shown_from_its_lowest_to_its_highest():
     dark = np.zeros((100, 100), dtype=np.float32)
     dark[3, 7] = 5
-    assert windowed(dark).max() == 239
+    assert apply_window(dark).max() == 239
 
 
 def test_a_contour_is_the_inner_border_and_closed_at_the_edge_of_the_slice():
@@ -97,5 +97,6 @@ def test_lines_grow_with_the_slice_so_that_they_stay_visible():
     rgb = np.asarray(
         opened(overlay_png(Slice(large), Prediction(mask, Box(300, 300, 700, 700), GLIOMA))).convert("RGB")
     )
-    colored = [tuple(rgb[500, column]) == CLASS_COLORS["glioma"] for column in range(399, 406)]
-    assert colored == [False] + 4 * [True] + 2 * [False]
+    assert [tuple(rgb[500, column]) == CLASS_COLORS["glioma"] for column in range(399, 406)] == [False] + 4 * [
+        True
+    ] + 2 * [False]

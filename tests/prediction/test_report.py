@@ -29,7 +29,7 @@ from report_files import (
 
 from cascade.errors import CascadeError
 from cascade.prediction.overlay import SIZE
-from cascade.prediction.report import pictures, write_report
+from cascade.prediction.report import thumbnails, write_report
 from cascade.prediction.results import NOTE
 
 
@@ -41,7 +41,7 @@ def test_the_page_tells_the_run_and_counts_what_was_found(tmp_path):
     assert "inputs /data" in page.text
     counts = "1 meningioma 2 glioma 0 pituitary tumor 1 no tumor 1 failed 1 uncertain"
     assert counts in page.text
-    assert "did not get to its end" not in page.text
+    assert "incomplete" not in page.text
 
 
 def test_a_slice_has_all_that_results_json_tells_of_it(tmp_path):
@@ -49,7 +49,7 @@ def test_a_slice_has_all_that_results_json_tells_of_it(tmp_path):
     change(tmp_path, input="series", index=0, file="a/IM1", notes="resampled")
     page = page_of(tmp_path)
     first, _, last = page.slices[:3]
-    assert first.pop("picture").startswith("data:image/webp;base64,")
+    assert first.pop("thumbnail").startswith("data:image/webp;base64,")
     assert first == {
         "name": "a/1.png",
         "place": 0,
@@ -71,7 +71,7 @@ def test_a_slice_has_all_that_results_json_tells_of_it(tmp_path):
         "overlay": "overlays/a/1.png",
     }
     assert (last["kind"], last["problem"], last["fix"]) == ("failed", "a.png: is blank", "leave blank slices out")
-    assert last["picture"] is last["mask"] is last["probability"] is None
+    assert last["thumbnail"] is last["mask"] is last["probability"] is None
 
 
 def test_slices_are_in_the_order_people_count_in(tmp_path):
@@ -102,7 +102,7 @@ def test_whatever_a_name_holds_it_ends_neither_data_nor_markup(tmp_path):
     assert {found["name"] for found in page.slices} == {*HOSTILE, HOSTILE[0] + "x"}
     tags = [tag for tag, _ in page.elements]
     assert (tags.count("script"), tags.count("img"), tags.count("style")) == (2, 0, 1)
-    assert page.text.count(HOSTILE[1]) == 5  # title, start, inputs and twice in the run in full
+    assert page.text.count(HOSTILE[1]) == 5  # title, start, inputs and twice in all settings of the run
     overlays = [unquote(found["overlay"], errors="surrogateescape") for found in page.slices if found["overlay"]]
     assert len(overlays) == len(HOSTILE)
     assert all((out / overlay).is_file() for overlay in overlays)
@@ -114,7 +114,7 @@ def test_only_files_below_the_folder_are_linked_or_shown(tmp_path, link):
     out = write_results(tmp_path / "out", FIVE)
     change(out, overlay=link, mask=link)
     found = page_of(out).slices[0]
-    assert found["overlay"] is found["mask"] is found["picture"] is None
+    assert found["overlay"] is found["mask"] is found["thumbnail"] is None
 
 
 def test_a_file_named_like_a_scheme_is_still_linked_as_a_file(tmp_path):
@@ -132,7 +132,7 @@ def picture_of(url):
 
 def test_pictures_are_small_and_leave_the_caption_out(tmp_path):
     found = page_of(write_results(tmp_path, FIVE)).slices[0]
-    picture = picture_of(found["picture"])
+    picture = picture_of(found["thumbnail"])
     assert (picture.format, picture.size) == ("WEBP", (256, 192))  # of 400 x 300, not 400 x 320
 
 
@@ -143,7 +143,7 @@ def test_an_overlay_that_tells_no_size_is_shown_as_it_is_or_not_at_all(tmp_path,
     if told:
         size.add_text(SIZE, told)
     Image.new("L", (400, 320)).save(tmp_path / "overlays/a/1.png", pnginfo=size)
-    found = page_of(tmp_path).slices[0]["picture"]
+    found = page_of(tmp_path).slices[0]["thumbnail"]
     assert found is None if told == "no size" else picture_of(found).size == (256, 205)
 
 
@@ -153,19 +153,19 @@ def test_an_overlay_that_cannot_be_read_leaves_its_slice_without_a_picture(tmp_p
     overlay.write_bytes(overlay.read_bytes()[:60])
     (tmp_path / "overlays/a/2.png").unlink()
     damaged, gone, _, whole = page_of(tmp_path).slices[:4]
-    assert (damaged["picture"], damaged["overlay"]) == (None, "overlays/a/1.png")
-    assert (gone["picture"], gone["overlay"]) == (None, None)
-    assert whole["picture"]
+    assert (damaged["thumbnail"], damaged["overlay"]) == (None, "overlays/a/1.png")
+    assert (gone["thumbnail"], gone["overlay"]) == (None, None)
+    assert whole["thumbnail"]
 
 
 def test_of_too_many_pictures_those_with_a_tumor_come_first_and_the_page_says_so(tmp_path, monkeypatch):
     write_results(tmp_path, [no_tumor("1.png"), tumor("2.png"), no_tumor("3.png"), tumor("4.png")])
-    assert "are in this page" not in page_of(tmp_path).text
-    monkeypatch.setattr(pictures, "MAX_PICTURES", 3)
+    assert "This page contains" not in page_of(tmp_path).text
+    monkeypatch.setattr(thumbnails, "MAX_THUMBNAILS", 3)
     page = page_of(tmp_path)
-    assert [bool(found["picture"]) for found in page.slices] == [True, True, False, True]
+    assert [bool(found["thumbnail"]) for found in page.slices] == [True, True, False, True]
     assert all(found["overlay"] for found in page.slices)
-    assert "Pictures of 3 of 4 slices are in this page" in page.text
+    assert "This page contains 3 of 4 overlays" in page.text
 
 
 def test_run_json_is_told_where_there_is_one(tmp_path):
@@ -181,13 +181,13 @@ def test_run_json_is_told_where_there_is_one(tmp_path):
     }
     (tmp_path / "run.json").write_text(json.dumps(run))
     page = page_of(tmp_path)
-    assert "started 2025-01-02 03:04 took 1,234.6 s" in page.text
+    assert "started 2025-01-02 03:04 duration 1,234.6 s" in page.text
     assert "options batch_size 8 options overlays true options out null" in page.text
     assert "written" not in page.text
 
 
 def test_an_unfinished_run_is_told(tmp_path):
-    assert "The run did not get to its end" in page_of(write_results(tmp_path, FIVE[:2], complete=False)).text
+    assert "This run is incomplete" in page_of(write_results(tmp_path, FIVE[:2], complete=False)).text
 
 
 def test_a_slice_of_a_volume_has_its_picture_though_its_mask_is_none(tmp_path):
@@ -195,7 +195,7 @@ def test_a_slice_of_a_volume_has_its_picture_though_its_mask_is_none(tmp_path):
     (tmp_path / "masks/volume.nii.gz").write_bytes(b"of all slices")
     change(out, mask="masks/volume.nii.gz")
     (record,) = page_of(out).slices
-    assert picture_of(record["picture"]).size == (256, 192)
+    assert picture_of(record["thumbnail"]).size == (256, 192)
 
 
 def test_unknown_and_missing_keys_and_nan_are_tolerated(tmp_path):
@@ -214,13 +214,13 @@ def test_unknown_and_missing_keys_and_nan_are_tolerated(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "there is no such file"),
-        ("{not JSON", "holds no results"),
-        ("[]", "holds no results"),
-        ('{"schema": "another", "slices": []}', "holds no results"),
-        ('{"schema": "cascade results 2"}', "holds no results"),
-        ('{"schema": "cascade results 2", "slices": [{"slice": 1}]}', "holds no results"),
-        ('{"schema": "cascade results 2", "slices": [[]]}', "holds no results"),
+        (None, "file not found"),
+        ("{not JSON", "is not a results file"),
+        ("[]", "is not a results file"),
+        ('{"schema": "another", "slices": []}', "is not a results file"),
+        ('{"schema": "cascade results 2"}', "is not a results file"),
+        ('{"schema": "cascade results 2", "slices": [{"slice": 1}]}', "is not a results file"),
+        ('{"schema": "cascade results 2", "slices": [[]]}', "is not a results file"),
     ],
 )
 def test_without_readable_results_there_is_no_report(tmp_path, content, problem):

@@ -141,7 +141,7 @@ def test_a_click_on_a_picture_opens_its_slices_details(browser):
     browser.click("#next")
     browser.click("#next")
     assert "4 of 5" in browser.details()
-    assert "uncertain: less than 0.60" in browser.details()
+    assert "uncertain: below 0.60" in browser.details()
     browser.click("#details .close")
     assert browser.details() is None
 
@@ -150,7 +150,7 @@ def test_a_failed_slice_is_in_a_table_with_problem_and_fix(browser):
     row = browser.script("document.querySelector('#failed tbody').innerText")
     assert row.split("\t") == ["b/0.png", "a.png: is blank", "leave blank slices out"]
     browser.click("#failed .open")
-    assert "problem\na.png: is blank\nfix\nleave blank slices out" in browser.details()
+    assert "problem\na.png: is blank\nsuggested fix\nleave blank slices out" in browser.details()
     assert browser.script("document.querySelector('#details img')") is None
 
 
@@ -170,9 +170,9 @@ def test_tiles_filter_by_what_was_found_and_add_up(browser):
 
 
 def test_the_probabilitys_range_filters_with_both_ends_in_it(browser):
-    browser.type("#least", "0.8")
+    browser.type("#min-probability", "0.8")
     assert browser.shown() == ["a/1.png", "a/2.png"]
-    browser.type("#most", "0.8")
+    browser.type("#max-probability", "0.8")
     assert browser.shown() == ["a/2.png"]
 
 
@@ -308,7 +308,7 @@ def test_every_text_stands_out_in_light_and_in_dark(browser, scheme, lightness):
         browser.wait("!details.open")
     browser.press("?")
     seen |= browser.script(CONTRASTS)
-    assert {NOTE, "glioma", "uncertain", "1.png", "a.png: is blank", "mask", "these keys"} < seen.keys()
+    assert {NOTE, "glioma", "uncertain", "1.png", "a.png: is blank", "Open the mask", "Show this help"} < seen.keys()
     assert {text: contrast for text, contrast in seen.items() if contrast < 4.5} == {}
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.prediction.results import ResultsFolder, SliceResult, claim, clear, written_name
+from cascade.prediction.output_dir import check_output_dir, lock_output_dir, output_name, remove_previous
+from cascade.prediction.results import ResultsFolder, SliceResult
 
 GLIOMA = SliceResult(
     "b/a.jpg",
@@ -31,7 +32,7 @@ def folder(tmp_path):
 
 def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
     folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
-    content = json.loads(folder.json.read_text())
+    content = json.loads(folder.json_path.read_text())
     assert content["schema"] == "cascade results 2"
     assert content["models"] == {"segmenter": "5e9", "classifier": "c1a"}
     assert content["complete"] is True
@@ -60,7 +61,7 @@ def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
 
 def test_csv_holds_the_same_with_a_column_for_each_number(folder):
     folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
-    with folder.csv.open(newline="") as lines:
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         no_tumor, glioma, broken = csv.DictReader(lines)
     assert (glioma["class"], glioma["probability_pituitary_tumor"], glioma["box_left"]) == ("glioma", "0.2", "1.5")
     assert (glioma["segmenter_sha256"], glioma["classifier_sha256"]) == ("5e9", "c1a")
@@ -73,49 +74,100 @@ def test_csv_holds_the_same_with_a_column_for_each_number(folder):
     assert (broken["problem"], broken["fix"], broken["mask"]) == ("c.png: is cut short", "export it again", "")
 
 
-@pytest.mark.parametrize(("below", "uncertain"), [(0.7, False), (0.71, True)])
-def test_a_class_of_too_little_probability_is_marked(folder, below, uncertain):
-    folder = replace(folder, uncertain_below=below)
-    folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
-    content = json.loads(folder.json.read_text())
-    assert content["uncertain_below"] == below
+@pytest.mark.parametrize("uncertain", [False, True])
+def test_an_uncertain_class_is_marked(folder, uncertain):
+    """The table decided it a second time, from rounded probabilities, so that it could contradict the overlay."""
+    folder = replace(folder, uncertain_below=0.7)
+    folder.save([replace(GLIOMA, uncertain=uncertain), BROKEN, NO_TUMOR], complete=True)
+    content = json.loads(folder.json_path.read_text())
+    assert content["uncertain_below"] == 0.7
     assert [record["uncertain"] for record in content["slices"]] == [None, uncertain, None]
-    with folder.csv.open(newline="") as lines:
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         assert [row["uncertain"] for row in csv.DictReader(lines)] == ["", str(uncertain), ""]
 
 
 def test_a_name_that_is_not_utf_8_reaches_both_files(folder):
     folder.save([SliceResult("caf\udce9.png", "no_tumor", mask_pixels=0)], complete=True)
-    assert json.loads(folder.json.read_text())["slices"][0]["slice"] == "caf\udce9.png"
-    assert b"caf\xe9.png" in folder.csv.read_bytes()
+    assert json.loads(folder.json_path.read_text())["slices"][0]["slice"] == "caf\udce9.png"
+    assert b"caf\xe9.png" in folder.csv_path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+1.png", "-1.png", "@sum.png", "\t=1.png", "\r=1.png", "\n=1.png"])
+def test_text_that_a_spreadsheet_would_execute_is_escaped(folder, name):
+    row = SliceResult(name, "error", notes=(f"{name}: note",), problem=f"{name}: is broken", fix="export it again")
+    folder.save([row], complete=True)
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
+        (cells,) = csv.DictReader(lines)
+    assert (cells["slice"], cells["input"]) == (f"'{name}", f"'{name}")
+    assert (cells["notes"], cells["problem"]) == (f"'{name}: note", f"'{name}: is broken")
+    assert cells["fix"] == "export it again"
+    (record,) = json.loads(folder.json_path.read_text())["slices"]
+    assert (record["slice"], record["problem"]) == (name, f"{name}: is broken")
+
+
+def test_a_negative_number_stays_a_number(folder):
+    folder.save([replace(GLIOMA, box=Box(-0.5, 2.0, 30.0, 40.0))], complete=True)
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
+        assert next(csv.DictReader(lines))["box_left"] == "-0.5"
+
+
+def test_csv_starts_with_a_byte_order_mark(folder):
+    folder.save([SliceResult("Füße.png", "no_tumor", mask_pixels=0)], complete=True)
+    content = folder.csv_path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbfslice,")
+    assert "Füße.png" in content.decode("utf-8-sig")
+
+
+def test_json_has_one_line_per_slice(folder):
+    folder.save([], complete=True)
+    assert json.loads(folder.json_path.read_text())["slices"] == []
+    folder.save([GLIOMA, NO_TUMOR], complete=True)
+    assert sum('"status": ' in line for line in folder.json_path.read_text().splitlines()) == 2
+
+
+def test_a_folder_can_be_locked_once_at_a_time(tmp_path):
+    with lock_output_dir(tmp_path / "out"):
+        with pytest.raises(CascadeError, match="another run"), lock_output_dir(tmp_path / "out"):
+            pass
+        with lock_output_dir(tmp_path / "other"):
+            pass
+    with lock_output_dir(tmp_path / "out"):
+        pass
+
+
+def test_a_folder_that_is_refused_gets_no_lock_file(folder):
+    (folder.out / "masks").mkdir(parents=True)
+    with pytest.raises(CascadeError, match="masks"), lock_output_dir(folder.out, overwrite=True):
+        pass
+    assert [path.name for path in folder.out.iterdir()] == ["masks"]
 
 
 def test_a_slice_of_a_volume_says_which_volume_and_where_in_it(folder):
     row = SliceResult("b/head.nii.gz/007", "no_tumor", 7, mask="masks/b/head.nii.gz", notes=("one", "two"))
     folder.save([row], complete=True)
-    (record,) = json.loads(folder.json.read_text())["slices"]
+    (record,) = json.loads(folder.json_path.read_text())["slices"]
     assert (record["input"], record["index"], record["notes"]) == ("b/head.nii.gz", 7, "one; two")
-    with folder.csv.open(newline="") as lines:
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         assert next(csv.DictReader(lines))["index"] == "7"
 
 
 def test_no_two_inputs_share_what_is_written_for_them():
     pictures = ("a.png", "a.PNG", "a.jpg", "a.jpg.png", "a.mat", "b/a.png", "a.jpg.png.png")
-    assert written_name("a.png", ".png") == "a.png"
-    assert written_name("b/a.tiff", ".png") == "b/a.tiff.png"
-    assert len({written_name(name, ".png") for name in pictures}) == len(pictures)
+    assert output_name("a.png", ".png") == "a.png"
+    assert output_name("b/a.tiff", ".png") == "b/a.tiff.png"
+    assert len({output_name(name, ".png") for name in pictures}) == len(pictures)
     dicom = ("IM1", "IM1.png", "IM1.dcm", "IM1.dicom.png", "IM1.seg.dcm", "IM1.seg.dcm.png", "series-003")
-    assert written_name("IM1", ".seg.dcm") == "IM1.seg.dcm"
-    assert len({written_name(name, ".png") for name in dicom}) == len(dicom)
-    assert len({written_name(name, ".seg.dcm") for name in dicom}) == len(dicom)
+    assert output_name("IM1", ".seg.dcm") == "IM1.seg.dcm"
+    assert len({output_name(name, ".png") for name in dicom}) == len(dicom)
+    assert len({output_name(name, ".seg.dcm") for name in dicom}) == len(dicom)
     volumes = ("a.nii", "a.nii.gz", "a.nii.nii.gz", "a.nii.nii.gz.nii.gz", "a.nii.gz.nii.gz")
-    assert written_name("a.nii.gz", ".nii.gz") == "a.nii.gz"
-    assert len({written_name(name, ".nii.gz") for name in volumes}) == len(volumes)
+    assert output_name("a.nii.gz", ".nii.gz") == "a.nii.gz"
+    assert len({output_name(name, ".nii.gz") for name in volumes}) == len(volumes)
 
 
 def test_a_name_too_long_for_a_file_system_is_cut_and_stays_its_own():
     """ä takes two bytes: 125 of them, a letter and .jpg are 255, and .png comes on top."""
-    one, other = (written_name(f"b/{'ä' * 125}{letter}.jpg", ".png") for letter in "xy")
+    one, other = (output_name(f"b/{'ä' * 125}{letter}.jpg", ".png") for letter in "xy")
     assert one != other
     for name in (one, other):
         assert name.startswith(f"b/{'ä' * 100}")
@@ -124,12 +176,12 @@ def test_a_name_too_long_for_a_file_system_is_cut_and_stays_its_own():
 
 
 def test_the_results_of_a_run_are_replaced_or_gone_on_with_only_when_asked_to(folder):
-    claim(folder.out)
+    check_output_dir(folder.out)
     folder.save([NO_TUMOR], complete=True)
-    with pytest.raises(CascadeError, match=r"holds the results of an earlier run\n.*--resume.*--overwrite"):
-        claim(folder.out)
-    claim(folder.out, overwrite=True)
-    claim(folder.out, resume=True)
+    with pytest.raises(CascadeError, match=r"contains the results of an earlier run\n.*--resume.*--overwrite"):
+        check_output_dir(folder.out)
+    check_output_dir(folder.out, overwrite=True)
+    check_output_dir(folder.out, resume=True)
 
 
 def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
@@ -137,7 +189,7 @@ def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
     for name in (*written, "masks/corrected.png", "report.html"):
         (folder.out / name).parent.mkdir(parents=True, exist_ok=True)
         (folder.out / name).write_bytes(b"")
-    clear(folder, written, keep=["masks/a.png"])
+    remove_previous(folder.out, written, keep=["masks/a.png"])
     left = [path.relative_to(folder.out).as_posix() for path in sorted(folder.out.rglob("*")) if path.is_file()]
     assert left == ["masks/a.png", "masks/corrected.png"]
     assert not (folder.out / "masks/b").exists()
@@ -146,7 +198,7 @@ def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
 def test_clearing_removes_what_a_killed_run_left_half_written_beside_the_tables(folder):
     folder.out.mkdir()
     (folder.out / ".writing-x").write_bytes(b"half a results.js")
-    clear(folder, [])
+    remove_previous(folder.out, [])
     assert list(folder.out.iterdir()) == []
 
 
@@ -154,8 +206,8 @@ def test_masks_that_no_run_wrote_are_never_touched(folder):
     truth = folder.out / "masks" / "1.png"
     truth.parent.mkdir(parents=True)
     truth.write_bytes(b"drawn by an expert")
-    with pytest.raises(CascadeError, match="masks: is in the way"):
-        claim(folder.out, overwrite=True)
+    with pytest.raises(CascadeError, match="masks: would be replaced"):
+        check_output_dir(folder.out, overwrite=True)
     assert truth.read_bytes() == b"drawn by an expert"
 
 

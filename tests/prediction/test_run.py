@@ -1,6 +1,7 @@
 """A whole run: what it leaves, what it can be traced by, and how it goes on after a kill."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 from dicom_files import series as dicom_series
 from PIL import Image
-from stub_cascade import MODELS, BrightIsTumor, cascade_of, rows_of
+from stub_cascade import MODELS, AlwaysGlioma, BrightIsTumor, cascade_of, rows_of
 
 import cascade.prediction.recorder
+from cascade.contract import CLASS_PROBABILITY
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
+from cascade.pipeline import Cascade
 from cascade.prediction.run import RunOptions, predict_paths
+from cascade.runtime.cpu import CpuBackend
 
 
 class Counting(BrightIsTumor):
@@ -133,7 +137,7 @@ def test_run_json_traces_every_input_model_option_and_failure(scans, out):
     assert record["slices"] == {"tumor": 1, "error": 1}
     assert {item["name"]: item["sha256"] for item in record["inputs"]}["a.png"] == sha256_of(scans / "a.png")
     assert [failure["slice"] for failure in record["failures"]] == ["broken.png"]
-    assert record["left_out"] == {str(scans / "head.mgz"): "is not a supported format"} == run.left_out
+    assert record["left_out"] == {str(scans / "head.mgz"): "is no slice"} == run.skipped
     assert "numpy" in record["versions"]
 
 
@@ -143,7 +147,7 @@ def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled
     predict_paths(cascade_of(), [scans], out)
     again = Counting()
     run = predict_paths(cascade_of(again), [scans], out, RunOptions(resume=True))
-    assert (again.slices, run.resumed, len(rows_of(out))) == (0, 6, 6)
+    assert (again.slices, run.resumed_rows, len(rows_of(out))) == (0, 6, 6)
     save(scans / "1.png", 77)
     (out / "masks/2.png").write_bytes(b"half a m")
     (out / "overlays/3.png").unlink()
@@ -151,7 +155,7 @@ def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled
     (scans / "0.png").unlink()
     again = Counting()
     run = predict_paths(cascade_of(again), [scans], out, RunOptions(resume=True))
-    assert (again.slices, run.resumed) == (4, 2)
+    assert (again.slices, run.resumed_rows) == (4, 2)
     assert [row["slice"] for row in rows_of(out)] == [f"{number}.png" for number in range(1, 7)]
     assert not (out / "masks/0.png").exists()
     assert Image.open(out / "masks/2.png").size == (48, 48)
@@ -203,13 +207,13 @@ def test_series_of_two_zips_and_a_folder_keep_names_of_their_own(scans, out):
     rows = [row["input"] for row in rows_of(out)]
     assert (rows.count("series-003"), rows.count("series-003-2"), len(rows)) == (4, 6, 10)
     assert len(list((out / "masks").glob("series-003*.seg.dcm"))) == 2
-    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 10
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 10
 
 
 def test_a_slice_whose_overlay_cannot_be_written_is_not_in_the_mask(scans, out, monkeypatch):
     """The other slices' notes say that the mask shows no tumor in it."""
 
-    def no_space(slice_, found):
+    def no_space(slice_, prediction):
         raise CascadeError("the disk is full", fix="free space")
 
     monkeypatch.setattr(cascade.prediction.recorder, "overlay_png", no_space)
@@ -240,7 +244,7 @@ def test_a_volume_that_cannot_be_opened_any_more_fails_alone_when_its_run_is_gon
     predict_paths(cascade_of(), [scans], out)
     (scans / "head.nii.gz").write_bytes(b"no volume any more")
     run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
-    assert (run.resumed, [row.name for row in run.failed]) == (1, ["head.nii.gz"])
+    assert (run.resumed_rows, [row.name for row in run.failed]) == (1, ["head.nii.gz"])
     assert not (out / "masks/head.nii.gz").exists()
 
 
@@ -254,13 +258,13 @@ def test_a_run_is_not_gone_on_with_as_another_one(scans, out):
         (other, scans, RunOptions(resume=True), "models was"),
         (cascade_of(), scans, RunOptions(resume=True, overlays=False), "overlays was True, is False"),
         (cascade_of(), scans / "one", RunOptions(resume=True), "folder of inputs was"),
-        (cascade_of(), scans, RunOptions(resume=True, exclude=("b.png",)), r"b\.png, which is not given now"),
+        (cascade_of(), scans, RunOptions(resume=True, exclude=("b.png",)), r"b\.png, which is not part of this run"),
     ):
         with pytest.raises(CascadeError, match=said) as raised:
             predict_paths(loaded, [path], out, options)
         assert "--overwrite" in raised.value.fix
         assert what_stays(out) == before
-    assert predict_paths(other, [scans], out, RunOptions(overwrite=True)).resumed == 0
+    assert predict_paths(other, [scans], out, RunOptions(overwrite=True)).resumed_rows == 0
 
 
 @pytest.mark.parametrize("left_out", ["study.zip", "b.png", "z.png", "IM0003", "series"])
@@ -273,7 +277,7 @@ def test_results_of_what_is_left_out_of_zips_and_series_are_not_removed_by_resum
     dicom_series(scans / "series")
     predict_paths(cascade_of(), [scans], out)
     before = what_stays(out)
-    with pytest.raises(CascadeError, match=r"holds results of .*, which is not given now"):
+    with pytest.raises(CascadeError, match=r"contains results of .*, which is not part of this run"):
         predict_paths(cascade_of(), [scans], out, RunOptions(resume=True, exclude=(left_out,)))
     assert what_stays(out) == before
 
@@ -285,13 +289,13 @@ def test_results_of_a_member_that_is_gone_from_its_zip_go(scans, out):
             for member in members:
                 archive.write(scans / "a.png", member)
         run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=members == ["c.png"]))
-    assert run.resumed == 2
+    assert run.resumed_rows == 2
     assert [row["slice"] for row in rows_of(out)] == ["a.png", "study.zip/c.png"]
     (scans / "study.zip").write_bytes(b"no zip any more")
     run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
-    assert (run.resumed, [row.name for row in run.failed]) == (1, ["study.zip"])
+    assert (run.resumed_rows, [row.name for row in run.failed]) == (1, ["study.zip"])
     (scans / "study.zip").unlink()
-    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 1
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 1
 
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
@@ -336,9 +340,9 @@ def test_an_input_that_changes_while_it_is_in_use_has_no_result(scans, out):
             return super().run(slice)
 
     run = predict_paths(cascade_of(Changes()), [scans], out)
-    assert "was changed while it was in use" in run.failed[0].problem
+    assert "was changed during the run" in run.failed[0].problem
     assert [path for path in out.rglob("*.png")] == []
-    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed == 0
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 0
 
 
 def test_a_volume_of_nothing_is_an_error_and_one_that_failed_in_part_says_so(scans, out):
@@ -360,8 +364,89 @@ def test_where_the_file_system_ignores_case_no_result_replaces_another(scans, ou
     (out / "RESULTS.JSON").symlink_to("results.json")  # as if it ignored it
     run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=1))
     (failed,) = run.failed
-    assert "is where the results of" in failed.problem
+    assert "already contains the result of" in failed.problem
     assert sum(path.suffix == ".png" for path in (out / "masks").iterdir()) == 1
+
+
+def test_a_second_run_into_the_same_folder_is_refused(scans, out):
+    """Both runs ended with exit code 0, and rows of the first named masks that the second had removed."""
+    for number in range(6):
+        save(scans / f"{number}.png", number)
+    refused = []
+
+    class StartsAnother(BrightIsTumor):
+        def run(self, slice):
+            if not refused:
+                before = read_all(out)
+                for how in ({"overwrite": True}, {"resume": True}, {}):
+                    with pytest.raises(CascadeError) as raised:
+                        predict_paths(cascade_of(), [scans / "0.png"], out, RunOptions(**how))
+                    refused.append(raised.value)
+                assert read_all(out) == before
+            return super().run(slice)
+
+    run = predict_paths(cascade_of(StartsAnother()), [scans], out, RunOptions(batch_size=6))
+    assert all("another run" in error.problem and "--out" in error.fix for error in refused[:2])
+    assert len(refused) == 3
+    assert (run.exit_code, len(rows_of(out))) == (0, 6)
+    assert all((out / row["mask"]).is_file() for row in rows_of(out))
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 6
+
+
+def read_all(out):
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_fails_releases_its_folder(scans, out):
+    save(scans / "a.png")
+
+    class Fails(BrightIsTumor):
+        def run(self, slice):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        predict_paths(cascade_of(Fails()), [scans], out)
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).exit_code == 0
+
+
+def test_resuming_writes_the_tables_that_could_not_be_written(scans, out, monkeypatch):
+    """The journal contains all results, so that no slice is computed again."""
+    for number in range(3):
+        save(scans / f"{number}.png", number)
+    replace, held = os.replace, []
+
+    def hold(source, target):
+        if str(target).endswith("results.csv") and held:
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    class Holds(BrightIsTumor):
+        def run(self, slice):
+            held.append(True)
+            return super().run(slice)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", hold)
+        with pytest.raises(CascadeError, match=r"results\.csv"):
+            predict_paths(cascade_of(Holds()), [scans], out)
+    again = Counting()
+    run = predict_paths(cascade_of(again), [scans], out, RunOptions(resume=True))
+    assert (again.slices, run.resumed_rows, len(rows_of(out))) == (0, 3, 3)
+
+
+def test_rounding_does_not_decide_whether_a_class_is_uncertain(scans, out):
+    """0.64999996 is below 0.65, but not after rounding to 6 digits: the table contradicted the overlay."""
+    save(scans / "a.png")
+
+    class Barely(AlwaysGlioma):
+        def run(self, slice, probability):
+            return super().run(slice, probability) | {CLASS_PROBABILITY: np.float32([[0.2, 0.64999996, 0.15]])}
+
+    predict_paths(Cascade(CpuBackend(BrightIsTumor(), Barely()), uncertain_below=0.65), [scans], out)
+    assert [(row["class"], row["uncertain"]) for row in rows_of(out)] == [("glioma", True)]
+    resumed = Cascade(CpuBackend(BrightIsTumor(), Barely()), uncertain_below=0.65)
+    assert predict_paths(resumed, [scans], out, RunOptions(resume=True)).resumed_rows == 1
+    assert [(row["class"], row["uncertain"]) for row in rows_of(out)] == [("glioma", True)]
 
 
 def test_a_run_works_in_a_thread_and_with_paths_as_text(scans, out):
@@ -371,9 +456,11 @@ def test_a_run_works_in_a_thread_and_with_paths_as_text(scans, out):
     assert run.exit_code == 0
 
 
-def test_a_batch_holds_a_slice():
-    with pytest.raises(CascadeError, match="a batch of 0 slices"):
+def test_invalid_options_are_refused():
+    with pytest.raises(CascadeError, match="0"):
         RunOptions(batch_size=0)
+    with pytest.raises(CascadeError, match="3"):
+        RunOptions(axis=3)
 
 
 def test_a_journal_whose_last_line_was_cut_short_counts_up_to_there(scans, out):
@@ -390,7 +477,7 @@ def test_a_journal_whose_last_line_was_cut_short_counts_up_to_there(scans, out):
 def test_results_are_not_resumed_over_those_of_another_program(scans, out):
     save(scans / "a.png")
     (out / "masks").mkdir(parents=True)
-    with pytest.raises(CascadeError, match="no run wrote it"):
+    with pytest.raises(CascadeError, match="not written by cascade"):
         predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
 
 

@@ -45,7 +45,9 @@ def engines(request, tmp_path_factory):
     if request.param == "tensorrt-rtx":
         gpu = find_gpu()
         command += ["--arch", f"sm{gpu.compute_capability.replace('.', '')}"]
-    built = subprocess.run([*command, "--max-batch", "16", "--check", str(SAMPLES)], capture_output=True, text=True)
+    built = subprocess.run(
+        [*command, "--max-batch", "16", "--verify-slices", str(SAMPLES)], capture_output=True, text=True
+    )
     if "cannot build for the architecture" in built.stderr:
         pytest.skip(f"{request.param} names no support for this GPU: {built.stderr.strip()}")
     assert built.returncode == 0, built.stderr

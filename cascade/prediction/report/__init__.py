@@ -1,4 +1,4 @@
-"""A run's results folder → report.html, one page to look through them that loads nothing from anywhere."""
+"""Results folder → report.html: one page to browse the slices of a run, which loads nothing from the network."""
 
 import json
 from pathlib import Path
@@ -7,38 +7,44 @@ from typing import Any
 from cascade.discovery.output_marker import RESULTS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
+from cascade.prediction.output_dir import REPORT
 from cascade.prediction.report.page import report_page
 
 
 def write_report(out: Path) -> Path:
-    """Makes out/report.html of out/results.json, run.json where there is one, and the overlays beside them.
+    """Write report.html from results.json, run.json and the overlays in a results folder.
 
-    An overlay that is not there or cannot be read leaves its slice without a picture. Raises CascadeError where there
-    is no readable results.json or the page cannot be written.
+    run.json may be missing. A slice whose overlay is missing or damaged has no thumbnail.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        CascadeError: results.json cannot be read, or the page cannot be written.
     """
     results = _read_results(out / "results.json")
-    path = out / "report.html"
+    path = out / REPORT
     write_atomically(path, report_page(out, results, _read_run(out / "run.json")))
     return path
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    fix = "name a folder that `cascade predict` wrote to"
+    fix = "choose a folder that `cascade predict` has written"
     try:
         results = _loads(path.read_bytes())
         if results["schema"] == RESULTS and all(isinstance(record["slice"], str) for record in results["slices"]):
             return dict(results)
     except FileNotFoundError:
-        raise CascadeError(f"{path}: there is no such file", fix=fix) from None
+        raise CascadeError(f"{path}: file not found", fix=fix) from None
     except OSError as error:
         raise CascadeError(f"{path}: cannot be read ({error.strerror})", fix=fix) from error
     except (ValueError, KeyError, TypeError):
         pass
-    raise CascadeError(f"{path}: holds no results of this version of cascade", fix=fix)
+    raise CascadeError(f"{path}: is not a results file of this version of cascade", fix=fix)
 
 
 def _read_run(path: Path) -> dict[str, Any]:
-    """Empty where there is none to read: the page then tells less."""
+    """Return the content of run.json; empty if it is missing or damaged, since the page can do without it."""
     try:
         run = _loads(path.read_bytes())
     except (OSError, ValueError):
@@ -47,5 +53,5 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def _loads(content: bytes) -> Any:
-    """NaN and infinities become None: Python writes them into JSON, and no browser reads them."""
+    """Parse JSON with None for NaN and infinity, which Python writes and browsers reject."""
     return json.loads(content, parse_constant=lambda _: None)

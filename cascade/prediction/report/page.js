@@ -1,8 +1,8 @@
 "use strict";
 
-// Names and messages come from users' files: they become text and properties here, never markup.
+// File names and messages are untrusted: insert them as text or properties, never as markup.
 
-const AT_ONCE = 60; // cards made at a time: a few screens
+const PAGE_SIZE = 60; // cards added at a time: a few screens
 const byId = (id) => document.getElementById(id);
 const { slices, uncertainBelow } = JSON.parse(byId("data").textContent);
 const tiles = [...document.querySelectorAll(".tile")];
@@ -12,56 +12,62 @@ const help = byId("help");
 
 for (const slice of slices) {
   slice.failed = slice.kind === "failed";
-  slice.sought = slice.name.normalize().toLowerCase();
+  slice.searchText = slice.name.normalize().toLowerCase();
 }
 
-// Square millimetres and pixels do not compare: one file without spacing, and pixels it is.
+// Areas in mm² and in pixels cannot be compared: sort by pixels if the spacing of any slice is unknown.
 const area = slices.every((slice) => slice.mask_pixels === null || slice.mask_mm2 !== null) ? "mask_mm2" : "mask_pixels";
 
-const ORDERS = { name: ["place", 1], likely: ["probability", -1], unlikely: ["probability", 1], large: [area, -1], small: [area, 1] };
+const ORDERS = {
+  name: ["place", 1],
+  "probability-descending": ["probability", -1],
+  "probability-ascending": ["probability", 1],
+  "area-descending": [area, -1],
+  "area-ascending": [area, 1],
+};
 
-let shown = []; // the slices that pass the filters, in order, failed ones last
-let openers = []; // the buttons of the first of them, as many as were scrolled to
-let current = 0; // place in `shown` of the one that keys go on from
+let shown = []; // slices that pass the filters, sorted, failed ones last
+let openers = []; // buttons of the first of them, as far as the page has been scrolled
+let current = 0; // index in `shown` of the selected slice
 
 function element(tag, properties, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children.filter((child) => child !== null));
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children.filter((child) => child !== null));
+  return node;
 }
 
-function marked(tag, className, kind, ...children) {
-  const made = element(tag, { className }, ...children);
-  made.dataset.kind = kind;
-  return made;
+function colored(tag, className, kind, ...children) {
+  const node = element(tag, { className }, ...children);
+  node.dataset.kind = kind; // page.css has a color for each
+  return node;
 }
 
 // Filters
 
-function passes() {
+function currentFilter() {
   const words = byId("search").value.normalize().toLowerCase().split(/\s+/);
   const kinds = new Set(tiles.filter((tile) => pressed(tile) && tile.dataset.kind).map((tile) => tile.dataset.kind));
   const uncertain = tiles.some((tile) => pressed(tile) && !tile.dataset.kind);
-  const [least, most] = ["least", "most"].map((id) => byId(id).valueAsNumber); // NaN where empty
+  const [min, max] = ["min-probability", "max-probability"].map((id) => byId(id).valueAsNumber); // NaN if empty
   return (slice) =>
     (kinds.size === 0 || kinds.has(slice.kind)) &&
     (!uncertain || slice.uncertain) &&
-    (Number.isNaN(least) || (slice.probability !== null && slice.probability >= least)) &&
-    (Number.isNaN(most) || (slice.probability !== null && slice.probability <= most)) &&
-    words.every((word) => slice.sought.includes(word));
+    (Number.isNaN(min) || (slice.probability !== null && slice.probability >= min)) &&
+    (Number.isNaN(max) || (slice.probability !== null && slice.probability <= max)) &&
+    words.every((word) => slice.searchText.includes(word));
 }
 
 function pressed(tile) {
   return tile.ariaPressed === "true";
 }
 
-function inOrder(a, b) {
+function compare(a, b) {
   const [key, sign] = ORDERS[byId("order").value];
   return a.failed - b.failed || (a[key] === null) - (b[key] === null) || sign * (a[key] - b[key]) || a.place - b.place;
 }
 
 function apply() {
-  shown = slices.filter(passes()).sort(inOrder);
+  shown = slices.filter(currentFilter()).sort(compare);
   openers = [];
   current = 0;
   byId("gallery").replaceChildren();
@@ -71,7 +77,7 @@ function apply() {
   byId("empty").hidden = shown.length > 0;
   byId("shown").textContent = `${count(shown.length)} of ${count(slices.length)} shown`;
   for (const button of document.querySelectorAll(".reset")) button.disabled = shown.length === slices.length;
-  grow(AT_ONCE);
+  renderUpTo(PAGE_SIZE);
 }
 
 function reset() {
@@ -80,17 +86,17 @@ function reset() {
   apply();
 }
 
-// Gallery: made as far as it is scrolled to
+// Gallery: cards are added while scrolling
 
-function grow(length) {
+function renderUpTo(length) {
   while (openers.length < Math.min(length, shown.length)) {
     const slice = shown[openers.length];
     const opener = slice.failed ? failedRow(slice) : card(slice);
     opener.dataset.place = openers.length;
-    opener.tabIndex = openers.length === current ? 0 : -1; // one stop for Tab, arrows within
+    opener.tabIndex = openers.length === current ? 0 : -1; // Tab stops once in the gallery; arrow keys move within it
     openers.push(opener);
   }
-  scrolled.unobserve(byId("end")); // observed anew it tells again, should the end still be in sight
+  scrolled.unobserve(byId("end")); // observing it again reports it again if the end is still visible
   if (openers.length < shown.length) scrolled.observe(byId("end"));
 }
 
@@ -99,37 +105,37 @@ function card(slice) {
   const opener = element(
     "button",
     { type: "button", className: "card open", title: slice.name },
-    picture(slice, slice.uncertain ? element("span", { className: "badge" }, "uncertain") : null),
+    thumbnail(slice, slice.uncertain ? element("span", { className: "badge" }, "uncertain") : null),
     element("span", { className: "name" }, element("bdi", {}, slice.name.slice(cut))),
     cut ? element("span", { className: "folder" }, element("bdi", {}, slice.name.slice(0, cut))) : null,
-    found(slice, "span", 2),
+    verdict(slice, "span", 2),
   );
   byId("gallery").append(element("li", {}, opener));
   return opener;
 }
 
-function picture(slice, badge) {
-  const image = slice.picture
-    ? element("img", { src: slice.picture, alt: "", decoding: "async" })
-    : slice.overlay && element("span", { className: "missing" }, "picture not in this page");
+function thumbnail(slice, badge) {
+  const image = slice.thumbnail
+    ? element("img", { src: slice.thumbnail, alt: "", decoding: "async" })
+    : slice.overlay && element("span", { className: "missing" }, "see the overlay file");
   return element("span", { className: "picture" }, image, badge);
 }
 
-function found(slice, tag, digits, ...more) {
+function verdict(slice, tag, digits, ...more) {
   const number = element("span", { className: "number" }, slice.probability === null ? "" : slice.probability.toFixed(digits));
   const swatch = slice.probability === null ? null : element("span", { className: "swatch" });
-  return marked(tag, "found", slice.kind, swatch, slice.kind, number, ...more);
+  return colored(tag, "verdict", slice.kind, swatch, slice.kind, number, ...more);
 }
 
 function failedRow(slice) {
   const opener = element("button", { type: "button", className: "open" }, element("bdi", {}, slice.name));
-  const told = [slice.problem, slice.fix].map((text) => element("td", {}, element("bdi", {}, text ?? "")));
-  failedRows.append(element("tr", {}, element("td", {}, opener), ...told));
+  const cells = [slice.problem, slice.fix].map((text) => element("td", {}, element("bdi", {}, text ?? "")));
+  failedRows.append(element("tr", {}, element("td", {}, opener), ...cells));
   return opener;
 }
 
 const scrolled = new IntersectionObserver(
-  (entries) => entries.at(-1).isIntersecting && grow(openers.length + AT_ONCE),
+  (entries) => entries.at(-1).isIntersecting && renderUpTo(openers.length + PAGE_SIZE),
   { rootMargin: "1500px" },
 );
 
@@ -140,12 +146,12 @@ function open(place) {
   if (shown.length && !details.open) details.showModal();
 }
 
-/** Makes the slice of that place, or the nearest there is, the current one. */
+/** Selects the slice at that index, or the nearest one. */
 function move(place) {
   if (!shown.length) return;
   openers[current].tabIndex = -1;
   current = Math.max(0, Math.min(place, shown.length - 1));
-  grow(current + 1);
+  renderUpTo(current + 1);
   openers[current].tabIndex = 0;
   fill(shown[current]);
   if (!details.open) openers[current].focus();
@@ -154,14 +160,14 @@ function move(place) {
 function fill(slice) {
   byId("details-name").replaceChildren(element("bdi", {}, slice.name));
   byId("details-place").textContent = `${count(current + 1)} of ${count(shown.length)}`;
-  const facts = element("div", {}, ...(slice.failed ? [] : [found(slice, "p", 3, uncertainty(slice)), bars(slice)]), values(slice));
-  const links = element("p", { className: "links" }, link(slice.overlay, "overlay, full size"), link(slice.mask, "mask"));
+  const facts = element("div", {}, ...(slice.failed ? [] : [verdict(slice, "p", 3, uncertainty(slice)), bars(slice)]), properties(slice));
+  const links = element("p", { className: "links" }, link(slice.overlay, "Open the overlay"), link(slice.mask, "Open the mask"));
   byId("details-body").className = slice.failed ? "failed" : "";
-  byId("details-body").replaceChildren(...(slice.failed ? [] : [element("div", {}, picture(slice, null), links)]), facts);
+  byId("details-body").replaceChildren(...(slice.failed ? [] : [element("div", {}, thumbnail(slice, null), links)]), facts);
 }
 
 function uncertainty(slice) {
-  return slice.uncertain ? element("span", { className: "badge" }, `uncertain: less than ${uncertainBelow.toFixed(2)}`) : null;
+  return slice.uncertain ? element("span", { className: "badge" }, `uncertain: below ${uncertainBelow.toFixed(2)}`) : null;
 }
 
 function bars(slice) {
@@ -169,26 +175,26 @@ function bars(slice) {
     const bar = element("i", {});
     bar.style.width = `${100 * probability}%`;
     const track = element("span", { className: "track" }, bar);
-    return marked("div", "", kind, element("dt", {}, kind), element("dd", {}, track, element("span", { className: "number" }, probability.toFixed(3))));
+    return colored("div", "", kind, element("dt", {}, kind), element("dd", {}, track, element("span", { className: "number" }, probability.toFixed(3))));
   });
   return element("dl", { className: "bars" }, ...rows);
 }
 
-function values(slice) {
+function properties(slice) {
   const { box } = slice;
-  const told = {
+  const values = {
     problem: slice.problem,
-    fix: slice.fix,
-    area: slice.mask_pixels === null ? null : [`${count(slice.mask_pixels)} px`, slice.mask_mm2 === null ? "mm² unknown" : `${count(slice.mask_mm2)} mm²`].join(", "),
+    "suggested fix": slice.fix,
+    area: slice.mask_pixels === null ? null : [`${count(slice.mask_pixels)} px`, slice.mask_mm2 === null ? "pixel spacing unknown" : `${count(slice.mask_mm2)} mm²`].join(", "),
     box: box && `x ${box.left} to ${box.right}, y ${box.top} to ${box.bottom} px`,
     latency: slice.latency_ms === null ? null : `${slice.latency_ms} ms`,
     input: slice.input,
     file: slice.file,
-    slice: slice.index === null ? null : String(slice.index),
+    "slice index": slice.index === null ? null : String(slice.index),
     notes: slice.notes.join("\n"),
   };
-  const rows = Object.entries(told).filter(([, text]) => text);
-  return element("dl", { className: "values" }, ...rows.map(([term, text]) => element("div", {}, element("dt", {}, term), element("dd", { className: term }, text))));
+  const rows = Object.entries(values).filter(([, text]) => text);
+  return element("dl", { className: "values" }, ...rows.map(([term, text]) => element("div", {}, element("dt", {}, term), element("dd", { className: term === "problem" ? "problem" : "" }, text))));
 }
 
 function link(href, text) {
@@ -211,7 +217,7 @@ function pressedKey(event) {
   if (event.target.matches("input, select")) {
     if (event.key === "Escape") event.target.blur();
     if (event.key !== "Enter" || event.target.matches("select")) return;
-    event.preventDefault(); // else it goes on to press what is moved to
+    event.preventDefault(); // otherwise it would also activate the card that gets the focus
     move(0);
     return;
   }
@@ -234,17 +240,17 @@ for (const tile of tiles) {
 for (const button of document.querySelectorAll(".reset")) button.addEventListener("click", reset);
 for (const dialog of [details, help]) {
   dialog.querySelector(".close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // on the backdrop
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // click on the backdrop
 }
 byId("filters").addEventListener("input", apply);
 byId("previous").addEventListener("click", () => move(current - 1));
 byId("next").addEventListener("click", () => move(current + 1));
-byId("ask").addEventListener("click", () => help.showModal());
+byId("show-help").addEventListener("click", () => help.showModal());
 document.querySelector("main").addEventListener("click", (event) => {
   const opener = event.target.closest(".open");
   if (opener) open(Number(opener.dataset.place));
 });
 details.addEventListener("close", () => openers[current].focus());
 document.addEventListener("keydown", pressedKey);
-window.addEventListener("beforeprint", () => grow(shown.length));
+window.addEventListener("beforeprint", () => renderUpTo(shown.length));
 apply();

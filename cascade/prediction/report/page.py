@@ -1,4 +1,4 @@
-"""What a run left → the bytes of its page: page.html filled in, page.css, page.js and the slices as JSON inside it."""
+"""Contents of results.json and run.json → report.html, from page.html, page.css, page.js and the slices as JSON."""
 
 import base64
 import hashlib
@@ -14,48 +14,54 @@ from typing import Any
 
 from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES
-from cascade.prediction.report import pictures
-from cascade.prediction.report.pictures import Record
+from cascade.prediction.report import thumbnails
+from cascade.prediction.report.thumbnails import SliceRecord
 from cascade.prediction.results import NOTE
 
 HERE = Path(__file__).parent
 
 STATUS_NAMES = {"no_tumor": "no tumor", "error": "failed"}
 KINDS = (*CLASS_NAMES, *STATUS_NAMES.values())
-"""What can come of a slice; each is a tile of the page that filters."""
+"""Possible outcomes for a slice; the page has a filter button for each."""
 
-Shown = dict[str, Any]
-"""A slice as page.js takes it."""
+SliceData = dict[str, Any]
+"""A slice as page.js reads it."""
 
 
 def report_page(out: Path, results: dict[str, Any], run: dict[str, Any]) -> bytes:
-    """HTML of the contents of results.json and run.json, the second empty where there is none."""
-    records = sorted(results["slices"], key=_natural)
-    embedded = pictures.embed(out, records)
-    slices = [_shown(out, place, record, embedded.get(place)) for place, record in enumerate(records)]
+    """Return the HTML of the report.
+
+    Args:
+        out: Results folder, which contains the overlays.
+        results: Content of results.json.
+        run: Content of run.json; empty if there is none.
+    """
+    records = sorted(results["slices"], key=_natural_key)
+    urls = thumbnails.embed_thumbnails(out, records)
+    slices = [_slice_data(out, place, record, urls.get(place)) for place, record in enumerate(records)]
     style, script = _style(), (HERE / "page.js").read_text("utf-8")
-    filled = Template((HERE / "page.html").read_text("utf-8")).substitute(
+    page = Template((HERE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(out.resolve().name),
         note=html.escape(NOTE),
         style=style,
         style_hash=_csp_hash(style),
         script=script,
         script_hash=_csp_hash(script),
-        facts=_definitions(_facts(out, results, run)),
-        run=_definitions(_flat(run)),
+        summary=_definitions(_summary(out, results, run)),
+        run=_definitions(_flatten(run)),
         remarks="".join(f"<p>{html.escape(remark)}</p>" for remark in _remarks(results, slices)),
         tiles=_tiles(slices),
         data=_script_json({"slices": slices, "uncertainBelow": results.get("uncertain_below") or 0}),
     )
-    return filled.encode(errors="xmlcharrefreplace")  # the bytes of file names need not be UTF-8
+    return page.encode(errors="xmlcharrefreplace")  # file names need not be UTF-8
 
 
-def _natural(record: Record) -> list[str | int]:
-    """Sorts slice_10 behind slice_2."""
+def _natural_key(record: SliceRecord) -> list[str | int]:
+    """Sort slice_10 after slice_2."""
     return [int(part) if odd % 2 else part.casefold() for odd, part in enumerate(re.split(r"(\d+)", record["slice"]))]
 
 
-def _shown(out: Path, place: int, record: Record, picture: str | None) -> Shown:
+def _slice_data(out: Path, place: int, record: SliceRecord, thumbnail: str | None) -> SliceData:
     probabilities = record.get("probabilities") or {}
     status, notes = str(record.get("status")), record.get("notes") or []
     return {
@@ -65,20 +71,20 @@ def _shown(out: Path, place: int, record: Record, picture: str | None) -> Shown:
         "probability": probabilities.get(record.get("class")),
         "probabilities": probabilities,
         "notes": [notes] if isinstance(notes, str) else [str(note) for note in notes],
-        "picture": picture,
-        "mask": pictures.link(out, record.get("mask")),
-        "overlay": pictures.link(out, record.get("overlay")),
+        "thumbnail": thumbnail,
+        "mask": thumbnails.link(out, record.get("mask")),
+        "overlay": thumbnails.link(out, record.get("overlay")),
         **{key: record.get(key) for key in ("uncertain", "box", "mask_pixels", "mask_mm2", "latency_ms")},
         **{key: record.get(key) for key in ("input", "index", "file", "problem", "fix")},
     }
 
 
-def _facts(out: Path, results: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the page's head tells of the run."""
+def _summary(out: Path, results: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield term and value of each item in the head of the page."""
     written = datetime.fromtimestamp((out / "results.json").stat().st_mtime).astimezone()
     yield ("started", str(run["started"])) if run.get("started") else ("written", f"{written:%Y-%m-%d %H:%M}")
     if isinstance(seconds := run.get("seconds"), int | float):
-        yield "took", f"{seconds:,.1f} s"
+        yield "duration", f"{seconds:,.1f} s"
     yield "backend", str(results.get("backend") or "unknown")
     for name, sha256 in (results.get("models") or {}).items():
         yield name, str(sha256)[:12]
@@ -86,33 +92,33 @@ def _facts(out: Path, results: dict[str, Any], run: dict[str, Any]) -> Iterator[
     yield "inputs", str(results.get("inputs") or "unknown")
 
 
-def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     """{"options": {"batch": 8}} → ("options batch", "8")."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name} {key}".strip())
+            yield from _flatten(inner, f"{name} {key}".strip())
     else:
         yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _remarks(results: dict[str, Any], slices: list[Shown]) -> Iterator[str]:
+def _remarks(results: dict[str, Any], slices: list[SliceData]) -> Iterator[str]:
     if not results.get("complete", True):
-        yield "The run did not get to its end: these are the slices that it had done by then."
-    embedded, overlays = (sum(bool(shown[key]) for shown in slices) for key in ("picture", "overlay"))
-    if overlays > pictures.MAX_PICTURES:
+        yield "This run is incomplete. The page shows the slices that were finished before it stopped."
+    embedded, overlays = (sum(bool(data[key]) for data in slices) for key in ("thumbnail", "overlay"))
+    if overlays > thumbnails.MAX_THUMBNAILS:
         yield (
-            f"Pictures of {embedded:,} of {overlays:,} slices are in this page, those with a tumor first. "
-            "The details of each of the others link to its overlay."
+            f"This page contains {embedded:,} of {overlays:,} overlays; slices with a tumor take precedence. "
+            "For the other slices, open the details and follow the link to the overlay."
         )
 
 
-def _tiles(slices: list[Shown]) -> str:
-    counts = Counter(shown["kind"] for shown in slices)
-    uncertain = sum(bool(shown["uncertain"]) for shown in slices)
+def _tiles(slices: list[SliceData]) -> str:
+    counts = Counter(data["kind"] for data in slices)
+    uncertain = sum(bool(data["uncertain"]) for data in slices)
     return "".join(
-        f'<button type="button" class="tile" {filters} aria-pressed="false"{"" if count else " disabled"}>'
+        f'<button type="button" class="tile" {attribute} aria-pressed="false"{"" if count else " disabled"}>'
         f'<span class="count">{count:,}</span> <span class="swatch"></span>{name}</button>\n'
-        for filters, name, count in [
+        for attribute, name, count in [
             *((f'data-kind="{kind}"', kind, counts[kind]) for kind in KINDS),
             ("data-uncertain", "uncertain", uncertain),
         ]
@@ -121,7 +127,7 @@ def _tiles(slices: list[Shown]) -> str:
 
 def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
     return "".join(
-        f"<div><dt>{html.escape(term)}</dt><dd><bdi>{html.escape(told)}</bdi></dd></div>" for term, told in pairs
+        f"<div><dt>{html.escape(term)}</dt><dd><bdi>{html.escape(value)}</bdi></dd></div>" for term, value in pairs
     )
 
 
@@ -131,7 +137,7 @@ def _style() -> str:
 
 
 def _script_json(content: object) -> str:
-    """JSON that no `</script>` or `<!--` in a name can end."""
+    """Return JSON that no `</script>` or `<!--` in a file name can end."""
     return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -1,0 +1,156 @@
+"""The results folder: names of the files in it, the check that a run may write to it, its lock, and its clean-up."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cascade.discovery.filters import FORMATS, SUFFIXES
+from cascade.discovery.output_marker import has_marker, written_folders
+from cascade.errors import CascadeError
+from cascade.files import TEMPORARY_PREFIX, sha256_of_bytes
+
+JOURNAL = "journal.jsonl"
+REPORT = "report.html"
+
+LOCK = ".cascade.lock"
+"""Stays in the folder after a run: removing it could hand the lock to two runs at once."""
+
+DICOM_MASK_SUFFIX = ".seg.dcm"
+
+NO_SUFFIX = ".dicom"
+"""Stands for the missing suffix of an input, which is a DICOM file or series; no input has this suffix."""
+
+INPUT_SUFFIXES = (*(suffix for kind in FORMATS for suffix in SUFFIXES[kind]), NO_SUFFIX)
+
+MAX_NAME_BYTES = 255
+"""Longest name of a file on all common file systems."""
+
+
+def output_paths(out: Path) -> list[Path]:
+    """Return the files and folders that a run writes into its results folder."""
+    names = ("results.json", "results.csv", "run.json", REPORT, JOURNAL)
+    return [*(out / name for name in names), *written_folders(out)]
+
+
+def mask_path(out: Path, name: str, suffix: str) -> Path:
+    """Return the path of the mask of an input."""
+    return written_folders(out)[0] / output_name(name, suffix)
+
+
+def overlay_path(out: Path, name: str, number: str | None) -> Path:
+    """Return the path of the overlay of an input, or of the slice with this number in it."""
+    folder = written_folders(out)[1]
+    if number is None:
+        return folder / output_name(name, ".png")
+    return folder / (name if name.lower().endswith(INPUT_SUFFIXES) else shorten(name, NO_SUFFIX)) / f"{number}.png"
+
+
+def output_name(name: str, suffix: str) -> str:
+    """Return the name of a file that is written for an input, different for any two inputs.
+
+    `a.png` stays `a.png`. Any other suffix is kept: `a.jpg` → `a.jpg.png`. A PNG with a second suffix counts as "any
+    other", so `a.jpg.png` → `a.jpg.png.png`; likewise for volumes, `a.nii` → `a.nii.nii.gz`. A DICOM file or series
+    without a suffix gets one, so that IM1 and IM1.png differ: `IM1` → `IM1.dicom.png`. Long names are shortened.
+    """
+    stem = name.removesuffix(suffix)
+    if stem != name and suffix != DICOM_MASK_SUFFIX and not stem.lower().endswith(INPUT_SUFFIXES):
+        return name
+    if suffix != DICOM_MASK_SUFFIX and not name.lower().endswith(INPUT_SUFFIXES):
+        return shorten(name, f"{NO_SUFFIX}{suffix}")
+    return shorten(name, suffix)
+
+
+def shorten(name: str, suffix: str) -> str:
+    """Append the suffix; if the result exceeds MAX_NAME_BYTES, replace the end of the name by a digest."""
+    *folders, last = name.split("/")
+    if len(os.fsencode(last + suffix)) > MAX_NAME_BYTES:
+        digest = sha256_of_bytes(os.fsencode(last))[:16]
+        length = MAX_NAME_BYTES - len(f"-{digest}{suffix}")
+        last = f"{os.fsencode(last)[:length].decode(errors='ignore')}-{digest}"
+    return "/".join([*folders, last + suffix])
+
+
+@contextmanager
+def lock_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False) -> Iterator[None]:
+    """Check the folder as `check_output_dir` does, create it if needed, and keep other runs from writing to it.
+
+    Raises:
+        CascadeError: The check fails, another run is writing to the folder, or it cannot be created.
+    """
+    check_output_dir(out, overwrite=overwrite, resume=resume)  # before the lock file is written
+    lock = FileLock(out / LOCK, timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise CascadeError(
+            f"{out}: another run is writing to this folder",
+            fix="wait until it has ended, or choose another folder with --out",
+        ) from None
+    except OSError as error:
+        raise CascadeError(
+            f"{out}: cannot be written ({error.strerror})", fix="choose another folder with --out"
+        ) from error
+    try:
+        check_output_dir(out, overwrite=overwrite, resume=resume)  # another run may have ended in the meantime
+        yield
+    finally:
+        lock.release()
+
+
+def check_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Check that a run may write to the folder. Nothing is removed.
+
+    Args:
+        out: Results folder, which need not exist.
+        overwrite: Accept the results of an earlier run.
+        resume: Accept the results of an earlier run.
+
+    Raises:
+        CascadeError: The folder contains results and neither flag is set, or files of the same names that no run wrote.
+    """
+    if out.exists() and not out.is_dir():
+        raise CascadeError(f"{out}: cannot be written because it is a file", fix="choose a folder with --out")
+    existing = [path for path in output_paths(out) if path.exists()]
+    if existing and not has_marker(out / "results.json"):
+        raise CascadeError(
+            f"{existing[0]}: would be replaced, but was not written by cascade",
+            fix="choose another folder with --out",
+        )
+    if existing and not (overwrite or resume):
+        raise CascadeError(
+            f"{out}: contains the results of an earlier run",
+            fix="continue it with --resume, replace it with --overwrite, or choose another folder with --out",
+        )
+
+
+def remove_previous(out: Path, written: Iterable[str], keep: Iterable[str] = ()) -> None:
+    """Remove the report, masks and overlays of an earlier run, its temporary files, and folders that become empty.
+
+    Files that others put into the folder stay.
+
+    Args:
+        out: Results folder.
+        written: Files that the earlier run wrote, as paths below `out`.
+        keep: Those of them to keep.
+
+    Raises:
+        CascadeError: A file cannot be removed.
+    """
+    remove = {out / path for path in (*written, REPORT)} - {out / path for path in keep}
+    below = [path for folder in written_folders(out) for path in folder.rglob("*")]
+    beside = [path for pattern in (REPORT, f"{TEMPORARY_PREFIX}*") for path in out.glob(pattern)]
+    try:
+        for path in sorted([*below, *beside], reverse=True):  # files before their folders
+            if path.is_dir() and not path.is_symlink():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path in remove or path.name.startswith(TEMPORARY_PREFIX):
+                path.unlink()
+    except OSError as error:
+        raise CascadeError(
+            f"{error.filename}: cannot be removed ({error.strerror})", fix="choose another folder with --out"
+        ) from error

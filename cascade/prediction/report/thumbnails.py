@@ -1,0 +1,68 @@
+"""The thumbnails of overlays that a report embeds, and the links to the files themselves."""
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from cascade.prediction.overlay import SIZE
+
+SliceRecord = dict[str, Any]
+"""A slice of results.json. Any key but "slice" may be missing, because another version may have written the file."""
+
+THUMBNAIL_SIDE = 256
+"""Longest side of a thumbnail in pixels, which takes about 5 kB."""
+
+MAX_THUMBNAILS = 5_000
+"""They make a page of about 35 MB, which a browser opens within seconds."""
+
+THREADS = 2
+
+
+def embed_thumbnails(out: Path, records: Sequence[SliceRecord]) -> dict[int, str]:
+    """Make thumbnails of up to MAX_THUMBNAILS overlays; slices with a tumor take precedence.
+
+    Args:
+        out: Results folder.
+        records: Slices of results.json.
+
+    Returns:
+        Position in `records` → data URL. A slice whose overlay is missing or damaged has none.
+    """
+    positions = [position for position, record in enumerate(records) if _file(out, record.get("overlay"))]
+    positions = sorted(positions, key=lambda position: records[position].get("status") != "tumor")[:MAX_THUMBNAILS]
+    with ThreadPoolExecutor(THREADS) as pool:
+        urls = pool.map(lambda position: _thumbnail(out, records[position]), positions)
+        return {position: url for position, url in zip(positions, urls, strict=True) if url}
+
+
+def link(out: Path, relative: str | None) -> str | None:
+    """Return the URL of a file below `out`, relative to a page in it; None if there is no such file."""
+    return quote(str(relative), errors="surrogateescape") if _file(out, relative) else None
+
+
+def _file(out: Path, relative: str | None) -> Path | None:
+    """Return the path of a file below `out`; None for paths out of it, since results.json may come from anywhere."""
+    if not relative or PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+        return None
+    path = out / relative
+    return path if path.is_file() else None
+
+
+def _thumbnail(out: Path, record: SliceRecord) -> str | None:
+    """Return the overlay as a data URL, without its caption, which would be too small to read."""
+    try:
+        with Image.open(out / record["overlay"]) as overlay:
+            width, height = map(int, overlay.info.get(SIZE, f"{overlay.width}x{overlay.height}").split("x"))
+            picture = overlay.convert("RGB").crop((0, 0, min(width, overlay.width), min(height, overlay.height)))
+        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+        content = io.BytesIO()
+        picture.save(content, "WEBP", quality=80)
+    except Exception:  # for damaged files, the decoders of Pillow also raise IndexError, TypeError, struct.error, ...
+        return None
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
