@@ -5,7 +5,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, starmap
@@ -114,7 +115,7 @@ def predict_sources(
     states = starmap(InputState, [(source, file_stats(source.files)) for source in sources])
     expected = len(recorder.rows) + sum(source.count for source in sources)
     start = synced = time.monotonic()
-    writes: list[Future[None]] = []
+    writes: list[futures.Future[None]] = []
 
     def write(batch: Batch, future: Future[list[Prediction]]) -> None:
         """Wait for the models and for the batch before, then hand this batch to the writers."""
@@ -186,7 +187,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 def _read_ahead(pool: ThreadPoolExecutor, states: Iterable[InputState], batch_size: int) -> Iterator[list[ReadItem]]:
     """Yield batches in order, while the pool reads the next two."""
-    queue: deque[list[tuple[InputState, int, Future[Slice | CascadeError]]]] = deque()
+    queue: deque[list[tuple[InputState, int, futures.Future[Slice | CascadeError]]]] = deque()
     slices = ((state, index) for state in states for index in range(state.source.count))
     while batch := list(islice(slices, batch_size)):
         queue.append([(state, index, pool.submit(_read, state.source, index)) for state, index in batch])
