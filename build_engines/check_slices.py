@@ -48,7 +48,7 @@ def read_check_slices(paths: Sequence[Path]) -> CheckSlices:
     names = inputs.names[:: -(-len(inputs.names) // MAX_SLICES)]
     pixels = [read_slice(inputs.folder / name).pixels for name in names]
     squares = np.stack([Letterbox(*item.shape).square(item) for item in pixels])[:, None]
-    return CheckSlices(squares, f"{len(names)} of {len(inputs.names)} slices given by --check")
+    return CheckSlices(squares, f"{len(names)} of {len(inputs.names)} slices given by --verify-slices")
 
 
 def synthetic_check_slices() -> CheckSlices:

@@ -58,7 +58,7 @@ def compute_reference(slices: CheckSlices, segmenter: LoadedGraph, classifier: L
     if not positive.any():
         raise CascadeError(
             f"the models find no tumor in the {slices.source}, so engines cannot be checked with them",
-            fix="specify slices that contain tumors with --check DIR",
+            fix="specify slices that contain tumors with --verify-slices DIR",
         )
     inputs = {SLICE: slices.squares[positive], PROBABILITY: probability[positive]}
     classes = run_in_batches(classifier, BatchProfile(), **inputs)

@@ -42,15 +42,13 @@ External = Annotated[
     list[Path] | None,
     typer.Option(
         "--external",
-        help="Also train on slices of other scanners: a folder with an index.csv, or an index CSV. Repeatable.",
+        help="Also train on the slices of an index CSV. Repeatable.",
         show_default=False,
     ),
 ]
 Negatives = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--negatives", help="Also train on the tumor-free slices in this folder. Repeatable.", show_default=False
-    ),
+    typer.Option("--negatives", help="Also train on a folder of tumor-free slices. Repeatable.", show_default=False),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Number of epochs.", show_default=False)]
@@ -62,7 +60,7 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Slic
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", min=0, help="Peak of the schedule.", show_default=False)
 ]
-START = "Start from `imagenet`, `none`, a file of weights or an exported .onnx. It must not know your test subjects."
+START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers.", show_default="0")]
 Devices = Annotated[int | None, typer.Option("--devices", min=0, help="Number of GPUs; 0 uses all.", show_default="0")]
@@ -74,8 +72,13 @@ ClassifierEpochs = Annotated[
     int | None,
     typer.Option("--classifier-epochs", min=1, help="Epochs of the classifier's training.", show_default=False),
 ]
-SegmenterWeights = Annotated[str | None, typer.Option("--segmenter-weights", help=START, show_default="imagenet")]
-ClassifierWeights = Annotated[str | None, typer.Option("--classifier-weights", help=START, show_default="imagenet")]
+SegmenterWeights = Annotated[
+    str | None, typer.Option("--segmenter-weights", help="Weights the segmenter starts from.", show_default="imagenet")
+]
+ClassifierWeights = Annotated[
+    str | None,
+    typer.Option("--classifier-weights", help="Weights the classifier starts from.", show_default="imagenet"),
+]
 LimitBatches = Annotated[
     int | None,
     typer.Option("--limit-batches", min=1, help="Batches per epoch, to try things out.", show_default=False),

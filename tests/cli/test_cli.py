@@ -64,7 +64,7 @@ def test_predict_names_the_files_that_fail_and_exits_with_2(scans, models, tmp_p
     (scans / "broken[red].png").write_text("not a picture")
     assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 2
     printed = capsys.readouterr().err
-    assert f"failed: {scans / 'broken[red].png'}: cannot be read as a picture" in printed
+    assert f"failed: {scans / 'broken[red].png'}: cannot be read as an image" in printed
     assert "fix: export the slice again" in printed
 
 

@@ -58,7 +58,7 @@ def test_it_names_what_is_empty_missing_broken_or_odd(folder):
     blank, broken = inspection.broken
     assert blank == f"{folder / '8.mat'}: every pixel has the same value"
     assert broken.startswith(f"{folder / '9.mat'}: cannot be read")
-    assert inspection.broken[blank] == "leave blank slices out"
+    assert inspection.broken[blank] == "remove blank slices from the inputs"
     assert inspection.subjects_in_several_classes == {"100360": ["meningioma", "pituitary tumor"]}
 
 
