@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Train the shipped models: bash docs/recipes/shipped_models.sh data/ split.json heads/
-# DATA is the unpacked figshare data set, SPLIT its split file, HEADS a folder of slices of healthy heads.
+# Train the shipped models: bash docs/recipes/shipped_models.sh data/ split.json heads/ external/
+# DATA is the unpacked figshare data set, SPLIT its split file, HEADS a folder of slices of healthy heads,
+# EXTERNAL a folder with an index.csv of slices of other scanners (docs/training.md).
 set -euo pipefail
-DATA=$1 SPLIT=$2 HEADS=$3
+DATA=$1 SPLIT=$2 HEADS=$3 EXTERNAL=$4
 
 # Segmenter, stage 1: 22 epochs from ImageNet weights. Stage 2: 26 epochs from the best weights of stage 1.
 cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-1 --epochs 22
@@ -14,24 +15,30 @@ cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-3 --weight
   --epochs 7 --learning-rate 3e-4 --negatives "$HEADS"
 cascade train export segmenter runs/segmenter-3 "$DATA" --split "$SPLIT" --models runs/models-3 --checkpoint last
 
-# Stage 4: 8 epochs from the exported graph of stage 3. The mean of the weights of stages 2, 3 and 4 is shipped.
+# Stage 4: 8 epochs from the exported graph of stage 3. The mean of the weights of stages 2, 3 and 4 continues.
 cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-4 --weights runs/models-3/segmenter.onnx \
   --epochs 8 --learning-rate 8e-4 --negatives "$HEADS"
-cascade train export segmenter runs/segmenter-4 "$DATA" --split "$SPLIT" --models models --checkpoint last \
+cascade train export segmenter runs/segmenter-4 "$DATA" --split "$SPLIT" --models runs/models-4 --checkpoint last \
   --average-with runs/models-3/segmenter.onnx --average-with runs/models-2/segmenter.onnx
 
+# Stage 5: 2,400 steps with slices of other scanners. Two thirds of its weights and one third of stage 4 are shipped.
+cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-5 --weights runs/models-4/segmenter.onnx \
+  --epochs 8 --epoch-slices 4800 --learning-rate 8e-4 --external "$EXTERNAL"
+cascade train export segmenter runs/segmenter-5 "$DATA" --split "$SPLIT" --models models --checkpoint last \
+  --average-with runs/segmenter-5/last.ckpt --average-with runs/models-4/segmenter.onnx --external "$EXTERNAL"
+
 # Classifier, stages 1 to 3: 28 epochs from random weights, then 12 and 12 from the best weights of the stage before.
-cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-1 --weights none --epochs 28
-cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-2 \
+cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-1 --weights none --epochs 28
+cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-2 \
   --weights runs/classifier-1/best.ckpt --learning-rate 5e-4 --epochs 12
-cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-3 \
+cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-3 \
   --weights runs/classifier-2/best.ckpt --learning-rate 5e-4 --epochs 12
 
 # Stages 4 and 5: 8 epochs, then 6 from their last weights with another seed. The mean of both is shipped.
-cascade train export classifier runs/classifier-3 "$DATA" --split "$SPLIT" --models models
-cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-4 \
-  --weights models/classifier.onnx --learning-rate 5e-4 --epochs 8
-cascade train classifier "$DATA" --split "$SPLIT" --models models --out runs/classifier-5 \
+cascade train export classifier runs/classifier-3 "$DATA" --split "$SPLIT" --models runs/models-4
+cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-4 \
+  --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 8
+cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-5 \
   --weights runs/classifier-4/last.ckpt --learning-rate 5e-4 --epochs 6 --seed 1
 cascade train export classifier runs/classifier-4 "$DATA" --split "$SPLIT" --models models --checkpoint last \
   --average-with runs/classifier-5/last.ckpt

@@ -183,7 +183,7 @@ def test_search_takes_words_in_any_order_and_an_empty_gallery_offers_a_way_back(
     assert browser.shown() == ["b/9.png", "b/10.png", "b/0.png"]
     browser.type("#search", "nowhere")
     assert browser.shown() == []
-    assert browser.script("empty.innerText").startswith("No slice matches.")
+    assert browser.script("empty.innerText").startswith("No slice matches")
     browser.press("ESCAPE", "j", "ENTER", "?")  # keys that have nothing to go to
     browser.press("ESCAPE")
     browser.click("#empty .reset")
