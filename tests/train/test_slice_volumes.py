@@ -45,7 +45,7 @@ def test_a_volume_becomes_pictures_named_after_it(tmp_path):
 
 def test_a_file_that_is_no_volume_is_refused_by_name(tmp_path):
     (tmp_path / "notes.nii.gz").write_text("no volume")
-    with pytest.raises(CascadeError, match=r"notes\.nii\.gz: is no volume"):
+    with pytest.raises(CascadeError, match=r"notes\.nii\.gz: cannot be read as a volume"):
         write_slices(tmp_path / "notes.nii.gz", tmp_path, 3)
 
 
