@@ -50,8 +50,8 @@ def read_errors(path: Path, damaged: Callable[[Exception], CascadeError]) -> Ite
 def without_home(text: str) -> str:
     """Replace the home folder by ~ in all paths of a text, since its name often is the name of a person.
 
-    Only whole path components count: with the home folder /root, /root/a becomes ~/a, and /root2/a stays. The text
-    stays as it is if the user has no home folder, or if it is the root of the file system.
+    Only whole path components count: with the home folder /home/jo, /home/jo/a becomes ~/a, and /home/jon/a stays.
+    The text stays as it is if the user has no home folder, or if it is the root of the file system.
     """
     try:
         home = Path.home()

@@ -102,7 +102,11 @@ def test_a_read_only_folder_is_an_error_that_names_the_file(tmp_path):
         ("/home/jane", "/home/jane/engines: there is no such file", "~/engines: there is no such file"),
         ("/home/jane", "'/home/jane', /home/jane: a, (/home/jane/b) and /home/jane.", "'~', ~: a, (~/b) and ~."),
         ("/home/jane/", "/home/jane/a", "~/a"),
-        ("/root", "/root2/a /root-2/a /root.old/a /mnt/root/a", "/root2/a /root-2/a /root.old/a /mnt/root/a"),
+        (
+            "/home/jo",
+            "/home/jon/a /home/jo-2/a /home/jo.old/a /mnt/home/jo/a",
+            "/home/jon/a /home/jo-2/a /home/jo.old/a /mnt/home/jo/a",
+        ),
         ("/", "/opt/engines/segmenter.engine", "/opt/engines/segmenter.engine"),  # docker run --user
         ("", "/opt/engines/segmenter.engine", "/opt/engines/segmenter.engine"),
     ],

@@ -23,7 +23,7 @@ class Mixture:
     Attributes:
         inpainted: Slices of the data set whose tumor is replaced by healthy tissue.
         inpainted_controls: Slices with their tumor, and other tissue in a hole beside it: the traces of inpainting
-            then do not tell that there is no tumor.
+            then mean nothing.
         restyled: Slices with the gray values of an external slice.
         pasted: External tumor-free slices with a tumor of the data set pasted in.
         pasted_controls: External tumor-free slices with a tumor-free patch pasted in.

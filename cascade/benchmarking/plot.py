@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter
 from cascade.benchmarking.report import Report
 
 COLORS = {"tensorrt": "#009E73", "tensorrt-rtx": "#CC79A7", "openvino": "#D55E00", "onnxruntime": "#0072B2"}
-"""Of the palette of Okabe and Ito, which remains distinct with color vision deficiency."""
+"""Colors of the palette of Okabe and Ito, which stay distinct with color vision deficiency."""
 
 GRAY = "#666666"
 DPI = 150

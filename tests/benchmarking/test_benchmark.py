@@ -76,7 +76,7 @@ def scans(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def short_rounds():
-    """Of 4 batches each."""
+    """Each measures 4 batches."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cascade.benchmarking.rounds.MIN_SLICES_PER_ROUND", 4)
         yield

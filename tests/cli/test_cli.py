@@ -248,7 +248,7 @@ def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
 
 
 def test_a_split_counts_subjects_not_patient_ids(tmp_path, write_mat, capsys):
-    """Of nine subjects with two ids each, three in each class and one of these in each part, the table counted 18."""
+    """The table counted 18 instead of nine subjects with two ids each: three per class, one of them in each part."""
     random = np.random.default_rng(0)
     for number in range(18):
         patient = f"MR{number // 2:06}{'B' * (number % 2)}"

@@ -55,7 +55,7 @@ def test_a_slice_with_an_empty_mask_is_a_wrong_class_in_a_column_of_its_own(run)
 
 
 def test_the_class_of_a_subject_is_predicted_from_the_mean_probabilities_of_its_slices(run):
-    """Of 100, (0.8 + 0.2) / 2 meningioma beats (0.1 + 0.6) / 2 glioma; of MR7, 0.8 / 2 glioma beats 0.1 / 2."""
+    """Subject 100: (0.8 + 0.2) / 2 meningioma beats (0.1 + 0.6) / 2 glioma; MR7: 0.8 / 2 glioma beats 0.1 / 2."""
     metrics = run().metrics
     assert metrics.subjects == 4
     assert metrics.confusion_matrix.subjects == ((1, 0, 0, 0), (1, 1, 0, 0), (0, 0, 1, 0))

@@ -160,7 +160,7 @@ def wrong_with(numbers, folder):
 
 
 def culprits(numbers, folder):
-    """Of the numbers of a run that went wrong the fewest that do alone."""
+    """Reduce the numbers of a failed run to the fewest that still fail."""
     for half in (numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]):
         below = Path(f"{folder}-{half[0]}-{len(half)}") if half else folder
         if half and len(numbers) > 1 and wrong_with(half, below):

@@ -119,7 +119,7 @@ class Browser:
 
 @pytest.fixture
 def browser(chromium, tmp_path):
-    """Of five slices; whatever a test does, it must log no error and ask the network for nothing."""
+    """A report of five slices. Whatever a test does, the page logs no error and loads nothing from the network."""
     browser = Browser(chromium, write_results(tmp_path, FIVE))
     yield browser
     assert browser.errors() == []
@@ -292,7 +292,7 @@ CONTRASTS = """(() => {
     }
     return contrasts;
 })()"""
-"""Of every text in sight, as WCAG 2.2 defines it; what is disabled is exempt there too."""
+"""Contrast of every visible text, as WCAG 2.2 defines it; disabled elements are exempt there too."""
 
 
 @pytest.mark.parametrize(("scheme", "lightness"), [("light", range(200, 256)), ("dark", range(60))])

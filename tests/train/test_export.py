@@ -90,7 +90,7 @@ def test_weights_of_other_runs_are_averaged_in_and_told_of(run, tmp_path, monkey
 
 
 def test_an_exported_graph_is_averaged_in_and_told_of(run, tmp_path, monkeypatch):
-    """Of the models that are shipped nothing else is left."""
+    """Nothing else is left of the bundled models."""
     split_sha256 = json.loads((run / "settings.json").read_text())["split_sha256"]
     graph = exported_graph(tmp_path / "earlier", split_sha256)
     monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))

@@ -198,7 +198,7 @@ def test_a_cpu_that_would_have_to_emulate_bf16_trains_in_fp32(monkeypatch, able,
 
 
 def test_the_file_that_a_run_starts_from_is_told_by_its_hash_and_may_be_gone_when_it_is_resumed(tmp_path):
-    """Of a file called start.ckpt nobody could tell later which it was."""
+    """Nobody could find out later which file start.ckpt was."""
     start, out = tmp_path / "start.ckpt", tmp_path / "run"
     start.write_bytes(b"weights")
     with pytest.raises(CutOff):

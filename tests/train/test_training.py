@@ -61,7 +61,7 @@ def data(tmp_path_factory, write_mat):
 
 @pytest.fixture(scope="module")
 def segmenter_run(data, tmp_path_factory):
-    """Of whole epochs: the last batches that validate it hold no tumor."""
+    """A run of whole epochs: its last validation batches hold no tumor."""
     out = tmp_path_factory.mktemp("runs") / "segmenter"
     train_segmenter(data, data / "split.json", out, SegmenterSettings(**SETTINGS | {"limit_batches": 0}), resume=False)
     return out
@@ -422,6 +422,7 @@ def external(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_cross_validation_with_external_slices_tests_every_subject_once(data, external, tmp_path):
     """The real trainings, tiny: two folds, two steps each, through the command line."""
     command = ["train", "crossval", str(data), "--split", str(data / "split.json"), "--out", str(tmp_path / "out")]

@@ -1,0 +1,64 @@
+"""Options that the commands `cascade train ...` share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Checkpoint(StrEnum):
+    """Which checkpoint of a run to export."""
+
+    best = "best"
+    last = "last"
+
+
+SplitFile = Annotated[
+    Path, typer.Option("--split", help="Split file written by `cascade data split`.", show_default=False)
+]
+External = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--external",
+        help="Also train on the slices of an index CSV. Repeatable.",
+        show_default=False,
+    ),
+]
+Negatives = Annotated[
+    list[Path] | None,
+    typer.Option("--negatives", help="Also train on a folder of tumor-free slices. Repeatable.", show_default=False),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Number of epochs.", show_default=False)]
+EpochSlices = Annotated[
+    int | None,
+    typer.Option("--epoch-slices", min=1, help="Slices drawn per epoch.", show_default="as many as there are"),
+]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Slices per step.", show_default=False)]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", min=0, help="Peak of the schedule.", show_default=False)
+]
+START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
+Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers.", show_default="0")]
+Devices = Annotated[int | None, typer.Option("--devices", min=0, help="Number of GPUs; 0 uses all.", show_default="0")]
+SegmenterEpochs = Annotated[
+    int | None,
+    typer.Option("--segmenter-epochs", min=1, help="Epochs of the segmenter's training.", show_default=False),
+]
+ClassifierEpochs = Annotated[
+    int | None,
+    typer.Option("--classifier-epochs", min=1, help="Epochs of the classifier's training.", show_default=False),
+]
+SegmenterWeights = Annotated[
+    str | None, typer.Option("--segmenter-weights", help="Weights the segmenter starts from.", show_default="imagenet")
+]
+ClassifierWeights = Annotated[
+    str | None,
+    typer.Option("--classifier-weights", help="Weights the classifier starts from.", show_default="imagenet"),
+]
+LimitBatches = Annotated[
+    int | None,
+    typer.Option("--limit-batches", min=1, help="Batches per epoch, to try things out.", show_default=False),
+]
