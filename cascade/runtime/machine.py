@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-READERS = ("cascade", "numpy", "pillow", "h5py", "nibabel", "pydicom", "highdicom")
+READERS = ("cascade-mri", "numpy", "pillow", "h5py", "nibabel", "pydicom", "highdicom")
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda")
 """Packages whose versions are recorded if they are installed."""
 

@@ -221,7 +221,7 @@ def test_the_machine_is_described_without_a_gpu(monkeypatch):
     assert machine_module.gpu_memory_in_use_mb() is None
     assert machine.cpu
     assert machine.cpu_threads >= 1
-    assert {"cascade", "numpy", "onnxruntime"} <= set(machine.versions)
+    assert {"cascade-mri", "numpy", "onnxruntime"} <= set(machine.versions)
 
 
 def test_gpus_are_described_by_nvidia_smi(monkeypatch):
