@@ -183,17 +183,21 @@ def check_subjects(items: Iterable[ExternalSlice]) -> None:
 
 
 def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[ExternalSlice]]:
-    """Distribute subjects over folds: each is in the test part of one fold, in proportion within each set.
+    """Distribute subjects over folds: each is in the test part of one fold.
 
-    Half as many subjects validate each fold, and the rest trains. The parts of the index are not used. A subject goes
-    where the fewest slices of its set are, largest subjects first.
+    Half as many subjects validate each fold, and the rest trains. The parts of the index are not used. Sets, and in
+    them subjects with and without a tumor, are distributed one by one: a subject goes where the fewest of their slices
+    are, largest subjects first.
 
     Returns:
         For each of `count` folds, all slices with their part in it.
     """
     bucket_of: dict[str, int] = {}
-    for set_name in dict.fromkeys(item.set_name for item in items):
-        sizes = Counter(item.subject for item in items if item.set_name == set_name)
+    with_tumor = {item.subject for item in items if item.label != NEGATIVE}
+    for set_name, tumor in dict.fromkeys((item.set_name, item.subject in with_tumor) for item in items):
+        sizes = Counter(
+            item.subject for item in items if item.set_name == set_name and (item.subject in with_tumor) == tumor
+        )
         filled = [0] * (2 * count)
         for subject, size in sorted(sizes.items(), key=lambda each: (-each[1], each[0])):
             bucket_of[subject] = filled.index(min(filled))

@@ -1,5 +1,7 @@
 """The index of external slices, and what its masks and weights become."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -146,6 +148,14 @@ def test_each_external_subject_is_tested_in_one_fold():
         check_subjects(fold)
         assert {entry.part for entry in fold} == {"train", "validation", "test"}
         assert len(fold) == len(items)
+
+
+def test_subjects_with_a_tumor_are_spread_over_the_folds():
+    """Every second subject has a tumor; in the order of their names, they all fell into every second fold."""
+    items = [replace(item("A", number), label="glioma" if number % 2 else "none") for number in range(8)]
+    for fold in external_folds(items, 2):
+        assert {entry.label for entry in fold if entry.part == "test"} == {"glioma", "none"}
+        assert {entry.label for entry in fold if entry.part == "train"} == {"glioma", "none"}
 
 
 def test_the_hash_of_the_slices_changes_with_a_file_and_with_a_part(tmp_path):
