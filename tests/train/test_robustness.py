@@ -1,11 +1,14 @@
 """Perturbed slices: masks return to their own grid, and changed answers are counted."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
-from cascade.pipeline import Prediction
+from cascade.io.image import read_slice
+from cascade.pipeline import Cascade, Prediction
 from train.robustness import PERTURBATIONS, measure, padded, resized
 
 
@@ -56,3 +59,15 @@ def test_changed_detections_and_classes_are_counted():
 def test_resizing_averages_down_and_interpolates_up():
     assert resized(np.array([[0.0, 1.0], [1.0, 0.0]], np.float32), (1, 1)).tolist() == [[0.5]]
     assert resized(np.ones((2, 2), np.float32), (4, 4)).shape == (4, 4)
+
+
+@pytest.mark.slow
+def test_the_bundled_models_hardly_change_their_answer():
+    """At most one of the ten samples changes its detection, and at most two of the nine tumors their class."""
+    samples = sorted((Path(__file__).parents[2] / "samples").glob("*.png"))
+    cascade = Cascade.open(backend="onnxruntime")
+    for row in measure(cascade, [read_slice(path).pixels for path in samples]):
+        hard = row.name in ("field of view +50%", "upside down", "skull stripped")
+        assert row.detection_changed <= (0.11 if hard else 0), row
+        assert row.class_changed <= (0.23 if hard else 0.12), row
+        assert row.dice >= (0.85 if hard else 0.92), row
