@@ -1,7 +1,7 @@
 """The classifier: a ResNet-50 and a second network on the segmenter's encoder, on three planes per slice."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -232,8 +232,7 @@ def train_classifier(
         out: Folder of the run.
         settings: Settings of the training.
         external: Slices of other scanners; those of their train part train.
-        mixture: Shares of the kinds of training slices; None takes CLASSIFIER_WITH_EXTERNAL where there are external
-            tumors and tumor-free slices, else the data set alone.
+        mixture: Shares of the kinds of training slices; None takes `default_mixture`.
         resume: Whether to continue the run in `out`.
 
     Raises:
@@ -243,9 +242,7 @@ def train_classifier(
     segmenter = find_model(SEGMENTER, models)
     check_subjects(external)
     others = [item for item in external if item.part == "train"]
-    if mixture is None:
-        both_kinds = len({item.label == NEGATIVE for item in others}) == 2
-        mixture = CLASSIFIER_WITH_EXTERNAL if both_kinds else ClassifierMixture()
+    mixture = mixture or default_mixture(others)
     inputs: dict[str, Any] = {
         "split_sha256": split.sha256,
         "segmenter_sha256": segmenter.sha256,
@@ -277,3 +274,14 @@ def train_classifier(
         monitor="validation_f1",
         resume=resume,
     )
+
+
+def default_mixture(external: Sequence[ExternalSlice]) -> ClassifierMixture:
+    """The mixture for the data set with these external training slices.
+
+    Pasting and restyling need tumor-free slices. Without them, only the external tumors join.
+    """
+    negatives = any(item.label == NEGATIVE for item in external)
+    tumors = any(item.label != NEGATIVE for item in external)
+    full, none = CLASSIFIER_WITH_EXTERNAL, ClassifierMixture()
+    return replace(full if negatives else none, external_tumors=full.external_tumors if tumors else 0.0)

@@ -55,7 +55,7 @@ WITH_EXTERNAL = Mixture(
 KINDS = tuple(field.name for field in fields(Mixture))
 
 RESTYLED_NEGATIVES = 1 / 3
-"""Share of the external tumor-free slices that take the gray values of the data set: gray values then tell nothing."""
+"""Share of the external tumor-free slices with the gray values of the data set: these must not suggest a tumor."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ClassifierMixture:
         pasted: External tumor-free slices with a tumor of the data set pasted in.
         external_tumors: External slices with a tumor.
         pasted_odds: How often a pasted tumor is of each of CLASS_NAMES, relative to the others. External tumors are
-            mostly gliomas: the other classes are pasted more often, so that an unknown scanner tells no class.
+            mostly gliomas: the other classes are pasted more often, so that the scanner does not suggest a class.
     """
 
     restyled: float = 0.0

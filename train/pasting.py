@@ -2,8 +2,8 @@
 
 External data hold gliomas and tumor-free slices, but no meningioma and no pituitary tumor. A network trained on them
 as they are learns "another scanner, hence no tumor", or "another scanner, hence a glioma". Pasting puts tumors of all
-classes into slices of other scanners; a patch without a tumor, pasted in the same way, is the control: the traces of
-pasting then tell nothing. Restyling gives a slice the gray values of another scanner.
+classes into slices of other scanners; a patch without a tumor, pasted in the same way, is the control: traces of
+pasting then do not suggest a tumor. Restyling gives a slice the gray values of another scanner.
 
 Copying labeled objects into other images: CarveMix, Zhang et al. 2021, arXiv 2108.06883.
 """

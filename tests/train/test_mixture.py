@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import train.mixture
+from train.classifier import default_mixture
 from train.mixture import ClassifierMixture, MixedCrops, MixedData, Mixture
 
 PLAIN = Mixture(inpainted=0, inpainted_controls=0)
@@ -95,3 +96,14 @@ def test_an_external_tumor_is_named_by_its_own_class(store, external):
     slice_, _, label = data[0]
     assert float(slice_[0, 0, 0]) == pytest.approx(0.2, abs=0.01)
     assert int(label) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "pasted", "tumors"),
+    [((), False, False), (("none",), True, False), (("glioma",), False, True), (("none", "glioma"), True, True)],
+)
+def test_the_classifier_uses_every_kind_of_external_slice_that_there_is(labels, pasted, tumors):
+    """External tumors without tumor-free slices were ignored, without a word."""
+    mixture = default_mixture([SimpleNamespace(label=label) for label in labels])
+    assert bool(mixture.pasted) == bool(mixture.restyled) == pasted
+    assert bool(mixture.external_tumors) == tumors
