@@ -33,6 +33,7 @@ class CheckSlices:
 
     @property
     def sha256(self) -> str:
+        """SHA-256 of all squares, as hexadecimal digits."""
         return hashlib.sha256(self.squares.tobytes()).hexdigest()
 
 

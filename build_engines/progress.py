@@ -23,6 +23,7 @@ class Phases:
         self._max_fraction = 0.0
 
     def start(self, name: str, steps: int) -> None:
+        """Record that a phase starts inside the phases that are running."""
         self._running[name] = [0, max(1, steps)]
 
     def complete_step(self, name: str, step: int) -> None:
@@ -31,6 +32,7 @@ class Phases:
             self._running[name][0] = step + 1
 
     def finish(self, name: str) -> None:
+        """Record that a phase is complete."""
         self._running.pop(name, None)
 
     @property

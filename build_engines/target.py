@@ -34,6 +34,7 @@ class Target:
 
     @property
     def version(self) -> str:
+        """Version of the TensorRT package that builds the engines."""
         return str(self.module.__version__)
 
     @property

@@ -1,6 +1,6 @@
 """A whole head in T1c contrast, made from the Colin27 T1 template, on its 1 mm grid.
 
-Coordinates are millimetres in the template's space: x to the patient's left is negative, y forward, z up.
+Coordinates are millimeters in the template's space: x to the patient's left is negative, y forward, z up.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ TEMPLATE_ORIGIN_MM = np.array([-90.0, -125.0, -71.0])
 MARGIN_MM = ((14, 14), (10, 14), (95, 8))
 ORIGIN_MM = TEMPLATE_ORIGIN_MM - [before for before, _ in MARGIN_MM]
 
-# T1 template → 8-bit T1c level: grey and white matter nearly alike, fat far above both.
+# T1 template → 8-bit T1c level: gray and white matter nearly alike, fat far above both.
 BRAIN_LEVELS = ([0, 30, 50, 80, 112, 130], [6, 17, 35, 64, 72, 76])
 OTHER_LEVELS = ([0, 15, 40, 80, 110, 150, 254], [1, 5, 20, 58, 105, 185, 228])
 
-# Enhancing vessels: centre line in mm, radius in mm, level. Those with x > 0 have a twin at -x.
+# Enhancing vessels: center line in mm, radius in mm, level. Those with x > 0 have a twin at -x.
 MIDLINE_VESSELS = [
     ([(0, 72, 5), (0, 69, 25), (0, 59, 45), (0, 40, 63), (0, 15, 76)], 1.5, 135),
     ([(0, 15, 76), (0, -20, 84), (0, -50, 78), (0, -76, 57), (0, -93, 35), (0, -104, 5), (0, -101, -18)], 2.3, 142),
@@ -45,7 +45,13 @@ PAIRED_VESSELS = [
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """signal: T1c level, about 0 to 200. depth_mm: distance inside the dura, negative outside. white: 0 to 1."""
+    """A head on the grid of the template.
+
+    Attributes:
+        signal: T1c level, about 0 to 200.
+        depth_mm: Distance inside the dura; negative outside.
+        white: Share of white matter, 0 to 1.
+    """
 
     signal: Volume
     depth_mm: Volume
@@ -146,10 +152,10 @@ def _add_tongue_and_spine(neck: Volume, points: Points, random: np.random.Genera
     tongue = 0.06 * smooth_noise(points, random, 25) + np.sqrt(
         (x / 25) ** 2 + ((y - 34) / 33) ** 2 + ((z + 103) / 23) ** 2
     )
-    fibres = 62 + 9 * smooth_noise(points * np.array([1, 0.4, 1], np.float32).reshape(3, 1, 1, 1), random, 6)
+    fibers = 62 + 9 * smooth_noise(points * np.array([1, 0.4, 1], np.float32).reshape(3, 1, 1, 1), random, 6)
     inside = np.clip((1 - tongue) * 12, 0, 1)
     rim = np.exp(-(((tongue - 1.04) / 0.05) ** 2))  # air and teeth around the tongue
-    neck[:] = neck * (1 - inside) * (1 - 0.5 * rim) + inside * fibres
+    neck[:] = neck * (1 - inside) * (1 - 0.5 * rim) + inside * fibers
     wander = 1.2 * smooth_noise(points, random, 22)
     spine = np.clip((11 - abs(x) + wander) / 3, 0, 1) * np.clip((8 - abs(y + 22) + wander) / 3, 0, 1)
     disc = np.clip((3 - abs((z + wander + 80) % 17 - 8.5)) / 2, 0, 1)
@@ -171,9 +177,9 @@ def _paint_tube(signal: Volume, path: NDArray[np.float64], radius_mm: float, lev
     offsets = np.indices([2 * reach + 1] * 3) - reach
     length_mm = np.linalg.norm(np.diff(path, axis=0), axis=1).sum()
     steps = np.linspace(0, len(path) - 1, int(1.5 * length_mm))
-    for step, centre in zip(steps, CubicSpline(np.arange(len(path)), path)(steps) - ORIGIN_MM, strict=True):
-        corner = np.round(centre).astype(int)
-        distance = np.linalg.norm(offsets + (corner - centre)[:, None, None, None], axis=0)
+    for step, center in zip(steps, CubicSpline(np.arange(len(path)), path)(steps) - ORIGIN_MM, strict=True):
+        corner = np.round(center).astype(int)
+        distance = np.linalg.norm(offsets + (corner - center)[:, None, None, None], axis=0)
         width = radius_mm * (1 + 0.2 * np.sin(3.7 * step))
         weight = np.clip(width + 0.5 - distance, 0, 1)
         block = signal[tuple(slice(c - reach, c + reach + 1) for c in corner)]

@@ -36,15 +36,21 @@ VIEWS = {
 class Case:
     """One slice of the head.
 
-    centre_mm  the point of the template in the middle of the picture
-    zoom       the head's size; 1 is Colin27's
-    tilt_deg   of the slice, about its left-right line and in its own plane
-    noise      standard deviation, in the levels of an 8-bit picture
+    Attributes:
+        view: A key of VIEWS.
+        seed: Seed of all that is random.
+        center_mm: The point of the template at the center of the slice.
+        tumor: The tumor, if any.
+        zoom: Size of the head; 1 is that of Colin27.
+        tilt_deg: Tilt of the slice about its left-right line, and in its own plane.
+        noise: Standard deviation of the noise, in gray levels of 8 bits.
+        pixels: Rows and columns.
+        bits: Bits of a pixel, 8 or 16.
     """
 
     view: str
     seed: int
-    centre_mm: tuple[float, float, float]
+    center_mm: tuple[float, float, float]
     tumor: Tumor | None
     zoom: float = 1.0
     tilt_deg: tuple[float, float] = (0.0, 0.0)
@@ -84,22 +90,22 @@ def main(templates: Path) -> None:
 
 
 def describe(case: Case, mask: NDArray[np.bool_]) -> dict[str, object]:
-    """What a reader may hold a prediction against; pixels count from 0 at the top left."""
+    """Describe the truth that a prediction is compared with; pixels count from 0 at the top left."""
     row, column = (round(float(mean), 1) for mean in np.argwhere(mask).mean(axis=0)) if case.tumor else (None, None)
     return {
         "class": case.tumor.name if case.tumor else None,
         "view": case.view,
-        "centre_row": row,
-        "centre_column": column,
+        "center_row": row,
+        "center_column": column,
         "area_pixels": int(mask.sum()),
         "seed": case.seed,
     }
 
 
 def simulate(case: Case, head: Head) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], NDArray[np.bool_]]:
-    """The picture and the true mask, both (pixels, pixels)."""
+    """Simulate a slice and its true mask, both (pixels, pixels)."""
     random = np.random.default_rng(case.seed)
-    points = one_persons_shape(slab(case), random)
+    points = individual_shape(slab(case), random)
     outside = np.ones(points.shape[1:], np.float32)
     source = points
     if case.tumor:
@@ -116,7 +122,7 @@ def simulate(case: Case, head: Head) -> tuple[NDArray[np.uint8] | NDArray[np.uin
 
 
 def slab(case: Case) -> Points:
-    """Points of the slice (3, layers, pixels, pixels), mm: one layer a millimetre of its thickness."""
+    """Points of the slice (3, layers, pixels, pixels), mm: one layer a millimeter of its thickness."""
     spacing_mm = FIELD_OF_VIEW_MM / case.pixels
     across = (np.arange(case.pixels) - (case.pixels - 1) / 2) * spacing_mm
     through = np.arange(THICKNESS_MM) - (THICKNESS_MM - 1) / 2
@@ -125,10 +131,10 @@ def slab(case: Case) -> Points:
     column, row = np.cos(turn) * column - np.sin(turn) * row, np.sin(turn) * column + np.cos(turn) * row
     row, layer = np.cos(nod) * row - np.sin(nod) * layer, np.sin(nod) * row + np.cos(nod) * layer
     points = np.tensordot(VIEWS[case.view].T, np.stack([column, row, layer]) / case.zoom, 1)
-    return (points.T + np.array(case.centre_mm)).T.astype(np.float32)
+    return (points.T + np.array(case.center_mm)).T.astype(np.float32)
 
 
-def one_persons_shape(points: Points, random: np.random.Generator) -> Points:
+def individual_shape(points: Points, random: np.random.Generator) -> Points:
     """Bend the template's space a little, so that no two slices show the same head."""
     stretch = random.uniform(0.96, 1.04, size=3).astype(np.float32)
     bend = np.stack([1.5 * smooth_noise(points, random, 90) for _ in range(3)])

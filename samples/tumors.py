@@ -13,10 +13,17 @@ from head import Head, Points, smooth_noise
 
 @dataclass(frozen=True)
 class Tumor:
-    """name: the class. centre_mm: (x, y, z) in the template's space. level: brightness of its enhancing part."""
+    """What to simulate.
+
+    Attributes:
+        name: The class.
+        center_mm: (x, y, z) in the space of the template.
+        radius_mm: Radius of the ball that the shape is made of.
+        level: Gray level of the enhancing part.
+    """
 
     name: str
-    centre_mm: tuple[float, float, float]
+    center_mm: tuple[float, float, float]
     radius_mm: float
     level: float
 
@@ -32,10 +39,10 @@ class Growth:
 def grow(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Growth:
     """Shape the tumor at `points` (3, ...), mm, and push the brain away from it; bone and scalp stay."""
     outside = SHAPES[tumor.name](tumor, head, points, random)
-    distance = np.maximum(outside + 1, 0.05)  # in radii from the centre
+    distance = np.maximum(outside + 1, 0.05)  # in radii from the center
     swelling = np.cbrt(np.maximum(distance**3 - PUSHED_SHARE[tumor.name], 0.02)) / distance  # as around a swelling ball
     yielding = np.clip(head.sample("depth_mm", points) / 8, 0, 1) * np.clip((3.5 - distance) / 2, 0, 1)
-    shift = from_centre(tumor, points) * (swelling - 1) * yielding * (distance > 0.9)
+    shift = from_center(tumor, points) * (swelling - 1) * yielding * (distance > 0.9)
     return Growth(outside, points + shift)
 
 
@@ -46,30 +53,30 @@ def paint(
     return PAINTERS[tumor.name](tumor, growth, head, points, signal, random)
 
 
-def from_centre(tumor: Tumor, points: Points) -> Points:
-    return (points.T - np.array(tumor.centre_mm, np.float32)).T
+def from_center(tumor: Tumor, points: Points) -> Points:
+    return (points.T - np.array(tumor.center_mm, np.float32)).T
 
 
 def _meningioma(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Points:
     """A lobulated ball cut off where it sits on the dura: the skull's or, near the midline, the falx."""
-    ball = np.linalg.norm(from_centre(tumor, points), axis=0) / tumor.radius_mm - 1
+    ball = np.linalg.norm(from_center(tumor, points), axis=0) / tumor.radius_mm - 1
     ball += 0.07 * smooth_noise(points, random, 1.3 * tumor.radius_mm)
-    falx_mm = np.sign(tumor.centre_mm[0]) * points[0] + 1.5 * smooth_noise(points, random, 30)
+    falx_mm = np.sign(tumor.center_mm[0]) * points[0] + 1.5 * smooth_noise(points, random, 30)
     return np.logaddexp(8 * ball, -8 * np.minimum(head.sample("depth_mm", points), falx_mm) / tumor.radius_mm) / 8
 
 
 def _glioma(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Points:
     """A ball with a coarse and a fine ragged border."""
-    ball = np.linalg.norm(from_centre(tumor, points), axis=0) / tumor.radius_mm - 1
+    ball = np.linalg.norm(from_center(tumor, points), axis=0) / tumor.radius_mm - 1
     ball += 0.20 * smooth_noise(points, random, 1.5 * tumor.radius_mm)
     ball += 0.07 * smooth_noise(points, random, 0.45 * tumor.radius_mm)
     return np.maximum(ball, (2 - head.sample("depth_mm", points)) / tumor.radius_mm)
 
 
 def _pituitary(tumor: Tumor, head: Head, points: Points, random: np.random.Generator) -> Points:
-    """An hour-glass: one ball in the sella, a wider one above the diaphragm, a waist between them."""
+    """An hourglass: one ball in the sella, a wider one above the diaphragm, a waist between them."""
     radius = tumor.radius_mm
-    x, y, z = from_centre(tumor, points)
+    x, y, z = from_center(tumor, points)
     lower = np.sqrt(x**2 + y**2 + (z + 0.65 * radius) ** 2)
     upper = np.sqrt(x**2 + y**2 + (z - 0.65 * radius) ** 2)
     ball = -np.logaddexp(-8 * lower / (0.80 * radius), -8 * upper / (0.92 * radius)) / 8 - 1

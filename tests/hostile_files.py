@@ -155,7 +155,7 @@ def _other(kind: str) -> bytes:
 def _dicom(kind: str, number: int) -> bytes:
     if kind == "frames.dcm":
         frames = HEAD[[0, 1, 2, 0, 1, 2]].astype(np.uint16)
-        dataset = multi_frame(frames, frame_groups=_at_a_millimetre)
+        dataset = multi_frame(frames, frame_groups=_at_a_millimeter)
         content = io.BytesIO()
         _alone(dataset, number).save_as(content, enforce_file_format=True)
         return content.getvalue()
@@ -174,7 +174,7 @@ def _dicom(kind: str, number: int) -> bytes:
     return content.getvalue()
 
 
-def _at_a_millimetre(frame: int) -> dict[str, dict[str, object]]:
+def _at_a_millimeter(frame: int) -> dict[str, dict[str, object]]:
     return {"PixelMeasuresSequence": {"PixelSpacing": [0.98, 0.98], "SliceThickness": 2.5}}
 
 

@@ -31,18 +31,18 @@ def test_a_slice_decodes_to_one_channel_with_a_bright_head_on_a_dark_background(
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_mask_covers_its_slice_and_has_the_recorded_area_and_centre(name, masks):
+def test_a_mask_covers_its_slice_and_has_the_recorded_area_and_center(name, masks):
     mask = masks[Path(name).stem]
     expected = EXPECTED[name]
     assert mask.dtype == bool
     assert mask.shape == np.asarray(Image.open(SAMPLES / name)).shape
     assert mask.sum() == expected["area_pixels"]
     if expected["class"] is None:
-        assert expected["centre_row"] is None
-        assert expected["centre_column"] is None
+        assert expected["center_row"] is None
+        assert expected["center_column"] is None
     else:
-        centre = [expected["centre_row"], expected["centre_column"]]
-        assert np.argwhere(mask).mean(axis=0) == pytest.approx(centre, abs=0.1)
+        center = [expected["center_row"], expected["center_column"]]
+        assert np.argwhere(mask).mean(axis=0) == pytest.approx(center, abs=0.1)
 
 
 def test_each_class_is_shown_in_each_view():

@@ -16,9 +16,11 @@ class RandomQuarterTurn(v2.Transform):
     """Rotates by 0, 90, 180 or 270 degrees: views come in no fixed orientation."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the number of quarter turns, 0 to 3."""
         return {"turns": int(torch.randint(4, ()))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Rotate an image or mask (C, H, W)."""
         return tv_tensors.wrap(torch.rot90(inpt, params["turns"], dims=(-2, -1)), like=inpt)
 
 
@@ -35,12 +37,14 @@ class RandomIntensity(v2.Transform):
         self.gamma, self.bias = gamma, bias
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw gamma, and the coefficients of the second-order polynomial that is the logarithm of the field."""
         return {
             "gamma": math.exp(self.gamma * (2 * torch.rand(()).item() - 1)),
             "slope": self.bias * (2 * torch.rand(5) - 1) / 2,
         }
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Change an image (C, H, W); return a mask as it is."""
         if not isinstance(inpt, tv_tensors.Image):
             return inpt
         down, across = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in inpt.shape[-2:]), indexing="ij")
@@ -61,9 +65,11 @@ class RandomElastic(v2.Transform):
         self.displacement, self.nodes = displacement, nodes
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the shifts of the nodes: (1, 2, nodes, nodes), in halves of the side."""
         return {"shifts": torch.randn(1, 2, self.nodes, self.nodes) * 2 * self.displacement}  # the side is 2 long
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Bend an image or mask (C, H, W) by the shifts, interpolated between the nodes."""
         height, width = inpt.shape[-2:]
         field = F.interpolate(params["shifts"], size=(height, width), mode="bicubic", align_corners=True)
         still = F.affine_grid(torch.eye(2, 3)[None], [1, 1, height, width], align_corners=False)
@@ -81,9 +87,11 @@ class RandomLowResolution(v2.Transform):
         self.coarsest = coarsest
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the factor, 1 to `coarsest`, by which the pixels grow."""
         return {"factor": 1 + (self.coarsest - 1) * torch.rand(()).item()}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resample an image (C, H, W); return a mask as it is."""
         if not isinstance(inpt, tv_tensors.Image):
             return inpt
         size = inpt.shape[-2:]

@@ -67,6 +67,7 @@ class ClassifierNetwork(nn.Module):
         self.branch = EncoderBranch()
 
     def forward(self, planes: Tensor) -> Tensor:
+        """Return the weighted mean of both logits: planes (N, 3, CROP_SIZE, CROP_SIZE) → (N, 3)."""
         resnet, branch = self.each(planes)
         return (1 - BRANCH_WEIGHT) * resnet + BRANCH_WEIGHT * branch
 
@@ -85,6 +86,7 @@ class EncoderBranch(nn.Module):
         self.dropout, self.last = nn.Dropout(DROPOUT), nn.Linear(4 * deep + 2 * middle, len(CLASS_NAMES))
 
     def forward(self, planes: Tensor) -> Tensor:
+        """Return the logits (N, 3) of crop, whole slice and mask: (N, 3, CROP_SIZE, CROP_SIZE)."""
         crop, whole, mask = planes.split(1, dim=1)
         stages = self.encoder(torch.cat([crop, whole]))[-2:]
         (crop_middle, whole_middle), (crop_deep, whole_deep) = (stage.unflatten(0, (2, -1)) for stage in stages)
@@ -153,10 +155,12 @@ class ClassifierTraining(lightning.LightningModule):
         self.confusion = MulticlassConfusionMatrix(NONE + 1)
 
     def forward(self, slices: Tensor, masks: Tensor) -> Tensor:
+        """Return the logits (N, 3) float32 of a batch of ClassifierData."""
         logits: Tensor = self.network(planes_of(slices, masks))
         return logits.float()
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Return the mean of the losses of ResNet-50 and branch on a batch of ClassifierData."""
         slices, masks, labels = batch
         resnet, branch = self.network.each(planes_of(slices, masks))
         loss: Tensor = (self.loss(resnet.float(), labels) + self.loss(branch.float(), labels)) / 2
@@ -164,6 +168,7 @@ class ClassifierTraining(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Add a batch to loss and confusion matrix; a slice with an empty mask counts as class NONE."""
         slices, masks, labels = batch
         logits, seen = self(slices, masks), masks.flatten(1).any(1)
         self.confusion.update(torch.where(seen, logits.argmax(1), NONE), labels)
@@ -171,12 +176,14 @@ class ClassifierTraining(lightning.LightningModule):
         self.log("validation_loss", loss, batch_size=int(seen.sum()), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
+        """Log accuracy and macro F1 of the epoch."""
         matrix = self.confusion.compute()[:NONE].cpu().double().numpy()
         self.confusion.reset()
         self.log("validation_accuracy", float(accuracy(matrix)))
         self.log("validation_f1", float(macro_f1(matrix)), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
+        """Return AdamW with a one-cycle schedule."""
         return self.settings.one_cycle(self)
 
 

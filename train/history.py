@@ -39,13 +39,16 @@ class History(Callback):
         self.console = Console(stderr=True)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Read the epochs of a resumed run that come before the checkpoint."""
         if trainer.current_epoch > 0 and (self.out / TABLE).exists():
             self.rows = [row for row in read_history(self.out) if row["epoch"] < trainer.current_epoch]
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock."""
         self.began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Add the epoch to table and curves, and print it."""
         if not trainer.is_global_zero:
             return
         measured = {name: round(float(value), 5) for name, value in sorted(trainer.callback_metrics.items())}

@@ -40,6 +40,7 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
 
 
 def main() -> None:
+    """Parse the command line and write the copies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="labelled data set")
     parser.add_argument("out", type=Path)

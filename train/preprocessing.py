@@ -153,6 +153,7 @@ class SegmenterGraph(nn.Module):
         self.network, self.shift = network, math.log(detection_threshold / (1 - detection_threshold))
 
     def forward(self, slice: Tensor) -> Tensor:
+        """Return the probability of tumor, in the shape of `slice`: (N, 1, SLICE_SIZE, SLICE_SIZE) float32."""
         logits, detection = self.network(normalise(segmenter_input(slice)))
         return torch.sigmoid(cap_by_detection(upsample2x(logits.float()), detection.float() - self.shift))
 
@@ -170,5 +171,6 @@ class ClassifierGraph(nn.Module):
         self.network, self.temperature = network, temperature
 
     def forward(self, slice: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class probabilities (N, 3) and boxes (N, 4) in pixels, float32."""
         planes, box = classifier_planes(slice, probability)
         return torch.softmax(self.network(planes).float() / self.temperature, dim=1), box

@@ -93,6 +93,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """Resample in FP32 where autocast on a CPU would take BF16."""
         if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):
@@ -116,6 +117,7 @@ class SegmenterTraining(lightning.LightningModule):
         self.auc = BinaryAUROC()
 
     def forward(self, slices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of pixels (N, 1, H, W) and of detection (N, 1), both float32."""
         planes = normalise(slices.float()).contiguous(memory_format=torch.channels_last)
         logits, detection = self.network(planes)
         return logits.float(), detection.float()
@@ -149,12 +151,14 @@ class SegmenterTraining(lightning.LightningModule):
         )
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the loss of a batch: slices (N, 1, H, W), and targets as in `loss`."""
         slices, targets = batch
         loss = self.loss(*self(slices), targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Add a batch to the metrics; Dice counts slices whose tumor has an outline."""
         slices, targets = batch
         logits, detection = self(slices)
         outlined, tumor = has_tumor(targets[:, :1]) & ~has_tumor(targets[:, 1:]), has_tumor(targets)
@@ -172,9 +176,11 @@ class SegmenterTraining(lightning.LightningModule):
         self.log("validation_false_alarms", self.false_alarms)
 
     def on_validation_epoch_end(self) -> None:
+        """Log the score of the epoch."""
         self.log("validation_score", (self.dice.compute() + self.auc.compute()) / 2, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
+        """Return AdamW with a one-cycle schedule."""
         return self.settings.one_cycle(self)
 
 

@@ -94,6 +94,7 @@ def write_slices(path: Path, out: Path, count: int) -> int:
 
 
 def main() -> None:
+    """Parse the command line and write the slices."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("volumes", type=Path, nargs="+")

@@ -44,6 +44,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Percentiles":
+        """Compute the percentiles of `values`, interpolated linearly and rounded to 4 decimals."""
         p50, p95, p99 = (round(float(value), 4) for value in np.percentile(values, (50, 95, 99)))
         return cls(p50, p95, p99, len(values))
 
@@ -58,6 +59,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
+        """Compute median, minimum and maximum of `values`, rounded to 4 decimals."""
         return cls(*(round(value, 4) for value in (statistics.median(values), min(values), max(values))))
 
 

@@ -63,6 +63,7 @@ class CpuRoofline:
         self._gb_per_second: list[float] = []
 
     def measure(self) -> None:
+        """Time one matrix product and one copy of a large array, and add them to the measurements."""
         np.matmul(self._left, self._right, out=self._product)  # untimed, to wake the cores up
         start = time.perf_counter()
         np.matmul(self._left, self._right, out=self._product)
@@ -76,6 +77,7 @@ class CpuRoofline:
         self._gb_per_second.append(round(2e-9 * self._source.nbytes / seconds, 1))
 
     def best(self) -> Roofline:
+        """Return the best of all measurements: GFLOP/s, and GB/s read and written."""
         size = len(self._left)
         what = f"FP32 product of two {size} x {size} matrices, NumPy {np.__version__}"
         return Roofline(what, max(self._gflops), self._gflops, max(self._gb_per_second))

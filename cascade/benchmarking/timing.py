@@ -107,6 +107,7 @@ class TimedBackend:
         self.models_ms = 0.0
 
     def submit(self, slices: FloatArray) -> Future[Outputs]:
+        """Start a batch, see `Backend.submit`; its result also sets `outputs` and `models_ms`."""
         start = time.perf_counter()
         future = self._backend.submit(slices)
 

@@ -81,6 +81,7 @@ class Worker:
         return measurement
 
     def close(self) -> None:
+        """End the process; kill it if it is still measuring after SHUTDOWN_TIMEOUT_S."""
         self._connection.close()
         self._process.join(timeout=SHUTDOWN_TIMEOUT_S)
         if self._process.is_alive():  # interrupted during a measurement

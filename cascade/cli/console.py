@@ -9,4 +9,5 @@ def printable(text: str) -> str:
 
 
 def stderr() -> Console:
+    """Return a console that writes to standard error, and does not color numbers and paths."""
     return Console(stderr=True, highlight=False)

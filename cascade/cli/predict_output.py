@@ -29,6 +29,7 @@ class SlicesPerSecond(ProgressColumn):
     """Speed over the last seconds."""
 
     def render(self, task: Task) -> Text:
+        """Return the speed with its unit; empty text before the first slice."""
         return Text(f"{task.speed:.1f} slices/s" if task.speed else "", style="cyan")
 
 

@@ -71,6 +71,7 @@ def _is_dicom_without_suffix(path: Path) -> bool:
 
 
 def is_zip(name: str) -> bool:
+    """Return True if the name ends with .zip, in upper or lower case."""
     return name.lower().endswith(".zip")
 
 

@@ -45,12 +45,15 @@ class ImageSource:
 
     @property
     def files(self) -> tuple[Path, ...]:
+        """See `Source.files`: the one file."""
         return (self.path,)
 
     def read(self, index: int) -> Slice:
+        """Read the file's only slice, see `Source.read`."""
         return read_slice(self.path)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
+        """Encode the mask as PNG, see `Source.mask_bytes`."""
         return mask_png(masks[0])
 
     def close(self) -> None:

@@ -102,6 +102,7 @@ class NiftiSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """See `Source.notes`: whether the header lacks the orientation."""
         if int(self._header["qform_code"]) > 0 or int(self._header["sform_code"]) > 0:
             return ()
         return ("its header gives no orientation: left and right, or up and down, may be swapped",)
@@ -131,6 +132,7 @@ class NiftiSource:
         return gzip.compress(content, compresslevel=4, mtime=0)
 
     def close(self) -> None:
+        """Free the volume, see `Source.close`."""
         with self._lock:
             self._loaded = None
 

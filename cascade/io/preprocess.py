@@ -28,6 +28,7 @@ class Letterbox:
 
     @classmethod
     def of(cls, slice_: Slice) -> "Letterbox":
+        """Return the letterbox for the size and pixel spacing of a slice."""
         height, width = slice_.pixels.shape
         return cls(height, width, slice_.spacing_mm)
 
@@ -41,18 +42,22 @@ class Letterbox:
 
     @property
     def scaled_height(self) -> int:
+        """Height of the slice in pixels of the square."""
         return max(1, round(self.height * self.scales[0]))
 
     @property
     def scaled_width(self) -> int:
+        """Width of the slice in pixels of the square."""
         return max(1, round(self.width * self.scales[1]))
 
     @property
     def top(self) -> int:
+        """First row of the square that the slice covers."""
         return (SLICE_SIZE - self.scaled_height) // 2
 
     @property
     def left(self) -> int:
+        """First column of the square that the slice covers."""
         return (SLICE_SIZE - self.scaled_width) // 2
 
     def square(self, pixels: FloatArray) -> FloatArray:

@@ -51,10 +51,12 @@ class RunResult:
 
     @property
     def interrupted(self) -> bool:
+        """True if the run ended before all slices were predicted."""
         return self.remaining > 0
 
     @property
     def failed(self) -> list[SliceResult]:
+        """Results of the slices that could not be read, predicted or written."""
         return [row for row in self.rows if row.status == "error"]
 
     @property

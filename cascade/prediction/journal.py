@@ -101,6 +101,7 @@ class Journal:
                 raise self._error(error) from error
 
     def close(self) -> None:
+        """Write the journal to disk and close it; a failed write does not raise."""
         with suppress(CascadeError):
             self.sync()
         with suppress(OSError):  # an `add` that could not write its text has already reported it

@@ -96,10 +96,12 @@ class ResultsFolder:
 
     @property
     def csv_path(self) -> Path:
+        """Path of results.csv."""
         return self.out / "results.csv"
 
     @property
     def json_path(self) -> Path:
+        """Path of results.json."""
         return self.out / "results.json"
 
     def input_name(self, path: Path) -> str:

@@ -37,8 +37,10 @@ class CpuBackend:
         return Outputs(probability, class_probability, box, stages_ms)
 
     def segment(self, slices: FloatArray) -> FloatArray:
+        """See `Backend.segment`."""
         return self._segmenter.run(**{SLICE: slices})[PROBABILITY]
 
     def classify(self, slices: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `Backend.classify`."""
         outputs = self._classifier.run(**{SLICE: slices, PROBABILITY: probability})
         return outputs[CLASS_PROBABILITY], outputs[BOX]

@@ -60,10 +60,12 @@ def _engines_in_cache() -> Path | None:
 
 
 def engine_path(name: str, folder: Path, flavor: str) -> Path:
+    """Return the path of the engine of a graph in `folder`."""
     return folder / f"{name}.{flavor}.engine"
 
 
 def sidecar_path(name: str, folder: Path, flavor: str) -> Path:
+    """Return the path of the JSON file that describes that engine."""
     return folder / f"{name}.{flavor}.json"
 
 

@@ -54,4 +54,5 @@ class OnnxRuntimeGraph:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
+        """See `LoadedGraph.run`."""
         return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))

@@ -70,6 +70,7 @@ class OpenVinoGraph:
             raise CascadeError(f"{path}: OpenVINO cannot load it ({error})", fix="export the model again") from error
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
+        """Run the stages one after the other, see `LoadedGraph.run`."""
         tensors = inputs
         for input_names, compiled, output_names in self._stages:
             outputs = compiled([tensors[name] for name in input_names], share_inputs=True)

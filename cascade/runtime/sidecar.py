@@ -132,6 +132,7 @@ class Sidecar:
     layers: list[Layer]
 
     def to_json(self) -> bytes:
+        """Encode the sidecar as UTF-8 JSON, which `from_json` reads."""
         content = asdict(self)
         return json.dumps({"format": FORMAT, "recipe": content.pop("spec"), **content}, indent=1).encode() + b"\n"
 

@@ -274,6 +274,7 @@ class SingleEngine:
         self._outputs = (PROBABILITY,) if name == SEGMENTER else (CLASS_PROBABILITY, BOX)
 
     def run(self, **inputs: FloatArray) -> dict[str, FloatArray]:
+        """See `LoadedGraph.run`."""
         arrays, _ = self._backend.submit_graphs(inputs, (self._name,), self._outputs).result()
         return arrays
 

@@ -105,8 +105,8 @@ def test_batches_stay_within_the_profile_for_any_number_of_slices(batches, sizes
 
 
 def test_slices_of_a_folder_are_read_in_the_order_of_their_names(tmp_path):
-    for name, grey in (("b", 50), ("a", 20)):
-        pixels = np.full((64, 64), grey, np.uint8)
+    for name, gray in (("b", 50), ("a", 20)):
+        pixels = np.full((64, 64), gray, np.uint8)
         pixels[0, 0] = 0
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     slices = read_check_slices([tmp_path])

@@ -83,7 +83,7 @@ def test_more_columns_in_any_order_do_no_harm(tmp_path):
         ("/a.png,a_mask.png,glioma,p1", r"slices\.csv, line 2: /a\.png or its mask is an absolute path"),
         ("1.mat,,glioma,p1", r"slices\.csv, line 2: 1\.mat"),
         ("a.png,small.png,glioma,p1", r"small\.png: mask \(10, 30\) and slice \(20, 30\) differ"),
-        ("a.png,grey.png,glioma,p1", r"grey\.png: .*two gray levels"),
+        ("a.png,gray.png,glioma,p1", r"gray\.png: .*two gray levels"),
         ("blank.png,a_mask.png,glioma,p1", r"blank\.png: every pixel has the same value"),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_bad_line_is_named_with_its_problem_and_the_others_are_read(tmp_path, 
     write_picture(tmp_path / "good.png")
     Image.new("L", (30, 10)).save(tmp_path / "small.png")
     Image.new("L", (30, 20), 9).save(tmp_path / "blank.png")
-    Image.fromarray(np.arange(600).reshape(20, 30).astype(np.uint8)).save(tmp_path / "grey.png")
+    Image.fromarray(np.arange(600).reshape(20, 30).astype(np.uint8)).save(tmp_path / "gray.png")
     write_table(tmp_path, line, "good.png,good_mask.png,glioma,p2")
     first, second = scan(tmp_path)
     assert isinstance(first, CascadeError)

@@ -70,9 +70,9 @@ def mask_of(folder, name):
 
 def test_every_kind_of_picture_gets_a_mask_on_its_own_grid(scans):
     eight_bits = tumor(48, 96).astype(np.uint8)
-    save(scans / "grey.png", eight_bits)
+    save(scans / "gray.png", eight_bits)
     save(scans / "deep.png", tumor(96, 48, top=4000).astype(np.uint16))
-    save(scans / "colour.png", np.stack([eight_bits] * 3, axis=2))
+    save(scans / "color.png", np.stack([eight_bits] * 3, axis=2))
     save(scans / "a.bmp", eight_bits)
     save(scans / "a.tif", eight_bits)
     save(scans / "a.webp", eight_bits, lossless=True)
@@ -80,7 +80,7 @@ def test_every_kind_of_picture_gets_a_mask_on_its_own_grid(scans):
     save_mat(scans / "1.mat", tumor(512, 512))
     run, folder = run_on(scans)
     assert [row.status for row in run.rows] == 8 * ["tumor"]
-    for name in ("grey.png", "colour.png", "a.bmp", "a.tif", "a.webp", "a.jpg"):
+    for name in ("gray.png", "color.png", "a.bmp", "a.tif", "a.webp", "a.jpg"):
         mask = mask_of(folder, name)
         assert mask.shape == (48, 96)
         assert mask[15, 25] == 255
@@ -89,7 +89,7 @@ def test_every_kind_of_picture_gets_a_mask_on_its_own_grid(scans):
     assert mask_of(folder, "1.mat").shape == (512, 512)
 
 
-def test_a_row_holds_class_box_area_and_where_spacing_is_known_square_millimetres(scans):
+def test_a_row_holds_class_box_area_and_where_spacing_is_known_square_millimeters(scans):
     save_mat(scans / "1.mat", tumor(512, 512))
     save(scans / "2.png", tumor(256, 256).astype(np.uint8))
     rows = {row.name: row for row in run_on(scans)[0].rows}

@@ -49,7 +49,7 @@ def test_an_overlay_says_how_large_the_slice_is_and_that_a_class_is_uncertain():
     assert uncertain.width > certain.width  # the slice is narrow, and the caption longer
 
 
-def test_an_overlay_without_a_tumor_has_no_colours():
+def test_an_overlay_without_a_tumor_has_no_colors():
     overlay = opened(overlay_png(Slice(RAMP), Prediction(np.zeros(RAMP.shape, dtype=bool), None)))
     rgb = np.asarray(overlay.convert("RGB"))
     assert np.array_equal(rgb[..., 0], rgb[..., 1])

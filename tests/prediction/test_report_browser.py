@@ -274,13 +274,13 @@ def test_one_press_of_tab_goes_over_the_whole_gallery(browser):
 
 
 CONTRASTS = """(() => {
-    const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const luminance = (colour) => channels(colour).slice(0, 3).map((value) => value / 255)
+    const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+    const luminance = (color) => channels(color).slice(0, 3).map((value) => value / 255)
         .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
         .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
     const ground = (element) => {
-        const colour = getComputedStyle(element).backgroundColor;
-        return channels(colour)[3] === 0 ? ground(element.parentElement) : colour;
+        const color = getComputedStyle(element).backgroundColor;
+        return channels(color)[3] === 0 ? ground(element.parentElement) : color;
     };
     const contrasts = {};
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);

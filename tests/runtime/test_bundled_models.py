@@ -43,7 +43,7 @@ def test_the_bundled_segmenter_outlines_the_simulated_tumors(predictions):
         if expected["class"] is not None:
             mask, true = predictions[name].mask, masks[Path(name).stem]
             dice[name] = 2 * (mask & true).sum() / (mask.sum() + true.sum())
-    assert min(dice.values()) > 0.55, dice  # gliomas: it outlines their dark oedema too
+    assert min(dice.values()) > 0.55, dice  # gliomas: it outlines their dark edema too
     assert np.mean(list(dice.values())) > 0.8, dice
 
 

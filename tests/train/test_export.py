@@ -168,7 +168,7 @@ def test_a_figure_that_is_no_number_is_left_out_of_models_json(run):
 
 @pytest.mark.parametrize(("names", "figshare"), [(["1.mat", "b/2.MAT"], True), (["1.mat", "b/2.png"], False)])
 def test_only_figshares_files_are_called_figshares(names, figshare):
-    """Its DOI and licence were written for everyone's pictures."""
+    """Its DOI and license were written for everyone's pictures."""
     assert ("10.6084/m9.figshare.1512427" in export._origin(split_of(names))["data"]) is figshare
 
 

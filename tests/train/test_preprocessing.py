@@ -58,7 +58,7 @@ def test_an_empty_mask_still_gives_finite_planes():
 def test_a_crop_holds_the_intensities_of_its_pixels():
     ramp = torch.arange(512.0).expand(1, 1, 512, 512)  # column x holds x, so the place between 10 and 11 holds 10.5
     planes = crop(ramp, torch.tensor([[128.0, 64.0, 256.0, 192.0]]))
-    expected = 128 + torch.arange(CROP_SIZE) * 128 / CROP_SIZE  # a pixel's centre lies half a pixel right of its edge
+    expected = 128 + torch.arange(CROP_SIZE) * 128 / CROP_SIZE  # a pixel's center lies half a pixel right of its edge
     assert torch.allclose(planes[0, 0, 5], expected, atol=1e-3)
 
 

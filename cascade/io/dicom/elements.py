@@ -48,6 +48,7 @@ def read_dataset(path: Path, keywords: Iterable[str], *, pixels: bool = False) -
 
 
 def damaged_error(path: Path, problem: str) -> CascadeError:
+    """Return the error for a file whose content contradicts the DICOM standard."""
     return CascadeError(f"{path}: {problem}", fix="export it again; the file is truncated, damaged or not DICOM")
 
 
@@ -62,6 +63,7 @@ def functional_group(dataset: Dataset, frame: int, sequence: str) -> Dataset:
 
 
 def get_values(dataset: Dataset, keyword: str) -> list[object]:
+    """Return the values of an element as a list; empty if the element is missing or empty."""
     value = dataset.get(keyword)
     if value is None or value == "":
         return []
@@ -84,6 +86,7 @@ def get_numbers(path: Path, dataset: Dataset, keyword: str, count: int) -> Numbe
 
 
 def get_int(path: Path, dataset: Dataset, keyword: str) -> int | None:
+    """Return the first number of an element, rounded towards zero; None if it is missing or empty."""
     numbers = get_numbers(path, dataset, keyword, 1)
     return int(numbers[0]) if numbers else None
 

@@ -92,6 +92,7 @@ class DicomSlice(NamedTuple):
 
     @property
     def frame(self) -> Frame:
+        """Position, orientation and scaling of this slice."""
         return self.header.frames[self.frame_index]
 
 
@@ -127,10 +128,12 @@ class DicomSource:
 
     @property
     def mask_suffix(self) -> str:
+        """See `Source.mask_suffix`: a PNG where the header gives no geometry."""
         return ".seg.dcm" if self._has_geometry else ".png"
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """See `Source.notes`: those of all files, and gaps between the slices."""
         notes = list(dict.fromkeys(note for header in self._headers for note in header.notes))
         if not self._has_geometry:
             notes.append("its header gives no position in the patient: its mask is a PNG, not a DICOM segmentation")
@@ -159,6 +162,7 @@ class DicomSource:
             return encode_segmentation(self._headers, stored)
 
     def close(self) -> None:
+        """Free the content of a multi-frame file, see `Source.close`."""
         with self._lock:
             self._loaded = None
 
