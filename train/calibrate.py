@@ -1,6 +1,8 @@
 """Set the detection threshold, the softmax temperature and the uncertainty threshold on slices not trained on."""
 
 import math
+from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 import torch
@@ -8,6 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cascade.evaluation.metrics import reliability
+from cascade.runtime.models import ExportedModel
+
+CALIBRATED = ("slices", "detection_threshold", "temperature", "uncertain_below")
+"""Fields of an entry in models.json that a mean of several calibrations keeps of each."""
 
 TRUSTED_ACCURACY = 0.98
 """Accuracy of the slices whose probability is at least `uncertain_below`, on validation data."""
@@ -49,6 +55,33 @@ def detection_threshold(tumor: Tensor, negative: Tensor) -> tuple[float, dict[st
         "sensitivity": float((tumor >= threshold).float().mean()),
         "false_positive_rate": float((negative >= threshold).float().mean()) if len(negative) else None,
         "false_positive_rate_at_half": float((negative >= 0).float().mean()) if len(negative) else None,
+    }
+
+
+def mean_calibration(models: Sequence[ExportedModel]) -> dict[str, Any]:
+    """Average the calibrations of several models, each on slices that it was not trained on.
+
+    Args:
+        models: Segmenters or classifiers of one recipe.
+
+    Returns:
+        The entry for models.json: the detection threshold as the mean of logits; or the temperature as a geometric
+        mean, and the uncertainty threshold; and what each model has.
+    """
+    records = [model.record["calibration"] for model in models]
+    entry: dict[str, Any] = {
+        "mean_of": [
+            {"sha256": model.sha256, **{name: record[name] for name in CALIBRATED if name in record}}
+            for model, record in zip(models, records, strict=True)
+        ]
+    }
+    if "detection_threshold" in records[0]:
+        logits = torch.tensor([record["detection_threshold"] for record in records]).logit()
+        return entry | {"detection_threshold": float(logits.mean().sigmoid())}
+    temperatures = torch.tensor([record["temperature"] for record in records])
+    return entry | {
+        "temperature": float(temperatures.log().mean().exp()),
+        "uncertain_below": mean(record["uncertain_below"] for record in records),
     }
 
 

@@ -230,7 +230,8 @@ def train_classifier(
 ) -> None:
     """Train the classifier on the split's train part and on external slices.
 
-    Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`.
+    Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`. A split without a validation part
+    leaves no best.ckpt.
 
     Args:
         folder: The data set.
@@ -258,7 +259,11 @@ def train_classifier(
     if external:
         inputs["external_sha256"] = sha256_of_items(others)
     prepare_run(settings, out, inputs, built_on=[segmenter.path], resume=resume)
-    stores = {part: SliceStore(folder, split.subset(part), f"reading {part}") for part in ("train", "validation")}
+    stores = {
+        part: SliceStore(folder, items, f"reading {part}")
+        for part in ("train", "validation")
+        if (items := split.subset(part))
+    }
     counts = torch.bincount(stores["train"].labels, minlength=len(CLASS_NAMES))
     training = ClassifierTraining(asdict(settings), (counts.sum() / (len(CLASS_NAMES) * counts.clamp(min=1))).tolist())
     if not resume:
@@ -267,6 +272,7 @@ def train_classifier(
     drawn = subject_weights(stores["train"].subjects, settings.by_subject)
     store = ExternalStore(others, "reading external train") if mixture != ClassifierMixture() else None
     masks = draw_masks(store, segmenter) if store else None
+    validation = ClassifierData(stores["validation"], found["validation"]) if "validation" in stores else None
     fit(
         training,
         loader(
@@ -275,7 +281,7 @@ def train_classifier(
             shuffle=True,
             weights=drawn,
         ),
-        loader(ClassifierData(stores["validation"], found["validation"]), settings, shuffle=False),
+        loader(validation, settings, shuffle=False) if validation else None,
         settings,
         out=out,
         monitor="validation_f1",

@@ -23,7 +23,7 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
-from train.calibrate import calibrate, detection_threshold
+from train.calibrate import calibrate, detection_threshold, mean_calibration
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits
 from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
 from train.external import NEGATIVE, ExternalSlice, ExternalStore
@@ -52,12 +52,14 @@ def export_model(
     *,
     checkpoint: str = "best",
     average_with: Sequence[Path] = (),
+    thresholds_of: Sequence[Path] = (),
     external: Sequence[ExternalSlice] = (),
 ) -> dict[str, Any]:
     """Write `name`.onnx and its entry in models.json to the folder `models`.
 
     The validation part calibrates the model: the segmenter's detection threshold; the classifier's temperature and
-    uncertainty threshold, with the masks of the segmenter that is in `models` already.
+    uncertainty threshold, with the masks of the segmenter that is in `models` already. A model that was trained on all
+    subjects takes these values from models of the same recipe that left some out, such as those of a cross-validation.
 
     Args:
         name: `segmenter` or `classifier`.
@@ -67,6 +69,7 @@ def export_model(
         models: Folder to write to.
         checkpoint: Checkpoint of the run: `best` or `last`.
         average_with: Checkpoints of other runs, or exported graphs. The mean of all weights is exported.
+        thresholds_of: Folders of models whose mean thresholds and temperature are taken, instead of calibrating.
         external: External slices; those of the validation part are the segmenter's negatives and are reported by set.
 
     Returns:
@@ -74,11 +77,19 @@ def export_model(
 
     Raises:
         CascadeError: Graph and PyTorch differ by more than TOLERANCE or in any class, or the split or its files are
-            not those of the runs. Nothing is written then.
+            not those of the runs, or the split has no validation part to calibrate on. Nothing is written then.
     """
     split = read_split(split_file)
-    checkpoints = [run if run.suffix == GRAPH else run / f"{checkpoint}.ckpt", *average_with]
-    for checkpoint_file in checkpoints:
+    held_out = split.subset("validation")
+    if not held_out and not thresholds_of:
+        raise CascadeError(
+            f"{split_file}: has no validation subset to calibrate the {name} on",
+            fix="give --thresholds-of MODELS: models of the same recipe that were calibrated on a validation subset",
+        )
+    first = run / f"{checkpoint if held_out else 'last'}.ckpt"  # without validation no epoch is the best one
+    checkpoints = [run if run.suffix == GRAPH else first, *average_with]
+    # Models of other splits may know the subjects that this split holds out. A split that holds out nobody may use any.
+    for checkpoint_file in checkpoints if held_out else checkpoints[:1]:
         if _settings(checkpoint_file)["split_sha256"] != split.sha256:
             named = checkpoint_file if checkpoint_file.suffix == GRAPH else checkpoint_file.parent
             raise CascadeError(
@@ -88,13 +99,17 @@ def export_model(
     network = segmenter_network() if name == SEGMENTER else ClassifierNetwork()
     load_fitting(network, mean_weights(checkpoints), str(run))
     round_weights_to_fp16(network)
-    store = SliceStore(folder, split.subset("validation"), "reading validation")
     network.eval()
-    if name == SEGMENTER:
+    store = SliceStore(folder, held_out or split.subset("train")[:COMPARED_SLICES], "reading slices")
+    outputs = [PROBABILITY] if name == SEGMENTER else [CLASS_PROBABILITY, BOX]
+    if thresholds_of:
+        calibration = mean_calibration([find_model(name, other) for other in thresholds_of])
+        graph = _graph(network, calibration).eval()
+    elif name == SEGMENTER:
         validation = [item for item in external if item.part == "validation"]
-        (graph, calibration), outputs = _calibrated_segmenter(network, store, validation), [PROBABILITY]
+        graph, calibration = _calibrated_segmenter(network, store, validation)
     else:
-        (graph, calibration), outputs = _calibrated_classifier(network, store, models), [CLASS_PROBABILITY, BOX]
+        graph, calibration = _calibrated_classifier(network, store, models)
     inputs = _compared(name, store)
     content = to_onnx(graph, inputs, outputs).SerializeToString()
     difference = largest_difference(content, graph, inputs, outputs[0])
@@ -129,6 +144,12 @@ def _calibrated_segmenter(
         seen = detection_logits(network, slices).sigmoid() >= threshold
         calibration["external"] = _by_set(external, seen)
     return SegmenterGraph(network, threshold).eval(), calibration
+
+
+def _graph(network: nn.Module, calibration: dict[str, Any]) -> nn.Module:
+    if "temperature" in calibration:
+        return ClassifierGraph(network, calibration["temperature"])
+    return SegmenterGraph(network, calibration["detection_threshold"])
 
 
 def _by_set(external: Sequence[ExternalSlice], seen: Tensor) -> dict[str, dict[str, Any]]:

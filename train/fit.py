@@ -161,7 +161,7 @@ def epochs_done(out: Path) -> int:
 def fit(
     training: lightning.LightningModule,
     train: DataLoader[Any],
-    validation: DataLoader[Any],
+    validation: DataLoader[Any] | None,
     settings: FitSettings,
     *,
     out: Path,
@@ -172,7 +172,8 @@ def fit(
 
     Args:
         training: The Lightning module.
-        train, validation: The data loaders.
+        train: Loads the training slices.
+        validation: Loads the validation slices. None trains to the last epoch, and leaves no best.ckpt.
         settings: Settings of the training.
         out: Folder of the run.
         monitor: Name of the validation score; higher is better.
@@ -184,13 +185,14 @@ def fit(
         # It is made before the network is moved, and would stay on the CPU. Lightning's EMAWeightAveraging goes tensor
         # by tensor, which costs a GPU thousands of launches a step.
         WeightAveraging(device="cuda" if on_gpu else None, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)),
-        ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False),
-        # The other's `save_last` would save after better epochs only.
-        ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False),
-        EarlyStopping(monitor=monitor, mode="max", patience=settings.patience),
         Resumption(),
         History(out),
+        # `save_last` of the one for the best epoch would save after better epochs only.
+        ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False),
     ]
+    if validation is not None:
+        best = ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+        callbacks += [best, EarlyStopping(monitor=monitor, mode="max", patience=settings.patience)]
     if sys.stderr.isatty():
         callbacks.append(RichProgressBar())
     trainer = lightning.Trainer(
@@ -233,7 +235,8 @@ class Resumption(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Stop a run that early stopping had ended; otherwise it would train on."""
-        trainer.should_stop = trainer.early_stopping_callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED
+        stopping = trainer.early_stopping_callback
+        trainer.should_stop = stopping is not None and stopping.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
 def check_run_dir(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
@@ -255,5 +258,6 @@ def check_run_dir(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:
 def silence_lightning() -> None:
     """Show only warnings that a user can act on: Lightning also warns of the folder that was just created."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (r"Checkpoint directory .* exists", r".*treespec, LeafSpec", r".*does not have many workers"):
+    ignored = r"Checkpoint directory .* exists", r".*treespec, LeafSpec", r".*does not have many workers"
+    for message in (*ignored, r"You defined a `validation_step` but have no `val_dataloader`"):
         warnings.filterwarnings("ignore", message)

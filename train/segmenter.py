@@ -20,7 +20,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAUROC
 
 from cascade.contract import THRESHOLD
-from cascade.datasets.split import read_split
+from cascade.datasets.split import SplitSlice, read_split
 from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
@@ -221,7 +221,8 @@ def train_segmenter(
 ) -> None:
     """Train the segmenter on the split's train part and on external slices.
 
-    Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`.
+    Leaves best.ckpt, last.ckpt, settings.json, metrics.csv and curves.png in `out`. A split without a validation part
+    leaves no best.ckpt.
 
     Args:
         folder: The data set.
@@ -246,26 +247,33 @@ def train_segmenter(
     training = SegmenterTraining(asdict(settings))
     if not resume:
         start_weights(training.network, settings.weights)
-    stores = {part: SliceStore(folder, split.subset(part), f"reading {part}") for part in ("train", "validation")}
-    others = {
-        part: ExternalStore(items, f"reading external {part}") if items else None for part, items in parts.items()
-    }
-    drawn = subject_weights(stores["train"].subjects, settings.by_subject)
-    train = MixedData(stores["train"], mixture, drawn, others["train"])
-    validation = SegmenterData(stores["validation"])
-    validated: list[Dataset[Any]] = [validation, inpainted_copies(validation, stores["validation"].subjects)]
-    if others["validation"]:
-        store = others["validation"]
-        validated.append(TensorDataset(pooled(store.slices).float(), pooled(store.targets).float()))
+    store = SliceStore(folder, split.subset("train"), "reading train")
+    others = ExternalStore(parts["train"], "reading external train") if parts["train"] else None
+    drawn = subject_weights(store.subjects, settings.by_subject)
+    validated = split.subset("validation")
+    validation = _validation_data(folder, validated, parts["validation"]) if validated else None
     fit(
         training,
-        loader(train, settings, shuffle=True, weights=drawn),
-        loader(ConcatDataset(validated), settings, shuffle=False),
+        loader(MixedData(store, mixture, drawn, others), settings, shuffle=True, weights=drawn),
+        loader(validation, settings, shuffle=False) if validation else None,
         settings,
         out=out,
         monitor="validation_score",
         resume=resume,
     )
+
+
+def _validation_data(
+    folder: Path, items: list[SplitSlice], external: Sequence[ExternalSlice]
+) -> ConcatDataset[tuple[Tensor, Tensor]]:
+    """The validation slices, their copies without the tumor, and external ones."""
+    store = SliceStore(folder, items, "reading validation")
+    data = SegmenterData(store)
+    parts: list[Dataset[Any]] = [data, inpainted_copies(data, store.subjects)]
+    if external:
+        others = ExternalStore(external, "reading external validation")
+        parts.append(TensorDataset(pooled(others.slices).float(), pooled(others.targets).float()))
+    return ConcatDataset(parts)
 
 
 def default_mixture(external: Sequence[ExternalSlice]) -> Mixture:

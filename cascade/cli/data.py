@@ -48,16 +48,20 @@ def data_split(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random split.")] = 0,
+    all_train: Annotated[
+        bool, typer.Option("--train-on-all", help="Assign all patients to the training subset, for final models.")
+    ] = False,
 ) -> None:
     """Assign each patient to the training, validation or test subset.
 
     Example: [bold]cascade data split figshare/[/]
     """
     from cascade.cli.data_output import split_table
-    from cascade.datasets.split import make_split, write_split
+    from cascade.datasets.split import make_split, train_on_all, write_split
 
     path = out or folder / "split.json"
     split, problems = make_split(folder, seed)
+    split = train_on_all(split) if all_train else split
     write_split(split, path, seed)
     console = stderr()
     console.print(split_table(split, path))

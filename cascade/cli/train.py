@@ -205,6 +205,15 @@ def train_export(
             show_default=False,
         ),
     ] = None,
+    thresholds_of: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--thresholds-of",
+            help="Take the mean thresholds of these folders of models, for a model that was trained on all subjects. "
+            "Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Export a checkpoint as an ONNX graph, after comparing it with PyTorch.
 
@@ -223,6 +232,7 @@ def train_export(
         models,
         checkpoint=checkpoint.value,
         average_with=average_with or (),
+        thresholds_of=thresholds_of or (),
         external=_external(external, None),
     )
     stderr().print(_record_table(record))

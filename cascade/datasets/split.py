@@ -178,6 +178,12 @@ def make_folds(split: Split, count: int) -> list[Split]:
     return folds
 
 
+def train_on_all(split: Split) -> Split:
+    """Assign every subject to the training subset, for final models. Nothing is left to validate or test them on."""
+    slices = tuple(replace(item, part="train") for item in split.slices)
+    return Split(slices, _digest([asdict(item) for item in slices]))
+
+
 def write_split(split: Split, path: Path, seed: int) -> None:
     """Write a split as JSON.
 
