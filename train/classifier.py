@@ -67,7 +67,7 @@ class ClassifierNetwork(nn.Module):
         self.branch = EncoderBranch()
 
     def forward(self, planes: Tensor) -> Tensor:
-        """Return the weighted mean of both logits: planes (N, 3, CROP_SIZE, CROP_SIZE) → (N, 3)."""
+        """Return the weighted mean (N, 3) of both logits for planes (N, 3, CROP_SIZE, CROP_SIZE)."""
         resnet, branch = self.each(planes)
         return (1 - BRANCH_WEIGHT) * resnet + BRANCH_WEIGHT * branch
 
@@ -86,7 +86,7 @@ class EncoderBranch(nn.Module):
         self.dropout, self.last = nn.Dropout(DROPOUT), nn.Linear(4 * deep + 2 * middle, len(CLASS_NAMES))
 
     def forward(self, planes: Tensor) -> Tensor:
-        """Return the logits (N, 3) of crop, whole slice and mask: (N, 3, CROP_SIZE, CROP_SIZE)."""
+        """Return the logits (N, 3) of planes (N, 3, CROP_SIZE, CROP_SIZE): crop, whole slice and mask."""
         crop, whole, mask = planes.split(1, dim=1)
         stages = self.encoder(torch.cat([crop, whole]))[-2:]
         (crop_middle, whole_middle), (crop_deep, whole_deep) = (stage.unflatten(0, (2, -1)) for stage in stages)

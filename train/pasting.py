@@ -229,6 +229,7 @@ def restyle(plane: FloatPlane, source: FloatPlane, target: FloatPlane, random: n
         plane: (H, W) in 0 to 1.
         source: Its `gray_levels`.
         target: The `gray_levels` to approach.
+        random: Draws strength and resolution.
     """
     strength = random.uniform(0.3, 1.0)
     mixed = strength * match_levels(plane, source, target) + (1 - strength) * plane
@@ -276,10 +277,13 @@ def paste(
     """Paste the part of `donor` under `shape` into `host`, head onto head.
 
     Args:
-        host, donor: The two slices, with equally large planes.
+        host: The slice to paste into.
+        donor: The slice to take the tissue from; its plane is as large as that of the host.
         shape: The area to paste, as large as the planes, in 0 to 1.
         shape_box: (4,) box around the head that it comes from, as in `Heads`.
-        mirror_donor, mirror_shape: Mirror these left to right first.
+        mirror_donor: Mirror the donor left to right first.
+        mirror_shape: Mirror the shape left to right first.
+        random: Draws stretch, shift, the way to match gray values, and the softness of the edge.
 
     Returns:
         The new slice and the pasted area, as large as the planes, float32 in 0 to 1; None where the area does not
@@ -331,9 +335,11 @@ def onto_head(
 
     Args:
         plane: (H, W) float32.
-        box, host_box: (4,) left, top, right, bottom in pixels.
+        box: (4,) left, top, right, bottom of the head in pixels.
+        host_box: (4,) the same of the host.
         stretch: Height and width over those of the host's box.
         shift: Down and right, in heights and widths of the host's box.
+        mirror: Mirror the slice left to right.
     """
     left, top, right, bottom = (float(value) for value in box)
     host_left, host_top, host_right, host_bottom = (float(value) for value in host_box)

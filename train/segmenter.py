@@ -93,7 +93,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Resample in FP32 where autocast on a CPU would take BF16."""
+        """Convolve (N, C, H, W) in FP32 where autocast on a CPU would take BF16."""
         if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         with torch.autocast("cpu", enabled=False):

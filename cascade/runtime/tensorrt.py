@@ -151,6 +151,7 @@ class TensorRtBackend:
         self._buffers = cycle([Buffers(self._cuda, self._max_batch), Buffers(self._cuda, self._max_batch)])
 
     def submit(self, slices: FloatArray) -> Future[Outputs]:
+        """See `Backend.submit`."""
         graphs, outputs = (SEGMENTER, CLASSIFIER), (PROBABILITY, CLASS_PROBABILITY, BOX)
         future = self.submit_graphs({SLICE: slices}, graphs, outputs)
 
@@ -161,10 +162,12 @@ class TensorRtBackend:
         return Future(result)
 
     def segment(self, slices: FloatArray) -> FloatArray:
+        """See `Backend.segment`."""
         arrays, _ = self.submit_graphs({SLICE: slices}, (SEGMENTER,), (PROBABILITY,)).result()
         return arrays[PROBABILITY]
 
     def classify(self, slices: FloatArray, probability: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `Backend.classify`."""
         inputs = {SLICE: slices, PROBABILITY: probability}
         arrays, _ = self.submit_graphs(inputs, (CLASSIFIER,), (CLASS_PROBABILITY, BOX)).result()
         return arrays[CLASS_PROBABILITY], arrays[BOX]

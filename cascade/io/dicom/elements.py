@@ -86,7 +86,7 @@ def get_numbers(path: Path, dataset: Dataset, keyword: str, count: int) -> Numbe
 
 
 def get_int(path: Path, dataset: Dataset, keyword: str) -> int | None:
-    """Return the first number of an element, rounded towards zero; None if it is missing or empty."""
+    """Return the number of an element, rounded towards zero; None if it is missing or empty."""
     numbers = get_numbers(path, dataset, keyword, 1)
     return int(numbers[0]) if numbers else None
 
