@@ -65,4 +65,4 @@ def data_split(
     write_split(split, path, seed)
     console = stderr()
     console.print(split_table(split, path))
-    console.print(Group(*(Text(f"skipped: {problem}", style="red") for problem in problems)), soft_wrap=True)
+    console.print(Group(*(Text(f"left out: {problem}", style="red") for problem in problems)), soft_wrap=True)

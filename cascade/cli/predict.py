@@ -36,7 +36,7 @@ def predict(
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            "--exclude", metavar="PATTERN", help="Skip files whose name matches PATTERN.", rich_help_panel=INPUT
+            "--exclude", metavar="PATTERN", help="Leave out files whose name matches PATTERN.", rich_help_panel=INPUT
         ),
     ] = None,
     axis: Annotated[

@@ -1,6 +1,7 @@
 """What `cascade predict` prints: a progress bar, then a table of the results and the reasons for failures."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -21,8 +22,11 @@ from cascade.prediction.run import RunOptions
 MAX_FAILURES = 20
 """Failures to print; the rest is counted."""
 
-MAX_SKIPPED = 200
-"""Skipped files to print in a dry run; the rest is counted."""
+MAX_LEFT_OUT = 200
+"""Files that were left out to print in a dry run; the rest is counted."""
+
+MAX_REASONS = 10
+"""Reasons why files were left out, and names of dropped inputs, to print; the rest is counted."""
 
 
 class SlicesPerSecond(ProgressColumn):
@@ -82,6 +86,9 @@ def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: b
         lines.append(Text(f"Kept {_slices(result.resumed_rows)} of the earlier run."))
     main_file = out / ("report.html" if options.report else "results.csv")
     lines.append(Text(f"Results: {main_file}"))
+    if result.dropped:
+        text = f"Dropped the results of inputs that are no longer there: {_listed(result.dropped)}."
+        lines.append(Text(printable(text), style="yellow"))
     if result.interrupted:
         remaining = f"Interrupted with {_slices(result.remaining)} remaining. Use --resume to continue."
         lines.append(Text(remaining, style="yellow"))
@@ -91,16 +98,17 @@ def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: b
     elif notes:
         hint = "shown by --verbose and in the column `notes` of results.csv"
         lines.append(Text(f"Notes on inputs: {len(notes):,}, {hint}.", style="dim"))
-    reasons = Counter(reason for reason in result.skipped.values() if reason != HIDDEN)
+    reasons = Counter(reason for reason in result.left_out.values() if reason != HIDDEN)
     if reasons:
-        listed = "; ".join(f"{count:,}: {reason}" for reason, count in reasons.most_common())
-        lines.append(Text(printable(f"Skipped ({listed}). run.json lists them."), style="dim"))
+        listed = _listed([f"{count:,}: {reason}" for reason, count in reasons.most_common()], "; ")
+        lines.append(Text(printable(f"Left out ({listed}). run.json lists them."), style="dim"))
     return Group(table, *lines, *failure_lines(result))
 
 
 def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
-    """List the files and series that a run would process, and what it would skip and why."""
-    sources, problems = open_sources(inputs, axis=options.axis)
+    """List the files and series that a run would process, and what it would leave out and why."""
+    opened = open_sources(inputs, axis=options.axis)
+    sources = opened.sources
     table = Table("input", "slices", "notes")
     table.columns[1].justify = "right"
     for source in sources:
@@ -114,11 +122,11 @@ def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
     ]
     if options.resume:
         lines.append(Text("With --resume, inputs that an earlier run has finished are not processed again."))
-    skipped = sorted(inputs.skipped.items())
-    lines += [Text(printable(f"skipped: {name}: {reason}"), style="dim") for name, reason in skipped[:MAX_SKIPPED]]
-    if len(skipped) > MAX_SKIPPED:
-        lines.append(Text(f"skipped: {len(skipped) - MAX_SKIPPED:,} more", style="dim"))
-    for error in problems.values():
+    reasons = [f"left out: {name}: {reason}" for name, reason in sorted((inputs.left_out | opened.left_out).items())]
+    lines += [Text(printable(line), style="dim") for line in reasons[:MAX_LEFT_OUT]]
+    if len(reasons) > MAX_LEFT_OUT:
+        lines.append(Text(f"left out: {len(reasons) - MAX_LEFT_OUT:,} more", style="dim"))
+    for error in opened.problems.values():
         message = str(error).replace(str(inputs.unpacked), str(inputs.folder))
         lines.append(Text(printable(f"would fail: {message}"), style="red"))
     return Group(table, *lines)
@@ -144,6 +152,11 @@ def _notes(result: RunResult) -> list[str]:
         f"{name}: {note}" + (f" ({count:,} of {slices[name]:,} slices)" if count < slices[name] else "")
         for (name, note), count in counts.items()
     ]
+
+
+def _listed(texts: Sequence[str], separator: str = ", ") -> str:
+    more = [f"{len(texts) - MAX_REASONS:,} more"] if len(texts) > MAX_REASONS else []
+    return separator.join([*texts[:MAX_REASONS], *more])
 
 
 def _slices(count: int) -> str:

@@ -32,6 +32,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
 """The exceptions that zipfile raises on damaged archives."""
 
+OVER_LIMIT = "comes after the limit of what one run may unpack"
 PACK_AGAIN = "pack it again, or unpack it yourself and give the folder"
 UNPACK_YOURSELF = "if you trust the archive, unpack it yourself and give the folder"
 UNPACK_FIXES = {
@@ -69,13 +70,15 @@ class UnpackedZip:
     Attributes:
         names: The unpacked slices. Each is a file of this name below the target folder.
         problems: Members that may be slices but could not be unpacked.
-        skipped: Why the other members were skipped.
+        left_out: Why the other members were left out.
+        members: All members but folders, whatever became of them.
         size: Number of unpacked bytes, including those of members that turned out to be damaged.
     """
 
     names: list[str] = field(default_factory=list)
     problems: dict[str, CascadeError] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    members: list[str] = field(default_factory=list)
     size: int = 0
 
 
@@ -105,14 +108,13 @@ def unpack_zip(
     result = UnpackedZip()
     max_total = limits.total - bytes_used
     with _open_zip(path, limits) as (archive, archive_size):
-        members = [(_member_name(info), info) for info in archive.infolist()]
-        copies = Counter(name for name, _ in members)
-        for name, info in members:
-            if name.endswith("/"):
-                continue
+        members = [(name, info) for info in archive.infolist() if not (name := _member_name(info)).endswith("/")]
+        result.members += [name for name, _ in members]
+        copies = Counter(name.lstrip("/") for name, _ in members)
+        for position, (name, info) in enumerate(members):
             try:
                 _check_name(name)
-                reason = _skip_reason(name, file_filter, prefix)
+                reason = _left_out_reason(name, file_filter, prefix)
                 if not reason:
                     _check_member(info, name, copies[name])
                     packed_size = min(info.compress_size, archive_size)  # the header may contain any number
@@ -122,10 +124,11 @@ def unpack_zip(
                 result.problems[name] = CascadeError(f"{path}/{name}: {error.problem}", fix=error.fix)
             else:
                 if reason:
-                    result.skipped[name] = reason
+                    result.left_out[name] = reason
                 else:
                     result.names.append(name)
             if result.size > max_total:
+                result.left_out |= {name: OVER_LIMIT for name, _ in members[position + 1 :]}
                 break
     return result
 
@@ -183,8 +186,8 @@ def _check_name(name: str) -> None:
         raise CascadeError(f"lies in more than {MAX_FOLDERS} folders", fix=PACK_AGAIN)
 
 
-def _skip_reason(name: str, file_filter: FileFilter, prefix: str) -> str | None:
-    """Return why a member is skipped because of its name, or None."""
+def _left_out_reason(name: str, file_filter: FileFilter, prefix: str) -> str | None:
+    """Return why a member is left out because of its name, or None."""
     path = PurePosixPath(name)
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
         return HIDDEN
@@ -193,7 +196,7 @@ def _skip_reason(name: str, file_filter: FileFilter, prefix: str) -> str | None:
             return reason
     if is_zip(name):
         return file_filter.exclusion_reason(prefix + name)
-    return file_filter.skip_reason(prefix + name) or (None if file_filter.accepts(path.name) else UNSUPPORTED)
+    return file_filter.left_out_reason(prefix + name) or (None if file_filter.accepts(path.name) else UNSUPPORTED)
 
 
 def _check_member(info: zipfile.ZipInfo, name: str, copies: int) -> None:
@@ -213,7 +216,7 @@ def _check_member(info: zipfile.ZipInfo, name: str, copies: int) -> None:
 def _unpack_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, max_size: int, max_total: int, result: UnpackedZip
 ) -> str | None:
-    """Write a member to `target`, or return why it is skipped because of its content."""
+    """Write a member to `target`, or return why it is left out because of its content."""
     try:
         with archive.open(info) as member:
             if not format_of_name(target.name):

@@ -93,7 +93,7 @@ class FileFilter:
     Attributes:
         formats: The formats to accept.
         include: If there are any, a file must match one of these patterns.
-        exclude: Files that match one of these patterns are skipped, even if they match `include`.
+        exclude: Files that match one of these patterns are left out, even if they match `include`.
 
     Raises:
         CascadeError: If a pattern is invalid.
@@ -123,7 +123,7 @@ class FileFilter:
         pattern = _matching_pattern(self._exclude, self.exclude, name)
         return None if pattern is None else f"matches --exclude {pattern}"
 
-    def skip_reason(self, name: str) -> str | None:
+    def left_out_reason(self, name: str) -> str | None:
         """Return why the patterns do not select a file, or None if they do.
 
         Args:

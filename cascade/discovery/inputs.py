@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from cascade.discovery.archives import LIMITS, Limits, unpack_zip
 from cascade.discovery.filters import HIDDEN, FileFilter, Format, format_of_name
-from cascade.discovery.walk import InputWalker
+from cascade.discovery.walk import InputWalker, absolute_path
 from cascade.errors import CascadeError
 
 PROBLEMS_SHOWN = 20
@@ -26,7 +26,9 @@ class Inputs:
         names: Names of the slice files, sorted and unique: their paths below `folder`, with "/" between folders. A zip
             file counts as a folder: scans/study.zip/a.png.
         problems: Inputs that cannot be processed, by path.
-        skipped: Why other files and folders in the inputs were skipped, by absolute path.
+        left_out: Why other files and folders in the inputs were left out, by absolute path.
+        seen: Every file that was given, in a folder or in a zip file: absolute path → name, whatever became of it. Zip
+            files that could be opened count as folders.
         zipped: The names of files in zip files. They lie in the folder `unpacked`, under the same names.
         unpacked: The folder that zip files were unpacked to.
     """
@@ -34,16 +36,14 @@ class Inputs:
     folder: Path
     names: list[str]
     problems: dict[str, CascadeError]
-    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, str] = field(default_factory=dict)
     zipped: frozenset[str] = frozenset()
     unpacked: Path = Path()
 
     def name(self, path: str) -> str:
         """Return the name of a file, which need not exist: its path below `folder`, or `path` if it lies elsewhere."""
-        original = Path(path)
-        file = next((parent for parent in (original, *original.parents) if parent.is_file()), original)  # maybe a zip
-        absolute = Path(os.path.realpath(file.parent), file.name, original.relative_to(file))  # a link keeps its name
-        return absolute.relative_to(self.folder).as_posix() if absolute.is_relative_to(self.folder) else path
+        return _name(_absolute(path), str(self.folder), path)
 
     def root(self, name: str) -> Path:
         """Return the folder on disk that a name is relative to."""
@@ -53,8 +53,8 @@ class Inputs:
         """Return the path of a file on disk."""
         return self.root(name) / name
 
-    def is_skipped(self, name: str) -> bool:
-        """Return True if a name not in `names` refers to an existing file or zip member that was filtered out."""
+    def is_left_out(self, name: str) -> bool:
+        """Return True if a name not in `names` refers to an existing file or zip member that was left out."""
         path = self.folder / name
         archive = next((parent for parent in path.parents if parent.is_file()), None)
         if archive is None:
@@ -62,7 +62,7 @@ class Inputs:
         archive_name = self.name(str(archive))
         is_problem = archive_name in {self.name(problem) for problem in self.problems}
         is_used = is_problem or any(other.startswith(f"{archive_name}/") for other in self.zipped)
-        return not is_used or str(path) in self.skipped
+        return not is_used or str(path) in self.left_out
 
     def format(self, name: str) -> Format:
         """Return the format of a file."""
@@ -86,16 +86,16 @@ def find_slices(
 ) -> Inputs:
     """Find the slices in files, folders and zip files.
 
-    Expands the patterns `*`, `?`, `[..]` and `**` in `paths`. Skips hidden files, links to folders and unsupported
+    Expands the patterns `*`, `?`, `[..]` and `**` in `paths`. Leaves out hidden files, links to folders and unsupported
     files in folders and zip files, and the output of earlier runs everywhere.
 
     Args:
         paths: Files, folders and patterns.
-        own_output: Files and folders to skip, with everything below them.
+        own_output: Files and folders to leave out, with everything below them.
         formats: The formats to accept.
         recursive: Walk into folders inside folders. Folders in zip files are always included.
         include: If there are any, a file must match one of these patterns; see `FileFilter`.
-        exclude: Patterns of files and folders to skip, even if they are in `paths`.
+        exclude: Patterns of files and folders to leave out, even if they are in `paths`.
         unpack_into: An empty folder for the content of zip files, which the caller removes. None rejects zip files.
         limits: Limits for zip files.
 
@@ -116,9 +116,18 @@ def find_slices(
     names = sorted([*(_relative(path, folder) for path in walker.files), *zipped])
     if not names:
         raise _no_slices(walker)
-    for accepted in (*walker.files, *walker.archives, *walker.roots):
-        walker.skipped.pop(accepted, None)  # skipped in one input, but accepted in another
-    return Inputs(Path(folder), names, walker.problems, walker.skipped, frozenset(zipped), unpack_into or Path(folder))
+    failed = {_absolute(path) for path in walker.problems}
+    for used in (*walker.files, *walker.archives, *walker.walked, *failed):
+        walker.left_out.pop(used, None)  # left out of one input, but part of another
+    return Inputs(
+        folder=Path(folder),
+        names=names,
+        problems=walker.problems,
+        left_out=walker.left_out,
+        seen={path: _name(path, folder, given) for path, given in walker.seen.items()},
+        zipped=frozenset(zipped),
+        unpacked=unpack_into or Path(folder),
+    )
 
 
 def _expand(pattern: Path) -> list[Path]:
@@ -127,6 +136,21 @@ def _expand(pattern: Path) -> list[Path]:
         return [pattern]
     matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207  Path.glob does not accept absolute patterns
     return sorted(Path(match) for match in matches) or [pattern]
+
+
+def _absolute(path: str) -> str:
+    """Return the absolute path of a file or member of a zip file, without following a link at its end."""
+    original = Path(path)
+    exists = os.path.isfile
+    file = next((parent for parent in (original, *original.parents) if exists(parent)), original)  # maybe a zip
+    return str(Path(absolute_path(file), original.relative_to(file)))
+
+
+def _name(path: str, folder: str, otherwise: str) -> str:
+    """Return the path below the folder, with "/" between folders, or `otherwise` if it is not below the folder."""
+    if path == folder:
+        return "."
+    return _relative(path, folder) if path.startswith(os.path.join(folder, "")) else otherwise  # noqa: PTH118
 
 
 def _relative(path: str, folder: str) -> str:
@@ -146,6 +170,9 @@ def _unpack(walker: InputWalker, folder: str, into: Path, limits: Limits) -> lis
         except CascadeError as error:
             walker.problems[str(original)] = error
             continue
+        if content.members:
+            del walker.seen[path]
+        walker.seen |= {str(Path(f"{path}/{member}")): f"{original}/{member}" for member in content.members}
         if not (content.names or content.problems):
             walker.add_problem(
                 original, f"contains no {walker.file_filter.format_names}", "give zip files that contain slices"
@@ -153,7 +180,7 @@ def _unpack(walker: InputWalker, folder: str, into: Path, limits: Limits) -> lis
         bytes_used += content.size
         names += [f"{name}/{member}" for member in content.names]
         walker.problems |= {f"{original}/{member}": error for member, error in content.problems.items()}
-        walker.skipped |= {f"{path}/{member}": reason for member, reason in content.skipped.items()}
+        walker.left_out |= {f"{path}/{member}": reason for member, reason in content.left_out.items()}
     return names
 
 
@@ -162,8 +189,8 @@ def _no_slices(walker: InputWalker) -> CascadeError:
     problems = [error.problem for error in errors[:PROBLEMS_SHOWN]] or ["the inputs contain no slice"]
     if len(errors) > PROBLEMS_SHOWN:
         problems.append(f"and {len(errors) - PROBLEMS_SHOWN:,} more")
-    reasons = Counter(reason for reason in walker.skipped.values() if reason != HIDDEN)
-    problems += [f"skipped: {count:,} ({reason})" for reason, count in reasons.most_common()]
+    reasons = Counter(reason for reason in walker.left_out.values() if reason != HIDDEN)
+    problems += [f"left out: {count:,} ({reason})" for reason, count in reasons.most_common()]
     fixes = dict.fromkeys(error.fix for error in errors) or [f"give files or folders of {walker.format_names}"]
     return CascadeError("\n".join(problems), fix="; ".join(fixes))
 

@@ -1,4 +1,4 @@
-"""Walk through the inputs. Opens no pipes, follows no links to folders, and skips the output of earlier runs."""
+"""Walk through the inputs. Opens no pipes, follows no links to folders, and leaves out the output of earlier runs."""
 
 # Paths are strings here: they take the least memory, and os.path accepts any name.
 # ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH120
@@ -30,20 +30,29 @@ class Archive(NamedTuple):
     prefix: str
 
 
+def absolute_path(path: Path) -> str:
+    """Return the real path of the folder and the name of the file: a link keeps its own name."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
 @dataclass
 class InputWalker:
     """Collects the files of all inputs. Paths are absolute, except for those in `problems`.
 
+    Each path in `seen` ends up in `files`, `archives`, `problems` or `left_out`.
+
     Attributes:
         file_filter: Selects the files.
-        own_output: Files and folders to skip, with everything below them; real paths.
+        own_output: Files and folders to leave out, with everything below them; real paths.
         recursive: Walk into folders inside folders.
         zips: Accept zip files.
         files: The accepted files, as the real path of the folder and the name of the file.
         archives: The accepted zip files, in the same form.
         roots: The folders that contain the inputs.
         problems: Inputs that cannot be processed, by the path that the user gave.
-        skipped: Why the other files and folders were skipped.
+        left_out: Why the other files and folders were left out.
+        walked: The folders whose entries were looked at.
+        seen: Every input that is no folder, and every file in the folders: its path → the path that the user gave.
     """
 
     file_filter: FileFilter
@@ -54,7 +63,9 @@ class InputWalker:
     archives: dict[str, Archive] = field(default_factory=dict)
     roots: set[str] = field(default_factory=set)
     problems: dict[str, CascadeError] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    walked: set[str] = field(default_factory=set)
+    seen: dict[str, str] = field(default_factory=dict)
     _output_cache: dict[str, set[str]] = field(default_factory=dict)
 
     @property
@@ -65,7 +76,9 @@ class InputWalker:
     def add(self, path: Path) -> None:
         """Add an input: a file, or a folder with all files in it. An input itself may be hidden or a link."""
         real = os.path.realpath(path)
-        absolute = os.path.join(os.path.realpath(path.parent), path.name)  # a link keeps its own name
+        absolute = absolute_path(path)
+        if not os.path.isdir(real):
+            self.seen.setdefault(absolute, str(path))
         if any(real == folder or real.startswith(os.path.join(folder, "")) for folder in self.own_output):
             self.add_problem(path, "lies in the folder of the results", "choose another folder with --out")
         elif not os.path.exists(real):
@@ -73,14 +86,14 @@ class InputWalker:
             problem = "no file matches this pattern" if pattern else "there is no such file or folder"
             self.add_problem(path, problem, "check the path")
         elif self._is_own_output(absolute):
-            self.skipped[absolute] = OWN_OUTPUT  # patterns and lists contain everything in a folder
+            self.left_out[absolute] = OWN_OUTPUT  # patterns and lists contain everything in a folder
         elif os.path.isdir(real):
             self._walk(path, real)
         elif reason := self._classify(absolute, path.name, path, os.path.dirname(absolute)):
             if reason == UNSUPPORTED:
                 self.add_problem(path, UNSUPPORTED, f"give {self.format_names}")
             else:
-                self.skipped[absolute] = reason
+                self.left_out[absolute] = reason
 
     def add_problem(self, path: str | Path, problem: str, fix: str) -> None:
         """Add an input that cannot be processed."""
@@ -89,12 +102,13 @@ class InputWalker:
     def _walk(self, path: Path, root: str) -> None:
         """Add all files below the folder `root`, a real path, which the user gave as `path`."""
         if reason := self.file_filter.exclusion_reason(f"{path.name}/"):
-            self.skipped[root] = reason
+            self.left_out[root] = reason
             return
         is_empty = True
         pending = [root]
         while pending:
             folder = pending.pop()
+            self.walked.add(folder)
             try:
                 with os.scandir(folder) as iterator:
                     entries = list(iterator)
@@ -106,11 +120,13 @@ class InputWalker:
             for entry in entries:
                 name = entry.path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")
                 is_folder = os.path.isdir(entry.path)
-                reason = self._skip_reason(entry, name, is_folder)
+                if not is_folder:
+                    self.seen.setdefault(entry.path, entry.path)
+                reason = self._left_out_reason(entry, name, is_folder)
                 if not reason and is_folder:
                     pending.append(entry.path)
                 elif reason := reason or self._classify(entry.path, name, Path(entry.path), root, f"{name}/"):
-                    self.skipped[entry.path] = reason
+                    self.left_out[entry.path] = reason
                 else:
                     is_empty = False
         if is_empty:
@@ -128,8 +144,8 @@ class InputWalker:
             self._output_cache[folder] = written_in(folder)
         return self._output_cache[folder]
 
-    def _skip_reason(self, entry: os.DirEntry[str], name: str, is_folder: bool) -> str | None:
-        """Return why an entry of a folder is skipped without a look at its format."""
+    def _left_out_reason(self, entry: os.DirEntry[str], name: str, is_folder: bool) -> str | None:
+        """Return why an entry of a folder is left out without a look at its format."""
         if entry.name.startswith("."):
             return HIDDEN
         if entry.path in self.own_output:
@@ -141,7 +157,7 @@ class InputWalker:
         return None
 
     def _classify(self, absolute: str, name: str, path: Path, root: str, prefix: str = "") -> str | None:
-        """Add a file to `files`, `archives` or `problems`, or return why it is skipped.
+        """Add a file to `files`, `archives` or `problems`, or return why it is left out.
 
         Args:
             absolute: Its absolute path.
@@ -151,7 +167,7 @@ class InputWalker:
             prefix: The `Archive.prefix`, if it is a zip file.
         """
         is_archive = self.zips and is_zip(name)
-        if reason := self.file_filter.exclusion_reason(name) if is_archive else self.file_filter.skip_reason(name):
+        if reason := self.file_filter.exclusion_reason(name) if is_archive else self.file_filter.left_out_reason(name):
             return reason
         if not is_archive and not self.file_filter.accepts_file(Path(absolute)):
             return UNSUPPORTED

@@ -121,7 +121,8 @@ def _evaluate_negatives(path: Path, cascade: Cascade, batch_size: int) -> tuple[
     """
     with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
         inputs = find_slices([path], formats=FORMATS, unpack_into=Path(unpacked))
-        sources, refused = open_sources(inputs)
+        opened = open_sources(inputs)
+        sources, refused = opened.sources, opened.problems
         total = sum(source.count for source in sources)
         scored, problems = process_batches(
             "negatives", _read_negatives(sources), total, batch_size, partial(score_negatives, cascade)

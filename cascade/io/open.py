@@ -1,5 +1,6 @@
 """Open input files as images, volumes and series."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.discovery.filters import FORMATS
@@ -9,9 +10,22 @@ from cascade.io.image import ImageSource
 from cascade.io.slices import Source
 
 
-def open_sources(
-    inputs: Inputs, *, axis: int | None = None, keep_identifiers: bool = False
-) -> tuple[list[Source], dict[str, CascadeError]]:
+@dataclass(frozen=True)
+class OpenedSources:
+    """The opened inputs. Each file is part of a source, or in `problems` or `left_out`.
+
+    Attributes:
+        sources: The sources, sorted by name, each name unique.
+        problems: Errors of inputs that cannot be processed, by name.
+        left_out: Why other files were not read, by absolute path: copies, and files for which another's error stands.
+    """
+
+    sources: list[Source]
+    problems: dict[str, CascadeError]
+    left_out: dict[str, str]
+
+
+def open_sources(inputs: Inputs, *, axis: int | None = None, keep_identifiers: bool = False) -> OpenedSources:
     """Open all inputs. Reads headers only.
 
     Args:
@@ -19,12 +33,10 @@ def open_sources(
         axis: Slice axis of NIfTI volumes (0, 1 or 2) in the stored array. None selects the axis with the largest
             spacing.
         keep_identifiers: Copy the identifiers of patient and study to DICOM masks.
-
-    Returns:
-        The sources, sorted by name, each name unique; and the errors of the other inputs, by name.
     """
     sources: list[Source] = [ImageSource(name, inputs.path(name)) for name in inputs.of_format("image")]
     problems = {inputs.name(path): error for path, error in inputs.problems.items()}
+    left_out: dict[str, str] = {}
     if names := inputs.of_format("nifti"):
         from cascade.io.nifti import open_nifti
 
@@ -39,10 +51,11 @@ def open_sources(
         for root in dict.fromkeys((inputs.folder, inputs.unpacked)):
             paths = {inputs.path(name): name for name in names if inputs.root(name) == root}
             used_names = [source.name for source in sources]
-            volumes, errors = open_dicom(list(paths), root, used_names=used_names, keep_identifiers=keep_identifiers)
-            sources += volumes
-            problems |= {paths[path]: error for path, error in errors.items()}
-    return sorted(sources, key=lambda source: source.name), problems
+            opened = open_dicom(list(paths), root, used_names=used_names, keep_identifiers=keep_identifiers)
+            sources += opened.sources
+            problems |= {paths[path]: error for path, error in opened.problems.items()}
+            left_out |= {str(inputs.folder / paths[path]): reason for path, reason in opened.left_out.items()}
+    return OpenedSources(sorted(sources, key=lambda source: source.name), problems, left_out)
 
 
 def open_source(path: Path, axis: int | None = None) -> Source:
@@ -55,9 +68,9 @@ def open_source(path: Path, axis: int | None = None) -> Source:
     Raises:
         CascadeError: If it cannot be opened, or contains several images, volumes or series.
     """
-    sources, problems = open_sources(find_slices([path], formats=FORMATS), axis=axis)
-    for error in problems.values():
+    opened = open_sources(find_slices([path], formats=FORMATS), axis=axis)
+    for error in opened.problems.values():
         raise error
-    if len(sources) != 1:
-        raise CascadeError(f"{path}: contains {len(sources)} images, volumes or series", fix="give one of them")
-    return sources[0]
+    if len(opened.sources) != 1:
+        raise CascadeError(f"{path}: contains {len(opened.sources)} images, volumes or series", fix="give one of them")
+    return opened.sources[0]

@@ -39,7 +39,8 @@ class RunResult:
         remaining: Number of slices that were not processed; above 0 only after Ctrl-C.
         resumed_rows: How many of the rows an earlier run has produced.
         sha256: Name of a finished input → checksum of its files.
-        skipped: Absolute path → reason, for files and folders in the inputs that were not used.
+        left_out: Absolute path → reason, for files and folders in the inputs that were not used.
+        dropped: Inputs that an earlier run has finished and that are no longer there; their results were removed.
     """
 
     rows: list[SliceResult]
@@ -47,7 +48,8 @@ class RunResult:
     remaining: int = 0
     resumed_rows: int = 0
     sha256: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
 
     @property
     def interrupted(self) -> bool:

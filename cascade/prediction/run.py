@@ -17,6 +17,7 @@ from cascade.io.checksums import sha256_of_files
 from cascade.io.open import open_sources
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
+from cascade.prediction.accounting import check_accounting
 from cascade.prediction.batch import RunResult, io_threads, predict_sources
 from cascade.prediction.journal import Entry, Journal, previous_files, read_entries
 from cascade.prediction.output_dir import lock_output_dir, output_paths, remove_previous
@@ -34,7 +35,7 @@ class RunOptions:
         axis: Slice axis (0, 1 or 2) of NIfTI volumes; None selects the axis with the thickest slices.
         recursive: Search subfolders.
         include: Process only files whose name matches one of these patterns, if there are any.
-        exclude: Skip files and folders whose name matches one of these patterns.
+        exclude: Leave out files and folders whose name matches one of these patterns.
         overlays: Draw overlays.
         report: Write report.html.
         keep_identifiers: Keep patient identifiers in DICOM masks.
@@ -83,13 +84,15 @@ def predict_paths(
 
     Raises:
         CascadeError: There is nothing to process, or the results folder cannot be used. Nothing has been written then.
+        AccountingError: A file has disappeared in the run, which is a bug. The results have been written.
     """
     out = Path(out)
     with (
         collect_inputs([Path(path) for path in paths], out, options) as inputs,
         lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
     ):
-        sources, problems = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
+        opened = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
+        sources, problems = opened.sources, opened.problems
         folder = ResultsFolder(
             out=out,
             inputs=inputs.folder,
@@ -100,7 +103,9 @@ def predict_paths(
             unpacked=inputs.unpacked,
         )
         settings = run_settings(cascade, options, inputs.folder)
-        entries = reusable_entries(read_entries(out, settings), inputs, sources, out) if options.resume else {}
+        previous = read_entries(out, settings) if options.resume else {}
+        entries = reusable_entries(previous, inputs, sources, out)
+        dropped = previous.keys() - {source.name for source in sources} - problems.keys()
         remove_previous(out, previous_files(out), keep=(path for entry in entries.values() for path in entry.files))
         folder.save((row for entry in entries.values() for row in entry.rows), complete=False)
         record = RunRecord(cascade, asdict(options), inputs, sources)
@@ -120,12 +125,13 @@ def predict_paths(
             )
         finally:
             journal.close()
-        result = replace(result, skipped=inputs.skipped)
+        result = replace(result, left_out=inputs.left_out | opened.left_out, dropped=tuple(sorted(dropped)))
         record.save(out, result)
         if options.report:
             from cascade.prediction.report import write_report
 
             write_report(out)
+        check_accounting(inputs, folder, sources, problems, result)
     return result
 
 
@@ -162,7 +168,7 @@ def reusable_entries(
     source_of_name = {source.name: source for source in sources}
     name_of_path = {inputs.path(name): name for name in inputs.names}
     for name in sorted({name for entry in entries.values() for name in entry.read} - set(inputs.names)):
-        if inputs.is_skipped(name):
+        if inputs.is_left_out(name):
             raise CascadeError(
                 f"{out}: contains results of {inputs.folder / name}, which is not part of this run",
                 fix="use all inputs of the earlier run, start over with --overwrite, or choose another folder with "

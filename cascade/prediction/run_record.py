@@ -51,7 +51,8 @@ class RunRecord:
                 "slices": dict(Counter(row.status for row in result.rows)),
                 "slices_of_an_earlier_run": result.resumed_rows,
                 "failures": [{"slice": row.name, "problem": row.problem, "fix": row.fix} for row in result.failed],
-                "left_out": dict(sorted(result.skipped.items())),
+                "left_out": dict(sorted(result.left_out.items())),
+                "dropped": list(result.dropped),
             }
         sha256 = result.sha256 if result else {}
         content["inputs_folder"] = str(self._folder)

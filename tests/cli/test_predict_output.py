@@ -25,10 +25,10 @@ def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():
 
 def test_files_of_formats_that_are_not_read_are_counted_at_the_end():
     """Only --dry-run told of them; a folder of .mgz beside one PNG looked done."""
-    skipped = {"/scans/a.mgz": "is no slice", "/scans/b.mha": "is no slice", "/scans/.DS_Store": "is hidden"}
+    left_out = {"/scans/a.mgz": "is no slice", "/scans/b.mha": "is no slice", "/scans/.DS_Store": "is hidden"}
     console = Console(file=io.StringIO(), width=100)
-    console.print(run_summary(RunResult([], 1.0, skipped=skipped), Path("out"), RunOptions(), verbose=False))
-    assert "Skipped (2: is no slice). run.json lists them." in console.file.getvalue()
+    console.print(run_summary(RunResult([], 1.0, left_out=left_out), Path("out"), RunOptions(), verbose=False))
+    assert "Left out (2: is no slice). run.json lists them." in console.file.getvalue()
 
 
 def test_a_note_on_one_slice_is_not_told_of_its_whole_volume():

@@ -43,7 +43,7 @@ def test_slices_are_unpacked_under_their_own_names_and_other_files_are_skipped(t
     ]
     assert (tmp_path / "into/study.zip/patient/b/T1.NII.GZ").read_bytes() == b"22"
     assert result.problems == {}
-    assert result.skipped == {
+    assert result.left_out == {
         "notes.txt": "is not a supported format",
         ".hidden.png": "is hidden",
         "__MACOSX/patient/a.png": "is hidden",
@@ -64,7 +64,7 @@ def test_a_member_without_suffix_or_with_one_of_digits_is_a_slice_if_its_content
     result = unpack(path)
     assert result.names == ["IM-0001-0001", "1.2.840.113"]
     assert (tmp_path / "into/study.zip/IM-0001-0001").read_bytes() == DICOM
-    assert set(result.skipped) == {"README", "DICOMDIR", "short"}
+    assert set(result.left_out) == {"README", "DICOMDIR", "short"}
 
 
 def test_only_members_of_the_accepted_formats_are_unpacked(tmp_path, unpack):
@@ -241,7 +241,7 @@ def test_files_in_an_excluded_folder_stay_excluded(tmp_path, unpack):
     path = pack(tmp_path / "study.zip", ("a/1.png", b"1"), ("a/b/2.png", b"2"), ("b/c/3.png", b"3"), ("4.png", b"4"))
     result = unpack(path, FileFilter(FORMATS, exclude=("a", "b/c/", "!a/1.png", "!2.png", "!3.png")))
     assert result.names == ["4.png"]
-    assert result.skipped["a/b/2.png"] == "matches --exclude a"
+    assert result.left_out["a/b/2.png"] == "matches --exclude a"
 
 
 def test_patterns_are_compared_with_the_path_in_the_archive_and_its_prefix(tmp_path, unpack):
@@ -250,4 +250,4 @@ def test_patterns_are_compared_with_the_path_in_the_archive_and_its_prefix(tmp_p
     file_filter = FileFilter(FORMATS, include=("sub/study.zip/p1/*",))
     result = unpack_zip(path, tmp_path / "again", file_filter, prefix="sub/study.zip/")
     assert result.names == ["p1/t1.png", "p1/t1_mask.png"]
-    assert result.skipped == {"p2/t1.png": "matches no --include"}
+    assert result.left_out == {"p2/t1.png": "matches no --include"}

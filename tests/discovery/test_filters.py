@@ -86,7 +86,7 @@ def test_a_folder_or_pipe_without_suffix_is_not_opened(tmp_path):
 def test_patterns_are_read_as_in_a_gitignore_file(pattern, names):
     files = ["a.png", "b/a.png", "b/c/a.png", "b/c/x.tif"]
     assert [name for name in files if FileFilter(exclude=(pattern,)).exclusion_reason(name)] == names
-    assert [name for name in files if not FileFilter(include=(pattern,)).skip_reason(name)] == names
+    assert [name for name in files if not FileFilter(include=(pattern,)).left_out_reason(name)] == names
 
 
 def test_a_pattern_with_a_slash_at_its_end_matches_folders_only():
@@ -122,10 +122,10 @@ def test_an_invalid_pattern_is_an_error_that_names_the_option(pattern):
 
 def test_exclude_has_precedence_over_include_and_the_reason_names_the_pattern():
     file_filter = FileFilter(include=("*.png",), exclude=("*_mask.png", "b"))
-    assert file_filter.skip_reason("a.png") is None
-    assert file_filter.skip_reason("a_mask.png") == "matches --exclude *_mask.png"
-    assert file_filter.skip_reason("b/a.png") == "matches --exclude b"
-    assert file_filter.skip_reason("a.tif") == "matches no --include"
+    assert file_filter.left_out_reason("a.png") is None
+    assert file_filter.left_out_reason("a_mask.png") == "matches --exclude *_mask.png"
+    assert file_filter.left_out_reason("b/a.png") == "matches --exclude b"
+    assert file_filter.left_out_reason("a.tif") == "matches no --include"
 
 
 def test_format_names_are_those_of_the_accepted_formats():

@@ -116,14 +116,14 @@ def test_each_file_has_a_format(scans):
     assert inputs.of_format("image") == ["a.png", "b/1.mat", "b/a.JPG"]
     assert inputs.of_format("nifti") == ["v.nii.gz"]
     assert inputs.of_format("dicom") == ["1.2.840.9", "IM0001", "c.IMA"]
-    assert inputs.skipped[str(scans / "README")] == "is not a supported format"
+    assert inputs.left_out[str(scans / "README")] == "is not a supported format"
 
 
 def test_without_recursion_only_the_files_directly_in_a_folder_are_listed(scans, tmp_path):
     pack(scans / "study.zip", ("deep/z.png", b"1"))
     inputs = find_slices([scans], recursive=False, formats=FORMATS, unpack_into=tmp_path / "unpacked")
     assert inputs.names == ["a.png", "study.zip/deep/z.png"]
-    assert inputs.skipped[str(scans / "b")] == "is a folder in a folder"
+    assert inputs.left_out[str(scans / "b")] == "is a folder in a folder"
 
 
 def test_patterns_filter_files_in_folders_and_files_given_directly(scans):
@@ -133,14 +133,14 @@ def test_patterns_filter_files_in_folders_and_files_given_directly(scans):
     assert find_slices([scans], include=["*.JPG", "a.*"]).names == ["a.png", "b/a.JPG"]
     inputs = find_slices([scans / "a.png", scans / "a_mask.png"], exclude=["*_mask.png"])
     assert (inputs.names, inputs.problems) == (["a.png"], {})
-    assert inputs.skipped == {str(scans / "a_mask.png"): "matches --exclude *_mask.png"}
+    assert inputs.left_out == {str(scans / "a_mask.png"): "matches --exclude *_mask.png"}
 
 
 def test_an_excluded_folder_is_skipped_with_everything_in_it_and_a_file_of_that_name_is_not(scans):
     put(scans, "c/b/a.png", "c/b.png/a.png")
     inputs = find_slices([scans], exclude=["b/", "!b/a.JPG"])
     assert inputs.names == ["a.png", "c/b.png/a.png"]
-    assert inputs.skipped[str(scans / "c/b")] == "matches --exclude b/"
+    assert inputs.left_out[str(scans / "c/b")] == "matches --exclude b/"
     assert find_slices([scans], exclude=["a.png/"]).names[0] == "a.png"
 
 
@@ -152,13 +152,13 @@ def test_an_invalid_pattern_is_an_error(scans):
 def test_a_file_skipped_in_one_folder_may_be_accepted_in_another(scans):
     inputs = find_slices([scans, scans / "b"], exclude=["b/*"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert not any(path.startswith(str(scans / "b" / "a")) for path in inputs.skipped)
+    assert not any(path.startswith(str(scans / "b" / "a")) for path in inputs.left_out)
 
 
 def test_a_subfolder_that_is_an_input_too_is_not_skipped(scans):
     inputs = find_slices([scans, scans / "b"], recursive=False)
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert str(scans / "b") not in inputs.skipped
+    assert str(scans / "b") not in inputs.left_out
 
 
 def test_patterns_that_exclude_everything_are_an_error(scans):
@@ -171,7 +171,7 @@ def test_patterns_that_exclude_everything_are_an_error(scans):
 def test_every_skipped_file_has_a_reason(scans):
     (scans / "way").symlink_to(scans / "b")
     inputs = find_slices([scans], exclude=["*.mat"])
-    assert inputs.skipped == {
+    assert inputs.left_out == {
         str(scans / "notes.txt"): "is not a supported format",
         str(scans / ".hidden.png"): "is hidden",
         str(scans / ".trash"): "is hidden",
@@ -192,7 +192,7 @@ def test_circular_and_broken_links_are_problems(scans):
     (scans / "gone.png").symlink_to(scans / "nowhere.png")
     inputs = find_slices([scans, scans / "self.png"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert inputs.skipped[str(scans / "b" / "up")] == "is a link to a folder"
+    assert inputs.left_out[str(scans / "b" / "up")] == "is a link to a folder"
     assert "is a broken link" in inputs.problems[str(scans / "gone.png")].problem
     assert str(scans / "self.png") in inputs.problems
 
@@ -229,7 +229,7 @@ def test_single_files_of_the_output_are_not_read(scans):
     written = [scans / "report.png", scans / "masks"]
     inputs = find_slices([scans, scans / "report.png", scans / "masks" / "v.nii.gz"], written, formats=FORMATS)
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert inputs.skipped[str(scans / "masks")] == "was written by a run"
+    assert inputs.left_out[str(scans / "masks")] == "was written by a run"
     assert len(inputs.problems) == 2
 
 
@@ -248,7 +248,7 @@ def test_the_figures_of_an_evaluation_are_not_read(scans, marker):
     put(scans, "c/metrics.json", content=f"{{\n {marker},\n".encode())
     inputs = find_slices([scans])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "b/dice.png", "c/own.png"]
-    assert inputs.skipped[str(scans / "c/dice.png")] == "was written by a run"
+    assert inputs.left_out[str(scans / "c/dice.png")] == "was written by a run"
 
 
 def test_output_of_earlier_runs_is_not_read_even_if_a_pattern_or_list_contains_it(scans):
@@ -259,11 +259,11 @@ def test_output_of_earlier_runs_is_not_read_even_if_a_pattern_or_list_contains_i
     assert find_slices([scans / "**/*.png"]).names == ["a.png", "b/old/own.png"]
     inputs = find_slices([scans / "a.png", scans / "b/old/masks"])
     assert inputs.names == ["a.png"]
-    assert inputs.skipped[str(scans / "b/old/masks")] == "was written by a run"
+    assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
 
 
 def test_an_error_counts_the_reasons_if_everything_was_skipped(scans):
-    with pytest.raises(CascadeError, match=r"skipped: 1 \(matches --exclude scans\)"):
+    with pytest.raises(CascadeError, match=r"left out: 1 \(matches --exclude scans\)"):
         find_slices([scans], exclude=["scans"])
 
 

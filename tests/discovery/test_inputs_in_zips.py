@@ -18,7 +18,7 @@ def test_slices_in_a_zip_file_are_named_as_if_it_were_a_folder(scans, tmp_path):
     assert inputs.path("b/study.zip/p/z.png").read_bytes() == b"zipped"
     assert inputs.path("b/study.zip/p/z.png").is_relative_to(into)
     assert inputs.path("a.png") == scans / "a.png"
-    assert inputs.skipped[str(scans / "b" / "study.zip" / "notes.txt")] == "is not a supported format"
+    assert inputs.left_out[str(scans / "b" / "study.zip" / "notes.txt")] == "is not a supported format"
 
 
 def test_a_zip_alone_two_zips_and_a_zip_given_twice(scans, tmp_path):

@@ -137,7 +137,7 @@ def test_run_json_traces_every_input_model_option_and_failure(scans, out):
     assert record["slices"] == {"tumor": 1, "error": 1}
     assert {item["name"]: item["sha256"] for item in record["inputs"]}["a.png"] == sha256_of(scans / "a.png")
     assert [failure["slice"] for failure in record["failures"]] == ["broken.png"]
-    assert record["left_out"] == {str(scans / "head.mgz"): "is not a supported format"} == run.skipped
+    assert record["left_out"] == {str(scans / "head.mgz"): "is not a supported format"} == run.left_out
     assert "numpy" in record["versions"]
 
 

@@ -9,6 +9,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from cascade.io.dicom.pixels import decode_frame, read_pixels
 from cascade.io.dicom.seg import encode_segmentation
 from cascade.io.image import mask_png
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, Source, check_pixels, check_volume_size
+from cascade.io.slices import Slice, check_pixels, check_volume_size
 
 MIN_DISTANCE_MM = 0.01
 """Slices with a smaller distance count as slices at the same position."""
@@ -32,9 +33,25 @@ GAP_TOLERANCE = 0.05
 """Maximum variation of the distances between slices, as a fraction of their median."""
 
 
+@dataclass(frozen=True)
+class OpenedDicom:
+    """DICOM files, sorted into volumes. Each file is in one of the attributes.
+
+    Attributes:
+        sources: The volumes, sorted by name.
+        problems: Why the other files cannot be processed. For a volume, and for similar files of a folder that are not
+            MRI, one error stands for all.
+        left_out: Why files were not read that are neither in a volume nor named by an error.
+    """
+
+    sources: list["DicomSource"]
+    problems: dict[Path, CascadeError]
+    left_out: dict[Path, str]
+
+
 def open_dicom(
     paths: Sequence[Path], root: Path, *, used_names: Iterable[str] = (), keep_identifiers: bool = False
-) -> tuple[list[Source], dict[Path, CascadeError]]:
+) -> OpenedDicom:
     """Sort DICOM files into volumes. Reads headers only.
 
     A volume of several files is named by their common folder below `root` and the series number; one of a single file
@@ -47,13 +64,10 @@ def open_dicom(
         used_names: Names of other sources.
         keep_identifiers: Copy the identifiers of patient and study to masks. The UIDs that link a mask to its images
             are always copied.
-
-    Returns:
-        The volumes, sorted by name; and the errors of the other files. For similar files of a folder that are not MRI,
-        one error stands for all.
     """
     headers: dict[Path, Header] = {}
     problems: dict[Path, CascadeError] = {}
+    left_out: dict[Path, str] = {}
     not_mri: dict[tuple[Path, str], list[tuple[Path, NotMRI]]] = defaultdict(list)
     for path in sorted({path.absolute() for path in paths}):
         try:
@@ -66,17 +80,23 @@ def open_dicom(
         path, first = similar[0]
         others = f" (and {len(similar) - 1:,} similar files in the same folder)" if len(similar) > 1 else ""
         problems[path] = CascadeError(f"{path}{problem}{others}", fix=first.fix)
-    sources: list[Source] = []
+        left_out |= {other: problem.removeprefix(": ") for other, _ in similar[1:]}
+    sources: list[DicomSource] = []
     names = set(used_names)
     # Single files first: they are named by their paths, which must not change.
     for volume in sorted(_group_into_volumes(list(headers.values())), key=lambda volume: len(volume) > 1):
+        files = sorted(header.path for header in volume)
         try:
-            sources.append(DicomSource(_unused(_volume_name(volume, root.absolute()), names), volume))
+            source = DicomSource(_unused(_volume_name(volume, root.absolute()), names), volume)
         except CascadeError as error:
-            problems[min(header.path for header in volume)] = error
+            problems[files[0]] = error
+            reason = f"belongs to the series of {files[0].name}, which cannot be processed"
+            left_out |= dict.fromkeys(files[1:], reason)
         else:
-            names.add(sources[-1].name)
-    return sorted(sources, key=lambda source: source.name), problems
+            sources.append(source)
+            names.add(source.name)
+            left_out |= {path: f"is a copy of another file of {source.name}" for path in set(files) - set(source.files)}
+    return OpenedDicom(sorted(sources, key=lambda source: source.name), problems, left_out)
 
 
 class DicomSlice(NamedTuple):
