@@ -82,8 +82,8 @@ def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, setting
     fields = asdict(result)
     metrics = fields.pop("metrics")
     files = charts(result.metrics, scored)
-    files["slices.csv"] = to_csv(scored).encode()
-    files["external.csv"] = external_evaluation.as_csv(external_scores).encode()
+    files["slices.csv"] = to_csv(scored)
+    files["external.csv"] = external_evaluation.as_csv(external_scores)
     files["crossval.json"] = json.dumps({**record, **metrics, **fields}, indent=1, allow_nan=False).encode()
     for name, content in files.items():
         write_atomically(out / name, content)
@@ -91,8 +91,7 @@ def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, setting
 
 
 def _scored(evaluation: Path) -> list[ScoredSlice]:
-    with (evaluation / "slices.csv").open(newline="") as lines:
-        return from_csv(lines)
+    return from_csv((evaluation / "slices.csv").read_bytes())
 
 
 def _external_scores(folder: Path, fold_file: Path, fold_dir: Path, settings: PipelineSettings) -> list[ExternalScore]:
@@ -105,9 +104,8 @@ def _external_scores(folder: Path, fold_file: Path, fold_dir: Path, settings: Pi
         styles = ExternalStore([item for item in settings.external if item.part == "train"], "reading external slices")
         subjects = [subject_id(item.patient) for item in items]
         scores += score_restyled(models, SliceStore(folder, items, "reading test"), subjects, styles)
-        write_atomically(file, external_evaluation.as_csv(scores).encode())
-    with file.open(newline="") as lines:
-        return external_evaluation.from_csv(lines)
+        write_atomically(file, external_evaluation.as_csv(scores))
+    return external_evaluation.from_csv(file.read_bytes())
 
 
 def _combine(

@@ -7,8 +7,6 @@ holds the tumor. Intervals are 95 % intervals of a bootstrap over subjects.
 """
 
 import argparse
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -24,6 +22,7 @@ from cascade.datasets.split import SUBSETS
 from cascade.evaluation.bootstrap import SubjectBootstrap
 from cascade.files import write_atomically
 from cascade.pipeline import Cascade
+from cascade.tables import read_table, table_bytes
 from train.dataset import SliceStore
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, read_index
 from train.pasting import gray_levels, restyle
@@ -144,16 +143,12 @@ def _fraction(group: Sequence[ExternalScore], hits: Iterable[bool]) -> dict[str,
     return {"value": float(values.mean()), "ci95": interval}
 
 
-def as_csv(scores: Sequence[ExternalScore]) -> str:
+def as_csv(scores: Sequence[ExternalScore]) -> bytes:
     """One line per slice. Subjects are kept: intervals need them."""
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, [field.name for field in fields(ExternalScore)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(score) for score in scores)
-    return lines.getvalue()
+    return table_bytes([field.name for field in fields(ExternalScore)], map(asdict, scores))
 
 
-def from_csv(lines: Iterable[str]) -> list[ExternalScore]:
+def from_csv(content: bytes) -> list[ExternalScore]:
     """Read what `as_csv` wrote."""
     return [
         ExternalScore(
@@ -164,7 +159,7 @@ def from_csv(lines: Iterable[str]) -> list[ExternalScore]:
             touched=row["touched"] == "True",
             predicted=row["predicted"],
         )
-        for row in csv.DictReader(lines)
+        for row in read_table(content)
     ]
 
 
@@ -199,7 +194,7 @@ def main() -> None:
         items = [item for item in read_index(arguments.index) if arguments.part in (None, item.part)]
         scores = score_external(arguments.models, items)
         if arguments.csv:
-            write_atomically(arguments.csv, as_csv(scores).encode())
+            write_atomically(arguments.csv, as_csv(scores))
         Console().print(external_table(summarize(scores)))
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from cascade import __version__
 from cascade.cli.benchmark import benchmark
 from cascade.cli.build import build
-from cascade.cli.console import printable, stderr
+from cascade.cli.console import printable, stderr, tolerate_write_errors
 from cascade.cli.data import app as data
 from cascade.cli.evaluate import evaluate
 from cascade.cli.info import info
@@ -39,16 +39,29 @@ app.add_typer(train, name="train")
 def run_app(arguments: Sequence[str] | None = None) -> None:
     """Run a command. This is the only place that prints a CascadeError, and exits with 1.
 
+    It also exits with 1 if stdout or stderr cannot be written: the disk is full, or the reader of a pipe has ended.
     SIGTERM and SIGHUP interrupt like Ctrl-C, so that a stopped run saves its results.
     """
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP: leave that
             signal.signal(number, signal.default_int_handler)
-    try:
-        app(args=arguments, prog_name="cascade")
-    except CascadeError as error:
-        stderr().print(Text(printable(f"error: {error}"), style="red"), soft_wrap=True)
-        sys.exit(1)
+    exit_code: str | int | None = 1
+    with tolerate_write_errors() as problems:
+        try:
+            app(args=arguments, prog_name="cascade")
+        except SystemExit as end:
+            exit_code = end.code
+        except CascadeError as error:
+            _print_error(error)
+    if problems:
+        listed = "; ".join(f"{name}: cannot be written ({reason})" for name, reason in problems.items())
+        _print_error(CascadeError(listed, fix="read it to its end, or free space; files of the command are complete"))
+        exit_code = 1
+    sys.exit(exit_code)
+
+
+def _print_error(error: CascadeError) -> None:
+    stderr().print(Text(printable(f"error: {error}"), style="red"), soft_wrap=True)
 
 
 def _print_version(requested: bool) -> None:

@@ -1,9 +1,7 @@
 """Detection of tumors: sensitivity on slices with a tumor against false positives on negatives."""
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -14,6 +12,7 @@ from cascade.evaluation.schema import Detection, DetectionCurve, FolderDetection
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
+from cascade.tables import table_bytes
 
 LARGE_AREA_FRACTION = 0.005
 """A false positive is large if its mask covers more than this fraction of the slice."""
@@ -95,10 +94,6 @@ def _by_folder(negatives: Sequence[Negative]) -> dict[str, FolderDetection]:
     return {folder: FolderDetection(len(items), float(np.mean(items))) for folder, items in sorted(detected.items())}
 
 
-def negatives_to_csv(negatives: Sequence[Negative]) -> str:
+def negatives_to_csv(negatives: Sequence[Negative]) -> bytes:
     """Write negatives as CSV, one row each."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["path", "peak", "area_fraction"])
-    writer.writerows([item.path, item.peak, item.area_fraction] for item in negatives)
-    return lines.getvalue()
+    return table_bytes(["path", "peak", "area_fraction"], map(asdict, negatives))

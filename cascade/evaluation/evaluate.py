@@ -102,9 +102,9 @@ def evaluate(
     )
     files = charts(evaluation.metrics, scored, evaluation.detection)
     files |= {f"{name}_slices.png": gallery(name, some, folder, cascade) for name, some in choose(scored).items()}
-    files["slices.csv"] = to_csv(scored).encode()
+    files["slices.csv"] = to_csv(scored)
     if scored_negatives:
-        files["negatives.csv"] = negatives_to_csv(scored_negatives).encode()
+        files["negatives.csv"] = negatives_to_csv(scored_negatives)
     files["metrics.json"] = to_json(evaluation)
     for name in OPTIONAL_FILES - files.keys():  # an earlier evaluation's would be mistaken for this one's
         (out / name).unlink(missing_ok=True)

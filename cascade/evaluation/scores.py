@@ -1,7 +1,5 @@
 """Scores of labeled slices, one by one, and slices.csv, which they are written to and read from."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,7 @@ from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, dice, hausd
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
+from cascade.tables import read_table, table_bytes
 
 CROPS = ("true_mask", "predicted_mask", "whole_slice")
 """Masks that the classifier crops the slice by. Comparing its accuracies locates the stage that errs."""
@@ -120,19 +119,15 @@ def _score(
     )
 
 
-def to_csv(scored: Sequence[ScoredSlice]) -> str:
+def to_csv(scored: Sequence[ScoredSlice]) -> bytes:
     """Write slices as CSV, one row each; cells without a value are empty. Needs at least one slice."""
     rows = [_to_row(item) for item in scored]
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return lines.getvalue()
+    return table_bytes(list(rows[0]), rows)
 
 
-def from_csv(lines: Iterable[str]) -> list[ScoredSlice]:
+def from_csv(content: bytes) -> list[ScoredSlice]:
     """Read slices that `to_csv` wrote. The names of the mask files are not in the CSV, hence empty."""
-    return [_from_row(row) for row in csv.DictReader(lines)]
+    return [_from_row(row) for row in read_table(content)]
 
 
 def _to_row(item: ScoredSlice) -> dict[str, Any]:

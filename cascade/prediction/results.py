@@ -1,7 +1,5 @@
 """Rows of results → results.csv and results.json."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +12,9 @@ from cascade.discovery.output_marker import RESULTS
 from cascade.files import write_atomically
 from cascade.prediction.output_dir import mask_path, overlay_path
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
+from cascade.tables import table_bytes
 
 NOTE = "For research only. Not a medical device: do not use it to diagnose or treat anyone."
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""A spreadsheet takes a cell that starts with one of these for a formula, which can run programs."""
 
 Status = Literal["tumor", "no_tumor", "error"]
 
@@ -139,26 +135,17 @@ class ResultsFolder:
             "uncertain_below": self.uncertain_below,
         }
         write_atomically(self.json_path, _as_json(header, records).encode())
-        # The byte order mark tells Excel that this is UTF-8. Names of files may be any bytes.
-        table = f"\ufeff{self._as_csv(records)}"
-        write_atomically(self.csv_path, table.encode(errors="surrogateescape"))
+        write_atomically(self.csv_path, table_bytes(CSV_COLUMNS, map(self._cells, records)))
 
-    def _as_csv(self, records: list[dict[str, Any]]) -> str:
-        """Return one line per slice, with a column for each probability, box edge and model; None is an empty cell."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\r\n", extrasaction="ignore")  # quotes both
-        writer.writeheader()
-        hashes = {f"{name}_sha256": sha256 for name, sha256 in self.models.items()}
-        for record in records:
-            probabilities, box = record["probabilities"] or {}, record["box"] or {}
-            cells = (
-                record
-                | {_column(label): value for label, value in probabilities.items()}
-                | {f"box_{edge}": value for edge, value in box.items()}
-                | hashes
-            )
-            writer.writerow({column: _escape_formula(value) for column, value in cells.items()})
-        return text.getvalue()
+    def _cells(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the cells of a row of results.csv, with a column for each probability, box edge and model."""
+        probabilities, box = record["probabilities"] or {}, record["box"] or {}
+        return (
+            record
+            | {_column(label): value for label, value in probabilities.items()}
+            | {f"box_{edge}": value for edge, value in box.items()}
+            | {f"{name}_sha256": sha256 for name, sha256 in self.models.items()}
+        )
 
 
 def _record(row: SliceResult) -> dict[str, Any]:
@@ -189,11 +176,6 @@ def _as_json(header: dict[str, Any], records: list[dict[str, Any]]) -> str:
     slices = ",\n".join(f"  {json.dumps(record)}" for record in records)
     start = json.dumps(header, indent=1).removesuffix("\n}")
     return f'{start},\n "slices": [\n{slices}\n ]\n}}\n'
-
-
-def _escape_formula(value: object) -> object:
-    """Put an apostrophe before text that a spreadsheet would execute, such as the file name `=1+1.png`."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _column(label: str) -> str:

@@ -25,6 +25,8 @@ def open_openvino(segmenter: ExportedModel, classifier: ExportedModel, *, only_i
         import openvino
     except ImportError as error:
         raise CascadeError("OpenVINO is not installed", fix="pip install 'cascade-mri[openvino]'") from error
+    except RuntimeError as error:  # its telemetry looks for the home directory, whether it may send anything or not
+        raise CascadeError(f"OpenVINO cannot be imported ({error})", fix="set HOME to a folder") from error
     core = openvino.Core()
     has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if only_if_faster and not has_bf16:

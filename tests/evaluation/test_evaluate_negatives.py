@@ -23,7 +23,7 @@ def test_false_positives_are_counted_on_negatives(run, negatives, tmp_path):
     assert evaluation.detection.large_false_positive_rate == pytest.approx(1 / 3)
     assert evaluation.detection.sensitivity == pytest.approx(5 / 6)
     assert any("broken.png" in problem for problem in evaluation.failed.problems)
-    rows = list(csv.DictReader((tmp_path / "out" / "negatives.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "negatives.csv").open(encoding="utf-8-sig")))
     assert {row["path"]: float(row["peak"]) for row in rows} == {"none.png": 0, "speck.png": 1, "patch.png": 1}
 
 
@@ -50,7 +50,7 @@ def test_negatives_may_be_volumes_and_files_in_zips(run, negatives, tmp_path):
     assert evaluation.detection.negatives == 3 + 2 + 1
     assert evaluation.failed.slices == 2
     assert any(problem.startswith(f"{negatives}/more.zip/inner/") for problem in evaluation.failed.problems)
-    names = [row["path"] for row in csv.DictReader((tmp_path / "out" / "negatives.csv").open())]
+    names = [row["path"] for row in csv.DictReader((tmp_path / "out" / "negatives.csv").open(encoding="utf-8-sig"))]
     assert {"head.nii.gz/1", "head.nii.gz/2", "more.zip/inner/none.png"} < set(names)
     rows = [line.split() for line in printed(evaluation).splitlines()]
     first = rows.index(["(no", "folder)", "3", "66.7%"])

@@ -81,7 +81,7 @@ def crossvalidation(tmp_path, monkeypatch):
     def evaluate(folder, *, split_file, subset, out, **options):
         out.mkdir()
         slices = [scored(item, number) for number, item in enumerate(read_split(split_file).subset(subset))]
-        (out / "slices.csv").write_text(to_csv(slices))
+        (out / "slices.csv").write_bytes(to_csv(slices))
         evaluation = Evaluation(
             cascade="",
             date="",
@@ -156,7 +156,7 @@ def test_what_it_leaves(crossvalidation):
     assert record.items() >= {**content.pop("metrics"), **content}.items()
     assert (record["folds"], record["segmenter"]["epochs"]) == (3, SegmenterSettings().epochs)
     assert (out / "dice.png").read_bytes() == b"drawn"
-    with (out / "slices.csv").open(newline="") as lines:
+    with (out / "slices.csv").open(newline="", encoding="utf-8-sig") as lines:
         rows = list(csv.DictReader(lines))
     assert len({row["path"] for row in rows}) == 72
 

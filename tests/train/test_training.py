@@ -434,7 +434,7 @@ def test_cross_validation_with_external_slices_tests_every_subject_once(data, ex
             main([*command, *options, *starts])
         assert ended.value.code == 0
     record = json.loads((tmp_path / "out" / "crossval.json").read_text())
-    with (tmp_path / "out" / "external.csv").open(newline="") as lines:
+    with (tmp_path / "out" / "external.csv").open(newline="", encoding="utf-8-sig") as lines:
         tested = [row for row in csv.DictReader(lines) if row["set_name"] != "restyled"]
     assert sorted(row["subject"] for row in tested) == sorted(f"{external.name}/{number}" for number in range(12))
     sets = {(row["set"], row["class"]): row["slices"] for row in record["external"]}
