@@ -171,8 +171,9 @@ class Recorder:
                     (self.out / path).unlink()
         source.close()
         read = tuple(self._folder.input_name(path) for path in source.files)
-        if len(read) == source.count > 1:
-            rows = [replace(row, file=name) for row, name in zip(rows, read, strict=True)]
+        if read != (source.name,):  # a series, or a part of a file
+            names = read if len(read) > 1 else read * source.count
+            rows = [replace(row, file=name) for row, name in zip(rows, names, strict=True)]
         with self._lock:
             self.rows += rows
             self.sha256[source.name] = sha256

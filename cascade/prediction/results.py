@@ -27,7 +27,7 @@ class SliceResult:
         name: Path of the slice below the input folder. A slice of a volume ends in its number: `scan.nii.gz/012`.
         status: "tumor", "no_tumor", or "error" if the slice could not be processed.
         index: Index of the slice in its volume, from 0; None if the input is a single slice.
-        file: Path of the file that contains the slice if its input consists of several files; else None.
+        file: Path of the file that contains the slice, unless its input is a file of this name.
         probabilities: In the order of CLASS_NAMES, rounded to 6 digits; None without a tumor.
         uncertain: True if the highest probability, before rounding, is below the calibrated threshold.
         box: Region that the classifier saw, in pixels of the slice; None without a tumor.

@@ -41,6 +41,7 @@ def test_the_size_of_all_members_and_archives_together_is_limited(tmp_path, unpa
     result = unpack(path, limits=Limits(total=5500))
     assert result.names == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert list(result.problems) == ["5.png"]
+    assert list(result.left_out) == [name for name in result.members if name > "5.png"]
     assert "5.png: this and all later members exceed" in only_problem(result).problem
     again = unpack_zip(path, tmp_path / "again", ALL, limits=Limits(total=5500), bytes_used=result.size)
     assert again.names == []
