@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -54,11 +55,20 @@ def _files(paths):
     for path in [path for path in files if path.lower().endswith(".zip") and os.path.isfile(path)]:
         try:
             with zipfile.ZipFile(path) as archive:
-                names = [name.replace("\\", "/") for name in archive.namelist()]  # packed on Windows
+                names = [_member_name(info) for info in archive.infolist()]
                 members = [name for name in names if not name.endswith("/")]
-        except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError):
+        except Exception:  # a damaged one raises nearly any
             continue
         if members:
             files |= {str(Path(f"{path}/{member}")): f"{path}/{member}" for member in members}
             del files[path]
     return files
+
+
+def _member_name(info):
+    """Programs of macOS do not mark names as UTF-8, and those of Windows write backslashes."""
+    name = info.filename
+    if not info.flag_bits & 0x800:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")

@@ -31,6 +31,16 @@ def test_files_of_formats_that_are_not_read_are_counted_at_the_end():
     assert "Left out (2: is no slice). run.json lists them." in console.file.getvalue()
 
 
+def test_the_inputs_whose_results_were_dropped_are_named():
+    """Their rows and masks vanished without a word."""
+    console = Console(file=io.StringIO(), width=200)
+    result = RunResult([], 1.0, dropped=tuple(f"{number}.png" for number in range(12)))
+    console.print(run_summary(result, Path("out"), RunOptions(), verbose=False))
+    printed = console.file.getvalue()
+    assert "0.png, 1.png" in printed
+    assert "2 more" in printed
+
+
 def test_a_note_on_one_slice_is_not_told_of_its_whole_volume():
     rows = [SliceResult(f"head.nii/{index}", "no_tumor", index, notes=("turned",)) for index in range(3)]
     rows[2] = replace(rows[2], notes=("turned", "blank"))

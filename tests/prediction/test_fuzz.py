@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from accounting import misplaced
 from hostile_files import KINDS, run_alone, whole_file, zipped
 from stub_cascade import rows_of
 
@@ -154,6 +155,8 @@ def wrong_with(numbers, folder):
             return f"has no row for {name}"
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
     inputs = {f"scans/{name}" for name in names}
+    if wrong := misplaced([scans], out):  # the run has counted, too
+        return f"has no place, or several, for {wrong}"
     if stray := {path for path in found if not path.startswith("out/")} - inputs - {"out.tmp"}:
         return f"left {stray}"
     return "left half a file" if list(out.rglob(".writing-*")) else ""

@@ -158,6 +158,8 @@ def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled
     assert (again.slices, run.resumed_rows) == (4, 2)
     assert [row["slice"] for row in rows_of(out)] == [f"{number}.png" for number in range(1, 7)]
     assert not (out / "masks/0.png").exists()
+    assert run.dropped == ("0.png",)
+    assert json.loads((out / "run.json").read_text())["dropped"] == ["0.png"]
     assert Image.open(out / "masks/2.png").size == (48, 48)
 
 
@@ -289,7 +291,7 @@ def test_results_of_a_member_that_is_gone_from_its_zip_go(scans, out):
             for member in members:
                 archive.write(scans / "a.png", member)
         run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=members == ["c.png"]))
-    assert run.resumed_rows == 2
+    assert (run.resumed_rows, run.dropped) == (2, ("study.zip/b.png",))
     assert [row["slice"] for row in rows_of(out)] == ["a.png", "study.zip/c.png"]
     (scans / "study.zip").write_bytes(b"no zip any more")
     run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))

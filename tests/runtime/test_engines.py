@@ -21,7 +21,8 @@ from cascade.runtime.engines import (
     sidecar_path,
 )
 from cascade.runtime.gpu import Gpu
-from cascade.runtime.models import BUNDLED_MODELS, ExportedModel
+from cascade.runtime.models import BUNDLED_MODELS, ExportedModel, find_model
+from cascade.runtime.openvino import open_openvino
 from cascade.runtime.sidecar import BatchProfile, BuildSpec, EngineTensor, Layer, Sidecar, Verification, read_sidecar
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +182,16 @@ def test_without_a_home_the_command_line_works(no_home):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows always has a profile")
+def test_without_a_home_openvino_is_passed_over(monkeypatch, tmp_path):
+    """It looks for the home directory when it is imported, and the run ended in its traceback."""
+    (tmp_path / "openvino.py").write_text("raise RuntimeError('Could not determine home directory.')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    graphs = {name: find_model(name, BUNDLED_MODELS) for name in ("segmenter", "classifier")}
+    with pytest.raises(CascadeError, match="home directory"):
+        open_openvino(**graphs)
+
+
 def test_without_a_home_only_the_default_folder_of_engines_is_an_error(no_home, tmp_path):
     program = """
 from cascade.errors import CascadeError
