@@ -180,22 +180,16 @@ def multi_frame(head=HEAD, order=(3, 0, 5, 1, 4, 2), frame_groups=lambda frame: 
     )
 
 
-def open_files(paths, root, **options):
-    """Return the sources and problems of `open_dicom`."""
-    opened = open_dicom(paths, root, **options)
-    return opened.sources, opened.problems
-
-
 def opened(paths, root):
     """Open files that form one source without problems."""
-    (source,), problems = open_files(paths, root)
+    (source,), problems, _ = open_dicom(paths, root)
     assert problems == {}
     return source
 
 
 def refusal(path):
     """Return the problem of opening or reading one file."""
-    sources, problems = open_files([path], path.parent)
+    sources, problems, _ = open_dicom([path], path.parent)
     if sources:
         with pytest.raises(CascadeError) as raised:
             sources[0].read(0)

@@ -107,8 +107,7 @@ def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: b
 
 def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
     """List the files and series that a run would process, and what it would leave out and why."""
-    opened = open_sources(inputs, axis=options.axis)
-    sources = opened.sources
+    sources, problems, left_out = open_sources(inputs, axis=options.axis)
     table = Table("input", "slices", "notes")
     table.columns[1].justify = "right"
     for source in sources:
@@ -122,11 +121,11 @@ def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
     ]
     if options.resume:
         lines.append(Text("With --resume, inputs that an earlier run has finished are not processed again."))
-    reasons = [f"left out: {name}: {reason}" for name, reason in sorted((inputs.left_out | opened.left_out).items())]
+    reasons = [f"left out: {name}: {reason}" for name, reason in sorted(left_out.items())]
     lines += [Text(printable(line), style="dim") for line in reasons[:MAX_LEFT_OUT]]
     if len(reasons) > MAX_LEFT_OUT:
         lines.append(Text(f"left out: {len(reasons) - MAX_LEFT_OUT:,} more", style="dim"))
-    for error in opened.problems.values():
+    for error in problems.values():
         message = str(error).replace(str(inputs.unpacked), str(inputs.folder))
         lines.append(Text(printable(f"would fail: {message}"), style="red"))
     return Group(table, *lines)

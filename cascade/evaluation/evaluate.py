@@ -121,8 +121,7 @@ def _evaluate_negatives(path: Path, cascade: Cascade, batch_size: int) -> tuple[
     """
     with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
         inputs = find_slices([path], formats=FORMATS, unpack_into=Path(unpacked))
-        opened = open_sources(inputs)
-        sources, refused = opened.sources, opened.problems
+        sources, refused, _ = open_sources(inputs)
         total = sum(source.count for source in sources)
         scored, problems = process_batches(
             "negatives", _read_negatives(sources), total, batch_size, partial(score_negatives, cascade)

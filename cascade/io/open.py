@@ -1,7 +1,7 @@
 """Open input files as images, volumes and series."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
@@ -10,14 +10,14 @@ from cascade.io.image import ImageSource
 from cascade.io.slices import Source
 
 
-@dataclass(frozen=True)
-class OpenedSources:
+class OpenedSources(NamedTuple):
     """The opened inputs. Each file is part of a source, or in `problems` or `left_out`.
 
     Attributes:
         sources: The sources, sorted by name, each name unique.
         problems: Errors of inputs that cannot be processed, by name.
-        left_out: Why other files were not read, by absolute path: copies, and files for which another's error stands.
+        left_out: Why other files were not read, by absolute path: those in `inputs`, copies, and files for which the
+            error of another stands.
     """
 
     sources: list[Source]
@@ -36,7 +36,7 @@ def open_sources(inputs: Inputs, *, axis: int | None = None, keep_identifiers: b
     """
     sources: list[Source] = [ImageSource(name, inputs.path(name)) for name in inputs.of_format("image")]
     problems = {inputs.name(path): error for path, error in inputs.problems.items()}
-    left_out: dict[str, str] = {}
+    left_out = dict(inputs.left_out)
     if names := inputs.of_format("nifti"):
         from cascade.io.nifti import open_nifti
 

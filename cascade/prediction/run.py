@@ -91,8 +91,7 @@ def predict_paths(
         collect_inputs([Path(path) for path in paths], out, options) as inputs,
         lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
     ):
-        opened = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
-        sources, problems = opened.sources, opened.problems
+        sources, problems, left_out = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
         folder = ResultsFolder(
             out=out,
             inputs=inputs.folder,
@@ -125,7 +124,7 @@ def predict_paths(
             )
         finally:
             journal.close()
-        result = replace(result, left_out=inputs.left_out | opened.left_out, dropped=tuple(sorted(dropped)))
+        result = replace(result, left_out=left_out, dropped=tuple(sorted(dropped)))
         record.save(out, result)
         if options.report:
             from cascade.prediction.report import write_report

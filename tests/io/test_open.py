@@ -35,9 +35,9 @@ def test_images_and_volumes_in_one_folder_are_sorted_by_name(tmp_path):
     save_volume(tmp_path / "b/head.nii.gz")
     Image.fromarray(RAMP).save(tmp_path / "a.png")
     (tmp_path / "broken.nii").write_bytes(b"no header")
-    opened = open_sources(find_slices([tmp_path], formats=("image", "nifti", "dicom")))
-    assert [(source.name, source.count) for source in opened.sources] == [("a.png", 1), ("b/head.nii.gz", 3)]
-    assert list(opened.problems) == ["broken.nii"]
+    sources, problems, _ = open_sources(find_slices([tmp_path], formats=("image", "nifti", "dicom")))
+    assert [(source.name, source.count) for source in sources] == [("a.png", 1), ("b/head.nii.gz", 3)]
+    assert list(problems) == ["broken.nii"]
 
 
 def test_the_digest_of_one_file_is_that_of_sha256sum_and_that_of_several_depends_on_each(tmp_path):

@@ -60,8 +60,7 @@ def scans(tmp_path):
 def run_on(scans, cascade_=CASCADE, batch_size=4, overlays=True, **options):
     inputs = find_slices([scans])
     folder = ResultsFolder(scans.parent / "out", inputs.folder, overlays, {"segmenter": "5", "classifier": "c"}, "stub")
-    opened = open_sources(inputs)
-    sources, problems = opened.sources, opened.problems
+    sources, problems, _ = open_sources(inputs)
     return predict_sources(cascade_, sources, folder, batch_size=batch_size, problems=problems, **options), folder
 
 
@@ -140,8 +139,7 @@ def test_when_every_file_is_broken_nothing_could_be_done(scans):
 
 def test_an_input_that_is_missing_is_a_failure_beside_the_ones_that_are_there(scans):
     save(scans / "a.png", tumor().astype(np.uint8))
-    opened = open_sources(find_slices([scans, scans / "missing.png"]))
-    sources, problems = opened.sources, opened.problems
+    sources, problems, _ = open_sources(find_slices([scans, scans / "missing.png"]))
     folder = ResultsFolder(scans.parent / "out", scans, True, {}, "stub")
     run = predict_sources(CASCADE, sources, folder, batch_size=4, problems=problems)
     assert run.exit_code == 2
@@ -306,7 +304,7 @@ def test_a_volume_is_closed_once_its_mask_is_written(scans, monkeypatch):
 
     monkeypatch.setattr(NiftiSource, "close", closes)
     inputs = find_slices([scans], formats=FORMATS)
-    sources = open_sources(inputs).sources
+    sources, _, _ = open_sources(inputs)
     folder = ResultsFolder(scans.parent / "out", inputs.folder, True, {}, "stub")
     predict_sources(CASCADE, sources, folder, batch_size=4)
     assert sorted(closed) == [("a.nii", True), ("b.nii", True), ("broken.nii", True)]

@@ -9,7 +9,6 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +32,7 @@ GAP_TOLERANCE = 0.05
 """Maximum variation of the distances between slices, as a fraction of their median."""
 
 
-@dataclass(frozen=True)
-class OpenedDicom:
+class OpenedDicom(NamedTuple):
     """DICOM files, sorted into volumes. Each file is in one of the attributes.
 
     Attributes:
@@ -90,7 +88,7 @@ def open_dicom(
             source = DicomSource(_unused(_volume_name(volume, root.absolute()), names), volume)
         except CascadeError as error:
             problems[files[0]] = error
-            reason = f"belongs to the series of {files[0].name}, which cannot be processed"
+            reason = f"belongs to the series of {files[0].relative_to(root.absolute()).as_posix()}, which failed"
             left_out |= dict.fromkeys(files[1:], reason)
         else:
             sources.append(source)

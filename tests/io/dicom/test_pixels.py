@@ -18,7 +18,6 @@ from dicom_files import (
     groups,
     image,
     multi_frame,
-    open_files,
     opened,
     refusal,
     series,
@@ -35,6 +34,7 @@ from pydicom.uid import (
 )
 
 from cascade.errors import CascadeError
+from cascade.io.dicom.series import open_dicom
 from cascade.io.slices import BlankSlice
 
 
@@ -133,7 +133,7 @@ def test_jpeg_is_read(tmp_path):
 def test_without_a_decoder_the_fix_is_the_extra_to_install(tmp_path, monkeypatch):
     path = write(tmp_path / "a.dcm", compressed(image(HEAD[4]), JPEGLSLossless, [b"\xff\xd8"]))
     monkeypatch.setattr(pydicom.pixels.decoders.JPEGLSLosslessDecoder, "_available", {})
-    _, problems = open_files([path], tmp_path)
+    _, problems, _ = open_dicom([path], tmp_path)
     assert problems[path].fix == "pip install 'cascade-mri[compressed]'"
 
 
@@ -210,7 +210,7 @@ def test_a_damaged_file_is_read_or_refused_by_name_and_never_crashes(tmp_path, k
             for at in random.integers(132, min(len(whole), 5000), size=8):
                 damaged[at] = random.integers(256)
         path.write_bytes(damaged)
-        sources, refused = open_files([path], tmp_path)
+        sources, refused, _ = open_dicom([path], tmp_path)
         problems += [error.problem for error in refused.values()]
         for source in sources:
             try:

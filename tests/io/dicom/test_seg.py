@@ -8,26 +8,16 @@ import highdicom.seg
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import (
-    HEAD,
-    MARKER,
-    PLANTED,
-    SECONDARY_CAPTURE,
-    TEXTS,
-    image,
-    multi_frame,
-    open_files,
-    position,
-    series,
-    write,
-)
+from dicom_files import HEAD, MARKER, PLANTED, SECONDARY_CAPTURE, TEXTS, image, multi_frame, position, series, write
 from PIL import Image
+
+from cascade.io.dicom.series import open_dicom
 
 sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[dev]'")
 
 
 def opened(paths, root, **options):
-    (source,), problems = open_files(paths, root, **options)
+    (source,), problems, _ = open_dicom(paths, root, **options)
     assert problems == {}
     return source
 

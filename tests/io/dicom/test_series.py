@@ -19,7 +19,6 @@ from dicom_files import (
     TEXTS,
     image,
     multi_frame,
-    open_files,
     opened,
     position,
     refusal,
@@ -29,6 +28,8 @@ from dicom_files import (
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
 )
+
+from cascade.io.dicom.series import open_dicom
 
 
 def test_slices_are_sorted_by_position_whatever_their_names_and_numbers(tmp_path):
@@ -56,7 +57,7 @@ def test_a_multi_frame_file_is_one_source_sorted_by_position(tmp_path):
 def test_each_of_several_multi_frame_files_of_a_series_is_a_source(tmp_path):
     files = [multi_frame(order=[index], SOPInstanceUID=f"1.2.3.4.{index}") for index in range(2)]
     paths = [write(tmp_path / f"{index}.dcm", dataset) for index, dataset in enumerate(files)]
-    sources, problems = open_files(paths, tmp_path)
+    sources, problems, _ = open_dicom(paths, tmp_path)
     assert ([(source.name, source.count) for source in sources], problems) == ([("0.dcm", 1), ("1.dcm", 1)], {})
     assert len(sources[1].mask_bytes(np.ones((1, 20, 24), bool))) > 1000
 
@@ -70,7 +71,7 @@ def test_names_are_paths_and_series_numbers_and_no_two_are_the_same(tmp_path):
         *series(tmp_path / "one" / "more", SeriesInstanceUID="1.2.3.8", StudyInstanceUID="1.2.3.9"),
     ]
     paths[-6:] = [path.rename(tmp_path / "one" / f"more{path.name}") for path in paths[-6:]]
-    sources, problems = open_files(paths, tmp_path)
+    sources, problems, _ = open_dicom(paths, tmp_path)
     assert problems == {}
     names = ["one/alone.dcm", "one/series-003", "one/series-003-2", "two/b/series", "two/series-012"]
     assert [source.name for source in sources] == names
@@ -79,7 +80,7 @@ def test_names_are_paths_and_series_numbers_and_no_two_are_the_same(tmp_path):
 
 def test_files_of_two_patients_never_form_one_volume_whatever_their_uids(tmp_path):
     paths = [*series(tmp_path / "one", PatientID="1"), *series(tmp_path / "two", PatientID="2")]
-    sources, problems = open_files(paths, tmp_path)
+    sources, problems, _ = open_dicom(paths, tmp_path)
     assert problems == {}
     assert [(source.name, source.count) for source in sources] == [("one/series-003", 6), ("two/series-003", 6)]
 
@@ -111,7 +112,7 @@ def test_two_orientations_in_one_series_are_two_sources(tmp_path):
         )
         for n in range(2)
     ]
-    sources, problems = open_files([*other, *turned], tmp_path)
+    sources, problems, _ = open_dicom([*other, *turned], tmp_path)
     assert ([source.count for source in sources], problems) == ([3, 2], {})
 
 
@@ -148,7 +149,7 @@ def test_a_series_with_two_images_at_each_position_is_refused_and_the_difference
         dataset = pydicom.dcmread(path)
         dataset.SOPInstanceUID = f"1.2.3.9.{n}"
         paths.append(write(tmp_path / "scan" / f"second{n}", dataset))
-    sources, problems = open_files(paths, tmp_path)
+    sources, problems, _ = open_dicom(paths, tmp_path)
     assert sources == []
     ((path, error),) = problems.items()
     assert error.problem.startswith(
@@ -178,7 +179,7 @@ def test_frames_without_position_are_refused(tmp_path):
 
 
 def test_slices_without_position_become_one_source_each(tmp_path):
-    sources, problems = open_files(series(tmp_path / "scan", ImagePositionPatient=None), tmp_path)
+    sources, problems, _ = open_dicom(series(tmp_path / "scan", ImagePositionPatient=None), tmp_path)
     assert [source.name for source in sources] == [f"scan/IM000{n}" for n in range(1, 7)]
     assert problems == {}
 
@@ -219,7 +220,7 @@ def test_files_that_are_not_mri_are_one_problem_per_folder_and_modality(tmp_path
     tomography = series(
         tmp_path / "ct", Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2", SeriesInstanceUID="1.5"
     )
-    sources, problems = open_files([*mri, *tomography], tmp_path)
+    sources, problems, _ = open_dicom([*mri, *tomography], tmp_path)
     assert [source.name for source in sources] == ["mri/series-003"]
     (error,) = problems.values()
     assert error.problem.startswith(f"{min(tomography)}: its modality is CT, not MR (and 5 similar files")
@@ -290,7 +291,7 @@ def test_nothing_is_printed_about_the_faults_of_a_header(tmp_path):
     code = (
         "import sys, numpy, pathlib; from cascade.io.dicom.series import open_dicom;"
         "path = pathlib.Path(sys.argv[1]);"
-        "(source,) = open_dicom([path], path.parent, keep_identifiers=True).sources;"
+        "(source,), _, _ = open_dicom([path], path.parent, keep_identifiers=True);"
         "source.read(0); source.mask_bytes(numpy.zeros((1, 20, 24), bool)); print(source.mask_suffix)"
     )
     result = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
