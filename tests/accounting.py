@@ -24,8 +24,8 @@ def misplaced(paths, out):
         rows.setdefault(row["file"] or row["input"], set()).add(kind if row["file"] is None else "row")
     left_out = set(record["left_out"])
     wrong = {}
-    for path, given in sorted(_files(paths).items()):
-        name = str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else given
+    for path in sorted(_files(paths)):
+        name = str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
         places = list(rows.get(name, ())) and ["row"]
         places += ["left_out"] * (path in left_out)
         if not places:
@@ -44,14 +44,14 @@ def repeated_slices(out):
 
 
 def _files(paths):
-    """Absolute path → path as given, of all files; a zip file that can be read stands for its members."""
-    files = {}
+    """Return the absolute paths of all files; instead of a zip file that can be read, those of its members."""
+    files = set()
     for path in map(Path, paths):
         if os.path.isdir(real := os.path.realpath(path)):
             for folder, _, names in os.walk(real):
-                files |= {os.path.join(folder, name): os.path.join(folder, name) for name in names}
+                files |= {os.path.join(folder, name) for name in names}
         else:
-            files.setdefault(os.path.join(os.path.realpath(path.parent), path.name), str(path))
+            files.add(os.path.join(os.path.realpath(path.parent), path.name))
     for path in [path for path in files if path.lower().endswith(".zip") and os.path.isfile(path)]:
         try:
             with zipfile.ZipFile(path) as archive:
@@ -60,8 +60,8 @@ def _files(paths):
         except Exception:  # a damaged one raises nearly any
             continue
         if members:
-            files |= {str(Path(f"{path}/{member}")): f"{path}/{member}" for member in members}
-            del files[path]
+            files |= {str(Path(f"{path}/{member}")) for member in members}
+            files.remove(path)
     return files
 
 

@@ -42,8 +42,8 @@ class Inputs:
     unpacked: Path = Path()
 
     def name(self, path: str) -> str:
-        """Return the name of a file, which need not exist: its path below `folder`, or `path` if it lies elsewhere."""
-        return _name(_absolute(path), str(self.folder), path)
+        """Return the name of a file, which need not exist: its path below `folder`, or else its absolute path."""
+        return _name(_absolute(path), str(self.folder))
 
     def root(self, name: str) -> Path:
         """Return the folder on disk that a name is relative to."""
@@ -124,7 +124,7 @@ def find_slices(
         names=names,
         problems=walker.problems,
         left_out=walker.left_out,
-        seen={path: _name(path, folder, given) for path, given in walker.seen.items()},
+        seen={path: _name(path, folder) for path in walker.seen},
         zipped=frozenset(zipped),
         unpacked=unpack_into or Path(folder),
     )
@@ -141,16 +141,16 @@ def _expand(pattern: Path) -> list[Path]:
 def _absolute(path: str) -> str:
     """Return the absolute path of a file or member of a zip file, without following a link at its end."""
     original = Path(path)
-    exists = os.path.isfile
-    file = next((parent for parent in (original, *original.parents) if exists(parent)), original)  # maybe a zip
+    parents = (original, *original.parents)  # one of them may be a zip file
+    file = next((path for path in parents if os.path.isfile(path)), original)  # noqa: PTH113  too long a name is no error
     return str(Path(absolute_path(file), original.relative_to(file)))
 
 
-def _name(path: str, folder: str, otherwise: str) -> str:
-    """Return the path below the folder, with "/" between folders, or `otherwise` if it is not below the folder."""
+def _name(path: str, folder: str) -> str:
+    """Return the path below the folder, with "/" between folders; the absolute path of a file that is elsewhere."""
     if path == folder:
         return "."
-    return _relative(path, folder) if path.startswith(os.path.join(folder, "")) else otherwise  # noqa: PTH118
+    return _relative(path, folder) if path.startswith(os.path.join(folder, "")) else path  # noqa: PTH118
 
 
 def _relative(path: str, folder: str) -> str:
@@ -171,8 +171,8 @@ def _unpack(walker: InputWalker, folder: str, into: Path, limits: Limits) -> lis
             walker.problems[str(original)] = error
             continue
         if content.members:
-            del walker.seen[path]
-        walker.seen |= {str(Path(f"{path}/{member}")): f"{original}/{member}" for member in content.members}
+            walker.seen.remove(path)
+        walker.seen |= {str(Path(f"{path}/{member}")) for member in content.members}
         if not (content.names or content.problems):
             walker.add_problem(
                 original, f"contains no {walker.file_filter.format_names}", "give zip files that contain slices"

@@ -52,7 +52,7 @@ class InputWalker:
         problems: Inputs that cannot be processed, by the path that the user gave.
         left_out: Why the other files and folders were left out.
         walked: The folders whose entries were looked at.
-        seen: Every input that is no folder, and every file in the folders: its path → the path that the user gave.
+        seen: Every input that is no folder, and every file in the folders.
     """
 
     file_filter: FileFilter
@@ -65,7 +65,7 @@ class InputWalker:
     problems: dict[str, CascadeError] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     walked: set[str] = field(default_factory=set)
-    seen: dict[str, str] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
     _output_cache: dict[str, set[str]] = field(default_factory=dict)
 
     @property
@@ -78,7 +78,7 @@ class InputWalker:
         real = os.path.realpath(path)
         absolute = absolute_path(path)
         if not os.path.isdir(real):
-            self.seen.setdefault(absolute, str(path))
+            self.seen.add(absolute)
         if any(real == folder or real.startswith(os.path.join(folder, "")) for folder in self.own_output):
             self.add_problem(path, "lies in the folder of the results", "choose another folder with --out")
         elif not os.path.exists(real):
@@ -121,7 +121,7 @@ class InputWalker:
                 name = entry.path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")
                 is_folder = os.path.isdir(entry.path)
                 if not is_folder:
-                    self.seen.setdefault(entry.path, entry.path)
+                    self.seen.add(entry.path)
                 reason = self._left_out_reason(entry, name, is_folder)
                 if not reason and is_folder:
                     pending.append(entry.path)

@@ -230,6 +230,13 @@ def test_a_name_that_is_too_long_is_an_error_row(scans, out):
     assert predict_paths(cascade_of(), [scans, Path("x" * 300 + ".png")], out, QUICK).exit_code == 2
 
 
+def test_a_missing_file_and_one_of_its_name_in_a_folder_are_two(scans, out, monkeypatch):
+    """A missing file was named by its relative path, which may be the name of a file in the input folder."""
+    monkeypatch.chdir(scans.parent)
+    predict_paths(cascade_of(), [scans, Path(GOOD)], out, QUICK)
+    assert {row["slice"]: row["status"] for row in rows_of(out)} == {GOOD: "tumor", str(scans.parent / GOOD): "error"}
+
+
 @pytest.mark.parametrize("package", ["pydicom.data.test_files", "nibabel.tests.data"])
 def test_the_test_files_of_other_packages_all_have_a_place(package, out):
     parent, _, name = package.partition(".")
