@@ -1,6 +1,5 @@
-"""Files, folders, patterns and lists become the names of slices, with a reason for everything that is skipped."""
+"""Files, folders and patterns become the names of slices, with a reason for everything that is skipped."""
 
-import io
 import ntpath
 import os
 import socket
@@ -12,7 +11,7 @@ from input_files import DICOM, pack, put
 from input_files import scans as scans
 
 from cascade.discovery.filters import FORMATS
-from cascade.discovery.inputs import find_slices, read_list
+from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 
 
@@ -272,22 +271,6 @@ def test_an_error_lists_20_problems_and_counts_the_others():
         find_slices([Path(f"missing-{number}.png") for number in range(100)])
     assert len(raised.value.problem.splitlines()) == 21
     assert raised.value.fix == "check the path"
-
-
-@pytest.mark.parametrize(
-    ("content", "paths"),
-    [
-        (b"", []),
-        (b"a.png\n\n  \nb c.png", ["a.png", "b c.png"]),
-        (b"a.png\r\nb.png\r\n", ["a.png", "b.png"]),
-        (b"# no comment\n", ["# no comment"]),
-        (b"a\nb.png\0c.png\0", ["a\nb.png", "c.png"]),
-        (b"\xff.png\n", ["\udcff.png"]),
-        ("ä.png".encode(), ["ä.png"]),
-    ],
-)
-def test_a_list_has_one_path_per_line_or_separates_them_by_nuls(content, paths):
-    assert read_list(io.BytesIO(content)) == [Path(path) for path in paths]
 
 
 def test_the_walk_takes_less_than_a_kilobyte_per_file(tmp_path):
