@@ -22,7 +22,7 @@ def special(name, mode):
     return info
 
 
-def test_slices_are_unpacked_under_their_own_names_and_other_files_are_skipped(tmp_path, unpack):
+def test_slices_are_unpacked_under_their_own_names_and_other_files_are_left_out(tmp_path, unpack):
     path = pack(
         tmp_path / "study.zip",
         ("patient/", b""),

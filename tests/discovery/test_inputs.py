@@ -1,4 +1,4 @@
-"""Files, folders and patterns become the names of slices, with a reason for everything that is skipped."""
+"""Files, folders and patterns become the names of slices, with a reason for everything that is left out."""
 
 import ntpath
 import os
@@ -135,7 +135,7 @@ def test_patterns_filter_files_in_folders_and_files_given_directly(scans):
     assert inputs.left_out == {str(scans / "a_mask.png"): "matches --exclude *_mask.png"}
 
 
-def test_an_excluded_folder_is_skipped_with_everything_in_it_and_a_file_of_that_name_is_not(scans):
+def test_an_excluded_folder_is_left_out_with_everything_in_it_and_a_file_of_that_name_is_not(scans):
     put(scans, "c/b/a.png", "c/b.png/a.png")
     inputs = find_slices([scans], exclude=["b/", "!b/a.JPG"])
     assert inputs.names == ["a.png", "c/b.png/a.png"]
@@ -148,13 +148,13 @@ def test_an_invalid_pattern_is_an_error(scans):
         find_slices([scans], exclude=["!"])
 
 
-def test_a_file_skipped_in_one_folder_may_be_accepted_in_another(scans):
+def test_a_file_left_out_of_one_folder_may_be_accepted_in_another(scans):
     inputs = find_slices([scans, scans / "b"], exclude=["b/*"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
     assert not any(path.startswith(str(scans / "b" / "a")) for path in inputs.left_out)
 
 
-def test_a_subfolder_that_is_an_input_too_is_not_skipped(scans):
+def test_a_subfolder_that_is_an_input_too_is_not_left_out(scans):
     inputs = find_slices([scans, scans / "b"], recursive=False)
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
     assert str(scans / "b") not in inputs.left_out
@@ -167,7 +167,7 @@ def test_patterns_that_exclude_everything_are_an_error(scans):
         find_slices([scans / "a.png"], exclude=["*"])
 
 
-def test_every_skipped_file_has_a_reason(scans):
+def test_every_file_that_is_left_out_has_a_reason(scans):
     (scans / "way").symlink_to(scans / "b")
     inputs = find_slices([scans], exclude=["*.mat"])
     assert inputs.left_out == {
@@ -261,7 +261,7 @@ def test_output_of_earlier_runs_is_not_read_even_if_a_pattern_or_list_contains_i
     assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
 
 
-def test_an_error_counts_the_reasons_if_everything_was_skipped(scans):
+def test_an_error_counts_the_reasons_if_everything_was_left_out(scans):
     with pytest.raises(CascadeError, match=r"left out: 1 \(matches --exclude scans\)"):
         find_slices([scans], exclude=["scans"])
 
