@@ -139,7 +139,7 @@ def run(folder, models, tmp_path, monkeypatch):
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "slices.csv").open(newline="") as lines:
+    with (out / "slices.csv").open(newline="", encoding="utf-8-sig") as lines:
         return list(csv.DictReader(lines))
 
 
