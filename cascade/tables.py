@@ -13,11 +13,11 @@ Names that already look escaped are escaped too, so that `read_table` can tell b
 
 
 def table_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
-    """Return the content of a CSV file with a header and one line per row.
+    r"""Return the content of a CSV file with a header and one line per row.
 
     It is UTF-8 with a byte-order mark, without which Excel reads another encoding, and has CRLF line ends. Text that a
     spreadsheet would execute starts with an apostrophe; numbers are not touched. File names may contain bytes that are
-    not UTF-8: they become `\\udcXX`, as in JSON.
+    not UTF-8: they become `\udcXX`, as in JSON.
 
     Args:
         columns: The header. A row may lack some of them, and have others, which are ignored.

@@ -15,6 +15,7 @@ def printable(text: str) -> str:
 
 
 def stderr() -> Console:
+    """Return a console that writes to stderr."""
     return Console(stderr=True, highlight=False)
 
 
