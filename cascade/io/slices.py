@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
+from cascade.io.nan import replace_nan
 
 BoolArray = NDArray[np.bool_]
 
@@ -33,29 +34,48 @@ MIN_FIELD_MM, MAX_FIELD_MM = 10.0, 2000.0
 
 @dataclass(frozen=True, eq=False)  # eq=False: the comparison of arrays gives an array
 class Slice:
-    """One MRI slice as stored in a file.
+    """One MRI slice, in the orientation in which radiologists look at it.
 
     Attributes:
         pixels: (H, W) float32, finite raw intensities of any range.
-        spacing_mm: Distance between pixel centers in millimeters: (row, column). None if unknown.
+        spacing_mm: Distance between pixel centers in millimeters: (row, column). Any sequence or array of two numbers
+            is accepted. None if unknown.
+        notes: Remarks on how the pixels were read, for example that NaN was replaced.
 
     Raises:
-        CascadeError: If the shape or dtype of `pixels` is wrong, or the spacing is not positive.
+        CascadeError: If the shape or dtype of `pixels` is wrong, or the spacing is not two positive numbers.
     """
 
     pixels: FloatArray
     spacing_mm: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pixels, np.ndarray):
+            raise CascadeError(
+                f"pixels are of type {type(self.pixels).__name__}", fix="give a NumPy array (height, width) of float32"
+            )
         if self.pixels.ndim != 2 or self.pixels.dtype != np.float32:
             raise CascadeError(
                 f"pixels have shape {self.pixels.shape} and dtype {self.pixels.dtype}",
                 fix="give an array (height, width) of float32",
             )
-        if self.spacing_mm and not all(0 < spacing < np.inf for spacing in self.spacing_mm):
-            raise CascadeError(
-                f"pixel spacing must be positive, not {self.spacing_mm} mm", fix="give positive numbers, or None"
-            )
+        if self.spacing_mm is not None:
+            object.__setattr__(self, "spacing_mm", _checked_spacing(self.spacing_mm))
+
+
+def _checked_spacing(spacing_mm: object) -> tuple[float, float]:
+    """Return the spacing as two floats."""
+    try:
+        row, column = (float(length) for length in spacing_mm if not isinstance(length, str | bytes))  # type: ignore[attr-defined]
+    except (TypeError, ValueError, OverflowError):
+        row = column = 0.0
+    if not (0 < row < np.inf and 0 < column < np.inf):
+        raise CascadeError(
+            f"pixel spacing {spacing_mm!r} is not two positive numbers of millimeters",
+            fix="give the spacing as (row, column), or None if it is unknown",
+        )
+    return row, column
 
 
 def slice_from_array(array: ArrayLike) -> Slice:
@@ -71,6 +91,24 @@ def slice_from_array(array: ArrayLike) -> Slice:
             fix="give an array (height, width) of real numbers",
         )
     return Slice(check_pixels(array.astype(np.float32), "the array"))
+
+
+def slice_of(
+    pixels: FloatArray, name: str, spacing_mm: tuple[float, float] | None = None, notes: tuple[str, ...] = ()
+) -> Slice:
+    """Make a slice of pixels that a reader has decoded: replace NaN outside the head, and check the rest.
+
+    Args:
+        pixels: (H, W) float32, which may contain NaN and infinity.
+        name: The slice, for error messages.
+        spacing_mm: See `Slice`.
+        notes: See `Slice`.
+
+    Raises:
+        CascadeError: See `replace_nan` and `check_pixels`.
+    """
+    pixels, nan_notes = replace_nan(pixels, name)
+    return Slice(check_pixels(pixels, name), spacing_mm, (*notes, *nan_notes))
 
 
 class BlankSlice(CascadeError):
@@ -102,7 +140,9 @@ def check_pixels(pixels: FloatArray, name: str) -> FloatArray:
             f"{name}: {width} x {height} pixels are too small", fix=f"give at least {MIN_SIDE} x {MIN_SIDE} pixels"
         )
     if not np.isfinite(pixels).all():
-        raise CascadeError(f"{name}: contains NaN or infinite pixels", fix="replace them before the export")
+        raise CascadeError(
+            f"{name}: contains NaN or infinite pixels", fix="replace them by the intensity of the background"
+        )
     low, high = float(pixels.min()), float(pixels.max())
     if low == high:
         raise BlankSlice(name, pixels.shape)

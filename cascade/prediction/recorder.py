@@ -130,6 +130,7 @@ class Recorder:
         row, area = state.empty_row(index), int(prediction.mask.sum())
         row = replace(
             row,
+            notes=(*row.notes, *slice_.notes),
             mask_pixels=area,
             mask_mm2=round(area * slice_.spacing_mm[0] * slice_.spacing_mm[1], 2) if slice_.spacing_mm else None,
             latency_ms=round(prediction.latency_ms, 2),
