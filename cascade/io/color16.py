@@ -1,38 +1,34 @@
-"""Read color images with 16 bits per channel. Pillow would keep the upper 8 bits only."""
+"""Read color images with more than 8 bits per channel. Pillow would keep the upper 8 bits only."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-LUMA = np.array([299, 587, 114], dtype=np.float32) / 1000
-"""Weights of red, green and blue (ITU-R BT.601), as in Pillow."""
+from cascade.contract import FloatArray
 
 
-def read_color16(path: Path) -> NDArray[np.float32]:
-    """Read a PNG or TIFF file. Raises the exceptions of the decoders.
-
-    Returns:
-        (H, W, 3) float32. Gray images have three equal channels; transparent pixels are black.
-    """
-    stored = _png(path) if path.suffix.lower() == ".png" else _tiff(path)
-    height, width, channels = stored.shape
-    values = stored.astype(np.float32)
-    colors = values[..., : 3 if channels >= 3 else 1]
-    if channels in (2, 4):  # the last channel is alpha
-        colors = colors * (values[..., -1:] / np.float32(np.iinfo(stored.dtype).max))
-    return np.broadcast_to(colors, (height, width, 3))
-
-
-def _png(path: Path) -> NDArray[np.uint16]:
+def read_png16(path: Path) -> FloatArray:
+    """Read a PNG file as `to_rgb` returns it. Raises the exceptions of the decoder."""
     import png
 
     width, height, rows, description = png.Reader(filename=str(path)).asDirect()
-    return np.vstack([np.asarray(row, dtype=np.uint16) for row in rows]).reshape(height, width, description["planes"])
+    stored = np.vstack([np.asarray(row, dtype=np.uint16) for row in rows]).reshape(height, width, description["planes"])
+    return to_rgb(stored, has_alpha=description["alpha"])
 
 
-def _tiff(path: Path) -> NDArray[np.uint16]:
-    import tifffile
+def to_rgb(stored: NDArray[Any], *, has_alpha: bool) -> FloatArray:
+    """Convert gray or RGB channels (H, W, C) to (H, W, 3) float32. Gray images get three equal channels.
 
-    pixels = tifffile.imread(path)
-    return np.asarray(np.moveaxis(pixels, 0, -1) if pixels.shape[0] in (3, 4) else pixels)
+    Args:
+        stored: One gray or three color channels, and others after them.
+        has_alpha: The last channel is the opacity. Transparent pixels become black.
+    """
+    height, width, channels = stored.shape
+    values = stored.astype(np.float32)
+    colors = values[..., : 3 if channels >= 3 else 1]
+    if has_alpha:
+        opaque = np.iinfo(stored.dtype).max if stored.dtype.kind in "iu" else 1
+        colors = colors * (values[..., -1:] / np.float32(opaque))
+    return np.broadcast_to(colors, (height, width, 3))

@@ -1,32 +1,26 @@
 """Read PNG, JPEG, TIFF, BMP, WebP and .mat files of one slice each, and write their masks as PNG."""
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
+from PIL import Image, UnidentifiedImageError
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
 from cascade.files import read_errors
 from cascade.io import mat
-from cascade.io.color16 import LUMA, read_color16
+from cascade.io.color16 import read_png16
+from cascade.io.exif import orientation_notes, orientation_of, turn
+from cascade.io.gray import check_size, has_deep_color, image_to_gray, rgb_to_gray
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import MAX_PIXELS, Slice, check_pixels
+from cascade.io.slices import MAX_PIXELS, Slice, slice_of
 
-MIN_COLOR_SPREAD = 1 / 8
-"""A pixel is colored if its channels differ by more than this fraction of the maximum of the image: JPEG noise in gray
-images is several times smaller."""
-
-MAX_COLORED_FRACTION = 0.1
-"""Maximum fraction of colored pixels: 5% for marks, and as much for their JPEG artifacts. A photo has more."""
-
-WHITE_IS_ZERO = 0
-"""A value of PhotometricInterpretation in TIFF."""
+TIFF_PREFIXES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of TIFF and BigTIFF, little and big endian."""
 
 
 @dataclass(frozen=True)
@@ -61,103 +55,70 @@ class ImageSource:
 
 
 def read_slice(path: Path) -> Slice:
-    """Read the slice of an image or .mat file.
+    """Read the slice of an image or .mat file. An image is turned as viewers show it.
 
     Raises:
         CascadeError: If the file does not contain one valid slice.
     """
     if path.suffix.lower() == ".mat":
         pixels, spacing_mm = mat.read_image(path)
-        return Slice(check_pixels(pixels, str(path)), spacing_mm)
-    return Slice(check_pixels(read_gray(path), str(path)))
+        return slice_of(pixels, str(path), spacing_mm)
+    pixels, orientation = _read_picture(path)
+    return slice_of(pixels, str(path), notes=orientation_notes(orientation))
 
 
 def read_gray(path: Path) -> FloatArray:
-    """Read a PNG, JPEG, TIFF, BMP or WebP file of 8, 16 or 32 bits as gray values.
-
-    Colored marks are converted to luma (ITU-R BT.601). Transparent pixels become black.
+    """Read a PNG, JPEG, TIFF, BMP or WebP file as gray values, see `image_to_gray`.
 
     Returns:
-        (H, W) float32 on the stored pixel grid, which may contain infinity.
+        (H, W) float32 on the pixel grid that viewers show, which may contain NaN and infinity.
 
     Raises:
-        CascadeError: If the file cannot be read, or more than `MAX_COLORED_FRACTION` of the pixels are colored: the
-            luma of a photo or color map is not an MRI intensity.
+        CascadeError: If the file cannot be read, or does not contain one gray image.
     """
+    return _read_picture(path)[0]
 
-    def damaged(error: Exception) -> CascadeError:
-        if isinstance(error, Image.DecompressionBombError):
-            return CascadeError(
-                f"{path}: is far larger than an MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
-            )
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # that error repeats the path
+
+def _read_picture(path: Path) -> tuple[FloatArray, int]:
+    """Return gray values and orientation, as `image_to_gray` does."""
+    with silence_decoders(), read_errors(path, lambda error: _damaged_error(path, error)):
+        if _is_tiff(path):
+            from cascade.io.tiff import read_tiff
+
+            if picture := read_tiff(path):
+                return picture
+        with Image.open(path) as image:
+            if not has_deep_color(image):
+                return image_to_gray(image, str(path))
+            if image.format == "TIFF":
+                from cascade.io.tiff import unsupported_type
+
+                raise unsupported_type(path)
+            check_size(image.width, image.height, str(path))
+            orientation = orientation_of(image)
+            return turn(rgb_to_gray(read_png16(path), str(path)), orientation), orientation
+
+
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in TIFF_PREFIXES
+
+
+def _damaged_error(path: Path, error: Exception) -> CascadeError:
+    if isinstance(error, Image.DecompressionBombError):
         return CascadeError(
-            f"{path}: cannot be read as an image{reason}",
-            fix="export the slice again as PNG; the file is truncated, damaged or not an image",
+            f"{path}: is far larger than an MRI slice", fix=f"give slices of at most {MAX_PIXELS:,} pixels"
         )
+    if isinstance(error, UnidentifiedImageError) and _is_tiff(path):
+        from cascade.io.tiff import unsupported_type
 
-    with read_errors(path, damaged), silence_decoders(), Image.open(path) as image:
-        _check_header(image, path)
-        if _is_color16(image):
-            channels = read_color16(path)
-            _check_color(channels, path)
-            return np.asarray(channels @ LUMA)
-        stored = np.asarray(_to_gray(image, path))
-        pixels = (stored.view(np.uint32) if _is_uint32(image) else stored).astype(np.float32)
-        if _is_inverted(image):
-            with np.errstate(over="ignore", invalid="ignore"):  # `check_pixels` rejects infinite pixels
-                pixels = pixels.max() + pixels.min() - pixels
-        return pixels
-
-
-def _is_inverted(image: ImageFile.ImageFile) -> bool:
-    """Return True for a TIFF whose lowest values are white. Pillow inverts 8-bit images, but no deeper ones."""
-    return (
-        isinstance(image, TiffImageFile)
-        and image.mode[0] in "IF"
-        and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO
+        with suppress(Exception):  # its header may be damaged
+            return unsupported_type(path)
+    reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # that error repeats the path
+    return CascadeError(
+        f"{path}: cannot be read as an image{reason}",
+        fix="export the slice again as PNG; the file is truncated, damaged or not an image",
     )
-
-
-def _is_uint32(image: ImageFile.ImageFile) -> bool:
-    """Return True for a TIFF of unsigned 32-bit integers, which Pillow reads as signed ones."""
-    return isinstance(image, TiffImageFile) and image.mode == "I" and image.tag_v2.get(SAMPLEFORMAT, (1,)) == (1,)
-
-
-def _check_header(image: ImageFile.ImageFile, path: Path) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise CascadeError(
-            f"{path}: {image.width} x {image.height} pixels are too large for an MRI slice",
-            fix=f"give slices of at most {MAX_PIXELS:,} pixels",
-        )
-    if (count := getattr(image, "n_frames", 1)) > 1:
-        raise CascadeError(f"{path}: contains {count} images", fix="save one slice per file")
-
-
-def _is_color16(image: ImageFile.ImageFile) -> bool:
-    bits = image.tag_v2.get(BITSPERSAMPLE, ()) if isinstance(image, TiffImageFile) else ()
-    return bits[1:2] == (16,) or (image.mode[0] not in "IF" and any(";16" in str(tile[3]) for tile in image.tile))
-
-
-def _to_gray(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode[0] in "IF":  # I, I;16 and F keep their depth
-        return image
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-    if image.mode not in ("1", "L"):
-        _check_color(np.asarray(image.convert("RGB")), path)
-    return image.convert("L")
-
-
-def _check_color(channels: NDArray[Any], path: Path) -> None:
-    """Raise CascadeError if too many pixels are colored. `channels` is (H, W, 3), from 0 to any maximum."""
-    spread = channels.max(axis=2) - channels.min(axis=2)
-    fraction = float((spread > MIN_COLOR_SPREAD * channels.max()).mean())
-    if fraction > MAX_COLORED_FRACTION:
-        raise CascadeError(
-            f"{path}: {fraction:.0%} of the pixels are in color, unlike in MRI",
-            fix="export the slice in gray, without a color map",
-        )
 
 
 def mask_png(mask: NDArray[np.bool_]) -> bytes:
