@@ -25,6 +25,10 @@ PUBLISHED_SLICES = 3064
 """The data set consists of 1.mat to 3064.mat, in four zips."""
 
 
+MAX_CHARACTER = 0xFFFF
+"""Highest character code of a MATLAB text."""
+
+
 @dataclass(frozen=True, eq=False)
 class LabeledSlice:
     """A slice with an expert's annotation.
@@ -52,8 +56,11 @@ def read_mat(path: Path) -> LabeledSlice:
     """
     with open_cjdata(path) as fields:
         pixels, mask = read_array(fields, "image").astype(np.float32), read_array(fields, "tumorMask") > 0
-        number = float(read_array(fields, "label").item())
-        patient = _patient(read_array(fields, "PID").ravel())
+        label = read_array(fields, "label")
+        if label.size != 1:
+            raise CascadeError(f"{path}: label has {label.size} values", fix="store one number: 1, 2 or 3")
+        number = float(label.item())
+        patient = _patient(path, read_array(fields, "PID").ravel())
     if pixels.ndim != 2 or mask.shape != pixels.shape:
         raise CascadeError(
             f"{path}: image {pixels.shape} and tumorMask {mask.shape} are not 2-D arrays of the same shape",
@@ -68,10 +75,12 @@ def read_mat(path: Path) -> LabeledSlice:
     return LabeledSlice(pixels, mask, CLASS_NAMES[int(number) - 1], patient, spacing_of(pixels))
 
 
-def _patient(codes: NDArray[Any]) -> str:
+def _patient(path: Path, codes: NDArray[Any]) -> str:
     # MATLAB stores text as 16-bit character codes. A single value of another type is an id stored as a number.
     if codes.size == 1 and codes.dtype.itemsize != 2:
         return f"{float(codes.item()):.15g}"
+    if not ((codes >= 0) & (codes <= MAX_CHARACTER)).all():
+        raise CascadeError(f"{path}: PID contains numbers that are not characters", fix="save it as char")
     return "".join(chr(int(code)) for code in codes).strip(" \0")
 
 

@@ -26,6 +26,21 @@ OLD_FORMAT = b"MATLAB 5.0"
 """First bytes of files from before MATLAB v7.3, which are not HDF5."""
 
 
+TEXT_FIELD = "PID"
+"""The only field that contains text."""
+
+NUMERIC_CLASSES = frozenset(
+    {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+)
+"""Values of the attribute MATLAB_class of arrays of numbers."""
+
+OBJECT_MARK = 0xDD000000
+"""First number of the reference that MATLAB stores in place of an object."""
+
+MAX_REFERENCE = 64
+"""Maximum length of such a reference."""
+
+
 def read_image(path: Path) -> tuple[FloatArray, tuple[float, float] | None]:
     """Read the image of a .mat file. The fields for mask and label may be missing.
 
@@ -50,7 +65,7 @@ def open_cjdata(path: Path) -> Iterator[h5py.Group]:
         CascadeError: If anything in the block fails.
     """
 
-    def damaged(error: Exception) -> CascadeError:
+    def unreadable(error: Exception) -> CascadeError:
         if isinstance(error, KeyError):
             return CascadeError(
                 f"{path}: has no field cjdata.{{PID,label,image,tumorMask}} ({error})",
@@ -61,10 +76,13 @@ def open_cjdata(path: Path) -> Iterator[h5py.Group]:
                 f"{path}: is in the MATLAB format before v7.3", fix="save it in MATLAB with save(..., '-v7.3')"
             )
         return CascadeError(
-            f"{path}: cannot be read as a MATLAB v7.3 file ({error})", fix="download or unpack the file again"
+            f"{path}: cannot be read as a MATLAB v7.3 file ({error})",
+            fix="download or unpack the file again"
+            if isinstance(error, OSError)
+            else "store the fields as the figshare data set does",
         )
 
-    with read_errors(path, damaged), h5py.File(path, "r") as file:
+    with read_errors(path, unreadable), h5py.File(path, "r") as file:
         yield _member(file, "cjdata")
 
 
@@ -83,15 +101,48 @@ def _member(group: h5py.Group, name: str) -> Any:
 
 
 def read_array(group: h5py.Group, name: str) -> NDArray[Any]:
-    """Read an array of numbers, rows first as in MATLAB."""
+    """Read an array of numbers, rows first as in MATLAB.
+
+    Raises:
+        CascadeError: If MATLAB stored something else in the field, such as a string object or a cell array.
+    """
     array = _member(group, name)
+    if isinstance(array, h5py.Dataset) and (array.external or array.is_virtual):
+        raise TypeError(f"{name} is stored in another file")
+    if kind := _other_kind(array, is_text=name == TEXT_FIELD):
+        needed = "char" if name == TEXT_FIELD else "a full array of real numbers"
+        raise CascadeError(
+            f"{group.file.filename}: {name} is a MATLAB {kind}", fix=f"save it as {needed}, with save(..., '-v7.3')"
+        )
     if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in "biuf":
         raise TypeError(f"{name} is not an array of numbers")
-    if array.external or array.is_virtual:
-        raise TypeError(f"{name} is stored in another file")
     if array.size > MAX_ELEMENTS:
         raise ValueError(f"{name} has {array.size:,} elements")
     return np.ascontiguousarray(array[()].T)
+
+
+def _other_kind(member: Any, *, is_text: bool) -> str | None:
+    """Return the kind of a field in MATLAB's words, if it is neither an array of numbers nor, where fitting, text."""
+    matlab_class = str(np.bytes_(member.attrs.get("MATLAB_class", b"")), "ascii", "replace")
+    if "MATLAB_sparse" in member.attrs:
+        return "sparse matrix"
+    if "MATLAB_empty" in member.attrs:
+        return f"{matlab_class} without elements"
+    if isinstance(member, h5py.Dataset) and {"real", "imag"} == set(member.dtype.names or ()):
+        return "complex array"
+    if matlab_class in ("cell", "struct"):
+        return matlab_class
+    if matlab_class == "char":
+        return None if is_text else "char"
+    if matlab_class and matlab_class not in NUMERIC_CLASSES:
+        return f"{matlab_class} object"
+    return ("string object" if is_text else "object") if _is_object(member) else None
+
+
+def _is_object(member: Any) -> bool:
+    """Return True for a string, table or other object, of which MATLAB stores a reference that only MATLAB resolves."""
+    is_short = isinstance(member, h5py.Dataset) and member.dtype == np.uint32 and 0 < member.size <= MAX_REFERENCE
+    return is_short and int(member[()].flat[0]) == OBJECT_MARK
 
 
 def spacing_of(pixels: FloatArray) -> tuple[float, float] | None:
