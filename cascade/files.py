@@ -14,6 +14,15 @@ from cascade.errors import CascadeError
 TEMPORARY_PREFIX = ".writing-"
 """First characters of the name of a file that is not complete yet."""
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""First bytes of a file that git-lfs has not fetched."""
+
+ANNEX_POINTER = b"/annex/objects/"
+"""Part of the first line of a file, and of the target of a link, that git-annex has not fetched."""
+
+MAX_POINTER_BYTES = 32 * 1024
+"""Maximum size of a pointer of git-annex; those of git-lfs are smaller."""
+
 WRITE_FIXES = {
     errno.EACCES: "close the program that has it open, change the permissions, or choose another folder",
     errno.ENAMETOOLONG: "choose a folder with a shorter path, or give the inputs shorter names",
@@ -35,16 +44,41 @@ def read_errors(path: Path, damaged: Callable[[Exception], CascadeError]) -> Ite
     """
     try:
         yield
-    except CascadeError:
-        raise
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file", fix="check the path") from None
     except PermissionError:
         raise CascadeError(f"{path}: permission denied", fix="change the permissions of the file") from None
     except Exception as error:
+        if pointer := pointer_error(path):
+            raise pointer from None
+        if isinstance(error, CascadeError):
+            raise
         if path.is_file() and path.stat().st_size == 0:
             raise CascadeError(f"{path}: the file is empty", fix="copy or export it again") from None
         raise damaged(error) from None
+
+
+def pointer_error(path: Path) -> CascadeError | None:
+    """Return the error for a file that stands for content which git-lfs or git-annex has not fetched yet, or None.
+
+    Such a file is a small text. git-annex also uses links to missing files.
+    """
+    try:
+        if path.is_symlink() and not path.exists():
+            content = os.fsencode(path.readlink())
+        elif path.is_file() and path.stat().st_size <= MAX_POINTER_BYTES:
+            content = path.read_bytes()
+        else:
+            return None
+    except OSError:
+        return None
+    if content.startswith(LFS_POINTER):
+        return CascadeError(f"{path}: is a Git LFS pointer", fix="fetch its content with: git lfs pull")
+    if ANNEX_POINTER in content.partition(b"\n")[0].replace(b"\\", b"/"):
+        return CascadeError(
+            f"{path}: is a git-annex pointer", fix="fetch its content with: datalad get, or git annex get"
+        )
+    return None
 
 
 def without_home(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, is_zip
 from cascade.discovery.output_marker import written_in
 from cascade.errors import CascadeError
+from cascade.files import pointer_error
 
 FOLDER_LINK = "is a link to a folder"
 SUBFOLDER = "is a folder in a folder"
@@ -172,8 +173,11 @@ class InputWalker:
         if not is_archive and not self.file_filter.accepts_file(Path(absolute)):
             return UNSUPPORTED
         if not os.path.isfile(absolute):  # reading from a pipe would block
-            problem = "is not a regular file" if os.path.exists(absolute) else "is a broken link"
-            self.add_problem(path, problem, "remove it from the inputs")
+            if error := pointer_error(Path(absolute)):
+                self.problems[str(path)] = error
+            else:
+                problem = "is not a regular file" if os.path.exists(absolute) else "is a broken link"
+                self.add_problem(path, problem, "remove it from the inputs")
             return None
         self.roots.add(root)
         if is_archive:
