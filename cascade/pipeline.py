@@ -1,19 +1,20 @@
 """START HERE: `Cascade.predict` takes a slice through both models and returns a `Prediction`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
+from cascade.io.arrays import ArrayVolume, SliceLike, VolumeLike, open_path, to_slice
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import BlankSlice, Slice, check_pixels, slice_from_array
+from cascade.io.slices import BlankSlice, Slice
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Backend, Future, Outputs
 from cascade.runtime.select import AUTO, open_backend
@@ -38,7 +39,7 @@ class Prediction:
         probabilities: Class name → probability; they sum to 1. Empty if the mask is empty.
         latency_ms: Time of both models for the batch, divided by the number of slices in it.
         uncertain: True if the highest probability is below the calibrated threshold; False if the mask is empty.
-        notes: Remarks on the input file, such as an unknown orientation. Filled in when the input is a path.
+        notes: Remarks on the input, for example that its orientation is unknown, or that NaN was replaced.
     """
 
     mask: NDArray[np.bool_]
@@ -105,30 +106,33 @@ class Cascade:
         """The runtime, its version, its device and precision."""
         return self._backend.description
 
-    def predict(self, slice_: Slice | ArrayLike | os.PathLike[str]) -> Prediction:
+    def predict(self, slice_: SliceLike) -> Prediction:
         """Predict one slice.
 
         Args:
-            slice_: A `Slice`, an array (H, W) of numbers, or the path of a file that contains one slice.
+            slice_: A `Slice`, the path of a file that contains one slice, a Pillow image of any mode, or an array of
+                real numbers: (H, W), (1, H, W) or (H, W, 1). All that NumPy converts to such an array is accepted, for
+                example a torch tensor in main memory. The spacing of an array is unknown; make a `Slice` to give it.
 
         Raises:
-            CascadeError: The input cannot be read, is blank, or contains more than one slice.
+            CascadeError: The input is none of these, cannot be read, is blank, or contains more than one slice.
         """
-        if isinstance(slice_, str | os.PathLike):
-            predictions = self.predict_volume(slice_)
-            if len(predictions) > 1:
-                raise CascadeError(f"{slice_}: contains {len(predictions)} slices", fix="use predict_volume")
-            return predictions[0]
-        return self.predict_batch([slice_ if isinstance(slice_, Slice) else slice_from_array(slice_)])[0]
+        return self.submit([to_slice(slice_, "the slice")]).result()[0]
 
-    def predict_volume(self, path: str | os.PathLike[str], axis: int | None = None) -> list[Prediction]:
-        """Predict every slice of an image, a NIfTI volume, a DICOM file, or a folder with one DICOM series.
+    def predict_volume(
+        self, volume: VolumeLike, axis: int | None = None, spacing_mm: Sequence[float] | None = None
+    ) -> list[Prediction]:
+        """Predict every slice of an image, a NIfTI volume, a DICOM file, a folder with one DICOM series, or an array.
 
         A blank slice of a volume has an empty mask and the note "blank".
 
         Args:
-            path: File, or folder of one DICOM series.
-            axis: Slice axis (0, 1 or 2) of the stored NIfTI array; None selects the axis with the thickest slices.
+            volume: Path of a file, or of a folder of one DICOM series; an array of three axes, whose slices are as
+                radiologists look at them; or a list of slices that `predict` accepts.
+            axis: Slice axis (0, 1 or 2) of the array, or of the stored NIfTI array. None selects the first axis of an
+                array, and the axis with the thickest slices of a NIfTI volume.
+            spacing_mm: Spacing of the pixels of an array in millimeters: (row, column), or one number for each axis. A
+                file gives its own.
 
         Returns:
             One prediction per slice, in the order of the volume.
@@ -136,34 +140,36 @@ class Cascade:
         Raises:
             CascadeError: The input cannot be opened or read, or all its slices are blank.
         """
-        from cascade.io.open import open_source
-
         predictions: list[Prediction] = []
         blank: list[BlankSlice] = []
-        with closing(open_source(Path(path), axis)) as source:
+        with closing(_open_volume(volume, axis, spacing_mm)) as source:
             for start in range(0, source.count, BATCH):
                 items = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
-                predicted = iter(self.predict_batch([item for item in items if isinstance(item, Slice)]))
+                predicted = iter(self.submit([item for item in items if isinstance(item, Slice)]).result())
                 for item in items:
                     if isinstance(item, Slice):
-                        predictions.append(replace(next(predicted), notes=source.notes))
+                        prediction = next(predicted)
+                        predictions.append(replace(prediction, notes=(*source.notes, *prediction.notes)))
                     else:
                         blank.append(item)
                         mask = np.zeros(item.shape, dtype=bool)
                         predictions.append(Prediction(mask, notes=(*source.notes, BLANK_NOTE)))
-        if len(blank) == len(predictions):
+        if blank and len(blank) == len(predictions):
             raise blank[0]
         return predictions
 
-    def predict_batch(self, slices: Sequence[Slice]) -> list[Prediction]:
+    def predict_batch(self, slices: Iterable[SliceLike]) -> list[Prediction]:
         """Predict several slices at once; they may differ in size.
 
+        Args:
+            slices: Slices of any kind that `predict` accepts.
+
         Raises:
-            CascadeError: A slice is blank, too small, or contains NaN or infinite pixels.
+            CascadeError: See `predict`.
         """
-        for number, item in enumerate(slices):
-            check_pixels(item.pixels, f"slice {number}")
-        return self.submit(slices).result()
+        if isinstance(slices, str | os.PathLike | Slice) or not isinstance(slices, Iterable):
+            raise CascadeError(f"a {type(slices).__name__} is not a list of slices", fix="use predict for one slice")
+        return self.submit([to_slice(item, f"slice {number}") for number, item in enumerate(slices)]).result()
 
     def submit(self, slices: Sequence[Slice]) -> Future[list[Prediction]]:
         """Start a batch without waiting for it, so that the caller can prepare the next one while a GPU computes.
@@ -171,14 +177,15 @@ class Cascade:
         At most two batches may be submitted before the result of the first is fetched.
 
         Args:
-            slices: Slices that `checked` has accepted; they may differ in size.
+            slices: Slices that `check_pixels` has accepted; they may differ in size.
         """
         if not slices:
             return Future(list)
         letterboxes = [Letterbox.of(item) for item in slices]
         squares = np.stack([box.square(item.pixels) for box, item in zip(letterboxes, slices, strict=True)])[:, None]
         future = self._backend.submit(squares)
-        return Future(lambda: self._predictions(letterboxes, future.result()))
+        notes = [item.notes for item in slices]
+        return Future(lambda: self._predictions(letterboxes, notes, future.result()))
 
     def segment(self, squares: FloatArray) -> FloatArray:
         """Run the segmenter alone.
@@ -210,7 +217,9 @@ class Cascade:
         class_probability, box = self._backend.classify(squares, probability)
         return _without_nan(class_probability, CLASSIFIER), _without_nan(box, CLASSIFIER)
 
-    def _predictions(self, letterboxes: list[Letterbox], outputs: Outputs) -> list[Prediction]:
+    def _predictions(
+        self, letterboxes: list[Letterbox], notes: list[tuple[str, ...]], outputs: Outputs
+    ) -> list[Prediction]:
         probability = _without_nan(outputs.probability, SEGMENTER)
         class_probability = _without_nan(outputs.class_probability, CLASSIFIER)
         boxes = _without_nan(outputs.box, CLASSIFIER)
@@ -222,13 +231,21 @@ class Cascade:
                 box = letterbox.original_box(Box(*boxes[index].tolist()))
                 probabilities = dict(zip(CLASS_NAMES, class_probability[index].tolist(), strict=True))
                 uncertain = max(probabilities.values()) < self.uncertain_below
-                predictions.append(Prediction(mask, box, probabilities, latency_ms, uncertain))
+                predictions.append(Prediction(mask, box, probabilities, latency_ms, uncertain, notes[index]))
             else:
-                predictions.append(Prediction(mask, latency_ms=latency_ms))
+                predictions.append(Prediction(mask, latency_ms=latency_ms, notes=notes[index]))
         return predictions
 
 
-def _read(source: "Source", index: int) -> Slice | BlankSlice:
+def _open_volume(volume: VolumeLike, axis: int | None, spacing_mm: Sequence[float] | None) -> "Source | ArrayVolume":
+    if not isinstance(volume, str | os.PathLike):
+        return ArrayVolume(volume, axis, spacing_mm)
+    if spacing_mm is not None:
+        raise CascadeError(f"{volume}: the spacing of a file is read from its header", fix="leave out spacing_mm")
+    return open_path(volume, axis)
+
+
+def _read(source: "Source | ArrayVolume", index: int) -> Slice | BlankSlice:
     try:
         return source.read(index)
     except BlankSlice as error:

@@ -130,6 +130,91 @@ def test_an_array_a_path_and_a_slice_are_all_the_same_to_it(constant_segmenter, 
         assert (found.label, found.uncertain, found.mask.shape) == ("pituitary tumor", True, (20, 20))
 
 
+@pytest.fixture
+def everywhere(constant_segmenter, constant_classifier):
+    """A cascade that finds a meningioma on every pixel."""
+    classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
+    return Cascade(CpuBackend(constant_segmenter(1.0), classifier))
+
+
+def test_a_batch_may_hold_slices_of_every_kind(everywhere, tmp_path):
+    """Once, everything but a `Slice` ended in an AttributeError."""
+    pixels = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    batch = [
+        pixels,
+        pixels[None],
+        pixels[..., None],
+        Image.fromarray(pixels),
+        str(tmp_path / "a.png"),
+        slice_of(20, 30),
+    ]
+    for slices in (batch, tuple(batch), iter(batch), np.stack([pixels] * 6)):
+        predictions = everywhere.predict_batch(slices)
+        assert [(found.label, found.mask.shape) for found in predictions] == 6 * [("meningioma", (20, 30))]
+
+
+@pytest.mark.parametrize("slices", ["a.png", None, 3, slice_of(20, 30), [None], ["nowhere.png"], np.zeros((20, 30))])
+def test_what_is_no_list_of_slices_is_refused(everywhere, slices):
+    with pytest.raises(CascadeError):
+        everywhere.predict_batch(slices)
+
+
+def test_the_failing_slice_of_a_batch_is_named(everywhere):
+    with pytest.raises(CascadeError, match="slice 1: "):
+        everywhere.predict_batch([slice_of(20, 30), np.zeros((20, 30))])
+
+
+def test_predict_returns_the_notes_on_a_picture_from_a_file_and_from_memory(everywhere, tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        found = [everywhere.predict(image), everywhere.predict(tmp_path / "a.png")]
+        found += [*everywhere.predict_batch([image]), *everywhere.predict_volume(tmp_path / "a.png")]
+    for prediction in found:
+        assert prediction.mask.shape == (30, 20)
+        (note,) = prediction.notes
+        assert "orientation 6" in note
+
+
+def test_a_volume_in_memory_is_done_slice_by_slice(everywhere):
+    """Once, an array ended in a TypeError."""
+    array = np.zeros((11, 20, 30), dtype=np.int16)
+    array[:10] = np.arange(30)
+    for volume, axis in ((array, None), (np.moveaxis(array, 0, 2), 2), (list(array), None)):
+        found = everywhere.predict_volume(volume, axis, spacing_mm=(0.5, 0.7))
+        assert [prediction.label for prediction in found] == 10 * ["meningioma"] + [None]
+        assert [prediction.notes for prediction in found] == 10 * [()] + [("blank",)]
+        assert {prediction.mask.shape for prediction in found} == {(20, 30)}
+    with pytest.raises(CascadeError, match="predict_volume"):
+        everywhere.predict(array)
+    with pytest.raises(CascadeError, match="every pixel has the same value"):
+        everywhere.predict_volume(np.zeros((3, 20, 30)))
+    with pytest.raises(CascadeError, match="slice 1: "):
+        everywhere.predict_volume(np.where(np.arange(3)[:, None, None] == 1, np.inf, array[:3]))
+
+
+def test_the_spacing_of_a_volume_in_memory_reaches_the_models(constant_segmenter, forbidden):
+    """0.98 mm is twice the spacing of the training data: a pixel becomes 2 x 2 in the square."""
+    seen = []
+
+    class Watch:
+        def run(self, **inputs):
+            seen.append(inputs["slice"])
+            return {"probability": np.zeros_like(inputs["slice"])}
+
+    volume = np.zeros((1, 20, 30), np.float32)
+    volume[0, 5:15, 5:15] = 9
+    Cascade(CpuBackend(Watch(), forbidden)).predict_volume(volume, spacing_mm=(0.98, 0.98))
+    assert np.count_nonzero(seen[0] > 4.5) == 20 * 20
+
+
+def test_the_spacing_of_a_file_cannot_be_given(everywhere, tmp_path):
+    with pytest.raises(CascadeError, match="spacing"):
+        everywhere.predict_volume(tmp_path / "a.nii", spacing_mm=(1, 1))
+
+
 def test_a_volume_is_done_slice_by_slice_and_a_blank_slice_of_it_shows_no_tumor(
     constant_segmenter, constant_classifier, tmp_path
 ):

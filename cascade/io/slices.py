@@ -1,11 +1,12 @@
 """`Slice`, `Source` and the checks that the readers of all formats share."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
@@ -64,33 +65,20 @@ class Slice:
             object.__setattr__(self, "spacing_mm", _checked_spacing(self.spacing_mm))
 
 
-def _checked_spacing(spacing_mm: object) -> tuple[float, float]:
+def _checked_spacing(spacing_mm: Any) -> tuple[float, float]:
     """Return the spacing as two floats."""
     try:
-        row, column = (float(length) for length in spacing_mm if not isinstance(length, str | bytes))  # type: ignore[attr-defined]
+        if isinstance(spacing_mm, str | bytes) or any(isinstance(length, str | bytes) for length in spacing_mm):
+            raise TypeError("text is not a number")
+        row, column = map(float, spacing_mm)
     except (TypeError, ValueError, OverflowError):
-        row = column = 0.0
-    if not (0 < row < np.inf and 0 < column < np.inf):
+        row = column = math.nan
+    if not (0 < row < math.inf and 0 < column < math.inf):
         raise CascadeError(
             f"pixel spacing {spacing_mm!r} is not two positive numbers of millimeters",
             fix="give the spacing as (row, column), or None if it is unknown",
         )
     return row, column
-
-
-def slice_from_array(array: ArrayLike) -> Slice:
-    """Convert an array (H, W) of real numbers to a `Slice` of unknown spacing.
-
-    Raises:
-        CascadeError: If it is not such an array, or fails `check_pixels`.
-    """
-    array = np.asarray(array)
-    if array.ndim != 2 or array.dtype.kind not in "buif":
-        raise CascadeError(
-            f"an array of shape {array.shape} and dtype {array.dtype} is not a slice",
-            fix="give an array (height, width) of real numbers",
-        )
-    return Slice(check_pixels(array.astype(np.float32), "the array"))
 
 
 def slice_of(

@@ -14,7 +14,7 @@ from cascade.contract import SLICE_SIZE, Box
 from cascade.errors import CascadeError
 from cascade.io.image import read_gray, read_slice
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import MIN_SIDE, check_pixels, slice_from_array
+from cascade.io.slices import MIN_SIDE, check_pixels
 
 RAMP = np.arange(400, dtype=np.float32).reshape(20, 20)  # 0 .. 399
 BYTES = (RAMP // 2).astype(np.uint8)  # 0 .. 199
@@ -339,17 +339,3 @@ def test_a_field_of_view_that_would_not_fit_is_shrunk_and_keeps_its_proportions(
 def test_slices_of_the_figshare_data_set_are_not_resampled():
     pixels = np.random.default_rng(0).random((512, 512), dtype=np.float32)
     assert Letterbox(512, 512, (0.49, 0.49)).square(pixels) is pixels
-
-
-@pytest.mark.parametrize(
-    "array", [np.zeros((3, 4, 5)), np.zeros(9), np.array([["a", "b"]]), np.zeros((20, 20), complex)]
-)
-def test_an_array_that_is_not_a_slice_is_refused(array):
-    with pytest.raises(CascadeError, match="is not a slice"):
-        slice_from_array(array)
-
-
-def test_an_array_of_integers_is_a_slice():
-    slice_ = slice_from_array(np.arange(400, dtype=np.int16).reshape(20, 20))
-    assert slice_.pixels.dtype == np.float32
-    assert slice_.pixels[1, 0] == 20
