@@ -15,7 +15,7 @@ Format = Literal["image", "nifti", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 SUFFIXES: dict[Format, frozenset[str]] = {
-    "image": frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),
+    "image": frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),
     "nifti": frozenset({".nii", ".nii.gz"}),
     "dicom": frozenset({".dcm", ".ima"}),
 }

@@ -1,11 +1,13 @@
 """Open input files as images, volumes and series."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from cascade.discovery.filters import FORMATS
+from cascade.discovery.filters import FORMATS, Format
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
+from cascade.io.content import content_format
 from cascade.io.image import ImageSource
 from cascade.io.slices import Source
 
@@ -34,22 +36,25 @@ def open_sources(inputs: Inputs, *, axis: int | None = None, keep_identifiers: b
             spacing.
         keep_identifiers: Copy the identifiers of patient and study to DICOM masks.
     """
-    sources: list[Source] = [ImageSource(name, inputs.path(name)) for name in inputs.of_format("image")]
+    names: dict[Format, list[str]] = defaultdict(list)
+    for name in inputs.names:
+        names[content_format(inputs.path(name)) or inputs.format(name)].append(name)
+    sources: list[Source] = [ImageSource(name, inputs.path(name)) for name in names["image"]]
     problems = {inputs.name(path): error for path, error in inputs.problems.items()}
     left_out = dict(inputs.left_out)
-    if names := inputs.of_format("nifti"):
+    if names["nifti"]:
         from cascade.io.nifti import open_nifti
 
-        for name in names:
+        for name in names["nifti"]:
             try:
                 sources.append(open_nifti(inputs.path(name), name, axis))
             except CascadeError as error:
                 problems[name] = error
-    if names := inputs.of_format("dicom"):
+    if names["dicom"]:
         from cascade.io.dicom.series import open_dicom
 
         for root in dict.fromkeys((inputs.folder, inputs.unpacked)):
-            paths = {inputs.path(name): name for name in names if inputs.root(name) == root}
+            paths = {inputs.path(name): name for name in names["dicom"] if inputs.root(name) == root}
             used_names = [source.name for source in sources]
             opened = open_dicom(list(paths), root, used_names=used_names, keep_identifiers=keep_identifiers)
             sources += opened.sources

@@ -11,6 +11,7 @@ from PIL import Image
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.io.checksums import sha256_of_files
+from cascade.io.content import content_format
 from cascade.io.image import mask_png
 from cascade.io.open import open_source, open_sources
 
@@ -60,6 +61,27 @@ def test_an_unreadable_file_is_not_reported_as_a_changed_one(tmp_path, monkeypat
     monkeypatch.setattr("cascade.io.checksums.sha256_of", refuse)
     with pytest.raises(CascadeError, match=r"locked\.png: permission denied\n.*permissions"):
         sha256_of_files([tmp_path / "locked.png"])
+
+
+@pytest.mark.parametrize("content", ["png", "jpg", "tif", "bmp", "webp", "nii", "nii.gz"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".nii", ".nii.gz", ".dcm", ".jfif", ".jpe"])
+def test_pictures_and_nifti_are_recognized_by_their_content_whatever_the_suffix(tmp_path, content, suffix):
+    written = tmp_path / f"written.{content}"
+    if content.startswith("nii"):
+        save_volume(written)
+    else:
+        Image.fromarray(RAMP).save(written)
+    path = written.rename(tmp_path / f"a{suffix}")
+    source = open_source(path)
+    assert source.count == (3 if content.startswith("nii") else 1)
+    assert source.read(0).pixels.shape == (32, 32)
+    assert source.mask_suffix == (".nii.gz" if content.startswith("nii") else ".png")
+
+
+def test_a_dicom_file_that_begins_like_a_tiff_is_not_a_picture(tmp_path):
+    """DICOM leaves its first 128 bytes to other formats."""
+    (tmp_path / "a.dcm").write_bytes(b"II*\0" + bytes(124) + b"DICM")
+    assert content_format(tmp_path / "a.dcm") is None
 
 
 def test_a_path_with_several_sources_is_refused_where_one_is_expected(tmp_path):
