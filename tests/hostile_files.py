@@ -70,7 +70,30 @@ KINDS = (
     "jpeg2000.dcm",
     "frames.dcm",
     "some.zip",
+    "turned.png",
+    "turned.jpg",
+    "turned.webp",
+    "turned.tif",
+    "double.tif",
+    "half.tif",
+    "nan.tif",
+    "nan.nii",
 )
+
+
+ORIENTATION = 274
+"""Number of the EXIF tag."""
+
+
+def with_nan(pixels: np.ndarray) -> np.ndarray:
+    """Replace the outermost pixels of slices (..., H, W) by NaN."""
+    framed = np.full(pixels.shape, np.nan, np.float32)
+    framed[..., 2:-2, 2:-2] = pixels[..., 2:-2, 2:-2]
+    return framed
+
+
+TIFF_TYPES = {"double": np.float64, "half": np.float16, "nan": with_nan}
+"""Types of samples that Pillow does not write."""
 
 
 def whole_file(kind: str, number: int = 0) -> bytes:
@@ -134,7 +157,7 @@ def _other(kind: str) -> bytes:
     if form == "mat":
         return mat(image=RAMP.astype(np.int16).T)
     if form in ("nii", "nii.gz"):
-        content = nifti(HEAD.T.astype(np.int16))
+        content = nifti(with_nan(HEAD).T) if name == "nan" else nifti(HEAD.T.astype(np.int16))
         return gzip.compress(content, mtime=0) if form == "nii.gz" else content
     if name == "deep-color":
         import png
@@ -146,9 +169,16 @@ def _other(kind: str) -> bytes:
         else:
             tifffile.imwrite(content, colors, photometric="rgb")
         return content.getvalue()
+    if name in TIFF_TYPES:
+        content = io.BytesIO()
+        tifffile.imwrite(content, TIFF_TYPES[name](RAMP), compression="zlib" if name == "half" else None)
+        return content.getvalue()
     pixels = {"deep": deep, "float": RAMP.astype(np.float32), "marks": marks}.get(name, RAMP)
     mode = {"palette": "P", "alpha": "RGBA"}.get(name, "")
     options = {"compression": "tiff_lzw"} if name == "packed" else {"lossless": True} if form == "webp" else {}
+    if name == "turned":
+        options["exif"] = Image.Exif()
+        options["exif"][ORIENTATION] = 6
     return encoded(pixels, {"jpg": "JPEG", "tif": "TIFF"}.get(form, form.upper()), mode, **options)
 
 

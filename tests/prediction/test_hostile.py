@@ -13,6 +13,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from hostile_files import (
     GOOD,
     HEAD,
@@ -55,6 +56,19 @@ def float_tiff(value):
     return encoded(pixels, "TIFF")
 
 
+def hole_in(pixels):
+    """Make a quarter of the slices (..., H, W) NaN, in their middle."""
+    pixels = pixels.astype(np.float32)
+    pixels[..., 8:24, 8:24] = np.nan
+    return pixels
+
+
+def tiff(pixels, **options):
+    content = io.BytesIO()
+    tifffile.imwrite(content, pixels, **options)
+    return content.getvalue()
+
+
 def mat_file(write):
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
@@ -93,11 +107,13 @@ NO_MAT = "cannot be read as a MATLAB"
 LIES = {
     **{f"empty/{kind}": (lambda: b"", "") for kind in KINDS},
     **{f"half/{kind}": (lambda kind=kind: half(whole_file(kind, 100 + KINDS.index(kind))), "") for kind in KINDS},
-    "nan.tif": (lambda: float_tiff(np.nan), "NaN or infinite"),
+    "nan-somewhere.tif": (lambda: float_tiff(np.nan), None),
+    "nan-in-head.tif": (lambda: encoded(hole_in(RAMP), "TIFF"), "of the head contains NaN"),
     "infinite.tif": (lambda: float_tiff(np.inf), "NaN or infinite"),
-    "nan.mat": (lambda: mat(image=np.where(RAMP == 7, np.nan, RAMP)), "NaN or infinite"),
+    "nan.mat": (lambda: mat(image=hole_in(RAMP)), "of the head contains NaN"),
     "beyond-float32.mat": (lambda: mat(image=np.where(RAMP == 7, 1e300, RAMP)), "NaN or infinite"),
-    "nan.nii": (lambda: nifti(np.where(HEAD == 7, np.nan, HEAD).T.astype(np.float32)), "NaN or infinite"),
+    "nan-in-head.nii": (lambda: nifti(hole_in(HEAD).T), "of the head contains NaN"),
+    "infinite.nii": (lambda: nifti(np.where(HEAD == 7, np.inf, HEAD).T.astype(np.float32)), "NaN or infinite"),
     "beyond-float32.nii": (lambda: nifti(HEAD.T.astype(np.int16), scl_slope=3e38, scl_inter=1), "NaN or infinite"),
     "fill.tif": (lambda: float_tiff(-3e38), "not plausible for MRI"),
     "black.png": (lambda: encoded(0 * RAMP, "PNG"), "every pixel has the same value"),
@@ -115,6 +131,12 @@ LIES = {
     "bomb.mat": (lambda: mat_file(of_nowhere), "1,000,000,000,000 elements"),
     "bomb.zip": (lambda: zipped({"zeros.png": bytes(2**24 + 1)}), "unpacks to more than"),
     "slip.zip": (lambda: zipped({"../../slipped.png": whole_file("gray.png")}), "leads out of the archive"),
+    "stack.tif": (lambda: tiff(HEAD, truncate=True, photometric="minisblack"), "contains 3 images"),
+    "complex.tif": (lambda: tiff(RAMP.astype(np.complex64)), "COMPLEXIEEEFP"),
+    "annex.png": (lambda: b"/annex/objects/SHA256E-s9--ab.png\n", "datalad get"),
+    "lfs.nii.gz": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),
+    "lfs.dcm": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),
+    "object.mat": (lambda: mat(image=np.array([[0xDD000000, 2, 1]], np.uint32)), "MATLAB object"),
     "photo.png": (lambda: encoded(photo(), "PNG"), "in color"),
     "no-field.mat": (lambda: mat(label=1.0), "has no field"),
     "text.mat": (lambda: mat(image="a text"), NO_MAT),
@@ -147,10 +169,12 @@ LIES = {
     "no-axes.nii": (lambda: nifti(HEAD.T, dim=[9, 32, 32, 3, 1, 1, 1, 1]), "9 axes"),
     "negative.nii": (lambda: nifti(HEAD.T, dim=[3, -32, 32, 3, 1, 1, 1, 1]), "without voxels"),
     "type.nii": (lambda: nifti(HEAD.T, datatype=1234), DAMAGED),
-    "place.nii": (lambda: nifti(HEAD.T, srow_x=[np.nan] * 4), "affine is not valid"),
-    "renamed.nii": (lambda: whole_file("gray.png"), "does not begin like a NIfTI"),
+    "place.nii": (lambda: nifti(HEAD.T, srow_x=[np.nan] * 4), None),
+    "renamed.nii": (lambda: whole_file("gray.png"), None),
+    "text.nii": (lambda: b"no volume", "does not begin like a NIfTI"),
     "renamed.png": (lambda: whole_file("raw.dcm"), NO_PICTURE),
-    "renamed.dcm": (lambda: whole_file("gray.png"), "does not begin like a DICOM"),
+    "renamed.dcm": (lambda: whole_file("gray.png"), None),
+    "text.dcm": (lambda: b"no image", "does not begin like a DICOM"),
 }
 """By name, a file's content and what is said of it; None where it is done after all."""
 
@@ -191,6 +215,7 @@ def test_a_file_that_lies_has_a_row_that_says_why_and_what_to_do(rows_of_lies, n
 def test_beside_files_that_lie_the_others_are_done_and_nothing_else_is_written(rows_of_lies, lies):
     done = {row["slice"]: row["status"] for row in rows_of_lies if row["status"] != "error"}
     assert done[GOOD] == done["folder.png/good.nii.gz/1"] == done["series/number"] == "tumor"
+    assert done["nan-somewhere.tif"] == done["place.nii/1"] == done["renamed.nii"] == done["renamed.dcm"] == "tumor"
     check_left(lies.parent / "out", rows_of_lies)
     assert sorted(path.name for path in lies.parent.iterdir()) == ["out", "out.tmp", "scans"]
     assert not list((lies.parent / "out.tmp").iterdir())
