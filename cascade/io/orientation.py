@@ -1,9 +1,8 @@
-"""View the stored array of a volume as slices in radiological orientation."""
+"""View the stored array of a volume as slices in radiological orientation: one rule for NIfTI and DICOM."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,18 +43,35 @@ class Grid:
             shape: Shape of the stored array.
             axis: Slice axis in the stored array; None selects the thickest, see `open_nifti`.
         """
-        spacing = [float(length) for length in np.linalg.norm(affine[:3, :3], axis=0)]
-        # One row per stored axis: the canonical axis and the direction, 1 or -1.
-        orientation = nib.io_orientation(affine)
-        canonical = [int(row[0]) for row in orientation]
-        forward = [bool(row[1] > 0) for row in orientation]
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        first, second, third = (float(side) for side in sides)
+        return cls.along(affine[:3, :3] / sides, (first, second, third), shape, axis)
+
+    @classmethod
+    def along(
+        cls,
+        directions: NDArray[np.float64],
+        spacing_mm: tuple[float, float, float],
+        shape: tuple[int, int, int],
+        axis: int | None,
+    ) -> "Grid":
+        """Create the grid of a volume from the directions of its axes.
+
+        Args:
+            directions: (3, 3); each column is the direction of a stored axis, of length 1, in RAS+ orientation.
+            spacing_mm: Distance between voxels along each stored axis, in millimeters.
+            shape: Shape of the stored array.
+            axis: Slice axis in the stored array; None selects the thickest, see `open_nifti`.
+        """
         if axis is None:
-            axis = _thickest(spacing, shape, axial=canonical.index(AXIAL))
-        column, row = sorted({0, 1, 2} - {axis}, key=lambda stored: canonical[stored])
+            axis = _thickest(spacing_mm, shape, axial=int(np.abs(directions[AXIAL]).argmax()))
+        canonical = _nearest_axes(directions, axis)
+        column, row = sorted({0, 1, 2} - {axis}, key=canonical.__getitem__)
         order = (axis, row, column)
+        forward = [bool(directions[canonical[stored], stored] > 0) for stored in range(3)]
         # Seen from the feet, the face and the patient's left, rows and columns run against the canonical directions.
         flipped = (not forward[axis], forward[row], forward[column])
-        return cls(shape, order, flipped, (spacing[axis], spacing[row], spacing[column]))
+        return cls(shape, order, flipped, (spacing_mm[axis], spacing_mm[row], spacing_mm[column]))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,7 +91,29 @@ class Grid:
         return slices[tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)]
 
 
-def _thickest(spacing: list[float], shape: tuple[int, int, int], *, axial: int) -> int:
+def _nearest_axes(directions: NDArray[np.float64], axis: int) -> list[int]:
+    """Return the canonical axis of each stored axis: the nearest plane, and in it the nearest rows and columns.
+
+    Depends on the position of the slices in the patient only, not on the way they are stored: `nibabel.io_orientation`
+    assigns the stored axes one after the other, so that turned copies of an oblique slice may be displayed differently.
+    """
+    one, other = sorted({0, 1, 2} - {axis})
+    normal = np.abs(np.cross(directions[:, one], directions[:, other])).round(6)
+    plane = max(range(3), key=lambda canonical: (normal[canonical], canonical))  # halfway: axial before coronal
+    horizontal, vertical = sorted({0, 1, 2} - {plane})
+
+    def fit(across: int, down: int) -> tuple[float, bool]:
+        cosines = abs(directions[horizontal, across]) + abs(directions[vertical, down])
+        return round(float(cosines), 6), bool(directions[horizontal, across] * directions[vertical, across] > 0)
+
+    if fit(one, other) < fit(other, one):  # at 45 degrees, the sign decides
+        one, other = other, one
+    canonical = [plane] * 3
+    canonical[one], canonical[other] = horizontal, vertical
+    return canonical
+
+
+def _thickest(spacing: tuple[float, float, float], shape: tuple[int, int, int], *, axial: int) -> int:
     single = [axis for axis in range(3) if shape[axis] == 1]
     if len(single) == 1:
         return single[0]
