@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, format_of_name, has_dicom_prefix, is_zip
+from cascade.discovery.dicom_prefix import has_dicom_prefix
+from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, format_of_name, is_zip
 from cascade.errors import CascadeError
 
 CHUNK_BYTES = 2**16

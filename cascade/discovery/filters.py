@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import Literal, get_args
 
 from pathspec import GitIgnoreSpec
 
+from cascade.discovery.dicom_prefix import is_dicom
 from cascade.errors import CascadeError
 
 Format = Literal["image", "nifti", "dicom"]
@@ -17,7 +18,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 SUFFIXES: dict[Format, frozenset[str]] = {
     "image": frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),
     "nifti": frozenset({".nii", ".nii.gz"}),
-    "dicom": frozenset({".dcm", ".ima"}),
+    "dicom": frozenset({".dcm", ".dicom", ".ima"}),
 }
 FORMAT_NAMES: dict[Format, tuple[str, ...]] = {
     "image": ("PNG", "JPEG", "TIFF", "BMP", "WebP", ".mat"),
@@ -32,10 +33,10 @@ UNSUPPORTED = "is not a supported format"
 def detect_format(path: Path) -> Format | None:
     """Return the format of a file, or None if it is not supported.
 
-    The suffix decides. Only a file without one, or with one of digits, is opened, to read its first bytes: exported
-    DICOM files often have such names (IM-0001-0001, 1.2.840.113).
+    The suffix decides. Only a file of another suffix, or without one, is opened, to read its first bytes: DICOM files
+    often have such names (IM-0001-0001, 1.2.840.113, a.img).
     """
-    return format_of_name(path.name) or ("dicom" if _is_dicom_without_suffix(path) else None)
+    return format_of_name(path.name) or ("dicom" if may_be_dicom(path.name) and is_dicom(path) else None)
 
 
 def format_of_name(name: str) -> Format | None:
@@ -47,27 +48,11 @@ def format_of_name(name: str) -> Format | None:
 
 def may_be_dicom(name: str) -> bool:
     """Return True if only the content can tell whether a file is DICOM. DICOMDIR files are indexes without pixels."""
-    suffix = _suffix(name)
-    return (suffix == "" or suffix[1:].isdigit()) and name.upper() != "DICOMDIR"
+    return format_of_name(name) is None and name.upper() != "DICOMDIR"
 
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1]  # noqa: PTH122  Path is three times slower, and there may be 100,000 names
-
-
-def has_dicom_prefix(file: IO[bytes]) -> bool:
-    """Return True if a file begins with 128 arbitrary bytes and "DICM" (DICOM PS3.10, section 7.1)."""
-    return file.read(132)[128:] == b"DICM"
-
-
-def _is_dicom_without_suffix(path: Path) -> bool:
-    try:
-        if may_be_dicom(path.name) and path.is_file():  # opening a pipe would block
-            with path.open("rb") as file:
-                return has_dicom_prefix(file)
-    except OSError:
-        pass
-    return False
 
 
 def is_zip(name: str) -> bool:

@@ -41,10 +41,17 @@ def test_files_without_a_known_suffix_are_dicom_by_their_content(tmp_path, name)
     assert detect_format(tmp_path / name) is None
 
 
-@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir", "notes.txt"])
-def test_a_dicomdir_and_files_with_another_suffix_are_not_dicom_slices(tmp_path, name):
+@pytest.mark.parametrize("name", ["DICOMDIR", "dicomdir"])
+def test_a_dicomdir_is_not_a_dicom_slice(tmp_path, name):
     (tmp_path / name).write_bytes(DICOM)
     assert detect_format(tmp_path / name) is None
+
+
+def test_a_file_with_another_suffix_is_dicom_if_its_content_is(tmp_path):
+    (tmp_path / "notes.txt").write_bytes(DICOM)
+    (tmp_path / "other.txt").write_bytes(b"text")
+    assert detect_format(tmp_path / "notes.txt") == "dicom"
+    assert detect_format(tmp_path / "other.txt") is None
 
 
 def test_a_folder_or_pipe_without_suffix_is_not_opened(tmp_path):
