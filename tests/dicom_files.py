@@ -15,6 +15,7 @@ from cascade.io.dicom.series import open_dicom
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MULTI_FRAME_CAPTURE = "1.2.840.10008.5.1.4.1.1.7.3"
 
 PLANTED = "PLANTED"
 """Part of each text below."""
@@ -51,8 +52,8 @@ HEAD = np.random.default_rng(0).integers(1, 1000, (6, 20, 24)).astype(np.uint16)
 MARKER = (4, 3, 17)  # slice, row, column
 HEAD[MARKER] = 4000
 
-OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)
-"""Rows run to the left and back, columns to the feet: a rotated coronal slice."""
+OBLIQUE = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
+"""Rows run to the back and left, columns to the feet: a rotated sagittal slice, stored as it is displayed."""
 
 NORMAL = np.cross(OBLIQUE[:3], OBLIQUE[3:])
 SPACING = (0.8, 0.9)

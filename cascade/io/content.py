@@ -1,9 +1,10 @@
-"""Recognize pictures and NIfTI volumes by their first bytes, since files are often named wrongly."""
+"""Recognize files by their first bytes, since they are often named wrongly."""
 
 import gzip
 import zlib
 from pathlib import Path
 
+from cascade.discovery.dicom_prefix import is_dicom
 from cascade.discovery.filters import Format
 
 PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -12,24 +13,21 @@ PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0",
 NIFTI_SIZES = (348, 540)
 """First number in a NIfTI file: the length of its header."""
 
-DICOM_PREFIX = slice(128, 132)
-"""Where DICOM has its prefix; anything may stand before it, even the first bytes of a TIFF."""
-
 
 def content_format(path: Path) -> Format | None:
-    """Return the format of a file by its content, or None if only the name tells it, or it is DICOM."""
+    """Return the format of a file by its content, or None if only the name tells it."""
+    if is_dicom(path):  # first of all: any bytes may stand before its prefix, even the first ones of a TIFF
+        return "dicom"
     try:
         if not path.is_file():  # opening a pipe would block
             return None
         with path.open("rb") as file:
-            start = file.read(132)
+            start = file.read(16)
         if start[:2] == b"\x1f\x8b":
             with gzip.open(path) as file:
                 start = file.read(4)
     except (OSError, EOFError, zlib.error):
         return None  # the reader of its format says why it cannot be read
-    if start[DICOM_PREFIX] == b"DICM":
-        return None
     if start.startswith(PICTURES) or (start[:2] == b"BM" and start[6:10] == bytes(4)) or start[8:12] == b"WEBP":
         return "image"
     is_nifti = any(int.from_bytes(start[:4], order) in NIFTI_SIZES for order in ("little", "big"))

@@ -73,9 +73,14 @@ def open_source(path: Path, axis: int | None = None) -> Source:
     Raises:
         CascadeError: If it cannot be opened, or contains several images, volumes or series.
     """
-    opened = open_sources(find_slices([path], formats=FORMATS), axis=axis)
-    for error in opened.problems.values():
+    sources, problems, _ = open_sources(find_slices([path], formats=FORMATS), axis=axis)
+    for error in problems.values():
         raise error
-    if len(opened.sources) != 1:
-        raise CascadeError(f"{path}: contains {len(opened.sources)} images, volumes or series", fix="give one of them")
-    return opened.sources[0]
+    if len({source.files for source in sources}) == 1 < len(sources):
+        raise CascadeError(
+            f"{path}: contains {len(sources)} frames without a position in the patient",
+            fix="use predict_paths, which writes a mask for each",
+        )
+    if len(sources) != 1:
+        raise CascadeError(f"{path}: contains {len(sources)} images, volumes or series", fix="give one of them")
+    return sources[0]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
+from pydicom.filereader import read_dataset as read_elements
 from pydicom.filereader import read_file_meta_info
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
@@ -30,21 +31,31 @@ def read_dataset(path: Path, keywords: Iterable[str], *, pixels: bool = False) -
     Raises:
         CascadeError: If the file does not begin like a DICOM file, or is compressed as a whole.
     """
-    with path.open("rb") as file:
-        start = file.read(132)
-    if start[128:] == b"DICM":
-        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            raise CascadeError(  # pydicom would decompress it without any limit
-                f"{path}: is compressed as a whole (deflate)", fix="store it uncompressed, for example with dcmconv +te"
-            )
-    elif start[:2] != b"\x08\0":  # the first group of a data set without preamble, as in old archives
-        raise damaged_error(path, "it does not begin like a DICOM file")
+    if _transfer_syntax(path) == DeflatedExplicitVRLittleEndian:
+        raise CascadeError(  # pydicom would decompress it without any limit
+            f"{path}: is compressed as a whole (deflate)", fix="store it uncompressed, for example with dcmconv +te"
+        )
     dataset = dcmread(path, force=True, stop_before_pixels=not pixels, specific_tags=list(keywords))
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = DefaultSyntax if implicit else explicit
     return dataset
+
+
+def _transfer_syntax(path: Path) -> object:
+    """Return the transfer syntax in the file meta information; None if there is none, as in files of old archives."""
+    with path.open("rb") as file:
+        start = file.read(132)
+        if start[128:] == b"DICM":
+            return read_file_meta_info(path).get("TransferSyntaxUID")
+        if start[:2] == b"\x02\0":  # without preamble
+            file.seek(0)
+            meta = read_elements(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+            return meta.get("TransferSyntaxUID")
+    if start[:2] not in (b"\x08\0", b"\0\x08"):  # the first group of a data set, in either byte order
+        raise damaged_error(path, "it does not begin like a DICOM file")
+    return None
 
 
 def damaged_error(path: Path, problem: str) -> CascadeError:
@@ -70,25 +81,51 @@ def get_values(dataset: Dataset, keyword: str) -> list[object]:
     return list(value) if isinstance(value, MultiValue | list | tuple) else [value]
 
 
-def get_numbers(path: Path, dataset: Dataset, keyword: str, count: int) -> Numbers | None:
-    """Return the numbers of an element, or None if it is missing or empty.
+def get_numbers(dataset: Dataset, keyword: str, count: int, invalid: set[str]) -> Numbers | None:
+    """Return the numbers of an element, or None if it is missing, empty or invalid.
 
-    Raises:
-        CascadeError: If its value is not `count` finite numbers.
+    Args:
+        dataset: The data set that may contain the element.
+        keyword: The element.
+        count: How many numbers it must have.
+        invalid: The keyword is added to this set if the value is not `count` finite numbers.
     """
     try:
         numbers = tuple(float(str(value)) for value in get_values(dataset, keyword))
-    except ValueError:
-        raise damaged_error(path, f"its {keyword} is not a number") from None
+    except Exception:  # pydicom converts the value here, and raises nearly every exception on a damaged one
+        invalid.add(keyword)
+        return None
     if numbers and (len(numbers) != count or not all(abs(number) <= MAX_NUMBER for number in numbers)):  # False for NaN
-        raise damaged_error(path, f"its {keyword} is not {count} finite numbers")
+        invalid.add(keyword)
+        return None
     return numbers or None
 
 
-def get_int(path: Path, dataset: Dataset, keyword: str) -> int | None:
-    """Return the number of an element, rounded towards zero; None if it is missing or empty."""
-    numbers = get_numbers(path, dataset, keyword, 1)
-    return int(numbers[0]) if numbers else None
+def get_number(dataset: Dataset, keyword: str, invalid: set[str]) -> float | None:
+    """Return the number of an element, see `get_numbers`."""
+    numbers = get_numbers(dataset, keyword, 1, invalid)
+    return numbers[0] if numbers else None
+
+
+def get_int(dataset: Dataset, keyword: str, invalid: set[str]) -> int | None:
+    """Return the number of an element, rounded towards zero, see `get_numbers`."""
+    number = get_number(dataset, keyword, invalid)
+    return None if number is None else int(number)
+
+
+def count_frames(dataset: Dataset, invalid: set[str]) -> int:
+    """Return the number of frames: 1 if it is missing, invalid or 0. May be negative."""
+    return get_int(dataset, "NumberOfFrames", invalid) or 1
+
+
+def get_text(dataset: Dataset, keyword: str, invalid: set[str]) -> str:
+    """Return the value of an element as text; empty if it is missing or invalid."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:
+        invalid.add(keyword)
+        return ""
+    return "" if value is None else str(value)
 
 
 def get_uid(dataset: Dataset, keyword: str) -> str:

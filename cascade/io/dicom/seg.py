@@ -10,7 +10,8 @@ from pydicom.valuerep import DSfloat
 
 from cascade import __version__
 from cascade.io.dicom.attributes import IDENTIFIERS, MULTI_FRAME
-from cascade.io.dicom.header import Frame, Header
+from cascade.io.dicom.frame import Frame
+from cascade.io.dicom.header import Header
 
 SERIES_NUMBER = 9001
 """Series number outside the range that scanners use."""

@@ -8,7 +8,18 @@ import highdicom.seg
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import HEAD, MARKER, PLANTED, SECONDARY_CAPTURE, TEXTS, image, multi_frame, position, series, write
+from dicom_files import (
+    HEAD,
+    MARKER,
+    PLANTED,
+    SECONDARY_CAPTURE,
+    TEXTS,
+    image,
+    multi_frame,
+    position,
+    series,
+    write,
+)
 from PIL import Image
 
 from cascade.io.dicom.series import open_dicom
@@ -182,7 +193,7 @@ def test_an_image_without_geometry_has_a_png_mask_and_a_note(tmp_path, missing):
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2"
     source = opened([write(tmp_path / "a.dcm", dataset)], tmp_path)
     assert source.mask_suffix == ".png"
-    assert any("mask is a PNG" in note for note in source.notes)
+    assert any(f"gives no {missing}: its mask is a PNG" in note for note in source.notes)
     mask = np.asarray(Image.open(io.BytesIO(source.mask_bytes(marked(source)))))
     assert np.argwhere(mask).tolist() == [list(MARKER[1:])]
 

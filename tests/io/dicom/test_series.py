@@ -10,7 +10,9 @@ import numpy as np
 import pydicom.pixels.decoders
 import pytest
 from dicom_files import (
+    ENHANCED_MR,
     HEAD,
+    MULTI_FRAME_CAPTURE,
     OBLIQUE,
     PLANTED,
     SECONDARY_CAPTURE,
@@ -25,11 +27,14 @@ from dicom_files import (
     series,
     write,
 )
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-)
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from stub_cascade import cascade_of, rows_of
 
+from cascade.errors import CascadeError
 from cascade.io.dicom.series import open_dicom
+from cascade.prediction.run import RunOptions, predict_paths
 
 
 def test_slices_are_sorted_by_position_whatever_their_names_and_numbers(tmp_path):
@@ -172,10 +177,44 @@ def test_frames_of_several_orientations_in_one_file_are_refused(tmp_path):
     assert "several orientations" in refusal(write(tmp_path / "a.dcm", mixed))
 
 
-def test_frames_without_position_are_refused(tmp_path):
-    assert "no position for its frames" in refusal(write(tmp_path / "a.dcm", multi_frame(FrameOfReferenceUID=None)))
-    bare = multi_frame(SharedFunctionalGroupsSequence=None, PerFrameFunctionalGroupsSequence=None)
-    assert "no position for its frames" in refusal(write(tmp_path / "a.dcm", bare))
+@pytest.mark.parametrize(
+    ("emptied", "missing"),
+    [("FrameOfReferenceUID", "FrameOfReferenceUID"), ("PerFrameFunctionalGroupsSequence", "ImagePositionPatient")],
+)
+@pytest.mark.parametrize("sop_class", [ENHANCED_MR, MULTI_FRAME_CAPTURE])
+def test_each_frame_without_position_becomes_a_source_with_a_png_mask(tmp_path, emptied, missing, sop_class):
+    """They were refused with the advice to export them as enhanced MR, which they were."""
+    paths = [write(tmp_path / "a.dcm", multi_frame(SOPClassUID=sop_class, **{emptied: None}))]
+    sources, problems, _ = open_dicom(paths, tmp_path)
+    assert ([source.name for source in sources], problems) == ([f"a.dcm/{n}" for n in range(6)], {})
+    for source, index in zip(sources, (3, 0, 5, 1, 4, 2), strict=True):
+        assert source.read(0).pixels.tolist() == (HEAD[index] * 2.0 - 1).tolist()
+        assert (source.count, source.files, source.mask_suffix) == (1, (paths[0],), ".png")
+        assert any(f"gives no {missing}" in note for note in source.notes)
+
+
+def test_a_run_writes_a_row_and_a_mask_for_each_frame_without_position_and_resumes(tmp_path):
+    write(tmp_path / "scans" / "a.dcm", multi_frame(FrameOfReferenceUID=None))
+    predict_paths(cascade_of(), [tmp_path / "scans"], tmp_path / "out")
+    assert [row["slice"] for row in rows_of(tmp_path / "out")] == [f"a.dcm/{n}" for n in range(6)]
+    assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == 6
+    again = predict_paths(cascade_of(), [tmp_path / "scans"], tmp_path / "out", RunOptions(resume=True))
+    assert again.resumed_rows == 6
+
+
+def test_the_frames_of_a_file_are_loaded_once_and_freed_when_all_are_closed(tmp_path):
+    path = write(tmp_path / "a.dcm", multi_frame(FrameOfReferenceUID=None))
+    sources, _, _ = open_dicom([path], tmp_path)
+    for source in sources:
+        source.read(0)
+    path.unlink()
+    for source in sources[:-1]:
+        source.close()
+    assert sources[0].read(0).pixels.shape == (20, 24)
+    for source in sources:
+        source.close()
+    with pytest.raises(CascadeError):
+        sources[0].read(0)
 
 
 def test_slices_without_position_become_one_source_each(tmp_path):
@@ -233,6 +272,8 @@ def test_files_that_are_not_mri_are_one_problem_per_folder_and_modality(tmp_path
         ({"Modality": "SEG"}, "its modality is SEG, not MR"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.2"}, "not that of an MRI image"),  # spectroscopy
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, "mosaic"),
+        ({"Modality": None, "SOPClassUID": SECONDARY_CAPTURE}, "gives no modality"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "contains color"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "contains color"),
         ({"Rows": 65535, "Columns": 65535, "PixelData": b""}, "too large for an MRI volume"),
@@ -248,13 +289,6 @@ def test_files_that_are_not_mri_are_one_problem_per_folder_and_modality(tmp_path
         ({"NumberOfFrames": -1}, "does not describe its pixels"),
         ({"PixelData": b"\0" * 400}, "cannot be read"),
         ({"PixelData": None}, "cannot be read"),
-        ({"PixelSpacing": [0, 1]}, "PixelSpacing is not positive"),
-        ({"PixelSpacing": [-1, 1]}, "PixelSpacing is not positive"),
-        ({"PixelSpacing": [1]}, "PixelSpacing is not 2 finite numbers"),
-        ({"ImagePositionPatient": ["nan", 0, 0]}, "ImagePositionPatient is not 3 finite numbers"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient is not a pair"),
-        ({"ImageOrientationPatient": [0] * 6}, "ImageOrientationPatient is not a pair"),
-        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope is 0"),
     ],
     ids=str,
 )
@@ -267,12 +301,74 @@ def test_an_invalid_header_is_refused_at_once_without_patient_data(tmp_path, cha
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PixelSpacing": [0, 1]},
+        {"PixelSpacing": [-1, 1]},
+        {"PixelSpacing": [1]},
+        {"PixelSpacing": [1000, 1000]},  # a slice of 20 m
+        {"PixelSpacing": "wide"},
+        {"ImagePositionPatient": ["nan", 0, 0]},
+        {"ImagePositionPatient": ["1e300", 0, 0]},
+        {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+        {"ImageOrientationPatient": [0] * 6},
+        {"SliceThickness": -1},
+        {"SliceThickness": "thick"},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore")  # pydicom warns of such values when the test writes them
+def test_an_impossible_value_counts_as_missing_with_a_note_that_names_it(tmp_path, changes):
+    """The rest of the header is enough to read the image, though not to write a DICOM segmentation."""
+    ((keyword, value),) = changes.items()
+    dataset = image(HEAD[4], **{keyword: None})
+    dataset.add(_raw_element(keyword, value))
+    source = opened([write(tmp_path / "a.dcm", dataset)], tmp_path)
+    assert sum(f"invalid {keyword}" in note for note in source.notes) == 1
+    assert source.mask_suffix == ".png"
+    assert any(f"gives no {keyword}" in note for note in source.notes)
+    slice_ = source.read(0)
+    assert slice_.pixels.tolist() == HEAD[4].tolist()
+    assert slice_.spacing_mm == (None if keyword == "PixelSpacing" else SPACING)
+
+
+def _raw_element(keyword, value):
+    """Make an element as a file contains it, without the checks of pydicom."""
+    text = "\\".join(map(str, value)) if isinstance(value, list) else str(value)
+    content = text.encode() + b" " * (len(text) % 2)
+    return RawDataElement(Tag(keyword), "DS", len(content), content, 0, False, True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"RescaleSlope": 0, "RescaleIntercept": 7}, {"EchoTime": "short"}, {"InstanceNumber": "one"}], ids=str
+)
+@pytest.mark.filterwarnings("ignore")
+def test_an_impossible_value_that_no_mask_needs_leaves_the_segmentation(tmp_path, changes):
+    keyword, value = next(iter(changes.items()))
+    dataset = image(HEAD[4], **{**changes, keyword: None})
+    dataset.add(_raw_element(keyword, value))
+    source = opened([write(tmp_path / "a.dcm", dataset)], tmp_path)
+    assert source.read(0).pixels.tolist() == HEAD[4].tolist()
+    assert source.mask_suffix == ".seg.dcm"
+    assert sum(f"invalid {keyword}" in note for note in source.notes) == 1
+
+
 def test_a_deflated_file_is_refused_before_it_is_decompressed(tmp_path):
     dataset = image(np.zeros((4000, 4000), np.uint16))
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = write(tmp_path / "a.dcm", dataset)
     assert path.stat().st_size < 100_000
     assert "compressed as a whole" in refusal(path)
+
+
+def test_a_renamed_dicomdir_is_refused_as_an_index(tmp_path):
+    """It was called damaged."""
+    dataset = image(HEAD[4])
+    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    del dataset.SOPClassUID
+    pydicom.dcmwrite(tmp_path / "index.dcm", dataset, enforce_file_format=True, overwrite=True)
+    assert "DICOMDIR" in refusal(tmp_path / "index.dcm")
 
 
 def test_a_file_that_is_not_dicom_is_refused_by_name(tmp_path):

@@ -1,0 +1,152 @@
+"""Read the slices of a DICOM volume in radiological orientation, and write their masks on the stored grid."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.errors import CascadeError
+from cascade.io.dicom.attributes import CONTRAST_ATTRIBUTES
+from cascade.io.dicom.frame import Frame
+from cascade.io.dicom.header import Header
+from cascade.io.dicom.pixels import PixelFile, decode_frame
+from cascade.io.dicom.seg import encode_segmentation
+from cascade.io.image import mask_png
+from cascade.io.silence import silence_decoders
+from cascade.io.slices import Slice, check_pixels, check_volume_size
+
+MIN_DISTANCE_MM = 0.01
+"""Slices with a smaller distance count as slices at the same position."""
+
+GAP_TOLERANCE = 0.05
+"""Maximum variation of the distances between slices, as a fraction of their median."""
+
+
+class DicomSlice(NamedTuple):
+    """A slice of a volume: a frame of a file.
+
+    Attributes:
+        header: The header of the file.
+        frame_index: Index of the frame in the file.
+        pixels: The pixels of the file.
+    """
+
+    header: Header
+    frame_index: int
+    pixels: PixelFile
+
+    @property
+    def frame(self) -> Frame:
+        """Position, orientation and scaling of this slice."""
+        return self.header.frames[self.frame_index]
+
+    @property
+    def name(self) -> str:
+        """The file and, if it has several, the number of the frame, for error messages."""
+        number = f", frame {self.frame_index + 1}" if len(self.header.frames) > 1 else ""
+        return f"{self.header.path}{number}"
+
+
+class DicomSource:
+    """A volume of single-frame files, or of one multi-frame file, or a slice without position; a `Source`.
+
+    Single-frame files are read slice by slice. The content of a multi-frame file stays in memory until `close`.
+    """
+
+    def __init__(self, name: str, slices: Sequence[DicomSlice], notes: Sequence[str] = ()) -> None:
+        """Sort the slices by position.
+
+        Args:
+            name: Its name in the results.
+            slices: Slices of one series, orientation and size; a single one if it has no position.
+            notes: Warnings besides those of the headers.
+
+        Raises:
+            CascadeError: If the slices do not form one volume.
+        """
+        self.name = name
+        self.count = len(slices)
+        first = slices[0].header
+        self._grid = slices[0].frame.grid(first.rows, first.columns, self.count)
+        # The slice axis of the grid follows the normal of the stored slices, or runs against it.
+        sign = -1 if self._grid.flipped[0] else 1
+        self._slices = sorted(slices, key=lambda slice_: sign * slice_.frame.distance_mm)
+        self._headers = list({slice_.header.path: slice_.header for slice_ in self._slices}.values())
+        self.files = tuple(header.path for header in self._headers)
+        self._missing = list(dict.fromkeys(keyword for header in self._headers for keyword in header.missing))
+        if not self._missing and self.count == 1 and first.thickness_mm is None:
+            self._missing = ["SliceThickness"]  # a volume has its median distance instead
+        self._extra_notes = tuple(notes)
+        self._check()
+
+    @property
+    def mask_suffix(self) -> str:
+        """See `Source.mask_suffix`: a PNG where the header does not define the place in the patient."""
+        return ".png" if self._missing else ".seg.dcm"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Source.notes`: those of all files, missing attributes, and gaps between the slices."""
+        notes = list(dict.fromkeys(note for header in self._headers for note in header.notes))
+        if self._missing:
+            names = " and ".join(self._missing)
+            notes.append(f"its header gives no {names}: its mask is a PNG, not a DICOM segmentation")
+        if "ImageOrientationPatient" in self._missing:
+            notes.append("its header gives no orientation: left and right, or up and down, may be swapped")
+        folders = {header.path.parent for header in self._headers}
+        if len(folders) > 1 and not self._headers[0].patient_id:
+            notes.append("its files lie in several folders and have no patient ID: check that they are of one patient")
+        gaps = _gap_notes([slice_.frame.distance_mm for slice_ in self._slices])
+        return (*notes, *self._extra_notes, *gaps)
+
+    def read(self, index: int) -> Slice:
+        """Read a slice, see `Source.read`. MONOCHROME1 images are inverted."""
+        header, frame_index, pixels = self._slices[index]
+        with silence_decoders():
+            stored = decode_frame(header, frame_index, pixels.load(self))
+        turned = np.ascontiguousarray(self._grid.to_slices(stored[:, :, None])[0])
+        spacing_mm = self._grid.spacing_mm[1:] if self._slices[index].frame.spacing_mm else None
+        return Slice(check_pixels(turned, self._slices[index].name), spacing_mm)
+
+    def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
+        """Encode masks (count, H, W) as a DICOM segmentation, or as PNG for a slice without place in the patient."""
+        along_normal = np.ascontiguousarray(np.moveaxis(self._grid.to_stored(masks), 2, 0))
+        if self._missing:
+            return mask_png(along_normal[0])
+        slices = self._slices[::-1] if self._grid.flipped[0] else self._slices
+        with silence_decoders():
+            if len(self._headers) > 1:
+                return encode_segmentation([slice_.header for slice_ in slices], along_normal)
+            stored = np.empty_like(along_normal)
+            stored[[slice_.frame_index for slice_ in slices]] = along_normal
+            return encode_segmentation(self._headers, stored)
+
+    def close(self) -> None:
+        """Free the content of a multi-frame file, see `Source.close`."""
+        for slice_ in self._slices:
+            slice_.pixels.release(self)
+
+    def _check(self) -> None:
+        first = min(self._headers, key=lambda header: header.path)  # the results name this file
+        check_volume_size(first.path, self.count, first.rows, first.columns, first.frames[0].spacing_mm)
+        for one, other in itertools.pairwise(slice_.frame for slice_ in self._slices):
+            if abs(other.distance_mm - one.distance_mm) < MIN_DISTANCE_MM:
+                keywords = [key for key in CONTRAST_ATTRIBUTES if one.contrast.get(key) != other.contrast.get(key)]
+                difference = (
+                    f"they differ in {', '.join(keywords)}" if keywords else "the headers do not distinguish them"
+                )
+                raise CascadeError(
+                    f"{first.path}: the series contains several images at the same position; {difference}",
+                    fix="give one volume of it: T1 with contrast agent",
+                )
+
+
+def _gap_notes(distances_mm: Sequence[float]) -> tuple[str, ...]:
+    if len(distances_mm) < 3:
+        return ()
+    gaps = np.abs(np.diff(distances_mm))
+    if gaps.max() - gaps.min() <= GAP_TOLERANCE * np.median(gaps):
+        return ()
+    return (f"its slices are {gaps.min():.3g} to {gaps.max():.3g} mm apart: some may be missing",)
