@@ -118,7 +118,7 @@ def decode_frame(header: Header, index: int, dataset: Dataset) -> FloatArray:
         raise
     except Exception:  # on damaged bytes, decoders raise nearly every exception
         raise _undecodable(header) from None
-    with np.errstate(over="ignore", invalid="ignore"):  # `check_pixels` rejects infinite pixels
+    with np.errstate(over="ignore", invalid="ignore"):  # `slice_of` rejects infinite pixels
         return fill_padding(intensities, padding).astype(np.float32)
 
 

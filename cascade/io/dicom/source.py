@@ -15,7 +15,7 @@ from cascade.io.dicom.pixels import PixelFile, decode_frame
 from cascade.io.dicom.seg import encode_segmentation
 from cascade.io.image import mask_png
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, check_pixels, check_volume_size
+from cascade.io.slices import Slice, check_volume_size, slice_of
 
 MIN_DISTANCE_MM = 0.01
 """Slices with a smaller distance count as slices at the same position."""
@@ -108,7 +108,7 @@ class DicomSource:
             stored = decode_frame(header, frame_index, pixels.load(self))
         turned = np.ascontiguousarray(self._grid.to_slices(stored[:, :, None])[0])
         spacing_mm = self._grid.spacing_mm[1:] if self._slices[index].frame.spacing_mm else None
-        return Slice(check_pixels(turned, self._slices[index].name), spacing_mm)
+        return slice_of(turned, self._slices[index].name, spacing_mm)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode masks (count, H, W) as a DICOM segmentation, or as PNG for a slice without place in the patient."""

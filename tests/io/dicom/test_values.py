@@ -125,7 +125,11 @@ def test_pixels_of_floating_point_numbers_are_read(tmp_path, keyword, dtype, bit
     expected[CORNER] = values[values > 0].min()
     assert read(write(tmp_path / "a.dcm", image(SLICE, **changes))).tolist() == expected.tolist()
     values[10, 10] = np.nan
+    expected[10, 10] = expected.min()
     path = write(tmp_path / "b.dcm", image(SLICE, **{**changes, keyword: values.astype(dtype).tobytes()}))
+    assert read(path).tolist() == expected.tolist()
+    values[5:-5, 5:-5] = np.nan
+    path = write(tmp_path / "c.dcm", image(SLICE, **{**changes, keyword: values.astype(dtype).tobytes()}))
     assert "NaN" in refusal(path)
 
 
