@@ -100,7 +100,7 @@ class ForbiddenBackend:
 
 @pytest.fixture
 def permissions(tmp_path_factory):
-    """For tests of files that may not be read or written: skips where permissions stop nobody."""
+    """For tests of files that may not be read or written: skips where permissions have no effect."""
     closed = tmp_path_factory.mktemp("closed") / "file"
     closed.touch(mode=0)
     if os.access(closed, os.R_OK):

@@ -34,5 +34,5 @@ def cascade_of(segmenter=None, models=MODELS):
 
 
 def rows_of(out):
-    """What results.json holds of each slice."""
+    """Return the records of results.json."""
     return json.loads((out / "results.json").read_text())["slices"]

@@ -48,7 +48,7 @@ def test_a_full_disk_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path
 
 
 def test_the_umask_sets_the_permissions_of_a_file(tmp_path):
-    """Once, everybody could read the masks and images of patients, whatever the umask."""
+    """Everybody could read masks and overlays, whatever the umask."""
     before = os.umask(0o077)
     try:
         write_atomically(tmp_path / "mask.png", b"")
@@ -116,7 +116,7 @@ def test_only_paths_in_the_home_folder_are_abbreviated(monkeypatch, home, text, 
     assert without_home(text) == expected
 
 
-def test_a_user_without_a_home_folder_gets_the_text_as_it_is(monkeypatch):
+def test_without_a_home_folder_the_text_is_unchanged(monkeypatch):
     """Containers with an arbitrary user id have neither HOME nor an entry in the user database."""
 
     def no_home() -> Path:

@@ -120,7 +120,7 @@ def test_models_that_cannot_be_loaded_are_refused_before_any_slice_is_read(tmp_p
         Cascade.open(tmp_path, "onnxruntime")
 
 
-def test_an_array_a_path_and_a_slice_are_all_the_same_to_it(constant_segmenter, constant_classifier, tmp_path):
+def test_a_path_an_array_and_a_slice_give_the_same_prediction(constant_segmenter, constant_classifier, tmp_path):
     classifier = constant_classifier((0.1, 0.2, 0.7), Box(0, 0, 512, 512))
     cascade = Cascade(CpuBackend(constant_segmenter(1.0), classifier), uncertain_below=0.75)
     pixels = np.arange(400, dtype=np.uint16).reshape(20, 20)
@@ -215,7 +215,7 @@ def test_the_spacing_of_a_file_cannot_be_given(everywhere, tmp_path):
         everywhere.predict_volume(tmp_path / "a.nii", spacing_mm=(1, 1))
 
 
-def test_a_volume_is_done_slice_by_slice_and_a_blank_slice_of_it_shows_no_tumor(
+def test_a_volume_is_predicted_slice_by_slice_and_its_blank_slices_show_no_tumor(
     constant_segmenter, constant_classifier, tmp_path
 ):
     array = np.zeros((20, 30, 11), dtype=np.float32)
@@ -273,7 +273,7 @@ def test_predict_volume_returns_the_notes_of_the_volume(constant_segmenter, forb
 def test_predict_volume_closes_the_volume_even_after_an_error(
     constant_segmenter, forbidden, tmp_path, monkeypatch, value
 ):
-    """The voxels stayed in memory."""
+    """The voxels remained in memory."""
     array = np.zeros((20, 30, 3), dtype=np.float32) + np.arange(30)[:, None]
     nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "head.nii")
     closed = []
@@ -284,7 +284,7 @@ def test_predict_volume_closes_the_volume_even_after_an_error(
     assert [source.name for source in closed] == ["head.nii"]
 
 
-def test_what_holds_nothing_but_one_value_is_no_slice_however_it_is_given(forbidden, tmp_path):
+def test_a_blank_slice_is_an_error_as_a_path_an_array_and_a_slice(forbidden, tmp_path):
     blank = np.full((20, 30), 7, dtype=np.float32)
     Image.fromarray(blank.astype(np.uint8)).save(tmp_path / "a.png")
     volume = np.repeat(blank[..., None], 9, axis=2)
@@ -306,7 +306,7 @@ def test_a_slice_is_float32_in_two_dimensions_of_positive_spacing(pixels, spacin
         Slice(pixels, spacing_mm)
 
 
-def test_what_users_import_is_there():
+def test_the_public_names_can_be_imported():
     import cascade
 
     assert cascade.Cascade is Cascade

@@ -61,5 +61,5 @@ def test_a_slice_of_16_bits_and_one_of_another_size_are_among_them():
     assert {pixels.shape for pixels in slices} == {(512, 512), (256, 256)}
 
 
-def test_the_folder_stays_small():
+def test_the_samples_take_little_space():
     assert sum(path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file()) < 2.5e6

@@ -48,7 +48,7 @@ def run(*arguments):
     return stopped.value.code
 
 
-def test_predict_does_a_folder_and_says_so_on_stderr_alone(scans, models, tmp_path, capsys):
+def test_predict_reports_on_stderr_only(scans, models, tmp_path, capsys):
     assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -60,7 +60,7 @@ def test_predict_does_a_folder_and_says_so_on_stderr_alone(scans, models, tmp_pa
     assert Image.open(tmp_path / "out" / "masks" / "a.png").size == (64, 48)
 
 
-def test_predict_names_the_files_that_fail_and_exits_with_2(scans, models, tmp_path, capsys):
+def test_predict_names_failed_files_and_exits_with_2(scans, models, tmp_path, capsys):
     (scans / "broken[red].png").write_text("not a picture")
     assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 2
     printed = capsys.readouterr().err
@@ -68,7 +68,7 @@ def test_predict_names_the_files_that_fail_and_exits_with_2(scans, models, tmp_p
     assert "fix: export the slice again" in printed
 
 
-def test_predict_caps_the_failures_it_prints(scans, models, tmp_path, capsys):
+def test_predict_prints_at_most_20_failures(scans, models, tmp_path, capsys):
     for number in range(25):
         (scans / f"broken{number}.png").write_text("not a picture")
     assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 2
@@ -77,7 +77,7 @@ def test_predict_caps_the_failures_it_prints(scans, models, tmp_path, capsys):
     assert "and 5 more, see results.csv" in printed
 
 
-def test_predict_exits_with_1_when_nothing_can_be_done(scans, models, tmp_path, capsys):
+def test_predict_exits_with_1_if_no_input_can_be_predicted(scans, models, tmp_path, capsys):
     assert run("predict", tmp_path / "missing", "--models", models) == 1
     assert "missing: there is no such file or folder\n  fix: check the path" in capsys.readouterr().err
     for path in scans.iterdir():
@@ -85,7 +85,7 @@ def test_predict_exits_with_1_when_nothing_can_be_done(scans, models, tmp_path, 
     assert run("predict", scans, "--out", tmp_path / "out", "--models", models) == 1
 
 
-def test_predict_does_not_replace_results_unless_told_to(scans, models, tmp_path, capsys):
+def test_predict_replaces_results_only_with_overwrite(scans, models, tmp_path, capsys):
     arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
     assert run(*arguments) == 0
     assert run(*arguments) == 1
@@ -93,7 +93,7 @@ def test_predict_does_not_replace_results_unless_told_to(scans, models, tmp_path
     assert run(*arguments, "--overwrite") == 0
 
 
-def test_predict_goes_on_with_a_run_and_says_what_was_done_before(scans, models, tmp_path, capsys):
+def test_predict_resumes_a_run_and_reports_how_much_was_done_before(scans, models, tmp_path, capsys):
     arguments = ("predict", scans, "--out", tmp_path / "out", "--models", models)
     assert run(*arguments) == 0
     assert run(*arguments, "--resume") == 0
@@ -103,7 +103,7 @@ def test_predict_goes_on_with_a_run_and_says_what_was_done_before(scans, models,
     assert run(*arguments, "--resume", "--overwrite") == 1
 
 
-def test_a_dry_run_lists_what_would_be_done_and_why_not_the_rest_and_writes_nothing(scans, models, tmp_path, capsys):
+def test_a_dry_run_lists_inputs_and_skipped_files_with_reasons_and_writes_nothing(scans, models, tmp_path, capsys):
     (scans / "notes.txt").write_text("no slice")
     (scans / "broken.nii").write_bytes(b"no header")
     arguments = ("--out", tmp_path / "out", "--exclude", "b.*", "--dry-run")
@@ -133,7 +133,7 @@ def test_a_list_of_files_is_taken_from_stdin_and_results_can_go_to_stdout(scans,
     assert [record["slice"] for record in json.loads(done.stdout)["slices"]] == ["a.png", "c.png"]
 
 
-def test_info_tells_versions_models_and_backends_for_people_and_programs(models, capsys):
+def test_info_shows_versions_models_and_backends_as_text_and_json(models, capsys):
     assert run("info", "--models", models) == 0
     assert sha256_of(models / "segmenter.onnx")[:12] in capsys.readouterr().err
     assert run("info", "--models", models, "--json") == 0
@@ -173,7 +173,7 @@ def test_predict_in_its_own_process_loads_nothing_of_training_or_evaluation(scan
     assert heavy.isdisjoint(done.stdout.split())
 
 
-def test_the_commands_are_there_before_anything_heavy_is_loaded():
+def test_the_command_line_loads_no_heavy_package():
     done = python("-c", "import sys, cascade.cli; print(*sorted({name.split('.')[0] for name in sys.modules}))")
     assert {"torch", "sklearn", "scipy", "matplotlib", "onnxruntime", "h5py", "PIL"}.isdisjoint(done.stdout.split())
 
@@ -186,7 +186,7 @@ def test_python_m_cascade_is_the_command(scans, models, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
 @pytest.mark.parametrize("pressed", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_exits_with_130_and_leaves_the_results_of_what_was_done(models, tmp_path, pressed):
+def test_ctrl_c_exits_with_130_and_keeps_the_results_so_far(models, tmp_path, pressed):
     pixels = np.tile(np.linspace(0, 255, 64), (64, 1)).astype(np.uint8)
     (tmp_path / "scans").mkdir()
     for number in range(3000):
@@ -262,22 +262,22 @@ def test_a_split_counts_subjects_not_patient_ids(tmp_path, write_mat, capsys):
     ]
 
 
-def test_evaluate_wants_either_a_split_or_the_whole_folder(tmp_path, capsys):
+def test_evaluate_needs_either_a_split_or_the_option_for_the_whole_folder(tmp_path, capsys):
     assert run("evaluate", tmp_path) == 1
     assert "--split FILE or --no-split" in capsys.readouterr().err
     assert run("evaluate", tmp_path, "--no-split", "--split", tmp_path / "split.json") == 1
 
 
 @pytest.mark.parametrize("failed", [0, 2])
-def test_evaluate_ends_with_2_where_slices_could_not_be_used(tmp_path, monkeypatch, failed):
-    """It ended with 0, and named none of them."""
+def test_evaluate_exits_with_2_if_slices_could_not_be_used(tmp_path, monkeypatch, failed):
+    """The exit code was 0, and no failed slice was named."""
     evaluation = SimpleNamespace(failed=Failures(failed, ("broken",) * failed))
     monkeypatch.setattr("cascade.evaluation.evaluate.evaluate", lambda *_, **__: evaluation)
     monkeypatch.setattr("cascade.cli.evaluate_output.evaluation_table", lambda evaluation: "")
     assert run("evaluate", tmp_path, "--no-split") == failed
 
 
-def test_training_without_its_packages_says_what_to_install(tmp_path, monkeypatch, capsys):
+def test_the_fix_for_training_without_its_packages_is_the_extra(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "train.segmenter", None)
     assert run("train", "segmenter", tmp_path, "--split", tmp_path / "split.json") == 1
     assert "pip install 'cascade-mri[train]'" in capsys.readouterr().err
@@ -310,7 +310,7 @@ def test_python_m_cascade_does_not_run_a_train_py_in_the_current_folder(tmp_path
 
 @pytest.mark.parametrize("name", ["train.py", "train/__init__.py"])
 def test_another_module_named_train_is_reported_and_not_imported(tmp_path, name):
-    """It ran, and then the error said that the package train.segmenter is not installed."""
+    """The foreign module ran, and the error said that the package train.segmenter is not installed."""
     (tmp_path / "others" / name).parent.mkdir(parents=True)
     (tmp_path / "others" / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     done = cascade_in(tmp_path, "train", "segmenter", ".", "--split", "split.json", path=[tmp_path / "others"])
@@ -326,7 +326,7 @@ def test_python_m_cascade_trains_in_a_checkout(no_torch):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
 def test_ctrl_c_during_start_up_prints_no_traceback(tmp_path):
-    """The imports take most of a second."""
+    """The user presses Ctrl-C during the imports, which take most of a second."""
     (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     code = "import signal, runpy\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "runpy.run_module('cascade', run_name='__main__')"

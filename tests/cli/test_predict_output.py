@@ -12,7 +12,7 @@ from cascade.prediction.results import SliceResult
 from cascade.prediction.run import RunOptions
 
 
-def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():
+def test_a_failure_of_all_slices_of_a_volume_is_printed_once():
     rows = [
         SliceResult(f"head.nii/{index}", "error", index, problem="head.nii: cut", fix="copy it") for index in range(3)
     ]
@@ -24,7 +24,7 @@ def test_a_failure_that_all_slices_of_a_volume_share_is_told_once():
 
 
 def test_files_of_formats_that_are_not_read_are_counted_at_the_end():
-    """Only --dry-run told of them; a folder of .mgz beside one PNG looked done."""
+    """Only --dry-run reported them: a folder of .mgz files and one PNG seemed to be predicted completely."""
     left_out = {"/scans/a.mgz": "is no slice", "/scans/b.mha": "is no slice", "/scans/.DS_Store": "is hidden"}
     console = Console(file=io.StringIO(), width=100)
     console.print(run_summary(RunResult([], 1.0, left_out=left_out), Path("out"), RunOptions(), verbose=False))
@@ -41,7 +41,7 @@ def test_the_inputs_whose_results_were_dropped_are_named():
     assert "2 more" in printed
 
 
-def test_a_note_on_one_slice_is_not_told_of_its_whole_volume():
+def test_a_note_on_one_slice_is_not_printed_for_its_volume():
     rows = [SliceResult(f"head.nii/{index}", "no_tumor", index, notes=("turned",)) for index in range(3)]
     rows[2] = replace(rows[2], notes=("turned", "blank"))
     console = Console(file=io.StringIO(), width=100)

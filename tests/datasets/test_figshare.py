@@ -20,7 +20,7 @@ def change(path, name, value):
     return path
 
 
-def test_arrays_come_back_the_way_matlab_shows_them_not_transposed(tmp_path, write_mat):
+def test_arrays_are_read_as_matlab_shows_them_not_transposed(tmp_path, write_mat):
     labeled = read_mat(write_mat(tmp_path / "1.mat", label=3, patient="MR040240B"))
     assert labeled.pixels.shape == (20, 30)
     assert labeled.pixels[0].tolist() == list(range(30))  # the first row, not the first column
@@ -58,13 +58,13 @@ def test_every_value_above_0_on_the_mask_is_tumor(tmp_path, write_mat, tumor):
 
 
 def test_nan_on_the_mask_is_no_tumor(tmp_path, write_mat):
-    """It once was: NaN is true when cast to bool."""
+    """NaN was counted as tumor, since it is true when cast to bool."""
     mask = np.full((20, 30), np.nan)
     assert not read_mat(write_mat(tmp_path / "1.mat", mask=mask)).mask.any()
 
 
 def test_an_id_stored_as_a_number_is_read_as_its_digits(tmp_path, write_mat):
-    """It once became the one character with that code."""
+    """The id became the one character with that code."""
     path = change(write_mat(tmp_path / "1.mat"), "PID", np.array([[100360.0]]))
     assert read_mat(path).patient == "100360"
 
@@ -136,7 +136,7 @@ def test_a_file_of_another_format_is_refused_by_name(tmp_path):
         read_mat(tmp_path / "4.mat")
 
 
-def test_a_file_of_matlabs_older_format_says_how_to_save_it_anew(tmp_path):
+def test_the_fix_for_a_file_of_matlabs_older_format_is_to_save_it_again(tmp_path):
     (tmp_path / "1.mat").write_bytes(b"MATLAB 5.0 MAT-file, Platform: PCWIN64".ljust(124) + b"\x00\x01IM" + bytes(500))
     with pytest.raises(CascadeError, match=r"before v7\.3") as raised:
         read_mat(tmp_path / "1.mat")
@@ -144,7 +144,7 @@ def test_a_file_of_matlabs_older_format_says_how_to_save_it_anew(tmp_path):
 
 
 @pytest.mark.usefixtures("permissions")
-def test_a_file_that_may_not_be_read_says_so(tmp_path, write_mat):
+def test_a_file_without_read_permission_is_refused_by_name(tmp_path, write_mat):
     path = write_mat(tmp_path / "1.mat")
     path.chmod(0)
     with pytest.raises(CascadeError, match=r"1\.mat: permission denied"):

@@ -66,7 +66,7 @@ def test_pictures_with_masks_and_a_table_are_read(tmp_path, encoding):
     assert read_labeled(tmp_path, info).mask.tolist() == labeled.mask.tolist()
 
 
-def test_more_columns_in_any_order_do_no_harm(tmp_path):
+def test_columns_may_be_in_any_order_and_additional_ones_are_ignored(tmp_path):
     write_picture(tmp_path / "a.png")
     write_table(tmp_path, "p1,40,glioma,a_mask.png,a.png", header="patient,age,label,mask,path")
     assert scan_folder(tmp_path) == ([SliceInfo("a.png", "a_mask.png", "glioma", "p1")], [])
@@ -114,7 +114,7 @@ def test_a_mask_without_tumor_is_empty_and_one_all_over_is_full(tmp_path):
     assert read_labeled(tmp_path, SliceInfo("a.png", "a_mask.png", "glioma", "p1")).mask.sum() == 600
 
 
-def test_a_slice_listed_twice_is_taken_once(tmp_path):
+def test_a_slice_listed_twice_is_read_once(tmp_path):
     write_picture(tmp_path / "a.png")
     write_table(tmp_path, "a.png,a_mask.png,glioma,p1", "a.png,a_mask.png,glioma,p2")
     infos, problems = scan_folder(tmp_path)
@@ -122,7 +122,7 @@ def test_a_slice_listed_twice_is_taken_once(tmp_path):
     assert "slices.csv, line 3: a.png" in problems[0]
 
 
-def test_where_there_is_a_table_it_is_the_list_whatever_else_lies_there(tmp_path, write_mat):
+def test_a_table_takes_precedence_over_other_files_of_the_folder(tmp_path, write_mat):
     write_mat(tmp_path / "1.mat")
     write_picture(tmp_path / "a.png")
     write_table(tmp_path, "a.png,a_mask.png,glioma,p1")
@@ -136,7 +136,7 @@ def test_a_table_of_other_columns_does_not_hide_the_mat_files(tmp_path, write_ma
     assert [info.path for info in scan_folder(tmp_path)[0]] == ["1.mat"]
 
 
-def test_a_folder_without_a_data_set_says_what_it_lacks(tmp_path):
+def test_a_folder_without_a_data_set_is_an_error_that_names_what_is_missing(tmp_path):
     with pytest.raises(CascadeError, match=r"nowhere: there is no such folder"):
         list(scan(tmp_path / "nowhere"))
     with pytest.raises(
@@ -146,14 +146,14 @@ def test_a_folder_without_a_data_set_says_what_it_lacks(tmp_path):
     assert "unpack the figshare zips" in raised.value.fix
 
 
-def test_a_table_with_semicolons_is_named_where_nothing_else_is_there(tmp_path):
+def test_a_table_with_semicolons_is_reported_if_there_is_no_other_data(tmp_path):
     write_table(tmp_path, "a.png;a_mask.png;glioma;p1", header="path;mask;label;patient")
     with pytest.raises(CascadeError, match=r"slices\.csv has other columns") as raised:
         list(scan(tmp_path))
     assert "commas" in raised.value.fix
 
 
-def test_two_tables_are_one_too_many(tmp_path):
+def test_two_tables_in_one_folder_are_refused(tmp_path):
     for name in ("new.csv", "old.csv"):
         (tmp_path / name).write_text("path,mask,label,patient\n")
     with pytest.raises(CascadeError, match=r"\(new\.csv, old\.csv\)"):

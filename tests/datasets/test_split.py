@@ -67,7 +67,7 @@ def test_each_class_is_split_70_15_15_by_its_slices():
 
 
 def test_the_same_subjects_and_seed_always_give_the_same_subsets():
-    """Published figures name the seed: what it gives must never depend on a library's version."""
+    """Published figures name the seed. The split must not depend on the version of a library."""
     infos = infos_of(*((f"10{number}", "glioma", 2) for number in range(8)))
     assert subsets_by_patient(infos) == {
         "100": "test",
@@ -102,8 +102,8 @@ def test_a_patient_with_slices_of_two_classes_is_in_one_subset():
     assert shares["test"] / 120 == pytest.approx(0.15, abs=0.03)
 
 
-def test_few_subjects_train_first_then_test_then_validate():
-    """The only subject of a class once went to the test subset, and nothing trained."""
+def test_few_subjects_fill_the_training_subset_first_then_test_then_validation():
+    """The only subject of a class went to the test subset, so that training had none."""
     one = infos_of(("a", "glioma", 5))
     two = infos_of(("a", "glioma", 5), ("b", "glioma", 5))
     three = infos_of(("a", "glioma", 5), ("b", "glioma", 5), ("c", "glioma", 5))
@@ -114,8 +114,8 @@ def test_few_subjects_train_first_then_test_then_validate():
 
 
 @pytest.mark.parametrize("counts", [(3, 22, 5), (1, 40, 1), (9, 1, 1), (2, 2, 30)])
-def test_three_subjects_of_a_class_fill_all_subsets_whatever_their_numbers_of_slices(counts):
-    """Test took the subject that validation needed, and thresholds were set without the class."""
+def test_three_subjects_of_a_class_fill_all_subsets_for_any_number_of_slices(counts):
+    """The test subset took the subject that validation needed, and thresholds were set without the class."""
     for seed in range(10):
         infos = infos_of(*((f"p{number}", "glioma", count) for number, count in enumerate(counts)))
         assert set(subsets_by_patient(infos, seed=seed).values()) == set(SUBSETS)
@@ -127,7 +127,7 @@ def test_a_class_may_be_missing():
 
 
 def test_each_fold_validates_on_the_first_bucket_that_the_next_fold_tests_on():
-    """Validating on any other bucket went unnoticed."""
+    """No test failed if a fold validated on another bucket."""
     patients = {"a": 4, "b": 3, "c": 2, "d": 1}  # from most to fewest slices: one bucket each
     slices = tuple(
         slice_of(patient, "train", f"{patient}{number}.mat")
@@ -178,15 +178,15 @@ def test_a_split_lists_every_slice_with_its_hash_and_reads_back_equal(folder, tm
     check_files(folder, split.slices)
 
 
-def test_a_bad_slice_is_left_out_by_name_and_the_rest_split(folder):
+def test_a_bad_slice_is_reported_by_name_and_the_others_are_split(folder):
     (folder / "5.mat").write_bytes(b"cut short")
     split, problems = make_split(folder, seed=0)
     assert len(split.slices) == 35
     assert "5.mat: cannot be read" in problems[0].problem
 
 
-def test_a_copy_of_a_slice_is_left_out_whatever_patient_it_is_given(tmp_path):
-    """Unpacked twice, slices would count twice; under another patient's name one could train and test."""
+def test_a_copy_of_a_slice_is_left_out_also_under_another_patient_id(tmp_path):
+    """A data set unpacked twice would count its slices twice, and a renamed copy could be in training and test."""
     random = np.random.default_rng(0)
     lines = []
     for number in range(6):
@@ -201,7 +201,7 @@ def test_a_copy_of_a_slice_is_left_out_whatever_patient_it_is_given(tmp_path):
     assert [error.problem for error in problems] == [f"{tmp_path / '6.png'}: is a copy of 0.png of patient p0"]
 
 
-def test_a_changed_mask_is_noticed_too(tmp_path):
+def test_a_changed_mask_is_an_error(tmp_path):
     lines = ["path,mask,label,patient"]
     for number in range(3):
         Image.fromarray((np.arange(400).reshape(20, 20) + number).astype(np.uint16)).save(tmp_path / f"{number}.png")
@@ -228,7 +228,7 @@ def test_a_folder_in_which_nothing_can_be_read_is_refused(tmp_path):
         make_split(tmp_path, seed=0)
 
 
-def test_a_split_is_never_written_over(folder, tmp_path):
+def test_a_split_is_never_overwritten(folder, tmp_path):
     split, _ = make_split(folder, seed=0)
     path = tmp_path / "split.json"
     write_split(split, path, seed=0)
@@ -252,7 +252,7 @@ def test_an_edited_split_is_refused(folder, tmp_path, field, value):
         read_split(path)
 
 
-def test_a_slice_taken_out_of_a_split_is_noticed(folder, tmp_path):
+def test_a_slice_removed_from_a_split_is_an_error(folder, tmp_path):
     path = tmp_path / "split.json"
     write_split(make_split(folder, seed=0)[0], path, seed=0)
     content = json.loads(path.read_text())
@@ -285,7 +285,7 @@ def test_leakage_is_refused_also_between_ids_that_differ_by_a_letter(other):
     )
 
 
-def test_one_slice_under_two_names_in_two_subsets_is_leakage():
+def test_the_same_slice_in_two_subsets_is_refused_as_leakage():
     with pytest.raises(CascadeError, match=r"2\.mat of patient b is in test, a copy of it in train"):
         check_leakage([slice_of("a", "train", "1.mat", "same"), slice_of("b", "test", "2.mat", "same")])
 
@@ -304,7 +304,7 @@ def test_a_file_that_is_not_a_split_is_refused_by_name(tmp_path, text):
         read_split(tmp_path / "split.json")
 
 
-def test_a_missing_split_is_never_made_up(folder, tmp_path):
+def test_a_missing_split_is_an_error(folder, tmp_path):
     with pytest.raises(CascadeError, match=r"split\.json: there is no such split file") as raised:
         read_split(tmp_path / "split.json")
     assert raised.value.fix == "write one with `cascade data split DIR`"
@@ -312,7 +312,7 @@ def test_a_missing_split_is_never_made_up(folder, tmp_path):
 
 
 def test_a_split_written_before_masks_had_hashes_still_reads(tmp_path):
-    """Its hash is of the file's own text, not of what today's version would write."""
+    """The hash is that of the file as written, not of what the current version would write."""
     path = tmp_path / "split.json"
     slices = [{"path": "1.mat", "mask": "", "label": "glioma", "patient": "a", "part": "train", "sha256": "00"}]
     sha256 = "e75498e831adfb8954f7c8902ba6d8acde51eb28aa7ce76824d559f276afeef9"

@@ -19,7 +19,7 @@ SLICE = np.arange(600, dtype=np.int16).reshape(20, 30)
 
 @pytest.fixture
 def folder(tmp_path, write_mat):
-    """Seven slices: four that are well, an empty mask, a blank one and a broken one."""
+    """Seven slices: four valid ones, an empty mask, a blank slice and a broken file."""
     write_mat(tmp_path / "1.mat", SLICE, label=1, patient="100360")
     write_mat(tmp_path / "2.mat", SLICE - 50, label=1, patient="100360")
     write_mat(tmp_path / "3.mat", SLICE, label=2, patient="MR040240")
@@ -30,7 +30,7 @@ def folder(tmp_path, write_mat):
     return tmp_path
 
 
-def test_it_counts_by_class_patient_and_size(folder):
+def test_slices_are_counted_by_class_patient_and_size(folder):
     inspection = inspect_folder(folder)
     assert (inspection.slices, inspection.patients, inspection.subjects) == (5, 3, 2)
     assert inspection.by_class == {
@@ -43,13 +43,13 @@ def test_it_counts_by_class_patient_and_size(folder):
     assert inspection.without_spacing == 5
 
 
-def test_it_reports_the_range_of_all_pixels_and_of_the_slices_maxima(folder):
+def test_the_range_of_all_pixels_and_of_the_maxima_is_reported(folder):
     inspection = inspect_folder(folder)
     assert inspection.intensity_range == (-50, 1198)
     assert inspection.highest_intensity == (549, 599, 1198)
 
 
-def test_it_names_what_is_empty_missing_broken_or_odd(folder):
+def test_empty_missing_broken_and_unusual_slices_are_named(folder):
     inspection = inspect_folder(folder)
     assert inspection.empty_masks == ["6.mat"]
     assert inspection.missing[:4] == ["4.mat", "7.mat", "10.mat", "11.mat"]  # 8 and 9 are there, if of no use
@@ -62,7 +62,7 @@ def test_it_names_what_is_empty_missing_broken_or_odd(folder):
     assert inspection.subjects_in_several_classes == {"100360": ["meningioma", "pituitary tumor"]}
 
 
-def test_a_table_and_its_json_say_the_same(folder, capsys):
+def test_the_table_and_its_json_have_the_same_values(folder, capsys):
     inspection = inspect_folder(folder)
     Console(width=400).print(inspection_table(inspection))
     text = capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_names_with_brackets_are_shown_as_they_are(tmp_path, write_mat, capsys):
     assert "[red]a.mat" in capsys.readouterr().out
 
 
-def test_files_of_other_names_miss_no_numbers(tmp_path, write_mat):
+def test_missing_numbers_are_reported_for_numbered_files_only(tmp_path, write_mat):
     write_mat(tmp_path / "anna_1.mat")
     assert inspect_folder(tmp_path).missing == []
 

@@ -16,7 +16,7 @@ def test_the_operating_point_detects_98_percent_of_the_tumors():
 
 
 def test_the_operating_point_has_no_lower_threshold_than_it_needs():
-    """The curve left out the points on its straight lines, and the next threshold had more false positives."""
+    """The ROC curve left out points on its straight lines. The next threshold had more false positives."""
     tumors = np.array([0.9] * 97 + [0.8, 0.7, 0.6])
     result = detection(tumors, [Negative("", 0.1, 0.0)])
     assert result.operating_point.threshold == 0.8

@@ -94,7 +94,7 @@ def test_without_pixel_spacing_there_is_no_distance_in_mm(run, folder, tmp_path)
     assert rows_of(tmp_path / "out")[6]["hausdorff95_mm"] == ""
 
 
-def test_slices_csv_has_a_row_a_slice(run, tmp_path):
+def test_slices_csv_has_one_row_per_slice(run, tmp_path):
     run()
     rows = rows_of(tmp_path / "out")
     assert [row["path"] for row in rows] == ["1.mat", "2.mat", "3.mat", "4.mat", "5.mat", "6.mat"]
@@ -147,7 +147,7 @@ def test_metrics_json_of_another_version_is_refused(tmp_path, content):
         read_evaluation(path)
 
 
-def test_the_figures_are_there(run, tmp_path):
+def test_every_figure_is_written(run, tmp_path):
     (tmp_path / "out").mkdir()
     earlier = ("detection.png", "negatives.csv", "presence.png", "tumor_free.csv")  # the last two are of version 1
     for name in earlier:
@@ -170,7 +170,7 @@ def test_the_batch_size_changes_nothing(run, batch_size):
     assert replace(evaluation, date="") == replace(other, date="")
 
 
-def test_a_broken_file_is_named_and_the_rest_done(run, folder):
+def test_a_broken_file_is_reported_and_the_others_are_evaluated(run, folder):
     (folder / "7.mat").write_text("not MATLAB")
     write_mat(folder / "8.mat", "500", GLIOMA, true=NOWHERE)
     evaluation = run()

@@ -197,7 +197,7 @@ def test_the_calibration_error_is_the_mean_gap_between_stated_and_true():
 
 
 def test_a_probability_on_the_edge_of_a_bin_belongs_to_the_bin_below():
-    """Assigning it to the bin above went unnoticed."""
+    """No test failed if it was assigned to the bin above."""
     curve = reliability(np.array([0, 0, 0]), np.array([[0.6, 0.4, 0.0], [0.8, 0.2, 0.0], [1.0, 0.0, 0.0]]))
     assert curve.counts.nonzero()[0].tolist() == [8, 11, 14]  # 0.6 = 9 / 15, 0.8 = 12 / 15 and 1 = 15 / 15
 
@@ -224,7 +224,7 @@ def test_subjects_are_resampled_not_slices():
 
 
 def test_the_interval_contains_95_percent_of_the_resamples():
-    """An interval from the 5th to the 95th percentile went unnoticed."""
+    """No test failed for an interval from the 5th to the 95th percentile."""
     assert SubjectBootstrap(["a", "b"]).interval(np.arange(1001.0)) == (25.0, 975.0)
     # Of 16 subjects, half of them right, Binomial(16, 0.5) are right in a resample. 3 or less has 1.1 %, 4 or less
     # 3.8 % and 5 or less 10.5 %: the 2.5th percentile is 4, the 5th would be 5.

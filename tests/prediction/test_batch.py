@@ -68,7 +68,7 @@ def mask_of(folder, name):
     return np.asarray(Image.open(folder.mask_path(name)))
 
 
-def test_every_kind_of_picture_gets_a_mask_on_its_own_grid(scans):
+def test_every_image_format_gets_a_mask_on_its_own_grid(scans):
     eight_bits = tumor(48, 96).astype(np.uint8)
     save(scans / "gray.png", eight_bits)
     save(scans / "deep.png", tumor(96, 48, top=4000).astype(np.uint16))
@@ -89,7 +89,7 @@ def test_every_kind_of_picture_gets_a_mask_on_its_own_grid(scans):
     assert mask_of(folder, "1.mat").shape == (512, 512)
 
 
-def test_a_row_holds_class_box_area_and_where_spacing_is_known_square_millimeters(scans):
+def test_a_row_has_class_box_and_area_also_in_square_millimeters_if_the_spacing_is_known(scans):
     save_mat(scans / "1.mat", tumor(512, 512))
     save(scans / "2.png", tumor(256, 256).astype(np.uint8))
     rows = {row.name: row for row in run_on(scans)[0].rows}
@@ -112,7 +112,7 @@ def test_a_slice_without_bright_pixels_has_an_empty_mask_and_no_class(scans):
     assert run.exit_code == 0
 
 
-def test_broken_files_are_named_and_the_rest_is_done(scans):
+def test_broken_files_are_reported_and_the_others_are_predicted(scans):
     for number in range(6):
         save(scans / f"{number}.png", tumor().astype(np.uint8))
     (scans / "2.png").write_bytes((scans / "2.png").read_bytes()[:80])
@@ -132,12 +132,12 @@ def test_broken_files_are_named_and_the_rest_is_done(scans):
     assert statuses == ["tumor", "tumor", "error", "tumor", "tumor", "tumor", "error"]
 
 
-def test_when_every_file_is_broken_nothing_could_be_done(scans):
+def test_a_run_of_broken_files_only_exits_with_1(scans):
     (scans / "a.png").write_text("not a picture")
     assert run_on(scans)[0].exit_code == 1
 
 
-def test_an_input_that_is_missing_is_a_failure_beside_the_ones_that_are_there(scans):
+def test_a_missing_input_is_a_failure_and_the_others_are_predicted(scans):
     save(scans / "a.png", tumor().astype(np.uint8))
     sources, problems, _ = open_sources(find_slices([scans, scans / "missing.png"]))
     folder = ResultsFolder(scans.parent / "out", scans, True, {}, "stub")
@@ -163,7 +163,7 @@ def test_without_overlays_none_is_written(scans):
     assert json.loads(folder.json_path.read_text())["slices"][0]["overlay"] is None
 
 
-def test_a_picture_that_cannot_be_written_fails_its_slice_alone(scans):
+def test_an_overlay_that_cannot_be_written_fails_its_slice_only(scans):
     save(scans / "a.png", tumor().astype(np.uint8))
     save(scans / "b.png", tumor().astype(np.uint8))
     (scans.parent / "out" / "masks" / "a.png").mkdir(parents=True)
@@ -192,7 +192,7 @@ def sigint():
 
 
 @pytest.mark.usefixtures("sigint")
-def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_what_was_done(scans):
+def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_its_results(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     press = SomethingHappensInThirdBatch(lambda: signal.raise_signal(signal.SIGINT))
@@ -205,7 +205,7 @@ def test_ctrl_c_ends_the_run_after_the_batch_and_keeps_what_was_done(scans):
 
 
 @pytest.mark.usefixtures("sigint")
-def test_a_second_ctrl_c_ends_the_run_at_once_and_keeps_what_was_done(scans):
+def test_a_second_ctrl_c_ends_the_run_at_once_and_keeps_its_results(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     press = SomethingHappensInThirdBatch(lambda: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
@@ -214,7 +214,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_keeps_what_was_done(scans):
     assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
 
 
-def test_a_bug_keeps_its_traceback_and_what_was_done(scans):
+def test_a_bug_keeps_its_traceback_and_the_results_before_it(scans):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     with pytest.raises(ZeroDivisionError):
@@ -222,7 +222,7 @@ def test_a_bug_keeps_its_traceback_and_what_was_done(scans):
     assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
 
 
-def test_the_journal_lists_what_is_finished_while_the_run_goes_on(scans):
+def test_the_journal_lists_finished_inputs_during_the_run(scans):
     finished = []
     for number in range(12):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
@@ -259,7 +259,7 @@ def test_the_tables_are_written_once_however_long_the_run_takes(scans, monkeypat
     assert saved == [20]
 
 
-def test_a_long_run_flushes_its_journal_to_the_disk_now_and_then(scans, monkeypatch):
+def test_a_long_run_flushes_its_journal_to_the_disk_at_intervals(scans, monkeypatch):
     for number in range(20):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     minutes, journal, synced = count(), Journal(scans.parent / "out", {}), []
@@ -269,7 +269,7 @@ def test_a_long_run_flushes_its_journal_to_the_disk_now_and_then(scans, monkeypa
     assert len(synced) >= 4
 
 
-def test_a_table_that_another_program_holds_for_a_while_does_not_end_the_run(scans, monkeypatch):
+def test_a_table_locked_by_another_program_for_a_while_does_not_end_the_run(scans, monkeypatch):
     """Windows lets nobody replace a file that Excel has open: one such save ended the run."""
     for number in range(12):
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
@@ -318,7 +318,7 @@ def test_the_number_of_threads_depends_on_the_cores_that_the_process_may_use(mon
     assert io_threads() == threads
 
 
-def test_progress_is_told_once_a_slice(scans):
+def test_progress_is_reported_once_per_slice(scans):
     for number in range(9):
         save(scans / f"{number}.png", tumor().astype(np.uint8))
     told = []
@@ -347,7 +347,7 @@ def test_of_300_slices_at_most_five_batches_are_in_memory(scans, monkeypatch):
     assert peak <= 20
 
 
-def test_a_slice_that_fails_in_the_models_is_not_taken_for_a_bad_file(scans):
+def test_an_error_of_the_models_is_not_reported_as_a_bad_file(scans):
     save(scans / "a.png", tumor().astype(np.uint8))
 
     class ComputesNaN:

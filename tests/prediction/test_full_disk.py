@@ -1,4 +1,4 @@
-"""Disks that fill in the middle of a run: nothing is half-written, and resuming completes it."""
+"""The disk fills during a run: no file is half-written, and resuming completes the run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cascade.prediction.run import RunOptions, predict_paths
 
 
 class FullDisk(io.RawIOBase):
-    """A file on a disk that has no more than `room[0]` bytes left: what is written may stop in the middle."""
+    """A file on a disk with `room[0]` bytes left; a write may be incomplete."""
 
     lock = threading.Lock()  # two threads that write at once would both be given the last bytes
 
@@ -48,7 +48,7 @@ class FullDisk(io.RawIOBase):
 
 
 @pytest.mark.parametrize("room", [0, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000])
-def test_on_a_full_disk_nothing_is_half_written_and_resuming_completes_the_run(scans, out, tmp_path, monkeypatch, room):
+def test_a_full_disk_leaves_no_partial_file_and_resuming_completes_the_run(scans, out, tmp_path, monkeypatch, room):
     for number in range(4):
         put(scans / f"{number}.png", whole_file("gray.png"))
     put(scans / "head.nii.gz", whole_file("head.nii.gz"))
@@ -77,7 +77,7 @@ def test_on_a_full_disk_nothing_is_half_written_and_resuming_completes_the_run(s
     check_left(out, rows_of(out))
 
 
-def test_a_disk_that_is_really_full(scans, tmp_path):
+def test_a_run_survives_a_really_full_disk(scans, tmp_path):
     (tmp_path / "small").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(tmp_path / "small")]
     try:

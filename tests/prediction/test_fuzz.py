@@ -1,4 +1,4 @@
-"""Thousands of damaged files through whole runs: each ends in a row, none in a crash, a hang, noise or a stray file.
+"""Thousands of damaged files in whole runs: each has a row; none causes a crash, a hang, noise or a stray file.
 
 pytest tests/prediction/test_fuzz.py --mutations 20000
 """
@@ -33,9 +33,9 @@ def pytest_generate_tests(metafunc):
 
 
 def mutation(number):
-    """The name and the bytes of the damaged file of this number, for ever the same.
+    """Return name and content of the damaged file of this number; they never change.
 
-    Each lies in a folder of its own, for of DICOM files that are no MRI a folder has one row.
+    Each file has a folder of its own, because DICOM files that are not MRI have one row per folder.
     """
     choose = random.Random(number)
     kind = KINDS[number % len(KINDS)]
@@ -76,7 +76,7 @@ def leave_a_part_out(content, choose, number):
 
 
 def lie_about_a_length(content, choose, number):
-    """Two or four bytes, which may be a length, become another number: one more, one less, none, or very many."""
+    """Replace two or four bytes, which may be a length: by one more, one less, twice as much, zero or a huge number."""
     size, order = choose.choice((2, 4)), choose.choice("<>")
     if len(content) < size:
         return content
@@ -96,13 +96,13 @@ DAMAGES = (flip_bits, change_header_bytes, cut, repeat_a_part, leave_a_part_out,
 
 
 def part(content, choose):
-    """Where a part of it begins and ends."""
+    """Draw the start and end of a part of the content."""
     start = choose.randrange(len(content) + 1)
     return start, min(start + choose.choice((1, 2, 16, 200, 2000)), len(content))
 
 
 def opened(kind, content, choose):
-    """What is to be damaged below checksums and compression, which would give the damage away at once."""
+    """Return the content below compression and checksums, which would reveal the damage at once."""
     if kind == "head.nii.gz":
         return gzip.decompress(content)
     if kind == "some.zip":
@@ -112,7 +112,7 @@ def opened(kind, content, choose):
 
 
 def closed(kind, whole, inner, choose):
-    """The damaged content in a sound wrapping."""
+    """Return the damaged content, compressed and with valid checksums."""
     if kind == "head.nii.gz":
         return gzip.compress(inner, mtime=0)
     if kind == "some.zip":
@@ -121,7 +121,7 @@ def closed(kind, whole, inner, choose):
 
 
 def with_right_sums(content):
-    """A PNG's chunks, as far as they can be followed, get the checksums that fit what they hold now."""
+    """Recompute the checksums of the chunks of a PNG, as far as the chunks can be found."""
     mended, place = bytearray(content), 8
     while place + 12 <= len(mended):
         (size,) = struct.unpack_from(">I", mended, place)
@@ -134,7 +134,7 @@ def with_right_sums(content):
 
 
 def wrong_with(numbers, folder):
-    """What is wrong with a run of the mutations of these numbers; empty where nothing is."""
+    """Return the problem of a run over these mutations; empty if there is none."""
     scans, out = folder / "scans", folder / "out"
     scans.mkdir(parents=True)
     names = []
@@ -172,7 +172,7 @@ def culprits(numbers, folder):
 
 
 @pytest.mark.slow
-def test_damaged_files_end_in_rows(first, request, tmp_path):
+def test_every_damaged_file_has_a_row(first, request, tmp_path):
     numbers = list(range(first, min(first + BATCH, request.config.getoption("--mutations"))))
     if wrong := wrong_with(numbers, tmp_path / "run"):
         guilty = culprits(numbers, tmp_path / "again")
@@ -180,7 +180,7 @@ def test_damaged_files_end_in_rows(first, request, tmp_path):
         pytest.fail(f"mutations {guilty}, see mutation(number): the run {again}")
 
 
-def test_a_mutation_is_the_same_whenever_it_is_made_and_no_other():
+def test_a_mutation_depends_on_its_number_only():
     made = [mutation(number) for number in range(200)]
     assert made == [mutation(number) for number in range(200)]
     assert len({content for _, content in made}) > 190

@@ -1,4 +1,4 @@
-"""Files that lie of what is in them: each gets its reason, and the rest is done."""
+"""Files whose headers are false: each gets a row with the reason, and the others are predicted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ QUICK = RunOptions(report=False)
 
 
 def declared_png(width, height):
-    """One that only says so."""
+    """A PNG whose header declares this size, without the pixels."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -181,7 +181,7 @@ LIES = {
 
 @pytest.fixture(scope="module")
 def lies(tmp_path_factory):
-    """The folder of all these, and of a picture in a folder that is called like a picture."""
+    """A folder with all hostile files, and an image in a folder named like an image."""
     folder = tmp_path_factory.mktemp("lies") / "scans"
     for name, (content, _) in LIES.items():
         put(folder / name, content())
@@ -200,7 +200,7 @@ def rows_of_lies(lies):
 
 
 @pytest.mark.parametrize("name", [name for name, (_, problem) in LIES.items() if problem is not None])
-def test_a_file_that_lies_has_a_row_that_says_why_and_what_to_do(rows_of_lies, name):
+def test_a_hostile_file_has_a_row_with_problem_and_fix(rows_of_lies, name):
     problem = LIES[name][1]
     rows = [row for row in rows_of_lies if row["slice"].startswith(name)]
     failed = [row for row in rows if row["status"] == "error"]
@@ -234,7 +234,7 @@ def test_a_dicom_file_with_the_name_of_a_picture_is_done(rows_of_lies):
     assert row["status"] != "error"
 
 
-def test_beside_files_that_lie_the_others_are_done_and_nothing_else_is_written(rows_of_lies, lies):
+def test_hostile_files_do_not_stop_the_others_and_leave_no_other_files(rows_of_lies, lies):
     done = {row["slice"]: row["status"] for row in rows_of_lies if row["status"] != "error"}
     assert done[GOOD] == done["folder.png/good.nii.gz/1"] == done["series/number"] == "tumor"
     assert done["nan-somewhere.tif"] == done["place.nii/1"] == done["renamed.nii"] == done["renamed.dcm"] == "tumor"
@@ -244,13 +244,13 @@ def test_beside_files_that_lie_the_others_are_done_and_nothing_else_is_written(r
     assert not [path for path in lies.parent.parent.rglob("slipped.png")]
 
 
-def test_links_in_a_circle_are_named(rows_of_lies):
+def test_circular_links_are_reported_by_name(rows_of_lies):
     (row,) = [row for row in rows_of_lies if row["slice"] == "loop.png"]
     assert "broken link" in row["problem"]
 
 
-def test_the_command_says_so_in_words(scans, tmp_path, out):
-    """Neither tracebacks nor warnings of the libraries reach the user, and no name moves the terminal's cursor."""
+def test_the_command_reports_hostile_files_without_tracebacks_or_control_characters(scans, tmp_path, out):
+    """The user sees neither tracebacks nor warnings of libraries, and no name contains control characters."""
     for kind in KINDS:
         put(scans / kind, half(whole_file(kind)))
     put(scans / "!\x1b[2J\u202e.png", b"")
@@ -267,7 +267,7 @@ def test_the_command_says_so_in_words(scans, tmp_path, out):
     assert "!\\x1b[2J\\u202e.png" in ended.stderr
 
 
-def test_more_bytes_than_a_volume_promised_are_never_unpacked(scans, out):
+def test_a_volume_is_never_decompressed_beyond_its_declared_size(scans, out):
     bomb = gzip.compress(nifti(HEAD.T.astype(np.int16)), 1) + gzip.compress(bytes(2**28), 1)
     put(scans / "bomb.nii.gz", bomb)
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
@@ -276,7 +276,7 @@ def test_more_bytes_than_a_volume_promised_are_never_unpacked(scans, out):
 
 @pytest.mark.usefixtures("permissions")
 @pytest.mark.parametrize("name", ["a.png", "a.nii", "a.mat", "a.dcm", "a.zip"])
-def test_a_file_that_may_not_be_read_is_named(scans, out, name):
+def test_a_file_without_read_permission_is_reported_by_name(scans, out, name):
     path = put(scans / name, whole_file("gray.png"))
     path.chmod(0)
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
@@ -284,7 +284,7 @@ def test_a_file_that_may_not_be_read_is_named(scans, out, name):
     assert "permission" in f"{row['problem']} {row['fix']}"
 
 
-def test_marks_and_gray_stored_as_color_are_no_photo(scans, out):
+def test_colored_marks_and_gray_stored_as_color_are_accepted(scans, out):
     for kind in ("marks.png", "marks.jpg", "alpha.png", "palette.png", "deep-color.tif"):
         put(scans / kind, whole_file(kind))
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0

@@ -1,4 +1,4 @@
-"""Names that trick, and folders that cannot be written: no two slices share a result, and none is lost."""
+"""Hostile names and folders that cannot be written: no two slices share a result, and none is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = (
 )
 
 
-def test_any_name_has_its_own_results(scans, out):
+def test_every_name_has_its_own_results(scans, out):
     jpeg, webp = whole_file("gray.jpg"), whole_file("gray.webp")
     for name in NAMES:
         put(scans / name, {".jpg": jpeg, ".webp": webp}.get(Path(name).suffix, whole_file("gray.png")))
@@ -41,8 +41,8 @@ def test_any_name_has_its_own_results(scans, out):
     assert resumed.resumed_rows == len(rows)
 
 
-def test_a_path_too_long_for_the_results_is_named(scans, tmp_path):
-    """The input is within what the file system takes, its results would not be."""
+def test_a_path_too_long_for_the_results_is_reported_by_name(scans, tmp_path):
+    """The path of the input is short enough for the file system, those of its results are not."""
     deep = scans.joinpath(*["x" * 99] * 38)
     put(deep / "a.png", whole_file("gray.png"))
     out = tmp_path.joinpath(*["o" * 99] * 3)
@@ -53,7 +53,7 @@ def test_a_path_too_long_for_the_results_is_named(scans, tmp_path):
     check_left(out, rows_of(out))
 
 
-def test_a_nameless_dicom_file_and_a_picture_of_its_name_are_two(scans, out):
+def test_a_dicom_file_without_suffix_and_an_image_of_its_name_have_separate_results(scans, out):
     put(scans / "IM1", dicom(number=1))
     put(scans / "IM2", dicom(number=2, ImagePositionPatient=None))
     for name in ("IM1.png", "IM2.png", "IM2.dicom.png"):
@@ -64,7 +64,7 @@ def test_a_nameless_dicom_file_and_a_picture_of_its_name_are_two(scans, out):
     check_left(out, rows)
 
 
-def test_where_two_results_would_still_share_a_name_one_is_done_and_the_other_told_so(scans, out):
+def test_of_two_inputs_whose_results_share_a_name_one_is_predicted_and_the_other_reported(scans, out):
     put(scans / "IM1", whole_file("frames.dcm"))
     put(scans / "IM1.dicom/0.png", whole_file("gray.png"))
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
@@ -73,7 +73,7 @@ def test_where_two_results_would_still_share_a_name_one_is_done_and_the_other_to
     assert "already contains the result of" in failed[0]["problem"]
 
 
-def test_what_is_given_twice_is_done_once_and_a_zip_is_not_the_folder_beside_it(scans, out):
+def test_an_input_given_twice_is_predicted_once_and_a_zip_is_not_the_folder_beside_it(scans, out):
     put(scans / "study/a.png", whole_file("gray.png"))
     put(scans / "study.zip", zipped({"a.png": whole_file("gray.png"), "study.zip/a.png": whole_file("gray.png")}))
     given = [scans, scans, scans / GOOD, scans / "study" / ".." / GOOD, scans / "study.zip"]
@@ -85,7 +85,7 @@ def test_what_is_given_twice_is_done_once_and_a_zip_is_not_the_folder_beside_it(
 
 
 @pytest.mark.parametrize("below", [".", "results", "study/results"])
-def test_results_may_lie_in_the_input_folder(scans, below):
+def test_results_may_be_written_into_the_input_folder(scans, below):
     put(scans / "study/a.png", whole_file("gray.png"))
     inputs = {path: (scans / path).read_bytes() for path in files_below(scans)}
     for options in (QUICK, RunOptions(overwrite=True), RunOptions(resume=True)):
@@ -93,7 +93,7 @@ def test_results_may_lie_in_the_input_folder(scans, below):
     assert inputs == {path: (scans / path).read_bytes() for path in inputs}
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_done(scans, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_before_any_prediction(scans, tmp_path):
     put(tmp_path / "file", b"")
     for place in (tmp_path / "file", tmp_path / "file" / "out", scans / GOOD):
         with pytest.raises(CascadeError, match="cannot be written"):

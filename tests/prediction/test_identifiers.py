@@ -1,4 +1,4 @@
-"""Whom files name: nothing of it reaches the results unless it is asked for."""
+"""Identifiers of patients in input files do not reach the results unless the user asks for it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def plant(folder):
 
 
 def unpacked(content):
-    """The bytes, and those that they unpack to."""
+    """Return the bytes of a file, and those it decompresses to."""
     yield content
     if content.startswith(b"\x1f\x8b"):
         yield gzip.decompress(content)
@@ -78,7 +78,7 @@ def planted_in(folder):
 
 
 @pytest.mark.slow
-def test_nothing_that_files_say_of_a_patient_reaches_the_results(scans, out, tmp_path):
+def test_no_patient_data_of_the_files_reaches_the_results(scans, out, tmp_path):
     plant(scans)
     assert len(planted_in(scans)) >= 10
     run = predict_paths(cascade_of(), [scans], out)

@@ -1,4 +1,4 @@
-"""The report is one file that loads nothing, tells all that results.json does, and shows names as they are."""
+"""The report is one file that loads nothing, contains all of results.json, and shows names literally."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from cascade.prediction.report import thumbnails, write_report
 from cascade.prediction.results import NOTE
 
 
-def test_the_page_tells_the_run_and_counts_what_was_found(tmp_path):
+def test_the_page_describes_the_run_and_counts_its_results(tmp_path):
     page = page_of(write_results(tmp_path, FIVE))
     assert page.text.startswith(f"{tmp_path.name}: cascade report")
     assert NOTE in page.text
@@ -44,7 +44,7 @@ def test_the_page_tells_the_run_and_counts_what_was_found(tmp_path):
     assert "incomplete" not in page.text
 
 
-def test_a_slice_has_all_that_results_json_tells_of_it(tmp_path):
+def test_a_slice_has_every_value_of_results_json(tmp_path):
     write_results(tmp_path, FIVE)
     change(tmp_path, input="series", index=0, file="a/IM1", notes="resampled")
     page = page_of(tmp_path)
@@ -74,13 +74,13 @@ def test_a_slice_has_all_that_results_json_tells_of_it(tmp_path):
     assert last["thumbnail"] is last["mask"] is last["probability"] is None
 
 
-def test_slices_are_in_the_order_people_count_in(tmp_path):
+def test_slices_are_in_natural_order(tmp_path):
     names = ["s_10.png", "s_2.png", "B/1.png", "a/1.png", "s_1.png", "7.png"]
     page = page_of(write_results(tmp_path, [no_tumor(name) for name in names]))
     assert [found["name"] for found in page.slices] == ["7.png", "a/1.png", "B/1.png", "s_1.png", "s_2.png", "s_10.png"]
 
 
-def test_the_page_holds_all_it_needs_and_may_load_nothing(tmp_path):
+def test_the_page_is_self_contained_and_may_load_nothing(tmp_path):
     page = page_of(write_results(tmp_path, FIVE))
     assert page.attributes("src") == []
     assert page.attributes("href") == ["data:,"]
@@ -94,7 +94,7 @@ def test_the_page_holds_all_it_needs_and_may_load_nothing(tmp_path):
         assert policy[f"{kind}-src"] == f"'sha256-{digest}'"
 
 
-def test_whatever_a_name_holds_it_ends_neither_data_nor_markup(tmp_path):
+def test_no_name_can_end_the_data_or_the_markup(tmp_path):
     out = tmp_path / HOSTILE[1]
     write_results(out, [tumor(name) for name in HOSTILE] + [failed(HOSTILE[0] + "x", *HOSTILE[:2])], inputs=HOSTILE[1])
     (out / "run.json").write_text(json.dumps({HOSTILE[2]: HOSTILE[1], "started": HOSTILE[1], "odd": HOSTILE[5]}))
@@ -130,14 +130,14 @@ def picture_of(url):
     return Image.open(io.BytesIO(base64.b64decode(url.removeprefix("data:image/webp;base64,"))))
 
 
-def test_pictures_are_small_and_leave_the_caption_out(tmp_path):
+def test_thumbnails_are_small_and_without_the_caption(tmp_path):
     found = page_of(write_results(tmp_path, FIVE)).slices[0]
     picture = picture_of(found["thumbnail"])
     assert (picture.format, picture.size) == ("WEBP", (256, 192))  # of 400 x 300, not 400 x 320
 
 
 @pytest.mark.parametrize("told", [None, "9999x9999", "no size"])
-def test_an_overlay_that_tells_no_size_is_shown_as_it_is_or_not_at_all(tmp_path, told):
+def test_an_overlay_without_a_valid_size_is_shown_whole_or_not_at_all(tmp_path, told):
     write_results(tmp_path, FIVE)
     size = PngInfo()
     if told:
@@ -158,7 +158,7 @@ def test_an_overlay_that_cannot_be_read_leaves_its_slice_without_a_picture(tmp_p
     assert whole["thumbnail"]
 
 
-def test_of_too_many_pictures_those_with_a_tumor_come_first_and_the_page_says_so(tmp_path, monkeypatch):
+def test_if_there_are_too_many_thumbnails_tumors_come_first_and_the_page_says_so(tmp_path, monkeypatch):
     write_results(tmp_path, [no_tumor("1.png"), tumor("2.png"), no_tumor("3.png"), tumor("4.png")])
     assert "This page contains" not in page_of(tmp_path).text
     monkeypatch.setattr(thumbnails, "MAX_THUMBNAILS", 3)
@@ -168,7 +168,7 @@ def test_of_too_many_pictures_those_with_a_tumor_come_first_and_the_page_says_so
     assert "This page contains 3 of 4 overlays" in page.text
 
 
-def test_run_json_is_told_where_there_is_one(tmp_path):
+def test_the_page_shows_run_json_if_it_can_be_read(tmp_path):
     write_results(tmp_path, FIVE)
     os.utime(tmp_path / "results.json", (1_700_000_000, 1_700_000_000))
     assert "written 2023-11-1" in page_of(tmp_path).text
@@ -186,11 +186,11 @@ def test_run_json_is_told_where_there_is_one(tmp_path):
     assert "written" not in page.text
 
 
-def test_an_unfinished_run_is_told(tmp_path):
+def test_the_page_says_that_a_run_is_unfinished(tmp_path):
     assert "This run is incomplete" in page_of(write_results(tmp_path, FIVE[:2], complete=False)).text
 
 
-def test_a_slice_of_a_volume_has_its_picture_though_its_mask_is_none(tmp_path):
+def test_a_slice_of_a_volume_has_a_thumbnail_although_its_mask_is_no_image(tmp_path):
     out = write_results(tmp_path, [tumor("head.nii.gz/07", index=7)])
     (tmp_path / "masks/volume.nii.gz").write_bytes(b"of all slices")
     change(out, mask="masks/volume.nii.gz")

@@ -1,4 +1,4 @@
-"""The report in Chromium: looked through with mouse and keys, filtered, printed, on any screen."""
+"""The report in Chromium: mouse, keys, filters, print, and screens of several sizes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def chromium(tmp_path_factory):
 
 
 class Browser:
-    """A report in Chromium, and what a person does with it."""
+    """A report in Chromium, and the actions of a user."""
 
     def __init__(self, driver, out):
         self.driver = driver
@@ -106,7 +106,7 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self):
-        """URLs asked for, but the page's own file and data URLs."""
+        """URLs requested, other than the file of the page and data URLs."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         urls = [
             message["params"]["request"]["url"]
@@ -169,14 +169,14 @@ def test_tiles_filter_by_what_was_found_and_add_up(browser):
     assert browser.script("gallery.hidden")
 
 
-def test_the_probabilitys_range_filters_with_both_ends_in_it(browser):
+def test_the_range_of_probability_includes_both_ends(browser):
     browser.type("#min-probability", "0.8")
     assert browser.shown() == ["a/1.png", "a/2.png"]
     browser.type("#max-probability", "0.8")
     assert browser.shown() == ["a/2.png"]
 
 
-def test_search_takes_words_in_any_order_and_an_empty_gallery_offers_a_way_back(browser):
+def test_search_accepts_words_in_any_order_and_an_empty_gallery_offers_to_reset(browser):
     browser.press("/")
     assert browser.focused() == "search"
     browser.type("#search", "PNG b/")
@@ -206,7 +206,7 @@ def test_slices_are_sorted_with_the_failed_ones_last(browser, order, names):
     assert browser.shown() == [*names, "b/0.png"]
 
 
-def test_keys_go_through_the_slices_that_are_shown(browser):
+def test_keys_move_through_the_slices_shown(browser):
     browser.click('[data-kind="glioma"].tile')
     browser.press("j")
     assert browser.focused() == "a/2.png"
@@ -233,13 +233,13 @@ def test_keys_go_through_the_slices_that_are_shown(browser):
     assert browser.focused() != "search"
 
 
-def test_enter_in_the_search_goes_to_the_first_slice_found(browser):
+def test_enter_in_the_search_opens_the_first_result(browser):
     browser.type("#search", "b/")
     browser.press("ENTER")
     assert browser.focused() == "b/9.png"
 
 
-def test_keys_with_ctrl_or_alt_stay_the_browsers(browser):
+def test_keys_with_ctrl_or_alt_are_left_to_the_browser(browser):
     for key in ("ctrlKey", "altKey", "metaKey"):
         untouched = (
             f"document.dispatchEvent(new KeyboardEvent('keydown', {{ key: '/', {key}: true, cancelable: true }}))"
@@ -253,7 +253,7 @@ def test_search_finds_accents_however_the_file_system_spells_them(chromium, tmp_
     assert browser.shown() == ["fu\u0308r.png"]
 
 
-def test_up_and_down_go_by_rows_and_into_the_table(browser):
+def test_up_and_down_move_by_rows_and_into_the_table(browser):
     browser.resize(400, 800)  # two cards a row
     browser.press("j", "ARROW_DOWN")
     assert browser.focused() == "b/9.png"
@@ -265,7 +265,7 @@ def test_up_and_down_go_by_rows_and_into_the_table(browser):
     assert "5 of 5" in browser.details()
 
 
-def test_one_press_of_tab_goes_over_the_whole_gallery(browser):
+def test_one_press_of_tab_skips_the_whole_gallery(browser):
     assert browser.script("document.querySelectorAll('.open[tabindex=\"0\"]').length") == 1
     browser.press("j", "j")
     assert browser.script("[...document.querySelectorAll('.open[tabindex=\"0\"]')].map(open => open.title)") == [
@@ -296,7 +296,7 @@ CONTRASTS = """(() => {
 
 
 @pytest.mark.parametrize(("scheme", "lightness"), [("light", range(200, 256)), ("dark", range(60))])
-def test_every_text_stands_out_in_light_and_in_dark(browser, scheme, lightness):
+def test_every_text_has_enough_contrast_in_light_and_dark_mode(browser, scheme, lightness):
     browser.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     page = browser.script("getComputedStyle(document.documentElement).backgroundColor")
     assert all(int(value) in lightness for value in re.findall(r"\d+", page))
@@ -312,7 +312,7 @@ def test_every_text_stands_out_in_light_and_in_dark(browser, scheme, lightness):
     assert {text: contrast for text, contrast in seen.items() if contrast < 4.5} == {}
 
 
-def test_the_page_fits_a_telephone(browser):
+def test_the_page_fits_the_screen_of_a_phone(browser):
     browser.resize(360, 740)
     assert browser.script("document.documentElement.scrollWidth <= 360")
     browser.click(".card")
@@ -347,7 +347,7 @@ def test_the_links_lead_to_the_files(chromium, tmp_path):
         browser.click("#next")
 
 
-def test_even_a_script_that_got_in_could_load_nothing(chromium, tmp_path):
+def test_an_injected_script_could_load_nothing(chromium, tmp_path):
     Browser(chromium, write_results(tmp_path, FIVE))
     blocked = chromium.execute_async_script(
         """const done = arguments[0], blocked = [];
@@ -362,7 +362,7 @@ def test_even_a_script_that_got_in_could_load_nothing(chromium, tmp_path):
     assert blocked == ["connect-src", "img-src", "require-trusted-types-for"]
 
 
-def test_cards_are_made_as_they_are_scrolled_to_and_all_for_print(chromium, tmp_path):
+def test_cards_are_created_on_scrolling_and_all_of_them_for_print(chromium, tmp_path):
     browser = Browser(chromium, write_results(tmp_path, [no_tumor(f"{number}.png") for number in range(400)]))
     browser.wait("document.querySelectorAll('.card img').length >= 60")
     assert len(browser.shown()) < 400
@@ -375,7 +375,7 @@ def test_cards_are_made_as_they_are_scrolled_to_and_all_for_print(chromium, tmp_
     assert browser.errors() == []
 
 
-def test_the_details_go_on_beyond_the_cards_made_so_far(chromium, tmp_path):
+def test_the_details_continue_beyond_the_cards_created_so_far(chromium, tmp_path):
     browser = Browser(chromium, write_results(tmp_path, [no_tumor(f"{number}.png") for number in range(400)]))
     browser.press("j", "ENTER")
     browser.script("Array.from({ length: 350 }, () => document.getElementById('next').click())")
@@ -394,7 +394,7 @@ def test_print_has_no_controls_and_is_light(browser):
     assert browser.script("document.querySelector('.tile').checkVisibility()")
 
 
-def test_a_slice_of_which_nothing_is_known_can_be_opened(chromium, tmp_path):
+def test_the_details_of_a_slice_without_values_can_be_opened(chromium, tmp_path):
     write_results(tmp_path, [])
     content = {"schema": "cascade results 2", "slices": [{"slice": "a", "status": "tumor"}, {"slice": "b"}]}
     (tmp_path / "results.json").write_text(json.dumps(content))

@@ -30,7 +30,7 @@ def folder(tmp_path):
     return ResultsFolder(tmp_path / "out", tmp_path / "scans", overlays=True, models=hashes, backend="onnxruntime")
 
 
-def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
+def test_results_json_has_one_record_per_slice_sorted_by_name(folder):
     folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
     content = json.loads(folder.json_path.read_text())
     assert content["schema"] == "cascade results 2"
@@ -59,7 +59,7 @@ def test_json_holds_a_record_a_slice_in_the_order_of_their_names(folder):
     }
 
 
-def test_csv_holds_the_same_with_a_column_for_each_number(folder):
+def test_results_csv_has_the_same_values_with_one_column_per_number(folder):
     folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
     with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         no_tumor, glioma, broken = csv.DictReader(lines)
@@ -76,7 +76,7 @@ def test_csv_holds_the_same_with_a_column_for_each_number(folder):
 
 @pytest.mark.parametrize("uncertain", [False, True])
 def test_an_uncertain_class_is_marked(folder, uncertain):
-    """The table decided it a second time, from rounded probabilities, so that it could contradict the overlay."""
+    """The table compared rounded probabilities with the threshold again, and could contradict the overlay."""
     folder = replace(folder, uncertain_below=0.7)
     folder.save([replace(GLIOMA, uncertain=uncertain), BROKEN, NO_TUMOR], complete=True)
     content = json.loads(folder.json_path.read_text())
@@ -143,7 +143,7 @@ def test_a_folder_that_is_refused_gets_no_lock_file(folder):
     assert [path.name for path in folder.out.iterdir()] == ["masks"]
 
 
-def test_a_slice_of_a_volume_says_which_volume_and_where_in_it(folder):
+def test_a_slice_of_a_volume_has_the_name_of_the_volume_and_its_index(folder):
     row = SliceResult("b/head.nii.gz/007", "no_tumor", 7, mask="masks/b/head.nii.gz", notes=("one", "two"))
     folder.save([row], complete=True)
     (record,) = json.loads(folder.json_path.read_text())["slices"]
@@ -152,7 +152,7 @@ def test_a_slice_of_a_volume_says_which_volume_and_where_in_it(folder):
         assert next(csv.DictReader(lines))["index"] == "7"
 
 
-def test_no_two_inputs_share_what_is_written_for_them():
+def test_no_two_inputs_share_an_output_file():
     pictures = ("a.png", "a.PNG", "a.jpg", "a.jpg.png", "a.mat", "b/a.png", "a.jpg.png.png")
     assert output_name("a.png", ".png") == "a.png"
     assert output_name("b/a.tiff", ".png") == "b/a.tiff.png"
@@ -166,7 +166,7 @@ def test_no_two_inputs_share_what_is_written_for_them():
     assert len({output_name(name, ".nii.gz") for name in volumes}) == len(volumes)
 
 
-def test_a_name_too_long_for_a_file_system_is_cut_and_stays_its_own():
+def test_a_name_too_long_for_the_file_system_is_shortened_and_stays_unique():
     """ä takes two bytes: 125 of them, a letter and .jpg are 255, and .png comes on top."""
     one, other = (output_name(f"b/{'ä' * 125}{letter}.jpg", ".png") for letter in "xy")
     assert one != other
@@ -176,7 +176,7 @@ def test_a_name_too_long_for_a_file_system_is_cut_and_stays_its_own():
         assert 250 <= len(name.removeprefix("b/").encode()) <= 255
 
 
-def test_the_results_of_a_run_are_replaced_or_gone_on_with_only_when_asked_to(folder):
+def test_results_are_replaced_or_resumed_only_on_request(folder):
     check_output_dir(folder.out)
     folder.save([NO_TUMOR], complete=True)
     with pytest.raises(CascadeError, match=r"contains the results of an earlier run\n.*--resume.*--overwrite"):
@@ -185,7 +185,7 @@ def test_the_results_of_a_run_are_replaced_or_gone_on_with_only_when_asked_to(fo
     check_output_dir(folder.out, resume=True)
 
 
-def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
+def test_clearing_removes_all_results_except_those_to_keep(folder):
     written = ["masks/a.png", "masks/b/c.png", "overlays/b/.writing-x", "overlays/a.png"]
     for name in (*written, "masks/corrected.png", "report.html"):
         (folder.out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def test_clearing_removes_all_that_was_written_but_for_what_is_kept(folder):
     assert not (folder.out / "masks/b").exists()
 
 
-def test_clearing_removes_what_a_killed_run_left_half_written_beside_the_tables(folder):
+def test_clearing_removes_temporary_files_of_a_killed_run(folder):
     folder.out.mkdir()
     (folder.out / ".writing-x").write_bytes(b"half a results.js")
     remove_previous(folder.out, [])
@@ -212,7 +212,7 @@ def test_masks_that_no_run_wrote_are_never_touched(folder):
     assert truth.read_bytes() == b"drawn by an expert"
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_the_models_work(folder):
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_models_run(folder):
     folder.out.write_text("a file")
     with pytest.raises(CascadeError, match="cannot be written"):
         folder.save([], complete=False)

@@ -1,4 +1,4 @@
-"""A whole run: what it leaves, what it can be traced by, and how it goes on after a kill."""
+"""A whole run: its output, its record, and how it resumes after a kill."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from cascade.runtime.cpu import CpuBackend
 
 
 class Counting(BrightIsTumor):
-    """Knows how many slices went through it."""
+    """Counts the slices it segments."""
 
     def __init__(self):
         self.slices = 0
@@ -68,7 +68,7 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
-def test_a_volume_gets_a_row_a_slice_and_one_mask_in_its_own_geometry(scans, out):
+def test_a_volume_gets_one_row_per_slice_and_one_mask_in_its_own_geometry(scans, out):
     save_volume(scans / "p/head.nii.gz")
     run = predict_paths(cascade_of(), [scans], out)
     assert run.exit_code == 0
@@ -88,8 +88,8 @@ def test_a_volume_gets_a_row_a_slice_and_one_mask_in_its_own_geometry(scans, out
     assert np.array_equal(np.asarray(mask.dataobj) > 0, np.asarray(volume.dataobj) > 200)
 
 
-def test_a_slice_is_shown_at_the_scale_that_the_models_know(scans, out):
-    """48 pixels of 0.98 mm are 96 of the square's, whatever else would fit."""
+def test_the_models_get_a_slice_at_the_scale_of_the_training_data(scans, out):
+    """A slice is not enlarged to fill the square if its spacing is known: the edges are those of the training scale."""
     seen = []
 
     class Looks(BrightIsTumor):
@@ -105,7 +105,7 @@ def test_a_slice_is_shown_at_the_scale_that_the_models_know(scans, out):
 
 
 def test_a_slice_of_a_series_is_traced_to_its_file_and_a_blank_one_has_no_area(scans, out):
-    """File names run against the order in space."""
+    """The order of the file names is opposite to that of the positions."""
     dicom_series(scans / "series")
     predict_paths(cascade_of(), [scans], out)
     assert [row["file"] for row in rows_of(out)] == [f"series/IM{number:04}" for number in (6, 5, 4, 3, 2, 1)]
@@ -115,7 +115,7 @@ def test_a_slice_of_a_series_is_traced_to_its_file_and_a_blank_one_has_no_area(s
     assert [row["mask_mm2"] > 0 for row in rows_of(out)] == [False, True, False]
 
 
-def test_zips_are_done_like_folders(scans, out):
+def test_zip_files_are_predicted_like_folders(scans, out):
     save(scans / "a.png")
     with zipfile.ZipFile(scans / "study.zip", "w") as archive:
         archive.write(scans / "a.png", "inner/b.png")
@@ -141,7 +141,7 @@ def test_run_json_traces_every_input_model_option_and_failure(scans, out):
     assert "numpy" in record["versions"]
 
 
-def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled(scans, out):
+def test_resuming_predicts_only_inputs_that_are_new_or_changed_or_whose_results_are_damaged(scans, out):
     for number in range(6):
         save(scans / f"{number}.png", number)
     predict_paths(cascade_of(), [scans], out)
@@ -163,7 +163,7 @@ def test_resuming_does_nothing_twice_and_does_what_is_new_changed_or_was_spoiled
     assert Image.open(out / "masks/2.png").size == (48, 48)
 
 
-def test_a_series_whose_files_were_renamed_is_done_again_for_its_rows_name_them(scans, out):
+def test_a_series_whose_files_were_renamed_is_predicted_again(scans, out):
     for number, path in enumerate(dicom_series(scans)):
         path.rename(scans / f"old{number}.dcm")
     predict_paths(cascade_of(), [scans], out)
@@ -174,8 +174,8 @@ def test_a_series_whose_files_were_renamed_is_done_again_for_its_rows_name_them(
 
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
-def test_overlays_of_a_volume_that_was_not_ended_go(scans, out, how):
-    """They stayed beside rows that say no_tumor: neither journal nor rows knew of a volume that was cut short."""
+def test_resuming_removes_overlays_of_an_unfinished_volume(scans, out, how):
+    """They stayed beside rows with status no_tumor: neither journal nor rows mentioned an interrupted volume."""
     array = np.zeros((32, 32, 6), dtype=np.float32) + np.arange(32)[:, None, None]
     array[4:10, 8:20] = 320
     nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "head.nii.gz")
@@ -197,7 +197,7 @@ def test_overlays_of_a_volume_that_was_not_ended_go(scans, out, how):
 
 
 def test_series_of_two_zips_and_a_folder_keep_names_of_their_own(scans, out):
-    """Each place gave out its names alone: of two series-003 one mask took the other's place."""
+    """Each zip and folder numbered its series separately: of two series-003, one mask overwrote the other."""
     for number, path in enumerate(dicom_series(scans, SeriesInstanceUID="1.2.3.5")):
         with zipfile.ZipFile(scans / f"part{number % 2}.zip", "a") as archive:
             archive.write(path, path.name)
@@ -225,7 +225,7 @@ def test_a_slice_whose_overlay_cannot_be_written_is_not_in_the_mask(scans, out, 
     assert not nibabel.load(out / "masks" / "head.nii.gz").get_fdata().any()
 
 
-def test_what_fails_or_shows_no_tumor_any_more_leaves_no_results_of_before(scans, out):
+def test_an_input_that_now_fails_or_shows_no_tumor_keeps_no_earlier_results(scans, out):
     save(scans / "a.png")
     save_volume(scans / "head.nii.gz")
     predict_paths(cascade_of(), [scans], out)
@@ -240,7 +240,7 @@ def test_what_fails_or_shows_no_tumor_any_more_leaves_no_results_of_before(scans
     assert left == {"masks/head.nii.gz"}
 
 
-def test_a_volume_that_cannot_be_opened_any_more_fails_alone_when_its_run_is_gone_on_with(scans, out):
+def test_a_volume_that_no_longer_opens_fails_alone_in_a_resumed_run(scans, out):
     save(scans / "a.png")
     save_volume(scans / "head.nii.gz")
     predict_paths(cascade_of(), [scans], out)
@@ -250,7 +250,7 @@ def test_a_volume_that_cannot_be_opened_any_more_fails_alone_when_its_run_is_gon
     assert not (out / "masks/head.nii.gz").exists()
 
 
-def test_a_run_is_not_gone_on_with_as_another_one(scans, out):
+def test_a_run_is_not_resumed_with_other_models_options_or_inputs(scans, out):
     save(scans / "one/a.png")
     save(scans / "two/b.png")
     predict_paths(cascade_of(), [scans], out)
@@ -270,8 +270,8 @@ def test_a_run_is_not_gone_on_with_as_another_one(scans, out):
 
 
 @pytest.mark.parametrize("left_out", ["study.zip", "b.png", "z.png", "IM0003", "series"])
-def test_results_of_what_is_left_out_of_zips_and_series_are_not_removed_by_resuming(scans, out, left_out):
-    """They went without a word: neither has a file of its name, and only that was looked for."""
+def test_resuming_does_not_remove_results_of_excluded_zip_members_and_series(scans, out, left_out):
+    """They were removed silently: only files of the names of inputs were looked for, and neither input has one."""
     save(scans / "a.png")
     with zipfile.ZipFile(scans / "study.zip", "w") as archive:
         archive.write(scans / "a.png", "inner/b.png")
@@ -284,7 +284,7 @@ def test_results_of_what_is_left_out_of_zips_and_series_are_not_removed_by_resum
     assert what_stays(out) == before
 
 
-def test_results_of_a_member_that_is_gone_from_its_zip_go(scans, out):
+def test_results_of_a_member_removed_from_its_zip_are_removed(scans, out):
     save(scans / "a.png")
     for members in (["b.png", "c.png"], ["c.png"]):
         with zipfile.ZipFile(scans / "study.zip", "w") as archive:
@@ -301,8 +301,8 @@ def test_results_of_a_member_that_is_gone_from_its_zip_go(scans, out):
 
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
-def test_files_that_others_put_among_the_masks_stay_and_an_old_report_goes(scans, out, how):
-    """Corrected masks were removed without a word, and a killed run stood beside the report of the one before."""
+def test_foreign_files_among_the_masks_are_kept_and_an_old_report_is_removed(scans, out, how):
+    """Corrected masks were removed silently, and the results of a killed run had the report of the previous run."""
     save(scans / "a.png")
     save_volume(scans / "head.nii.gz")
     predict_paths(cascade_of(), [scans], out)
@@ -318,7 +318,7 @@ def test_files_that_others_put_among_the_masks_stay_and_an_old_report_goes(scans
     assert not (out / "report.html").exists()
 
 
-def test_while_a_resumed_run_goes_on_the_rows_of_before_are_there(scans, out):
+def test_a_resumed_run_keeps_the_earlier_rows_while_it_runs(scans, out):
     save(scans / "a.png")
     predict_paths(cascade_of(), [scans], out)
     save(scans / "b.png", 1)
@@ -333,7 +333,7 @@ def test_while_a_resumed_run_goes_on_the_rows_of_before_are_there(scans, out):
     assert looks.seen == ["a.png"]
 
 
-def test_an_input_that_changes_while_it_is_in_use_has_no_result(scans, out):
+def test_an_input_that_changes_during_its_prediction_has_no_result(scans, out):
     save(scans / "a.png")
 
     class Changes(BrightIsTumor):
@@ -347,7 +347,7 @@ def test_an_input_that_changes_while_it_is_in_use_has_no_result(scans, out):
     assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 0
 
 
-def test_a_volume_of_nothing_is_an_error_and_one_that_failed_in_part_says_so(scans, out):
+def test_a_blank_volume_is_an_error_and_a_partial_failure_is_noted(scans, out):
     array = np.ones((32, 32, 3), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "blank.nii")
     array = array * np.arange(32, dtype=np.float32)[:, None, None]
@@ -465,7 +465,7 @@ def test_invalid_options_are_refused():
         RunOptions(axis=3)
 
 
-def test_a_journal_whose_last_line_was_cut_short_counts_up_to_there(scans, out):
+def test_a_journal_with_a_truncated_last_line_counts_up_to_it(scans, out):
     for number in range(3):
         save(scans / f"{number}.png", number)
     predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=1))
@@ -534,7 +534,7 @@ def what_stays(out):
     return content, rows, files
 
 
-def test_a_run_killed_50_times_ends_as_one_that_never_was(scans, out, tmp_path):
+def test_a_run_killed_50_times_ends_with_the_results_of_an_uninterrupted_one(scans, out, tmp_path):
     for number in range(60):
         save(scans / f"{number:02}.png", number)
     save_volume(scans / "head.nii.gz")

@@ -1,4 +1,4 @@
-"""What is done to a slice is done to its mask."""
+"""Augmentation transforms slice and mask together."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from train.augment import RandomIntensity, RandomQuarterTurn, augmentation, jitter_mask
 
 
-def test_slice_and_mask_stay_on_top_of_each_other():
+def test_slice_and_mask_stay_aligned():
     torch.manual_seed(0)
     mask = torch.zeros(1, 256, 256)
     mask[:, 90:130, 140:200] = 1

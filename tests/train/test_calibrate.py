@@ -1,4 +1,4 @@
-"""Probabilities of which it is known how true they are."""
+"""Temperature and thresholds of simulated probabilities whose calibration is known."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from train.calibrate import calibrate, detection_threshold, fit_temperature, unc
 
 
 def drawn(temperature, count=20_000):
-    """Logits that are `temperature` times as large as the labels drawn by them warrant."""
+    """Return logits that are too large by the factor `temperature`, and labels drawn from the correct ones."""
     generator = torch.Generator().manual_seed(0)
     honest = 2 * torch.randn(count, 3, generator=generator)
     labels = torch.multinomial(honest.softmax(1), 1, generator=generator)[:, 0]
@@ -16,7 +16,7 @@ def drawn(temperature, count=20_000):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_of_a_network_too_sure_of_itself_is_found(temperature):
+def test_the_temperature_of_an_overconfident_network_is_found(temperature):
     assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
@@ -29,19 +29,19 @@ def test_calibrating_lowers_the_error_and_changes_no_class():
     assert 0.01 < told["coverage"] < 0.9
 
 
-def test_as_many_are_trusted_as_98_percent_of_are_right():
+def test_the_threshold_of_certainty_accepts_classes_of_98_percent_accuracy():
     confidence = torch.linspace(1, 0.4, 61)  # 1.00, 0.99, ... 0.40
     right = torch.ones(61, dtype=torch.bool)
     right[[49, 55]] = False  # one in 50, then two in 56
     assert uncertain_below(confidence, right) == pytest.approx(0.46)  # 54 of 55
 
 
-def test_where_no_class_can_be_trusted_none_is():
+def test_if_no_class_is_reliable_none_is_certain():
     assert uncertain_below(torch.tensor([0.9, 0.8]), torch.tensor([False, True])) > 1.0
     assert uncertain_below(torch.tensor([1.0, 0.9]), torch.tensor([False, True])) > 1.0
 
 
-def test_196_of_200_tumors_reach_the_threshold_of_detection():
+def test_196_of_200_tumors_reach_the_detection_threshold():
     tumor = torch.linspace(-2.0, 17.9, 200)  # 200 of them: the least likely four are given up
     threshold, entry = detection_threshold(tumor.flip(0), torch.tensor([-5.0, -2.1, -1.7, 3.0]))
     assert threshold == pytest.approx(torch.tensor(-1.65).sigmoid().item(), rel=1e-4)
@@ -50,21 +50,21 @@ def test_196_of_200_tumors_reach_the_threshold_of_detection():
     assert entry["false_positive_rate_at_half"] == 0.25
 
 
-def test_the_threshold_of_detection_lies_between_tumors_not_on_one():
-    """On one, the exported graph's rounding lost that tumor; far below it, all would be let through."""
+def test_the_detection_threshold_lies_between_two_tumors_not_on_one():
+    """On a tumor, rounding in the exported graph lost that tumor; far below it, every slice would pass."""
     assert detection_threshold(torch.full((5,), 2.0), torch.zeros(1))[0] == pytest.approx(torch.tensor(1.5).sigmoid())
     assert detection_threshold(torch.tensor([-torch.inf, *[2.0] * 399]), torch.zeros(1))[0] == pytest.approx(
         torch.tensor(1.5).sigmoid()
     )
 
 
-def test_a_threshold_of_detection_is_never_one_that_nothing_or_all_would_reach():
+def test_the_detection_threshold_is_never_0_or_1():
     assert detection_threshold(torch.full((5,), -500.0), torch.zeros(1))[0] > 0
     assert detection_threshold(torch.full((5,), 500.0), torch.zeros(1))[0] < 1
 
 
-def test_classes_stated_with_one_confidence_are_trusted_together_or_not_at_all():
-    """At 0.9 three of four are right, but the wrong one may be sorted last."""
+def test_classes_of_equal_probability_are_certain_together_or_not_at_all():
+    """At 0.9 three of four are right, and sorting may put the wrong one last."""
     confidence = torch.tensor([0.95, 0.9, 0.9, 0.9, 0.9])
     for wrong in range(1, 5):
         right = torch.ones(5, dtype=torch.bool)
@@ -72,15 +72,15 @@ def test_classes_stated_with_one_confidence_are_trusted_together_or_not_at_all()
         assert uncertain_below(confidence, right) == pytest.approx(0.95)
 
 
-def test_of_no_trusted_class_no_accuracy_is_told():
-    """The mean of none was NaN, which is no JSON."""
+def test_without_certain_classes_there_is_no_accuracy():
+    """The mean of an empty list was NaN, which JSON does not have."""
     _, told = calibrate(torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0]]), torch.tensor([1, 0]))
     assert told["coverage"] == 0
     assert told["accuracy_of_the_rest"] is None
 
 
 def test_slices_without_a_tumor_pixel_count_as_missed_whatever_the_threshold():
-    """With more of them than the target gives up, the record claimed a sensitivity of 1 and a threshold of 0."""
+    """With more of them than the target sensitivity allows, the record had a sensitivity of 1 and a threshold of 0."""
     threshold, entry = detection_threshold(torch.tensor([-torch.inf] * 10 + [2.0, 3.0] * 5), torch.tensor([1.0, 2.5]))
     assert threshold == pytest.approx(torch.tensor(1.5).sigmoid().item())
     assert entry["sensitivity"] == 0.5

@@ -1,4 +1,4 @@
-"""The classifier's two networks: what they start from, and how they are put together. Trainings: test_training.py."""
+"""The two networks of the classifier: start weights and combination. Trainings are in test_training.py."""
 
 from dataclasses import asdict
 
@@ -29,12 +29,12 @@ SHIPPED_SEGMENTER = find_model(SEGMENTER, BUNDLED_MODELS).path
 
 @pytest.fixture(scope="module")
 def other():
-    """A network of other weights than those that a test draws."""
+    """A network with weights of another seed."""
     torch.manual_seed(7)
     return ClassifierNetwork()
 
 
-def test_the_logits_are_the_mean_of_both_networks_the_branch_twice(other):
+def test_the_logits_are_the_mean_of_both_networks_with_the_branch_weighted_twice(other):
     network, planes = other.eval(), torch.rand(2, 3, 128, 128)
     with torch.inference_mode():
         mean = (network.resnet(planes) + 2 * network.branch(planes)) / 3
@@ -53,7 +53,7 @@ def test_features_are_averaged_where_the_tumor_is():
     assert found[1].tolist() == pytest.approx([1.5] * 3)  # no mask: all alike
 
 
-def test_a_slice_is_named_alike_in_any_batch(other):
+def test_the_class_of_a_slice_does_not_depend_on_its_batch(other):
     planes = torch.rand(3, 3, 128, 128)
     with torch.inference_mode():
         assert torch.allclose(other.eval()(planes)[2:], other(planes[2:]), atol=1e-4)
@@ -73,7 +73,7 @@ def test_the_branch_starts_from_the_encoder_of_the_exported_segmenter():
 
 
 def test_a_file_of_a_resnet_leaves_the_branch_with_the_segmenters_encoder(other, tmp_path):
-    """As torchvision's own files, of which the last layer is for other classes."""
+    """Like the files of torchvision, whose last layer has other classes."""
     torch.save(other.resnet.state_dict() | {"fc.weight": torch.zeros(1000, 2048)}, tmp_path / "resnet.pth")
     network = ClassifierNetwork()
     start_weights(network, str(tmp_path / "resnet.pth"), SHIPPED_SEGMENTER)
@@ -83,7 +83,7 @@ def test_a_file_of_a_resnet_leaves_the_branch_with_the_segmenters_encoder(other,
     assert not torch.equal(stem, other.branch.encoder.model.conv_stem.weight)
 
 
-def test_a_file_of_a_run_holds_both_networks(other, tmp_path):
+def test_the_weights_of_a_run_contain_both_networks(other, tmp_path):
     state = {f"network.{name}": value for name, value in other.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "best.ckpt")
     network = ClassifierNetwork()
@@ -91,7 +91,7 @@ def test_a_file_of_a_run_holds_both_networks(other, tmp_path):
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in network.state_dict().items())
 
 
-def test_an_exported_classifier_holds_both_networks(other):
+def test_an_exported_classifier_contains_both_networks(other):
     graph = find_model(CLASSIFIER, BUNDLED_MODELS).path
     start_weights(other, str(graph), SHIPPED_SEGMENTER)
     exported = {item.name: numpy_helper.to_array(item) for item in onnx.load(graph).graph.initializer}
@@ -114,7 +114,7 @@ def test_slices_are_drawn_by_slice_by_subject_or_between(by_subject, of_each):
 
 
 def test_each_network_has_a_loss_of_its_own(monkeypatch):
-    """The mean's loss would let one network rest where the other is right."""
+    """With one loss of the mean, a network would not learn where the other one is right."""
     monkeypatch.setattr(classifier, "ClassifierNetwork", torch.nn.Identity)
     training = ClassifierTraining(asdict(ClassifierSettings(label_smoothing=0)), [1.0, 1.0, 1.0])
     sure, wrong, labels = torch.tensor([[9.0, 0, 0]]), torch.tensor([[0, 9.0, 0]]), torch.tensor([0])

@@ -1,4 +1,4 @@
-"""Both trainings by one command, and cross-validation: who is tested when, what is done again after an end."""
+"""Both trainings in one command, and cross-validation: the subjects of each fold, and resuming."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ from train.segmenter import SegmenterSettings
 
 
 def scored(item, number):
-    """Right but for every sixth slice, on which nothing is found; one more of them in every fold is misnamed."""
+    """Correct except for empty masks on every sixth slice, and one more wrong class in every fold."""
     right = np.eye(3)[CLASS_NAMES.index(item.label)] * 0.7 + 0.1
     found = np.zeros(3) if number % 6 == 0 else np.roll(right, 1) if number == 1 else right
     return ScoredSlice(
@@ -56,7 +56,7 @@ def scored(item, number):
 
 @pytest.fixture
 def crossvalidation(tmp_path, monkeypatch):
-    """run(**changes) → result of 36 subjects with 2 slices each; `done` lists the trainings, which only pretend."""
+    """run(**changes) → result of 36 subjects with 2 slices each; `done` lists the trainings, which are stubs."""
     done = []
     slices = tuple(
         SplitSlice(f"{number}-{half}.mat", "", CLASS_NAMES[number % 3], f"{number}", "train", f"{number}-{half}")
@@ -123,7 +123,7 @@ def crossvalidation(tmp_path, monkeypatch):
     return run
 
 
-def test_everyone_is_tested_once_and_never_by_models_that_saw_them(crossvalidation):
+def test_every_subject_is_tested_once_and_never_by_models_trained_on_it(crossvalidation):
     metrics = crossvalidation().metrics
     assert (metrics.slices, metrics.subjects) == (72, 36)
     folds = [read_split(crossvalidation.out / f"fold-{number}" / "split.json") for number in range(3)]
@@ -133,7 +133,7 @@ def test_everyone_is_tested_once_and_never_by_models_that_saw_them(crossvalidati
     assert len(crossvalidation.done) == 6
 
 
-def test_the_figures_are_of_all_slices_and_of_each_fold(crossvalidation):
+def test_the_metrics_are_of_all_slices_and_of_each_fold(crossvalidation):
     result = crossvalidation()
     metrics = result.metrics
     assert metrics.dice.mean == pytest.approx(0.8 * 60 / 72)
@@ -148,7 +148,7 @@ def test_the_figures_are_of_all_slices_and_of_each_fold(crossvalidation):
     assert result.failed.problems == tuple(f"fold-{number}: cannot be read" for number in range(3))
 
 
-def test_what_it_leaves(crossvalidation):
+def test_a_cross_validation_leaves_record_figure_and_slices(crossvalidation):
     result = crossvalidation()
     out = crossvalidation.out
     record = json.loads((out / "crossval.json").read_text())
@@ -161,7 +161,7 @@ def test_what_it_leaves(crossvalidation):
     assert len({row["path"] for row in rows}) == 72
 
 
-def test_a_person_reads_the_metrics_and_how_the_folds_differ(crossvalidation):
+def test_the_table_shows_the_metrics_and_their_spread_over_the_folds(crossvalidation):
     console = Console(width=80, file=io.StringIO())
     by_fold = {"dice": [0.7, 0.8], "balanced_accuracy": [0.9, 0.9]}
     console.print(crossval_table(replace(crossvalidation(), by_fold=by_fold)))
@@ -171,7 +171,7 @@ def test_a_person_reads_the_metrics_and_how_the_folds_differ(crossvalidation):
     assert "balanced accuracy 0.900 ± 0.000" in " ".join(shown.split())
 
 
-def test_it_goes_on_where_it_was_ended(crossvalidation):
+def test_a_cross_validation_resumes_in_the_unfinished_fold(crossvalidation):
     out = crossvalidation.out
     crossvalidation()
     (out / "fold-2" / "evaluation" / "metrics.json").unlink()
@@ -183,7 +183,7 @@ def test_it_goes_on_where_it_was_ended(crossvalidation):
     assert crossvalidation.done == [("fold-2/classifier", True)]
 
 
-def test_another_cross_validation_is_not_mixed_in(crossvalidation):
+def test_a_cross_validation_is_not_resumed_with_other_settings(crossvalidation):
     crossvalidation()
     with pytest.raises(CascadeError, match="with other settings"):
         crossvalidation(epochs=3)
@@ -198,8 +198,8 @@ def negatives(first):
     return tuple(ExternalSlice(Path("x"), None, "", "none", f"{first + n}", "S", None, "train") for n in range(12))
 
 
-def test_nor_is_one_of_other_external_slices(crossvalidation):
-    """Only that there were some was recorded."""
+def test_a_cross_validation_is_not_resumed_with_other_external_slices(crossvalidation):
+    """The record said only whether there were external slices."""
     crossvalidation(external=negatives(0))
     with pytest.raises(CascadeError, match="external"):
         crossvalidation(external=negatives(1))
@@ -214,7 +214,7 @@ def test_external_subjects_are_tested_once_and_counted_by_set(crossvalidation):
     assert crossvalidation(external=negatives(0)).external == [row]  # read back, not scored again
 
 
-def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossvalidation, tmp_path, monkeypatch):
+def test_one_command_trains_both_models_without_reading_the_test_subset(crossvalidation, tmp_path, monkeypatch):
     shown, out, split_file = [], crossvalidation.out, tmp_path / "parts.json"
     monkeypatch.setattr(
         cascade.cli.evaluate_output, "evaluation_table", lambda result: shown.append(result.metrics.slices) or ""
@@ -236,8 +236,8 @@ def test_one_command_trains_both_models_and_leaves_the_test_part_closed(crossval
     assert ended.value.code == 1
 
 
-def test_weights_that_cannot_be_had_are_told_before_anything_is_trained(crossvalidation, monkeypatch):
-    """Without a network ImageNet's were missed once the segmenter was trained, and no others were accepted then."""
+def test_missing_start_weights_are_an_error_before_any_training(crossvalidation, monkeypatch):
+    """The error came after the training of the segmenter, and other weights were not accepted then."""
     monkeypatch.setattr(train.pipeline, "start_tensors", start_tensors)
     with pytest.raises(CascadeError, match="there is no such file of weights"):
         crossvalidation(classifier_weights="missing.ckpt")

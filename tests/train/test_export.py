@@ -1,4 +1,4 @@
-"""What is asked before a run is exported, and what models.json says of it. Real exports: test_training.py."""
+"""Checks before an export, and the record in models.json. Real exports are in test_training.py."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def run(tmp_path):
 
 
 class Loaded(Exception):
-    """The file of weights that would be loaded."""
+    """Stands for the weights of a file."""
 
 
 @pytest.mark.parametrize(("options", "checkpoint"), [([], "best.ckpt"), (["--checkpoint", "last"], "last.ckpt")])
@@ -71,7 +71,7 @@ def other_run(run, split_sha256):
     return folder
 
 
-def test_weights_of_other_runs_are_averaged_in_and_told_of(run, tmp_path, monkeypatch):
+def test_weights_of_other_runs_are_averaged_in_and_recorded(run, tmp_path, monkeypatch):
     other = other_run(run, json.loads((run / "settings.json").read_text())["split_sha256"])
     network = torch.nn.BatchNorm1d(2)
     for folder, level in ((run, 1.0), (other, 4.0)):
@@ -89,8 +89,8 @@ def test_weights_of_other_runs_are_averaged_in_and_told_of(run, tmp_path, monkey
     assert export._training(other / "last.ckpt")["validation"]["epoch"] == 1
 
 
-def test_an_exported_graph_is_averaged_in_and_told_of(run, tmp_path, monkeypatch):
-    """Nothing else is left of the bundled models."""
+def test_an_exported_graph_is_averaged_in_and_recorded(run, tmp_path, monkeypatch):
+    """Of the bundled models only the graphs are kept, not the runs."""
     split_sha256 = json.loads((run / "settings.json").read_text())["split_sha256"]
     graph = exported_graph(tmp_path / "earlier", split_sha256)
     monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
@@ -101,7 +101,7 @@ def test_an_exported_graph_is_averaged_in_and_told_of(run, tmp_path, monkeypatch
 
 
 def test_an_exported_graph_is_exported_again(run, tmp_path, monkeypatch):
-    """A new segmenter draws other masks, and the classifier's temperature is set by these."""
+    """The temperature of the classifier is set with masks of the segmenter, and a new segmenter predicts others."""
     graph = exported_graph(tmp_path / "earlier", json.loads((run / "settings.json").read_text())["split_sha256"])
     monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))
     with pytest.raises(pytest.fail.Exception, match=r"\[PosixPath\('.*earlier/classifier.onnx'\)\]"):
@@ -123,7 +123,7 @@ def exported_graph(folder, split_sha256):
 
 
 def test_a_run_of_another_split_is_not_averaged_in(run, tmp_path):
-    """It may have learned from people of this one's test part."""
+    """It may have been trained on subjects of this split's test subset."""
     other = other_run(run, "0" * 64)
     with pytest.raises(CascadeError, match="other: was trained on another split"):
         export.export_model(
@@ -131,7 +131,7 @@ def test_a_run_of_another_split_is_not_averaged_in(run, tmp_path):
         )
 
 
-def test_a_part_that_an_earlier_network_lacked_is_the_mean_of_the_others(tmp_path):
+def test_a_part_missing_in_an_earlier_network_is_the_mean_of_the_others(tmp_path):
     network = torch.nn.Linear(1, 1)
     for number, names in enumerate((["weight", "bias"], ["weight"], ["weight", "bias"])):
         values = {name: torch.full_like(network.state_dict()[name], float(number)) for name in names}
@@ -162,17 +162,17 @@ def test_the_figures_are_those_of_the_exported_epoch(run, checkpoint, epoch):
 
 
 def test_a_figure_that_is_no_number_is_left_out_of_models_json(run):
-    """Python wrote NaN, which is no JSON."""
+    """Python wrote NaN, which JSON does not have."""
     assert export._epoch(run, "best") == {"epoch": 0, "train_loss": 0.5, "validation_f1": 0.9, "seconds": 3.1}
 
 
 @pytest.mark.parametrize(("names", "figshare"), [(["1.mat", "b/2.MAT"], True), (["1.mat", "b/2.png"], False)])
 def test_only_figshares_files_are_called_figshares(names, figshare):
-    """Its DOI and license were written for everyone's pictures."""
+    """The DOI and license of figshare were recorded for every data set."""
     assert ("10.6084/m9.figshare.1512427" in export._origin(split_of(names))["data"]) is figshare
 
 
-def test_of_a_file_of_weights_its_name_alone_is_told(run):
+def test_only_the_name_of_a_file_of_weights_is_recorded(run):
     assert export._training(run / "best.ckpt")["settings"]["weights"] == "start.ckpt"
 
 
@@ -181,8 +181,8 @@ class Normalised(torch.nn.Module):
         return normalise(slice)
 
 
-def test_the_graph_takes_the_same_pixels_for_tissue_however_near_they_are_to_the_mean(tmp_path):
-    """A training of an hour could not be exported: ONNX Runtime's mean of all pixels in one go was off by 1.6e-5."""
+def test_the_graph_selects_the_same_tissue_pixels_also_near_the_mean(tmp_path):
+    """A training could not be exported: the mean over all pixels at once in ONNX Runtime differed by 1.6e-5."""
     slices = (torch.rand(2, 1, 256, 256, generator=torch.Generator().manual_seed(0)) ** 3 * 255).double()
     mean = slices.mean((1, 2, 3), keepdim=True)
     slices[:, :, :64], slices[:, :, 64:128] = mean * (1 + 1e-5), mean * (1 - 1e-5)

@@ -1,4 +1,4 @@
-"""The index of external slices, and what its masks and weights become."""
+"""The index of external slices: masks, weights and folds."""
 
 from dataclasses import replace
 
@@ -151,7 +151,7 @@ def test_each_external_subject_is_tested_in_one_fold():
 
 
 def test_subjects_with_a_tumor_are_spread_over_the_folds():
-    """Every second subject has a tumor; in the order of their names, they all fell into every second fold."""
+    """Every second subject has a tumor. Sorted by name, all of them were in every second fold."""
     items = [replace(item("A", number), label="glioma" if number % 2 else "none") for number in range(8)]
     for fold in external_folds(items, 2):
         assert {entry.label for entry in fold if entry.part == "test"} == {"glioma", "none"}

@@ -1,4 +1,4 @@
-"""Runs of a network of one weight: begun, cut off, moved, resumed, ended early."""
+"""Trainings of a network with one weight: started, interrupted, moved, resumed, stopped early."""
 
 import gc
 import json
@@ -29,11 +29,11 @@ def settings(**changes):
 
 
 class CutOff(Exception):
-    """What ends a run in these tests, as a kill would."""
+    """Ends a run in these tests as a kill would."""
 
 
 class OneWeight(lightning.LightningModule):
-    """Has the validation score of `scores` in each epoch, and is cut off in the epoch `cut_off`."""
+    """Has the validation scores `scores`, one per epoch, and raises CutOff in epoch `cut_off`."""
 
     def __init__(self, settings, scores, cut_off=None):
         super().__init__()
@@ -73,7 +73,7 @@ def saved(path):
     return torch.load(path, weights_only=True)
 
 
-def test_a_resumed_run_leaves_the_rows_of_the_epochs_before_as_they_were(tmp_path):
+def test_a_resumed_run_keeps_the_rows_of_earlier_epochs(tmp_path):
     scores = [0.1, 0.2, 0.3, 0.4]
     cut_off_after_two(tmp_path, scores)
     table = tmp_path / "metrics.csv"
@@ -87,7 +87,7 @@ def test_a_resumed_run_leaves_the_rows_of_the_epochs_before_as_they_were(tmp_pat
 
 
 def test_a_resumed_run_draws_other_random_numbers_than_its_first_epochs(tmp_path):
-    """It drew those of epoch 0 again: the same batches, augmented in the same ways."""
+    """It repeated those of epoch 0: the same batches with the same augmentation."""
     scores = [0.1, 0.2, 0.3, 0.4]
     first = run(tmp_path / "whole", scores).drawn
     cut_off_after_two(tmp_path / "cut", scores)
@@ -100,8 +100,8 @@ def test_a_resumed_run_draws_other_random_numbers_than_its_first_epochs(tmp_path
     assert resumed == again
 
 
-def test_the_best_epoch_stays_the_best_where_the_folder_was_moved(tmp_path):
-    """Lightning forgot its score, and the next epoch, a worse one, took its place."""
+def test_the_best_epoch_is_remembered_in_a_moved_folder(tmp_path):
+    """Lightning lost its score, and the next, worse epoch replaced it."""
     scores = [0.9, 0.2, 0.3, 0.4]
     cut_off_after_two(tmp_path / "here", scores)
     (tmp_path / "here").rename(tmp_path / "there")
@@ -110,7 +110,7 @@ def test_the_best_epoch_stays_the_best_where_the_folder_was_moved(tmp_path):
     assert saved(tmp_path / "there" / "last.ckpt")["epoch"] == 3
 
 
-def test_a_better_epoch_takes_its_place_there_too(tmp_path):
+def test_a_better_epoch_becomes_the_best_also_in_a_moved_folder(tmp_path):
     scores = [0.5, 0.2, 0.6, 0.4]
     cut_off_after_two(tmp_path / "here", scores)
     (tmp_path / "here").rename(tmp_path / "there")
@@ -119,7 +119,7 @@ def test_a_better_epoch_takes_its_place_there_too(tmp_path):
     assert not (tmp_path / "here").exists()
 
 
-def test_a_run_that_ended_for_lack_of_progress_stays_ended(tmp_path):
+def test_a_run_that_stopped_early_is_not_continued(tmp_path):
     scores = [0.5, 0.4, 0.3, 0.9]
     for resume in (False, True):
         run(tmp_path, scores, patience=2, resume=resume)
@@ -127,7 +127,7 @@ def test_a_run_that_ended_for_lack_of_progress_stays_ended(tmp_path):
     assert saved(tmp_path / "best.ckpt")["epoch"] == 0
 
 
-def test_what_is_validated_and_saved_is_the_moving_average(tmp_path):
+def test_the_moving_average_of_the_weights_is_validated_and_saved(tmp_path):
     run(tmp_path, [0.1, 0.2, 0.3, 0.4])
     best = saved(tmp_path / "best.ckpt")
     assert best["averaging_state"]["n_averaged"] > 1
@@ -135,8 +135,8 @@ def test_what_is_validated_and_saved_is_the_moving_average(tmp_path):
     assert 0 < averaged < 0.5 * current  # on its way from 0 to 1
 
 
-def test_the_data_of_an_earlier_training_are_let_go_when_the_next_one_begins(tmp_path):
-    """Lightning's objects name each other: a fold's 2 GB stayed until Python happened to look for cycles."""
+def test_the_data_of_an_earlier_training_are_freed_before_the_next_one(tmp_path):
+    """Lightning's objects refer to each other: 2 GB of a fold stayed in memory until garbage collection."""
     chosen = settings(epochs=1)
     data = TensorDataset(torch.ones(8, 1))
     left = weakref.ref(data)
@@ -171,7 +171,7 @@ def test_a_schedule_of_any_length_can_be_run(steps):
         made["lr_scheduler"]["scheduler"].step()
 
 
-def test_there_are_workers_for_the_cores_that_the_process_may_use(monkeypatch):
+def test_the_number_of_workers_depends_on_the_usable_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 7}, raising=False)
     assert loader(DATA, settings(), shuffle=True).num_workers == 2
 
@@ -197,8 +197,8 @@ def test_a_cpu_that_would_have_to_emulate_bf16_trains_in_fp32(monkeypatch, able,
     assert fit_module.precision() == precision
 
 
-def test_the_file_that_a_run_starts_from_is_told_by_its_hash_and_may_be_gone_when_it_is_resumed(tmp_path):
-    """Nobody could find out later which file start.ckpt was."""
+def test_a_run_records_the_hash_of_its_start_weights_and_resumes_without_the_file(tmp_path):
+    """The record had only the name start.ckpt, not which file it was."""
     start, out = tmp_path / "start.ckpt", tmp_path / "run"
     start.write_bytes(b"weights")
     with pytest.raises(CutOff):
@@ -208,8 +208,8 @@ def test_the_file_that_a_run_starts_from_is_told_by_its_hash_and_may_be_gone_whe
     assert json.loads((out / "settings.json").read_text())["weights_sha256"] == sha256_of_bytes(b"weights")
 
 
-def test_a_run_tells_of_other_splits_that_what_it_starts_from_learned_from(tmp_path):
-    """A graph of another split may know the test part's people, and the export vouched for it all the same."""
+def test_a_run_records_the_other_splits_that_its_start_weights_were_trained_on(tmp_path):
+    """A graph of another split may have been trained on test subjects, and the export recorded only this split."""
     first, graph = tmp_path / "first", tmp_path / "models" / "segmenter.onnx"
     first.mkdir()
     (first / "settings.json").write_text(json.dumps({"split_sha256": "mine", "other_splits": ["older"]}))

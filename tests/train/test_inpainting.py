@@ -1,4 +1,4 @@
-"""Tumors are taken out of drawn heads: two halves alike, on black."""
+"""Tumors are removed from drawn heads with equal halves on a black background."""
 
 import math
 from types import SimpleNamespace
@@ -31,14 +31,14 @@ def square(top, left, side=14):
 
 
 def with_tumors(heads, masks, subjects=None):
-    """The heads, as bright as can be where the masks are."""
+    """The heads with brightness 1 under the masks."""
     slices = torch.stack([torch.where(mask > 0, 1.0, plane) for plane, mask in zip(heads, masks, strict=True)])
     subjects = torch.arange(len(heads)) if subjects is None else torch.tensor(subjects)
     return TumorInpainter(slices.half(), torch.stack(masks).half(), subjects)
 
 
 @pytest.mark.parametrize(("angle", "offset"), [(0.0, 0.0), (0.15, 0.0), (-0.2, 0.1)])
-def test_the_axis_of_a_symmetric_head_is_found_beside_a_tumor(angle, offset):
+def test_the_axis_of_a_symmetric_head_is_found_despite_a_tumor(angle, offset):
     mask = square(30, 25)
     found = mirror_axis(torch.where(mask > 0, 1.0, head(angle, offset)), mask > 0)
     assert found[0] == pytest.approx(angle, abs=0.05)
@@ -51,8 +51,8 @@ def test_mirroring_moves_left_to_right():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_tumor_goes_and_what_lies_apart_stays(seed):
-    """Half of the seeds mirror and half take a donor; all heads are alike here, so both know what was there."""
+def test_the_tumor_is_removed_and_distant_pixels_do_not_change(seed):
+    """Some seeds mirror and some use a donor. All heads are equal, so both restore the original tissue."""
     torch.manual_seed(seed)
     heads, masks = (
         [head(seed=0) for _ in range(4)],
@@ -72,7 +72,7 @@ def test_a_donor_with_a_tumor_in_the_same_place_gives_nothing():
         assert with_tumors(heads, masks).inpaint(0)[masks[0] > 0].max() < 0.8
 
 
-def test_another_tissue_never_touches_the_tumor():
+def test_a_control_never_changes_the_tumor():
     heads, masks = (
         [head(seed=seed) for seed in range(4)],
         [square(*place) for place in ((30, 25), (60, 50), (20, 55), (65, 30))],
@@ -88,8 +88,8 @@ def test_another_tissue_never_touches_the_tumor():
 
 
 @pytest.mark.parametrize("left", [SIZE - 39, SIZE - 45, SIZE - 30])
-def test_tissue_from_the_other_side_is_never_the_tumor_that_lies_there(left):
-    """Retouching left out the tumor where it was, but mirrored it into a hole on the other side, and called it none."""
+def test_mirrored_tissue_is_never_a_tumor_of_the_other_side(left):
+    """A tumor was mirrored into the area inpainted on the other side, and the slice was called tumor-free."""
     heads = [head(seed=0) for _ in range(4)]
     made = with_tumors(heads, [square(40, 25), *[square(40, left)] * 3])
     for seed in range(8):
@@ -99,7 +99,7 @@ def test_tissue_from_the_other_side_is_never_the_tumor_that_lies_there(left):
         assert found[hole].max() < 0.9, seed
 
 
-def test_those_most_alike_are_other_people_flipped_or_not():
+def test_similar_slices_are_of_other_subjects_flipped_or_not():
     left, right = head() + square(40, 25) / 2, head() + square(40, SIZE - 39) / 2
     slices = torch.stack([left, left, right, head(0.2, seed=3)])
     alike = similar_slices(slices, torch.tensor([0, 0, 1, 2]))
@@ -137,7 +137,7 @@ def test_the_inpainted_copies_are_the_same_each_time_and_draw_no_random_number(d
 
 
 def test_a_subject_is_never_its_own_donor():
-    """With fewer than SIMILAR slices of others, a slice's own subject filled the list, and the slice itself."""
+    """With fewer than SIMILAR slices of other subjects, the list was filled with slices of the same subject."""
     slices = torch.stack([head(seed=seed) for seed in range(3)])
     assert similar_slices(slices, torch.tensor([0, 0, 1])).tolist()[2] != [-1] * 6
     for index, ranked in enumerate(similar_slices(slices, torch.tensor([0, 0, 1])).tolist()):

@@ -1,4 +1,4 @@
-"""The kinds of training slices come in their shares, each with its own target."""
+"""Every kind of training slice is drawn with its share, and has its own target."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ PLAIN = Mixture(inpainted=0, inpainted_controls=0)
 
 @pytest.fixture(autouse=True)
 def unchanged(monkeypatch):
-    """Nothing augmented, no mask jittered."""
+    """No augmentation, and no jitter of masks."""
     monkeypatch.setattr(train.mixture, "augmentation", lambda: lambda *pair: pair)
     monkeypatch.setattr(train.mixture, "jitter_mask", lambda mask: mask)
 
@@ -43,7 +43,7 @@ def external():
     )
 
 
-def test_without_shares_the_data_sets_slices_come_as_they_are(store):
+def test_without_shares_the_slices_of_the_data_set_are_unchanged(store):
     data = MixedData(store, PLAIN, torch.ones(2))
     slice_, target = data[1]
     assert torch.equal(slice_, data.data[1][0])
@@ -84,12 +84,12 @@ def test_the_classifier_learns_from_true_and_predicted_masks_alike(store):
     assert (slice_.dtype, mask.dtype, int(label)) == (torch.float16, torch.bool, 2)
 
 
-def test_the_true_mask_stands_in_where_the_segmenter_found_nothing(store):
+def test_the_true_mask_replaces_an_empty_predicted_mask(store):
     data = MixedCrops(store, torch.zeros_like(store.masks), ClassifierMixture(), torch.ones(2))
     assert all(torch.equal(data[0][1], store.masks[0]) for _ in range(10))
 
 
-def test_an_external_tumor_is_named_by_its_own_class(store, external):
+def test_an_external_tumor_keeps_its_own_class(store, external):
     predicted = torch.zeros(2, 1, 512, 512, dtype=torch.bool)
     predicted[0, :, 300:350, 300:350] = True
     data = MixedCrops(store, store.masks, ClassifierMixture(external_tumors=1), torch.ones(2), external, predicted)
@@ -103,7 +103,7 @@ def test_an_external_tumor_is_named_by_its_own_class(store, external):
     [((), False, False), (("none",), True, False), (("glioma",), False, True), (("none", "glioma"), True, True)],
 )
 def test_the_classifier_uses_every_kind_of_external_slice_that_there_is(labels, pasted, tumors):
-    """External tumors without tumor-free slices were ignored, without a word."""
+    """External tumors were silently ignored if there were no tumor-free slices."""
     mixture = default_mixture([SimpleNamespace(label=label) for label in labels])
     assert bool(mixture.pasted) == bool(mixture.restyled) == pasted
     assert bool(mixture.external_tumors) == tumors

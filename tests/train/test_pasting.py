@@ -56,7 +56,7 @@ def paster():
     )
 
 
-def test_the_head_is_found_with_its_holes_and_without_specks():
+def test_the_head_includes_its_holes_and_no_specks():
     plane = head()
     plane[120:136, 120:136] = 0
     plane[5:8, 5:8] = 1
@@ -67,7 +67,7 @@ def test_the_head_is_found_with_its_holes_and_without_specks():
     assert find_heads(tensor(plane)).boxes[0] == pytest.approx([48, 28, 208, 228], abs=3)
 
 
-def test_gray_levels_rise_and_matching_them_takes_on_the_others_contrast():
+def test_gray_levels_increase_and_matching_adopts_the_contrast_of_the_target():
     dark, bright = head(level=0.2, slope=0.05), head(level=0.6, slope=0.2)
     assert (np.diff(gray_levels(dark)) > 0).all()
     matched = match_levels(dark, gray_levels(dark), gray_levels(bright))
@@ -84,7 +84,7 @@ def test_restyling_moves_towards_the_other_scanner():
         assert dark[128, 128] + 0.1 < styled[128, 128] <= bright[128, 128] + 0.02
 
 
-def test_one_head_is_laid_onto_another():
+def test_one_head_is_resampled_onto_another():
     box, host = np.array([48, 28, 208, 228], np.float32), np.array([68, 58, 148, 158], np.float32)
     moved = onto_head(disk((128, 128), 20), box, host, np.ones(2), np.zeros(2), mirror=False)
     rows, columns = np.nonzero(moved > 0.5)
@@ -102,7 +102,7 @@ def test_similar_heads_rank_first_and_others_are_left_out():
     assert set(most_similar(coarse.descriptors[:1], coarse.descriptors, allowed)[0].tolist()) <= {1, 4, -1}
 
 
-def test_a_pasted_tumor_lies_under_its_mask_and_the_rest_of_the_slice_stays(paster):
+def test_a_pasted_tumor_lies_under_its_mask_and_other_pixels_do_not_change(paster):
     random, seen = np.random.default_rng(0), set()
     for _ in range(12):
         plane, mask, label = paster.pasted(random)
@@ -131,7 +131,7 @@ def test_a_control_has_no_tumor(paster):
         assert np.abs(plane - paster.negatives[host, 0].float().numpy()).max() < 0.35
 
 
-def test_where_no_head_can_be_a_host_the_slice_stays_as_it_is():
+def test_without_a_possible_host_the_slice_does_not_change():
     """A small head, and one on gray ground."""
     hosts = [head(radii=(40, 30)), np.maximum(head(), 0.2)]
     paster = Paster(

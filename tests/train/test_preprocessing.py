@@ -71,19 +71,19 @@ def test_a_crop_keeps_left_and_right_and_up_and_down():
     assert cropped[quarter + 1 :].max() == cropped[:, : -quarter - 1].max() == 0
 
 
-def test_normalising_undoes_any_gain_and_offset():
+def test_normalizing_cancels_any_gain_and_offset():
     slices = torch.rand(2, 1, 64, 64)
     assert torch.allclose(normalise(slices), normalise(slices * 4000 - 700), atol=1e-3)
 
 
-def test_normalising_gives_the_tissue_mean_0_and_deviation_1():
+def test_normalizing_gives_the_tissue_mean_0_and_deviation_1():
     slices = torch.zeros(1, 1, 4, 4)
     slices[0, 0, :2] = torch.tensor([[10.0, 12.0, 10.0, 12.0], [10.0, 12.0, 10.0, 12.0]])  # mean of all is 5.5
     assert normalise(slices)[0, 0, 0].tolist() == [-1.0, 1.0, -1.0, 1.0]
     assert normalise(slices)[0, 0, 3].tolist() == [-5.0] * 4  # air: 11 below the mean, cut
 
 
-def test_two_values_and_a_blank_slice_normalise_without_nan():
+def test_two_values_and_a_blank_slice_are_normalized_without_nan():
     two_values = mask_of(0, 0, 100, 100)
     for slices in (two_values, torch.full((1, 1, 8, 8), 7.0)):
         assert torch.isfinite(normalise(slices)).all()
@@ -96,7 +96,7 @@ def test_enlarging_is_bilinear_up_to_the_border():
 
 
 class OneTumor(torch.nn.Module):
-    """Sure of a tumor in a corner, and of its detection on the slice as given."""
+    """A network that segments a tumor in a corner with certainty, and whose detection has the given logit."""
 
     def __init__(self, detection):
         super().__init__()
@@ -109,9 +109,7 @@ class OneTumor(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("detection", "threshold", "highest"), [(0.3, 0.5, 0.3), (0.3, 0.3, 0.5), (0.3, 0.1, 27 / 34)])
-def test_no_pixel_is_more_probable_than_a_tumor_on_the_slice_and_the_threshold_stands_for_a_half(
-    detection, threshold, highest
-):
+def test_detection_caps_the_pixels_and_its_threshold_maps_to_one_half(detection, threshold, highest):
     probability = SegmenterGraph(OneTumor(detection), threshold)(torch.rand(2, 1, 512, 512))
     assert probability.amax((1, 2, 3)).tolist() == pytest.approx([highest] * 2, rel=1e-5)
     assert probability[..., 256:, 256:].max() < 1e-3

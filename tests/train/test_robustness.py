@@ -13,7 +13,7 @@ from train.robustness import PERTURBATIONS, measure, padded, resized
 
 
 class BrightPixels:
-    """A pipeline whose mask is every pixel over a half, and whose class depends on the mask's size."""
+    """A pipeline whose mask is every pixel above 0.5, and whose class depends on the area."""
 
     def predict(self, plane):
         mask = plane > 0.5
@@ -42,7 +42,7 @@ def test_a_mask_returns_to_the_grid_of_its_slice(perturbation):
 
 
 def test_changed_detections_and_classes_are_counted():
-    """Gamma 1.4 darkens 0.55 below a half; 0.7 brightens 0.4 above it; 400 pixels grow over 500 with none of them."""
+    """Gamma 1.4 maps 0.55 below 0.5, and 0.7 maps 0.4 above it; no perturbation enlarges 400 pixels beyond 500."""
     rows = {row.name: row for row in measure(BrightPixels(), [square(), square(0.8)])}
     assert rows["gamma 0.7"].detection_changed == 0
     assert rows["mirrored left to right"].dice == 1

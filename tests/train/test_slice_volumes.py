@@ -1,4 +1,4 @@
-"""A ball of tissue in a volume whose voxels are no cubes, cut into slices."""
+"""A ball of tissue in a volume of anisotropic voxels is cut into slices."""
 
 import nibabel
 import numpy as np
@@ -50,14 +50,14 @@ def test_a_file_that_is_no_volume_is_refused_by_name(tmp_path):
 
 
 def test_two_volumes_whose_slices_would_have_the_same_names_are_refused(tmp_path):
-    """The second one's slices took the place of the first one's."""
+    """Slices of the second volume overwrote those of the first."""
     with pytest.raises(CascadeError, match=r"a/t1\.nii\.gz and .*b/t1\.nii: their slices would have the same names"):
         check_names([tmp_path / "a" / "t1.nii.gz", tmp_path / "b" / "t1.nii"])
     check_names([tmp_path / "head.01.nii.gz", tmp_path / "head.02.nii.gz"])
 
 
-def test_a_blank_volume_is_told_as_the_command_line_tells_it(tmp_path, monkeypatch, capsys):
-    """It ended in an IndexError, and any problem in a traceback."""
+def test_a_blank_volume_is_an_error_without_traceback(tmp_path, monkeypatch, capsys):
+    """A blank volume raised IndexError, and every problem printed a traceback."""
     nibabel.save(nibabel.Nifti1Image(np.full((20, 20, 20), 7, np.int16), np.eye(4)), tmp_path / "blank.nii.gz")
     monkeypatch.setattr("sys.argv", ["healthy", str(tmp_path / "out"), str(tmp_path / "blank.nii.gz")])
     with pytest.raises(SystemExit) as end:

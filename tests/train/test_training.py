@@ -1,4 +1,4 @@
-"""Both trainings, resumed after a kill, exported and run: real networks, tiny data, a few steps."""
+"""Both trainings with real networks, tiny data and a few steps: resumed after a kill, exported and run."""
 
 import csv
 import json
@@ -61,7 +61,7 @@ def data(tmp_path_factory, write_mat):
 
 @pytest.fixture(scope="module")
 def segmenter_run(data, tmp_path_factory):
-    """A run of whole epochs: its last validation batches hold no tumor."""
+    """A run of whole epochs. Its last validation batches contain no tumor."""
     out = tmp_path_factory.mktemp("runs") / "segmenter"
     train_segmenter(data, data / "split.json", out, SegmenterSettings(**SETTINGS | {"limit_batches": 0}), resume=False)
     return out
@@ -99,7 +99,7 @@ def test_checkpoints_load_without_executing_anything(segmenter_run):
     assert "state_dict" in torch.load(segmenter_run / "last.ckpt", weights_only=True)
 
 
-def test_what_costs_is_a_pixel_that_is_wrong_and_a_presence_that_is():
+def test_wrong_pixels_and_wrong_detections_raise_the_loss():
     training = SegmenterTraining(asdict(SegmenterSettings(weights="none", detection=1.0, inside=1.0)))
     nothing = torch.full((1, 1, 64, 64), -9.0)
     speck = nothing.clone()
@@ -123,7 +123,7 @@ def certain(masks):
 
 
 def test_uncertain_pixels_cost_nothing_but_hold_a_tumor_somewhere():
-    """An area of 32 x 32 in a slice of 64 x 64: what is said inside is free, as long as some pixels there are tumor."""
+    """An area of 32 x 32 in a slice of 64 x 64. Any prediction inside has no loss if it has some tumor pixels."""
     training = SegmenterTraining(asdict(SegmenterSettings(weights="none", detection=1.0, inside=1.0)))
     area = torch.zeros(1, 1, 64, 64)
     area[..., 16:48, 16:48] = 1
@@ -139,7 +139,7 @@ def test_uncertain_pixels_cost_nothing_but_hold_a_tumor_somewhere():
     assert training.loss(torch.full_like(part, 9.0), yes, target) > 5  # the outside is certain
 
 
-def test_a_known_part_of_a_tumor_is_outlined_and_the_ring_around_it_is_free():
+def test_the_known_part_of_a_tumor_counts_and_the_ring_around_it_does_not():
     training = SegmenterTraining(asdict(SegmenterSettings(weights="none")))
     core, ring = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
     core[..., 28:36, 28:36] = 1
@@ -152,7 +152,7 @@ def test_a_known_part_of_a_tumor_is_outlined_and_the_ring_around_it_is_free():
 
 
 class Says(torch.nn.Module):
-    """The same logits for all pixels of a slice, and of detection, slice after slice; (pixel, detection) of each."""
+    """Returns one logit for all pixels and one of detection for each slice, from a list of (pixel, detection)."""
 
     def __init__(self, *said):
         super().__init__()
@@ -163,13 +163,13 @@ class Says(torch.nn.Module):
         return pixels[:, None, None, None].expand_as(planes), detection[:, None]
 
 
-def test_a_slice_on_which_no_pixel_is_tumor_is_no_false_alarm_whatever_its_presence():
-    """Calibration counted those that the graph never shows."""
+def test_a_slice_without_tumor_pixels_is_no_false_positive_at_any_detection_probability():
+    """Calibration counted slices whose mask is empty in the graph."""
     assert detection_logits(Says((3.0, 5.0), (-0.1, 5.0)), torch.rand(2, 1, 64, 64)).tolist() == [5.0, -torch.inf]
 
 
-def test_the_area_under_the_curve_is_of_all_batches_alike():
-    """Logits that all lay in 0 .. 1 were taken for probabilities, and compared with those of other batches."""
+def test_the_auc_is_computed_over_all_batches_together():
+    """Logits of a batch that were all in 0 to 1 were taken for probabilities."""
     training = SegmenterTraining(asdict(SegmenterSettings(weights="none")))
     training.network = Says((0.0, 0.05), (0.0, 0.04), (0.0, 3.0), (0.0, -2.0))
     training.log = lambda *_, **__: None
@@ -179,10 +179,10 @@ def test_the_area_under_the_curve_is_of_all_batches_alike():
     assert training.auc.compute() == 1
 
 
-def test_slices_without_their_tumor_become_pictures_under_their_names(data, tmp_path):
+def test_inpainted_slices_are_written_as_images_under_their_own_names(data, tmp_path):
     """Tissue is 300 of a slice's 240 .. 760, the tumor 700: on black to white 30 and 225 of 255.
 
-    They were written as small as the segmenter sees them, and enlarging smoothed them.
+    They were written at the size of the segmenter's input, and enlarging smoothed them.
     """
     count = write_copies(data, data / "split.json", "test", tmp_path)
     items = read_split(data / "split.json").subset("test")
@@ -213,19 +213,19 @@ def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(dat
     assert (best, last) == (0, 2)
 
 
-def test_a_run_is_not_resumed_as_another_one(data, segmenter_run):
+def test_a_run_is_not_resumed_with_other_settings(data, segmenter_run):
     other = SegmenterSettings(**{**SETTINGS, "batch_size": 3})
     with pytest.raises(CascadeError, match="other settings"):
         train_segmenter(data, data / "split.json", segmenter_run, other, resume=True)
 
 
 class Drawn(Exception):
-    """The first random number that a network's weights would be drawn with."""
+    """Records the first random number that would set the weights of a network."""
 
 
 @pytest.mark.parametrize("name", ["segmenter", "classifier"])
 def test_the_seed_sets_the_first_weights(data, tmp_path, monkeypatch, name):
-    """They were drawn before anything was seeded."""
+    """The weights were drawn before the seed was set."""
     module = {"segmenter": train.segmenter, "classifier": train.classifier}[name]
 
     def build(*_):
@@ -252,8 +252,8 @@ def test_the_seed_sets_the_first_weights(data, tmp_path, monkeypatch, name):
     assert first == again != other
 
 
-def test_a_slice_without_a_found_mask_counts_as_wrong_for_the_classifier(monkeypatch):
-    """As in `cascade evaluate`: four slices, the last one's mask empty though its class would have been right."""
+def test_a_slice_with_an_empty_mask_counts_as_wrong_for_the_classifier(monkeypatch):
+    """As in `cascade evaluate`: of four slices the last has an empty mask, though its class would be right."""
     monkeypatch.setattr(train.classifier, "ClassifierNetwork", torch.nn.Identity)
     training = ClassifierTraining(asdict(ClassifierSettings(weights="none")), [1.0, 1.0, 1.0])
     labels, masks = torch.tensor([0, 1, 1, 2]), torch.ones(4, 1, 8, 8, dtype=torch.bool)
@@ -271,7 +271,7 @@ def test_a_slice_without_a_found_mask_counts_as_wrong_for_the_classifier(monkeyp
     assert logged["validation_loss"] == 0  # of no slice: it weighs nothing
 
 
-def test_resuming_nothing_is_refused(data, tmp_path):
+def test_resuming_without_an_earlier_run_is_refused(data, tmp_path):
     with pytest.raises(CascadeError, match="no run to resume"):
         train_segmenter(data, data / "split.json", tmp_path, SegmenterSettings(**SETTINGS), resume=True)
 
@@ -287,7 +287,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_training_goes_on_where_it_was(data, tmp_path):
+def test_a_killed_training_resumes_at_its_last_epoch(data, tmp_path):
     script, out = tmp_path / "train_four_epochs.py", tmp_path / "run"
     script.write_text(TRAIN_FOUR_EPOCHS)
     command = [sys.executable, str(script), str(data), str(out)]
@@ -309,7 +309,7 @@ def test_a_killed_training_goes_on_where_it_was(data, tmp_path):
     assert torch.load(out / "last.ckpt", weights_only=True)["epoch"] == 3
 
 
-def test_what_was_trained_and_exported_predicts(models):
+def test_the_trained_and_exported_models_predict(models):
     pixels = np.random.default_rng(1).normal(300, 20, (80, 120)).astype(np.float32)
     pixels[20:50, 30:60] += 400
     found = Cascade.open(models).predict(Slice(pixels))
@@ -332,7 +332,7 @@ def test_the_exported_graphs_take_any_batch(models):
     assert np.allclose(class_probability[4:], cascade.classify(squares[4:], whole[4:])[0], atol=1e-4)
 
 
-def test_models_json_tells_how_a_model_was_made(models, data):
+def test_models_json_records_how_a_model_was_trained(models, data):
     record = find_model("classifier", models).record
     assert record["comparison_with_pytorch"]["max_abs_difference"] < 1e-3
     assert record["settings"]["split_sha256"] == json.loads((data / "split.json").read_text())["sha256"]
@@ -351,7 +351,7 @@ def test_a_graph_that_differs_from_pytorch_is_not_saved(data, segmenter_run, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_exported_model_tells_no_paths_of_the_machine_it_was_made_on(models):
+def test_an_exported_model_contains_no_paths_of_its_machine(models):
     for graph in models.glob("*.onnx"):
         assert b"region.py" not in graph.read_bytes()
 
@@ -368,7 +368,7 @@ def test_weights_of_another_network_are_refused_by_name(segmenter_run, models):
         start_weights(ClassifierNetwork(), str(segmenter_run / "best.ckpt"), find_model("segmenter", models).path)
 
 
-def test_imagenet_weights_without_a_network_name_both_ways_out(monkeypatch):
+def test_without_a_network_the_fix_for_imagenet_weights_names_both_alternatives(monkeypatch):
     from urllib.error import URLError
 
     from torchvision.models import ResNet50_Weights
