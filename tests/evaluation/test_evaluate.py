@@ -83,6 +83,7 @@ def test_tumor_size_is_counted_on_a_grid_of_512(run, folder):
     write_mat(folder / "8.mat", "600", GLIOMA, true=np.s_[100:300, 100:300], predicted=NOWHERE)  # 226 pixels wide
     by_size = run().metrics.by_size
     assert {name: group.slices for name, group in by_size.items()} == {"small": 7, "medium": 0, "large": 1}
+    assert [group.diameter_px for group in by_size.values()] == [(0, 50), (50, 80), (80, None)]
     assert by_size["medium"].dice.mean is None
     assert by_size["large"].dice.mean == 0.0
 
@@ -194,6 +195,17 @@ def test_nothing_is_written_among_the_data(run, folder):
         run(out=folder)
 
 
+def test_missing_folders_above_the_output_are_created(run, tmp_path):
+    run(out=tmp_path / "new" / "out")
+    assert (tmp_path / "new" / "out" / "metrics.json").is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(run, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CascadeError, match=r"file/out: cannot be written \(Not a directory\)"):
+        run(out=tmp_path / "file" / "out")
+
+
 def test_the_tables_show_the_main_metrics_also_of_a_single_subject(run, folder):
     for evaluation in (run(), only_first_slice(run, folder)):
         text = printed(evaluation)
@@ -281,6 +293,7 @@ def test_uncertain_slices_are_rejected(run, models):
     assert rejection.threshold == 0.7
     assert rejection.coverage == pytest.approx(4 / 6)
     assert rejection.accuracy == pytest.approx(3 / 4)
-    assert rejection.curve.coverage[-1] == 1
+    assert rejection.curve.coverage == tuple(count / 6 for count in (1, 1, 2, 2, 3, 4, 4, 5, 5, 6))  # tenths of six
+    assert rejection.curve.accuracy == pytest.approx((1, 1, 1, 1, 1, 3 / 4, 3 / 4, 3 / 5, 3 / 5, 3 / 6))
     assert rejection.curve.accuracy[-1] == evaluation.metrics.accuracy["predicted_mask"].value
     assert "coverage 66.7%, accuracy 75.0%" in printed(evaluation, width=500)

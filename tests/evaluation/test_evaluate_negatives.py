@@ -6,6 +6,7 @@ import zipfile
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from stub_evaluation import folder as folder
 from stub_evaluation import models as models
 from stub_evaluation import negatives as negatives
@@ -55,6 +56,14 @@ def test_negatives_may_be_volumes_and_files_in_zips(run, negatives, tmp_path):
     rows = [line.split() for line in printed(evaluation).splitlines()]
     first = rows.index(["(no", "folder)", "3", "66.7%"])
     assert rows[first + 1 : first + 3] == [["head.nii.gz", "2", "0.0%"], ["more.zip", "1", "0.0%"]]
+
+
+def test_a_blank_image_among_the_negatives_is_not_used(run, negatives):
+    Image.new("L", (64, 64)).save(negatives / "blank.png")
+    evaluation = run(negatives=negatives)
+    assert evaluation.detection.negatives == 3
+    assert evaluation.failed.slices == 2  # this one, and broken.png
+    assert any("blank.png" in problem for problem in evaluation.failed.problems)
 
 
 def test_negatives_without_one_usable_slice_are_an_error(run, tmp_path):
