@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from build_engines.logger import shared_logger
 from build_engines.precision import check_network, network_layers
 from build_engines.progress import ProgressCallback, interruptible, progress_monitor
 from cascade.errors import CascadeError
@@ -59,7 +60,8 @@ def build_engine(
         CascadeError: If the parser or the builder fails, or the network's precision is wrong.
         KeyboardInterrupt: After Ctrl-C, once TensorRT has ended its current step.
     """
-    logger = _create_logger(tensorrt)
+    logger = shared_logger(tensorrt)
+    logger.errors.clear()
     try:
         builder = tensorrt.Builder(logger)
     except TypeError:  # raised by the bindings for a null pointer: CUDA did not start
@@ -118,21 +120,6 @@ def load_timing_cache(config: Any, path: Path) -> Any:
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return cache
     return None
-
-
-def _create_logger(tensorrt: Any) -> Any:
-    """Create a TensorRT logger that collects errors instead of printing them."""
-
-    class Logger(tensorrt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            tensorrt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= tensorrt.ILogger.Severity.ERROR:
-                self.errors.append(message)
-
-    return Logger()
 
 
 def _tensorrt_error(action: str, messages: Sequence[str]) -> CascadeError:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from build_engines.logger import shared_logger
 from cascade.errors import CascadeError
 from cascade.runtime.sidecar import Layer
 
@@ -37,10 +38,15 @@ def load_engine(tensorrt: Any, serialized: bytes) -> Any:
     Raises:
         CascadeError: If TensorRT cannot load it.
     """
-    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.Severity.ERROR))
+    logger = shared_logger(tensorrt)
+    logger.errors.clear()
+    runtime = tensorrt.Runtime(logger)
     engine = runtime.deserialize_cuda_engine(serialized)
     if engine is None:
-        raise CascadeError("TensorRT cannot load the engine that it just built", fix="update the GPU driver")
+        raise CascadeError(
+            f"TensorRT cannot load the engine that it just built ({'; '.join(logger.errors[:3])})",
+            fix="update the GPU driver",
+        )
     return engine
 
 
