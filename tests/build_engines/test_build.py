@@ -17,6 +17,7 @@ from tiny_models import write_models
 import build_engines.build
 import build_engines.target
 from build_engines.build import BuildRequest, build_all
+from build_engines.check_slices import synthetic_check_slices
 from cascade.cli import main
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
@@ -45,9 +46,16 @@ def built(tensorrt, models, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def slices():
+    """The synthetic slices of the gate, generated once: they take as long as building an engine."""
+    return synthetic_check_slices()
+
+
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch):
+def no_gpu(monkeypatch, slices):
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: None)
+    monkeypatch.setattr(build_engines.build, "synthetic_check_slices", lambda: slices)
 
 
 def request_for(models, out, **changes):
@@ -247,9 +255,9 @@ def test_the_command_prints_an_error_and_exits_with_1(models, tmp_path, capsys):
 
 
 def test_building_loads_no_torch(tensorrt, models, tmp_path):
-    code = (
-        f"import sys; from cascade.cli import main; main({['build', '--models', str(models), '--out', str(tmp_path)]})"
-    )
+    words = ["build", "--models", str(models), "--out", str(tmp_path), "--arch", "sm86"]
+    words += ["--verify-slices", str(ROOT / "samples" / "axial_meningioma_1.png")]
+    code = f"import sys; from cascade.cli import main; main({words})"
     checked = f"try:\n {code}\nexcept SystemExit: print('torch' in sys.modules)"
     completed = subprocess.run([sys.executable, "-c", checked], cwd=ROOT, capture_output=True, text=True, check=True)
     assert completed.stdout.split() == ["False"]

@@ -198,6 +198,7 @@ def path(name: str) -> Path:
     return find_model(name, BUNDLED_MODELS).path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "weighted"), [("segmenter", 61), ("classifier", 103)])
 def test_the_bundled_models_compute_the_same_in_fp16(name, weighted, reference, tmp_path):
     graph = convert_to_fp16(onnx.load(path(name)))

@@ -82,6 +82,7 @@ def rows(run):
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_settings_metrics_curves_and_checkpoints(segmenter_run):
     assert {path.name for path in segmenter_run.iterdir()} == {
         "settings.json",
@@ -95,6 +96,7 @@ def test_a_run_leaves_settings_metrics_curves_and_checkpoints(segmenter_run):
     assert json.loads((segmenter_run / "settings.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_checkpoints_load_without_executing_anything(segmenter_run):
     assert "state_dict" in torch.load(segmenter_run / "last.ckpt", weights_only=True)
 
@@ -194,11 +196,13 @@ def test_inpainted_slices_are_written_as_images_under_their_own_names(data, tmp_
         assert picture.max() < 120
 
 
+@pytest.mark.slow
 def test_a_run_is_never_overwritten(data, segmenter_run):
     with pytest.raises(CascadeError, match="--resume"):
         train_segmenter(data, data / "split.json", segmenter_run, SegmenterSettings(**SETTINGS), resume=False)
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(data, tmp_path, monkeypatch):
     """Lightning's save_last saves only when the best is saved: epochs without progress were lost."""
 
@@ -213,6 +217,7 @@ def test_the_last_checkpoint_is_of_the_last_epoch_though_it_was_not_the_best(dat
     assert (best, last) == (0, 2)
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_other_settings(data, segmenter_run):
     other = SegmenterSettings(**{**SETTINGS, "batch_size": 3})
     with pytest.raises(CascadeError, match="other settings"):
@@ -287,6 +292,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_at_its_last_epoch(data, tmp_path):
     script, out = tmp_path / "train_four_epochs.py", tmp_path / "run"
     script.write_text(TRAIN_FOUR_EPOCHS)
@@ -309,6 +315,7 @@ def test_a_killed_training_resumes_at_its_last_epoch(data, tmp_path):
     assert torch.load(out / "last.ckpt", weights_only=True)["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_the_trained_and_exported_models_predict(models):
     pixels = np.random.default_rng(1).normal(300, 20, (80, 120)).astype(np.float32)
     pixels[20:50, 30:60] += 400
@@ -319,6 +326,7 @@ def test_the_trained_and_exported_models_predict(models):
         assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_exported_graphs_take_any_batch(models):
     cascade = Cascade.open(models)
     squares = np.random.default_rng(2).random((5, 1, 512, 512), dtype=np.float32)
@@ -332,6 +340,7 @@ def test_the_exported_graphs_take_any_batch(models):
     assert np.allclose(class_probability[4:], cascade.classify(squares[4:], whole[4:])[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_models_json_records_how_a_model_was_trained(models, data):
     record = find_model("classifier", models).record
     assert record["comparison_with_pytorch"]["max_abs_difference"] < 1e-3
@@ -340,10 +349,12 @@ def test_models_json_records_how_a_model_was_trained(models, data):
     assert set(record["versions"]) == {"cascade", "torch", "torchvision", "onnx"}
 
 
+@pytest.mark.slow
 def test_weights_are_stored_in_half_precision(models):
     assert find_model("classifier", models).path.stat().st_size < 1.1 * 2 * 26.5e6
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_from_pytorch_is_not_saved(data, segmenter_run, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "TOLERANCE", 0.0)
     with pytest.raises(CascadeError, match="differs from PyTorch"):
@@ -351,11 +362,13 @@ def test_a_graph_that_differs_from_pytorch_is_not_saved(data, segmenter_run, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_exported_model_contains_no_paths_of_its_machine(models):
     for graph in models.glob("*.onnx"):
         assert b"region.py" not in graph.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_is_not_exported_with_a_split_it_was_not_trained_on(data, segmenter_run, tmp_path):
     split, _ = make_split(data, seed=1)
     write_split(split, tmp_path / "other.json", seed=1)
@@ -363,6 +376,7 @@ def test_a_model_is_not_exported_with_a_split_it_was_not_trained_on(data, segmen
         export.export_model("segmenter", segmenter_run, data, tmp_path / "other.json", tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused_by_name(segmenter_run, models):
     with pytest.raises(CascadeError, match=r"best\.ckpt: holds another network's weights"):
         start_weights(ClassifierNetwork(), str(segmenter_run / "best.ckpt"), find_model("segmenter", models).path)
