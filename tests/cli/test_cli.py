@@ -247,6 +247,17 @@ def test_every_help_fits_a_screen_and_gives_an_example(command, capsys):
         assert f"{option} " in options
 
 
+def test_data_inspect_exits_with_2_if_files_are_broken(tmp_path, write_mat, capsys):
+    write_mat(tmp_path / "1.mat")
+    assert run("data", "inspect", tmp_path) == 0
+    assert "meningioma" in capsys.readouterr().err
+    (tmp_path / "2.mat").write_text("not MATLAB")
+    assert run("data", "inspect", tmp_path, "--json") == 2
+    printed = capsys.readouterr()
+    assert "2.mat" in json.dumps(json.loads(printed.out)["broken"])
+    assert printed.err == ""
+
+
 def test_a_split_counts_subjects_not_patient_ids(tmp_path, write_mat, capsys):
     """The table counted 18 instead of nine subjects with two ids each: three per class, one of them in each part."""
     random = np.random.default_rng(0)

@@ -41,6 +41,14 @@ def test_the_inputs_whose_results_were_dropped_are_named():
     assert "2 more" in printed
 
 
+def test_an_interrupted_run_names_the_number_of_remaining_slices_and_of_notes():
+    result = RunResult([SliceResult("a.png", "no_tumor", notes=("turned",))], 1.0, remaining=1234)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(run_summary(result, Path("out"), RunOptions(), verbose=False))
+    assert "Interrupted with 1,234 slices remaining. Use --resume to continue." in console.file.getvalue()
+    assert "Notes on inputs: 1, shown by --verbose" in console.file.getvalue()
+
+
 def test_a_note_on_one_slice_is_not_printed_for_its_volume():
     rows = [SliceResult(f"head.nii/{index}", "no_tumor", index, notes=("turned",)) for index in range(3)]
     rows[2] = replace(rows[2], notes=("turned", "blank"))

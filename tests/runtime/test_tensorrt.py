@@ -16,6 +16,7 @@ import pytest
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 from cascade.runtime.gpu import Gpu
+from cascade.runtime.sidecar import BatchProfile, BuildSpec
 from cascade.runtime.tensorrt import SingleEngine, TensorRtBackend, engine_loader, open_tensorrt
 
 INPUTS = {"segmenter": [SLICE], "classifier": [SLICE, PROBABILITY]}
@@ -335,6 +336,27 @@ def test_without_pycuda_there_is_no_engine_loader_and_no_error(monkeypatch):
     monkeypatch.setattr("cascade.runtime.tensorrt.find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     assert engine_loader("tensorrt-rtx") is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "problem", "fix"),
+    [
+        (None, "no usable NVIDIA GPU", "--backend onnxruntime"),
+        (Gpu("Tesla T4", "7.5"), "requires compute capability 8.6", "--arch sm75"),
+    ],
+)
+def test_engines_are_not_loaded_without_a_gpu_or_on_another_one(monkeypatch, tmp_path, gpu, problem, fix):
+    spec = BuildSpec("segmenter", "tensorrt-rtx", "1.7.1", None, ["8.6"], "a" * 64, "b" * 64, BatchProfile())
+    engine = SimpleNamespace(path=tmp_path / "segmenter.engine", sidecar=SimpleNamespace(spec=spec))
+    monkeypatch.setattr(
+        "cascade.runtime.tensorrt.import_tensorrt", lambda flavor, extra: SimpleNamespace(__version__="1.7.1")
+    )
+    monkeypatch.setattr("cascade.runtime.tensorrt.find_gpu", lambda: gpu)
+    monkeypatch.setattr("cascade.runtime.tensorrt.find_engine", lambda *_: engine)
+    graph = SimpleNamespace(path=tmp_path / "segmenter.onnx")
+    with pytest.raises(CascadeError, match=problem) as raised:
+        open_tensorrt("tensorrt-rtx", graph, graph, tmp_path)
+    assert fix in raised.value.fix
 
 
 def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
