@@ -10,14 +10,13 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 predict: .venv/base
 	$(BIN)/cascade predict samples/ --out results/ --overwrite
 
-# One process per test file: TensorRT, OpenVINO, PyTorch and the DICOM decoders in one process crash at times.
 test: .venv/all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict cascade build_engines
 	$(BIN)/lint-imports --no-logo
 	$(MKDOCS)
-	find tests -name 'test_*.py' | sort | xargs -n 1 -P 2 $(BIN)/pytest -q
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 
 docs: .venv/all
 	$(MKDOCS)
