@@ -1,5 +1,10 @@
 """All builders and runtimes of TensorRT use one logger."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import tiny_models
 
@@ -8,9 +13,29 @@ from build_engines.precision import load_engine
 from cascade.errors import CascadeError
 from cascade.runtime.sidecar import BatchProfile
 
+ROOT = Path(__file__).parents[2]
+REPORT_AN_ERROR_AFTER_TWO_FAILED_BUILDS = """
+import gc
+import tensorrt_rtx
+import tiny_models
+from build_engines.builder import build_engine
+from cascade.errors import CascadeError
+from cascade.runtime.sidecar import BatchProfile
+
+failed = []
+for _ in range(2):
+    try:
+        build_engine(tensorrt_rtx, tiny_models.segmenter().SerializeToString(), BatchProfile())
+    except CascadeError as error:
+        failed.append(error)  # its traceback keeps the builder
+del failed[0]
+gc.collect()
+reused = [bytearray(size) for size in range(16, 4096)]  # the memory of what was freed
+tensorrt_rtx.get_plugin_registry().load_library("missing.so")
+"""
+
 
 def test_failed_builds_and_runtimes_share_one_logger(tensorrt, monkeypatch):
-    """Each had its own. TensorRT kept that of a failed build, and used it after Python had freed it."""
     loggers = []
     for name in ("Builder", "Runtime"):
         create = getattr(tensorrt, name)
@@ -22,3 +47,11 @@ def test_failed_builds_and_runtimes_share_one_logger(tensorrt, monkeypatch):
         load_engine(tensorrt, b"not an engine" * 50)
     assert len(loggers) == 3
     assert len({id(logger) for logger in loggers}) == 1
+
+
+def test_tensorrt_can_report_an_error_after_a_failed_build(tensorrt):
+    """Each build had its own logger. TensorRT kept the first, called it after Python had freed it, and crashed."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", REPORT_AN_ERROR_AFTER_TWO_FAILED_BUILDS]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
