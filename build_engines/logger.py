@@ -1,4 +1,4 @@
-"""The logger of TensorRT, one for the whole process."""
+"""The logger of TensorRT, one for all builds of a process."""
 
 from functools import cache
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @cache
 def shared_logger(tensorrt: Any) -> Any:
-    """Return the logger that every builder and runtime of this process uses.
+    """Return the logger of all builds of this process.
 
     TensorRT keeps the logger of the first builder or runtime for as long as one exists, and does not notice when Python
     frees that logger. The traceback of a failed build keeps its builder until the next garbage collection. If each

@@ -126,7 +126,7 @@ def measure_package(root: Path, package: str, count: int, seed: int) -> tuple[in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("packages", nargs="*", choices=[*TESTS, []], help="all by default")
+    parser.add_argument("packages", nargs="*", choices=[*TESTS, []], help="all by default")  # []: none given
     parser.add_argument("--count", type=int, default=40, help="changes of each package")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""All builders and runtimes of TensorRT use one logger."""
+"""All builds of a process use one TensorRT logger."""
 
 import os
 import subprocess
