@@ -1,0 +1,1 @@
+"""Predictions of the slices of one volume → one finding: components across slices, volume, diameters and class."""
