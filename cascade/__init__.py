@@ -11,13 +11,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.io.slices import Slice
-    from cascade.pipeline import Cascade, Prediction
+    from cascade.pipeline import Cascade, Prediction, VolumePrediction
     from cascade.prediction.batch import RunResult
     from cascade.prediction.run import RunOptions, predict_paths
+    from cascade.volume.finding import VolumeFinding
 
 __version__ = "0.2.0"
 
-__all__ = ["Cascade", "CascadeError", "Prediction", "RunOptions", "RunResult", "Slice", "predict_paths"]
+__all__ = [
+    "Cascade",
+    "CascadeError",
+    "Prediction",
+    "RunOptions",
+    "RunResult",
+    "Slice",
+    "VolumeFinding",
+    "VolumePrediction",
+    "predict_paths",
+]
 
 _MODULES = {
     "Cascade": "pipeline",
@@ -26,6 +37,8 @@ _MODULES = {
     "RunOptions": "prediction.run",
     "RunResult": "prediction.batch",
     "Slice": "io.slices",
+    "VolumeFinding": "volume.finding",
+    "VolumePrediction": "pipeline",
     "predict_paths": "prediction.run",
 }
 

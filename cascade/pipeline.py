@@ -1,11 +1,13 @@
-"""START HERE: `Cascade.predict` takes a slice through both models and returns a `Prediction`."""
+"""START HERE: `Cascade.predict` takes a slice through both models and returns a `Prediction`.
+
+`Cascade.predict_volume` takes all slices of a volume through them, and decides on the volume.
+"""
 
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +16,12 @@ from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
 from cascade.io.arrays import ArrayVolume, SliceLike, VolumeLike, open_path, to_slice
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import BlankSlice, Slice
+from cascade.io.slices import BlankSlice, Slice, SliceReader
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Backend, Future, Outputs
 from cascade.runtime.select import AUTO, open_backend
-
-if TYPE_CHECKING:
-    from cascade.io.slices import Source
+from cascade.volume.finding import VolumeFinding, VolumeRule, find_tumor
+from cascade.volume.stack import Stack
 
 BATCH = 8
 """Number of slices of a volume that go through the models at once."""
@@ -40,6 +41,7 @@ class Prediction:
         latency_ms: Time of both models for the batch, divided by the number of slices in it.
         uncertain: True if the highest probability is below the calibrated threshold; False if the mask is empty.
         notes: Remarks on the input, for example that its orientation is unknown, or that NaN was replaced.
+        evidence: Highest tumor probability of a pixel, 0 to 1, also where it is too low for the mask.
     """
 
     mask: NDArray[np.bool_]
@@ -48,11 +50,28 @@ class Prediction:
     latency_ms: float = 0.0
     uncertain: bool = False
     notes: tuple[str, ...] = ()
+    evidence: float = 0.0
 
     @property
     def label(self) -> str | None:
         """Most probable class; None if the mask is empty."""
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
+
+
+@dataclass(frozen=True, eq=False)
+class VolumePrediction:
+    """What the cascade found in a volume of N slices.
+
+    Attributes:
+        finding: Tumor or not, class, volume and diameters.
+        slices: One prediction per slice, in the order of the volume. Each stands alone: it also holds what the
+            finding rejects, because its neighbors do not support it.
+        mask: (N, H, W) bool, True on the tumor that the finding accepts.
+    """
+
+    finding: VolumeFinding
+    slices: tuple[Prediction, ...]
+    mask: NDArray[np.bool_]
 
 
 class Cascade:
@@ -62,6 +81,7 @@ class Cascade:
         models: Model name → SHA-256 of its ONNX graph.
         uncertain_below: A class with a lower probability is marked as uncertain.
         skipped_backends: Faster backends that cannot run on this machine: name → reason.
+        volume_rule: When a component of a volume is a tumor.
     """
 
     def __init__(
@@ -70,11 +90,13 @@ class Cascade:
         models: dict[str, str] | None = None,
         uncertain_below: float = 0.0,
         skipped_backends: dict[str, str] | None = None,
+        volume_rule: VolumeRule | None = None,
     ) -> None:
         self._backend = backend
         self.models = models or {}
         self.uncertain_below = uncertain_below
         self.skipped_backends = skipped_backends or {}
+        self.volume_rule = volume_rule or VolumeRule()
 
     @classmethod
     def open(
@@ -99,6 +121,7 @@ class Cascade:
             {name: graph.sha256 for name, graph in choice.models.items()},
             choice.models[CLASSIFIER].uncertain_below,
             choice.skipped_backends,
+            VolumeRule.from_record(choice.models[SEGMENTER].record.get("volume_rule", {})),
         )
 
     @property
@@ -121,42 +144,52 @@ class Cascade:
 
     def predict_volume(
         self, volume: VolumeLike, axis: int | None = None, spacing_mm: Sequence[float] | None = None
-    ) -> list[Prediction]:
-        """Predict every slice of an image, a NIfTI volume, a DICOM file, a folder with one DICOM series, or an array.
+    ) -> VolumePrediction:
+        """Predict every slice of a volume, and decide whether the volume shows a tumor.
 
         A blank slice of a volume has an empty mask and the note "blank".
 
         Args:
             volume: Path of a file, or of a folder of one DICOM series; an array of three axes, whose slices are as
-                radiologists look at them; or a list of slices that `predict` accepts.
+                radiologists look at them; or a list of slices that `predict` accepts, of one size.
             axis: Slice axis (0, 1 or 2) of the array, or of the stored NIfTI array. None selects the first axis of an
                 array, and the axis with the thickest slices of a NIfTI volume.
-            spacing_mm: Spacing of the pixels of an array in millimeters: (row, column), or one number for each axis. A
-                file gives its own.
-
-        Returns:
-            One prediction per slice, in the order of the volume.
+            spacing_mm: Spacing of an array in millimeters: one number for each axis, or (row, column). Without the
+                distance of slices, the volume in milliliters is unknown. A file gives its own.
 
         Raises:
             CascadeError: The input cannot be opened or read, or all its slices are blank.
         """
+        with closing(_open_volume(volume, axis, spacing_mm)) as source:
+            slices, stack = self._predict_slices(source)
+        finding, mask = find_tumor(stack, self.volume_rule, self.uncertain_below)
+        return VolumePrediction(finding, tuple(slices), mask)
+
+    def _predict_slices(self, source: SliceReader) -> tuple[list[Prediction], Stack]:
         predictions: list[Prediction] = []
         blank: list[BlankSlice] = []
-        with closing(_open_volume(volume, axis, spacing_mm)) as source:
-            for start in range(0, source.count, BATCH):
-                items = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
-                predicted = iter(self.submit([item for item in items if isinstance(item, Slice)]).result())
-                for item in items:
-                    if isinstance(item, Slice):
-                        prediction = next(predicted)
-                        predictions.append(replace(prediction, notes=(*source.notes, *prediction.notes)))
-                    else:
-                        blank.append(item)
-                        mask = np.zeros(item.shape, dtype=bool)
-                        predictions.append(Prediction(mask, notes=(*source.notes, BLANK_NOTE)))
+        spacing_mm = None
+        for start in range(0, source.count, BATCH):
+            items = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
+            predicted = iter(self.submit([item for item in items if isinstance(item, Slice)]).result())
+            for item in items:
+                if isinstance(item, Slice):
+                    prediction = next(predicted)
+                    predictions.append(replace(prediction, notes=(*source.notes, *prediction.notes)))
+                    spacing_mm = item.spacing_mm
+                else:
+                    blank.append(item)
+                    mask = np.zeros(item.shape, dtype=bool)
+                    predictions.append(Prediction(mask, notes=(*source.notes, BLANK_NOTE)))
         if blank and len(blank) == len(predictions):
             raise blank[0]
-        return predictions
+        shapes = {prediction.mask.shape for prediction in predictions}
+        if len(shapes) > 1:
+            raise CascadeError(f"slices of {len(shapes)} sizes are not one volume", fix="use predict_batch")
+        stack = Stack.empty((source.count, *predictions[0].mask.shape), spacing_mm, source.slab_mm)
+        for index, prediction in enumerate(predictions):
+            stack.put(index, prediction.mask, prediction.evidence, prediction.probabilities.values())
+        return predictions, stack
 
     def predict_batch(self, slices: Iterable[SliceLike]) -> list[Prediction]:
         """Predict several slices at once; they may differ in size.
@@ -226,18 +259,21 @@ class Cascade:
         latency_ms = sum(outputs.stages_ms.values()) / len(letterboxes)
         predictions = []
         for index, letterbox in enumerate(letterboxes):
-            mask = letterbox.original(probability[index, 0]) >= THRESHOLD
+            on_grid = letterbox.original(probability[index, 0])
+            mask, evidence = on_grid >= THRESHOLD, float(on_grid.max())
             if mask.any():
                 box = letterbox.original_box(Box(*boxes[index].tolist()))
                 probabilities = dict(zip(CLASS_NAMES, class_probability[index].tolist(), strict=True))
                 uncertain = max(probabilities.values()) < self.uncertain_below
-                predictions.append(Prediction(mask, box, probabilities, latency_ms, uncertain, notes[index]))
+                predictions.append(
+                    Prediction(mask, box, probabilities, latency_ms, uncertain, notes[index], evidence)
+                )
             else:
-                predictions.append(Prediction(mask, latency_ms=latency_ms, notes=notes[index]))
+                predictions.append(Prediction(mask, latency_ms=latency_ms, notes=notes[index], evidence=evidence))
         return predictions
 
 
-def _open_volume(volume: VolumeLike, axis: int | None, spacing_mm: Sequence[float] | None) -> "Source | ArrayVolume":
+def _open_volume(volume: VolumeLike, axis: int | None, spacing_mm: Sequence[float] | None) -> SliceReader:
     if not isinstance(volume, str | os.PathLike):
         return ArrayVolume(volume, axis, spacing_mm)
     if spacing_mm is not None:
@@ -245,7 +281,7 @@ def _open_volume(volume: VolumeLike, axis: int | None, spacing_mm: Sequence[floa
     return open_path(volume, axis)
 
 
-def _read(source: "Source | ArrayVolume", index: int) -> Slice | BlankSlice:
+def _read(source: SliceReader, index: int) -> Slice | BlankSlice:
     try:
         return source.read(index)
     except BlankSlice as error:

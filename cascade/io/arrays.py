@@ -68,6 +68,7 @@ class ArrayVolume:
     Attributes:
         count: Number of slices.
         notes: Remarks on the volume: none.
+        slab_mm: See `SliceReader.slab_mm`. None unless the spacing of all axes is given.
     """
 
     notes: tuple[str, ...] = ()
@@ -100,6 +101,7 @@ class ArrayVolume:
         self.count = len(self._slices)
         if self.count == 0:
             raise CascadeError("the volume has no slices", fix="give at least one")
+        self.slab_mm = _slabs(spacing_mm, axis or 0, self.count)
 
     def read(self, index: int) -> Slice:
         """Return a slice. Raises the errors of `to_slice`."""
@@ -124,10 +126,30 @@ def _split(array: NDArray[Any], axis: int | None) -> tuple[NDArray[Any], int]:
 
 def _in_plane(spacing_mm: Any, axis: int) -> Any:
     """Return the spacing without that of the slice axis; `Slice` checks it."""
-    is_sequence = isinstance(spacing_mm, list | tuple) or (isinstance(spacing_mm, np.ndarray) and spacing_mm.ndim == 1)
-    if is_sequence and len(spacing_mm) == 3:
+    if _has_three(spacing_mm):
         return tuple(length for index, length in enumerate(spacing_mm) if index != axis)
     return spacing_mm
+
+
+def _slabs(spacing_mm: Any, axis: int, count: int) -> tuple[float, ...] | None:
+    """Return the distance of slices, once for each; None if the spacing is unknown or that of pixels alone."""
+    if not _has_three(spacing_mm):
+        return None
+    try:
+        distance_mm = float(spacing_mm[axis])
+    except (TypeError, ValueError):
+        distance_mm = 0.0
+    if not 0 < distance_mm < np.inf:
+        raise CascadeError(
+            f"the distance of slices must be a positive number of millimeters, not {spacing_mm[axis]!r}",
+            fix="give one number for each axis, or (row, column)",
+        )
+    return (distance_mm,) * count
+
+
+def _has_three(spacing_mm: Any) -> bool:
+    is_sequence = isinstance(spacing_mm, list | tuple) or (isinstance(spacing_mm, np.ndarray) and spacing_mm.ndim == 1)
+    return is_sequence and len(spacing_mm) == 3
 
 
 def open_path(path: str | os.PathLike[str], axis: int | None = None) -> Source:

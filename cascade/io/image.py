@@ -36,6 +36,7 @@ class ImageSource:
     count: int = 1
     mask_suffix: str = ".png"
     notes: tuple[str, ...] = ()
+    slab_mm: tuple[float, ...] | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -91,6 +91,7 @@ class NiftiSource:
         self.files = (path,)
         self.count = grid.shape[0]
         self.notes = notes
+        self.slab_mm = grid.spacing_mm[:1] * self.count if spacing_mm else None
         self._header = header
         self._grid = grid
         self._spacing_mm = spacing_mm

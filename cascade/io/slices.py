@@ -1,6 +1,7 @@
 """`Slice`, `Source` and the checks that the readers of all formats share."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -142,18 +143,8 @@ def check_pixels(pixels: FloatArray, name: str) -> FloatArray:
     return pixels
 
 
-class Source(Protocol):
-    """One input with one mask file: an image, a NIfTI volume or a DICOM volume. Opening it reads headers only."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the results: its path below the input folder, with "/" between folders."""
-        ...
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Absolute paths of its files; if it has one per slice, in the order of the slices."""
-        ...
+class SliceReader(Protocol):
+    """The slices of one volume, or a single slice. Opening it reads headers only."""
 
     @property
     def count(self) -> int:
@@ -161,8 +152,8 @@ class Source(Protocol):
         ...
 
     @property
-    def mask_suffix(self) -> str:
-        """Suffix of the mask file: ".png", ".nii.gz" or ".seg.dcm"."""
+    def slab_mm(self) -> tuple[float, ...] | None:
+        """Millimeters along the normal that each slice stands for, see `slabs_mm`. None if unknown."""
         ...
 
     @property
@@ -179,6 +170,29 @@ class Source(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Free the pixels held in memory. `read` loads them again."""
+        ...
+
+
+class Source(SliceReader, Protocol):
+    """One input with one mask file: an image, a NIfTI volume or a DICOM volume."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the results: its path below the input folder, with "/" between folders."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Absolute paths of its files; if it has one per slice, in the order of the slices."""
+        ...
+
+    @property
+    def mask_suffix(self) -> str:
+        """Suffix of the mask file: ".png", ".nii.gz" or ".seg.dcm"."""
+        ...
+
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode the masks of all slices as the content of the mask file.
 
@@ -187,9 +201,16 @@ class Source(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Free the pixels held in memory. `read` loads them again."""
-        ...
+
+def slabs_mm(distances_mm: Sequence[float]) -> tuple[float, ...]:
+    """Return how much of a volume each slice stands for: up to the middle of the gaps before and after it.
+
+    The first and the last slice extend as far outwards as inwards.
+
+    Args:
+        distances_mm: Positions of at least two slices along their normal, in millimeters, ascending or descending.
+    """
+    return tuple(np.abs(np.gradient(distances_mm)).tolist())
 
 
 def slice_number(source: Source, index: int) -> str | None:

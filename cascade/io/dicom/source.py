@@ -15,7 +15,7 @@ from cascade.io.dicom.pixels import PixelFile, decode_frame
 from cascade.io.dicom.seg import encode_segmentation
 from cascade.io.image import mask_png
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, check_volume_size, slice_of
+from cascade.io.slices import Slice, check_volume_size, slabs_mm, slice_of
 
 MIN_DISTANCE_MM = 0.01
 """Slices with a smaller distance count as slices at the same position."""
@@ -100,6 +100,16 @@ class DicomSource:
             notes.append("its files lie in several folders and have no patient ID: check that they are of one patient")
         gaps = _gap_notes([slice_.frame.distance_mm for slice_ in self._slices])
         return (*notes, *self._extra_notes, *gaps)
+
+    @property
+    def slab_mm(self) -> tuple[float, ...] | None:
+        """See `SliceReader.slab_mm`. A single slice stands for its thickness."""
+        if self._missing:
+            return None
+        if self.count == 1:
+            thickness_mm = self._headers[0].thickness_mm
+            return (thickness_mm,) if thickness_mm else None
+        return slabs_mm([slice_.frame.distance_mm for slice_ in self._slices])
 
     def read(self, index: int) -> Slice:
         """Read a slice, see `Source.read`. MONOCHROME1 images are inverted."""
