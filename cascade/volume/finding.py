@@ -7,41 +7,52 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from cascade.contract import CLASS_NAMES, FloatArray
+from cascade.contract import CLASS_NAMES
 from cascade.volume.components import find_components
 from cascade.volume.diameters import Diameters, largest_diameters
 from cascade.volume.stack import BoolArray, Stack
-
-FULL_SLAB_MM = 5.0
-"""A slice that stands for less than this counts as a fraction of a slice: its neighbors show nearly the same tissue, so
-a false positive repeats on them. It is the usual thickness of clinical slices."""
-
-MAX_LOG_ODDS = 4.0
-"""No slice gives more support than this, which is a probability of 0.982: one slice alone is never a finding."""
-
-PART_OF_HEAD = 12.0
-"""Slices of FULL_SLAB_MM. A stack of fewer shows a part of a head, so that less of a tumor may lie in it, and less
-support is enough."""
 
 
 @dataclass(frozen=True)
 class VolumeRule:
     """When a component is a tumor.
 
-    The support of a component is the sum over its slices of the log-odds of a tumor in the slice, which are 0 to
-    MAX_LOG_ODDS: independent evidence adds up so. Thin slices count in part, see `slice_weights`.
+    The support of a component is the sum of the log-odds of a tumor in each of its slices: independent evidence adds up
+    so. One slice alone must not be enough, so its log-odds are limited, and thin slices count in part only.
 
     Attributes:
-        min_support: A component with less support is not a tumor. In a stack of fewer slices than PART_OF_HEAD, the
-            limit is lower in proportion: in one of a few slices, one may be all that can show a tumor.
+        min_support: A component with less support is not a tumor.
+        max_log_odds: No slice gives more support than this; 4 is a probability of 0.982.
+        full_slab_mm: A slice that stands for less than this counts in proportion: its neighbors show nearly the same
+            tissue, so a false positive repeats on them.
+        part_of_head: A stack of fewer full slices shows a part of a head only. Less of a tumor may lie in it, so
+            `min_support` is lower in proportion: in a stack of a few slices, one slice is enough.
     """
 
     min_support: float = 6.0
+    max_log_odds: float = 4.0
+    full_slab_mm: float = 5.0
+    part_of_head: float = 12.0
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "VolumeRule":
-        """Read the rule from its entry in models.json; the default stands for what it lacks."""
+        """Read the rule from its entry in models.json; the defaults stand for what it lacks."""
         return cls(**{item.name: float(record[item.name]) for item in fields(cls) if item.name in record})
+
+    def slice_weights(self, stack: Stack) -> NDArray[np.float64]:
+        """Return how much each slice (N,) counts, 0 to 1. Without spacing, each counts as a full one."""
+        if stack.slab_mm is None:
+            return np.ones(len(stack.masks))
+        return np.minimum(np.array(stack.slab_mm) / self.full_slab_mm, 1.0)
+
+    def slice_support(self, stack: Stack) -> NDArray[np.float64]:
+        """Return the support that each slice (N,) gives to the components in it, 0 to `max_log_odds`."""
+        log_odds = logit(stack.evidence.astype(np.float64))
+        return self.slice_weights(stack) * np.clip(log_odds, 0.0, self.max_log_odds)
+
+    def limit(self, stack: Stack) -> float:
+        """Return the support that is enough in this stack."""
+        return self.min_support * min(float(self.slice_weights(stack).sum()) / self.part_of_head, 1.0)
 
 
 @dataclass(frozen=True)
@@ -77,18 +88,6 @@ class VolumeFinding:
         return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
 
 
-def slice_weights(stack: Stack) -> NDArray[np.float64]:
-    """Return how much each slice (N,) counts, 0 to 1: less than 1 if it is thinner than FULL_SLAB_MM."""
-    if stack.slab_mm is None:
-        return np.ones(len(stack.masks))
-    return np.minimum(np.array(stack.slab_mm) / FULL_SLAB_MM, 1.0)
-
-
-def log_odds(evidence: FloatArray) -> NDArray[np.float64]:
-    """Return the log-odds of probabilities, clipped to 0 and MAX_LOG_ODDS."""
-    return np.clip(logit(evidence.astype(np.float64)), 0.0, MAX_LOG_ODDS)
-
-
 def find_tumor(stack: Stack, rule: VolumeRule, uncertain_below: float = 0.0) -> tuple[VolumeFinding, BoolArray]:
     """Decide on a volume.
 
@@ -101,9 +100,8 @@ def find_tumor(stack: Stack, rule: VolumeRule, uncertain_below: float = 0.0) -> 
         The finding, and the (N, H, W) mask of the accepted components.
     """
     components = find_components(stack.masks)
-    weights = slice_weights(stack)
-    support = (weights * log_odds(stack.evidence)) @ (components.areas > 0)
-    accepted = support >= rule.min_support * min(weights.sum() / PART_OF_HEAD, 1.0)
+    support = rule.slice_support(stack) @ (components.areas > 0)
+    accepted = support >= rule.limit(stack)
     mask = components.mask(accepted)
     best, known = float(support.max(initial=0.0)), stack.spacing_mm is not None and stack.slab_mm is not None
     if not accepted.any():

@@ -90,7 +90,7 @@ def test_in_a_stack_of_few_slices_one_slice_is_enough():
 
 
 def test_in_a_slab_of_many_thin_slices_one_slice_is_not_enough():
-    """12 slices of 1 mm show a fifth of PART_OF_HEAD: 1.2 would be enough, and one slice gives 0.8."""
+    """12 slices of 1 mm are a fifth of 12 slices of 5 mm: 1.2 would be enough, and one slice gives 0.8."""
     one, two = (stack_of((12, 40, 40), ((1, end), (10, 20), (10, 20)), slab_mm=(1.0,) * 12) for end in (2, 3))
     assert find_tumor(one, RULE)[0].support == pytest.approx(0.8)
     assert [find_tumor(stack, RULE)[0].status for stack in (one, two)] == ["no_tumor", "tumor"]

@@ -1,0 +1,95 @@
+"""The rule for volumes is set on subjects with and without a tumor."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from cascade.volume.finding import VolumeRule
+from tests.stub_cascade import cascade_of
+from train.calibrate_volumes import (
+    LabeledVolume,
+    best_limit,
+    calibrated_rule,
+    labeled_volumes,
+    leave_one_out,
+    volume_support,
+    write_rule,
+)
+from train.external import read_index
+
+
+def test_the_limit_lies_between_both_groups_on_a_logarithmic_scale():
+    assert best_limit([1.0, 2.0], [8.0, 20.0]) == pytest.approx(4.0)
+
+
+def test_one_of_twenty_subjects_of_each_group_may_be_decided_wrongly():
+    assert best_limit([50.0] + 19 * [2.0], [0.1] + 19 * [8.0]) == pytest.approx(4.0)
+    assert best_limit([50.0] + 18 * [2.0], 19 * [8.0]) > 50
+
+
+def test_where_the_groups_overlap_the_false_positives_decide():
+    assert best_limit([1.0, 9.0], [5.0, 20.0]) == math.nextafter(9.0, 10.0)
+
+
+def test_each_subject_is_decided_by_a_limit_that_was_set_without_it():
+    """The limit of all is 6.9. Without c, it is 4, which c reaches; without d, it is 9.8, which d does not."""
+    healthy, tumor = {"a": 1.0, "b": 2.0, "c": 6.0}, {"d": 8.0, "e": 16.0}
+    assert best_limit([*healthy.values()], [*tumor.values()]) == pytest.approx(math.sqrt(6 * 8))
+    assert leave_one_out(healthy, tumor) == {"false_positive_rate": 1 / 3, "sensitivity": 1 / 2}
+
+
+def test_a_subject_counts_once_with_the_highest_support_of_its_volumes():
+    def volume(subject, tumor, part="train"):
+        return LabeledVolume(f"{subject}.nii", "set", subject, part, tumor, ())
+
+    supports = [(volume("a", False), 1.0), (volume("a", False), 2.0), (volume("b", True, "validation"), 8.0)]
+    record = calibrated_rule(VolumeRule(), [*supports, (volume("c", False), 0.5), (volume("d", True), 9.0)])
+    assert VolumeRule.from_record(record) == VolumeRule(min_support=4.0)
+    assert (record["healthy_subjects"], record["tumor_subjects"]) == (2, 2)
+    assert record["sets"] == {
+        "set, train, no tumor": {"subjects": 2, "with_finding": 0},
+        "set, train, tumor": {"subjects": 1, "with_finding": 1},
+        "set, validation, tumor": {"subjects": 1, "with_finding": 1},
+    }
+
+
+def index_of(folder, numbers, tumors=()):
+    """An index of slices of one scan; slices with a tumor have a bright square."""
+    lines = ["image,class,subject"]
+    for number in numbers:
+        pixels = np.zeros((32, 32), dtype=np.uint8)
+        pixels[:, :16] = 100
+        if number in tumors:
+            pixels[10:20, 10:20] = 255
+        Image.fromarray(pixels).save(folder / f"scan_T1c_{number}.png")
+        lines.append(f"scan_T1c_{number}.png,{'glioma' if number in tumors else 'none'},one")
+    (folder / "index.csv").write_text("\n".join(lines))
+    return read_index(folder)
+
+
+def test_slices_of_one_scan_become_a_stack_in_the_order_of_their_numbers(tmp_path):
+    """As text, 10 comes before 9."""
+    (volume,) = labeled_volumes(index_of(tmp_path, [*range(12, 0, -1)], tumors=[9, 10]))
+    assert [path.name for path in volume.paths] == [f"scan_T1c_{number}.png" for number in range(1, 13)]
+    assert (volume.name, volume.tumor) == ("scan_T1c_", True)
+    assert volume_support(cascade_of(), volume) == pytest.approx(8.0)  # two slices of probability 1
+
+
+def test_a_few_slices_of_a_head_are_no_stack(tmp_path):
+    assert labeled_volumes(index_of(tmp_path, range(4))) == []
+
+
+def test_the_rule_becomes_a_part_of_the_segmenter(tmp_path):
+    (tmp_path / "models.json").write_text('{"segmenter": {"sha256": "5e9"}, "classifier": {"sha256": "c1a"}}')
+    write_rule(tmp_path, {"min_support": 7.5})
+    assert json.loads((tmp_path / "models.json").read_text()) == {
+        "segmenter": {"sha256": "5e9", "volume_rule": {"min_support": 7.5}},
+        "classifier": {"sha256": "c1a"},
+    }

@@ -1,0 +1,210 @@
+"""Set the support from which on a volume shows a tumor, on volumes of healthy subjects and of subjects with a tumor.
+
+    python -m train.calibrate_volumes MODELS INDEX [INDEX ...] [--csv FILE] [--dry-run]
+
+An index is a table as train/external.py reads it. Slices of one subject whose file names differ in their last number
+are a stack in the order of that number; a volume file, such as .nii.gz, is a stack by itself. A stack shows a tumor if
+one of its slices does. The rule is written to models.json, as a part of the segmenter that it was set for. Each subject
+is also decided on by a rule that was set without it: that is what to expect of other subjects.
+"""
+
+import argparse
+import csv
+import io
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from cascade.discovery.filters import format_of_name
+from cascade.files import sha256_of, write_atomically
+from cascade.io.image import read_slice
+from cascade.pipeline import Cascade
+from cascade.runtime.models import SEGMENTER
+from cascade.volume.finding import VolumeRule
+from train.external import NEGATIVE, ExternalSlice, read_index
+from train.png import exit_on_cascade_error
+
+MAX_FALSE_POSITIVES = 0.05
+"""Fraction of the subjects without a tumor who may have a finding."""
+
+MAX_MISSED = 0.05
+"""Fraction of the subjects with a tumor who may have none."""
+
+MIN_SLICES = 12
+"""Stacks of fewer slices show a part of a head, and say little about whole ones."""
+
+
+@dataclass(frozen=True)
+class LabeledVolume:
+    """A volume or stack of slices of a known subject.
+
+    Attributes:
+        name: File name, without the number of the slice.
+        set_name: Data set.
+        subject: Subject, unique over all sets.
+        part: train, validation or test: whether the segmenter was trained on this subject.
+        tumor: Whether a slice shows a tumor.
+        paths: One file per slice, in their order; or one file.
+    """
+
+    name: str
+    set_name: str
+    subject: str
+    part: str
+    tumor: bool
+    paths: tuple[Path, ...]
+
+
+Supports = Mapping[str, float]
+"""Subject → highest support of a component in any of its volumes."""
+
+
+def labeled_volumes(items: Iterable[ExternalSlice]) -> list[LabeledVolume]:
+    """Put the slices of an index together to stacks, and leave out pictures that form no stack of MIN_SLICES."""
+    groups: dict[tuple[str, Path, str], list[tuple[int, ExternalSlice]]] = defaultdict(list)
+    for item in items:
+        volume = format_of_name(item.path.name) != "image"
+        name, number = (item.path.name, "") if volume else _without_number(item.path)
+        groups[item.subject, item.path.parent, name].append((int(number or 0), item))
+    volumes = []
+    for (subject, _, name), numbered in sorted(groups.items()):
+        slices = [item for _, item in sorted(numbered, key=lambda entry: entry[0])]
+        if len(slices) < MIN_SLICES and format_of_name(slices[0].path.name) == "image":
+            continue
+        tumor = any(item.label != NEGATIVE for item in slices)
+        paths = tuple(item.path for item in slices)
+        volumes.append(LabeledVolume(name, slices[0].set_name, subject, slices[0].part, tumor, paths))
+    return volumes
+
+
+def _without_number(path: Path) -> tuple[str, str]:
+    """scan_T1c_007.png → scan_T1c_, 007."""
+    number = re.search(r"\d*$", path.stem)
+    digits = number.group() if number else ""
+    return path.stem.removesuffix(digits), digits
+
+
+def volume_support(cascade: Cascade, volume: LabeledVolume) -> float:
+    """Return the highest support of a component."""
+    if len(volume.paths) == 1:
+        return cascade.predict_volume(volume.paths[0]).finding.support
+    return cascade.predict_volume(np.stack([read_slice(path).pixels for path in volume.paths])).finding.support
+
+
+def best_limit(healthy: Sequence[float], tumor: Sequence[float]) -> float:
+    """Choose the support from which on a subject has a tumor.
+
+    It lies in the middle, on a logarithmic scale, between the lowest limit with at most MAX_FALSE_POSITIVES and the
+    highest with at most MAX_MISSED. Where these cannot both be kept, the former decides.
+
+    Args:
+        healthy: Support of each subject without a tumor; at least one.
+        tumor: Support of each subject with one; at least one.
+    """
+    above = sorted(healthy, reverse=True)[math.floor(MAX_FALSE_POSITIVES * len(healthy))]
+    up_to = sorted(tumor)[math.floor(MAX_MISSED * len(tumor))]
+    return math.sqrt(above * up_to) if 0 < above < up_to else math.nextafter(above, math.inf)
+
+
+def leave_one_out(healthy: Supports, tumor: Supports) -> dict[str, float]:
+    """Decide on each subject by the limit that the others give."""
+
+    def found(subjects: Supports, limit_without: Callable[[str], float]) -> float:
+        return sum(support >= limit_without(subject) for subject, support in subjects.items()) / len(subjects)
+
+    def without(subject: str, supports: Supports) -> list[float]:
+        return [support for other, support in supports.items() if other != subject]
+
+    return {
+        "false_positive_rate": found(healthy, lambda subject: best_limit(without(subject, healthy), [*tumor.values()])),
+        "sensitivity": found(tumor, lambda subject: best_limit([*healthy.values()], without(subject, tumor))),
+    }
+
+
+def calibrated_rule(rule: VolumeRule, volumes: Sequence[tuple[LabeledVolume, float]]) -> dict[str, Any]:
+    """Set the limit of a rule, and return its entry for models.json.
+
+    Args:
+        rule: The rest of the rule, by which the supports were computed.
+        volumes: Volumes and their supports.
+    """
+    by_subject: dict[bool, dict[str, float]] = {False: {}, True: {}}
+    for volume, support in volumes:
+        subjects = by_subject[volume.tumor]
+        subjects[volume.subject] = max(support, subjects.get(volume.subject, 0.0))
+    healthy, tumor = by_subject[False], by_subject[True]
+    rule = replace(rule, min_support=best_limit([*healthy.values()], [*tumor.values()]))
+    return {
+        **asdict(rule),
+        "healthy_subjects": len(healthy),
+        "tumor_subjects": len(tumor),
+        "leave_one_out": leave_one_out(healthy, tumor),
+        "sets": _by_set(volumes, rule.min_support),
+    }
+
+
+def _by_set(volumes: Sequence[tuple[LabeledVolume, float]], limit: float) -> dict[str, dict[str, Any]]:
+    """Count the subjects with a finding, by set, part and whether they have a tumor."""
+    groups: dict[tuple[str, str, bool], dict[str, bool]] = defaultdict(dict)
+    for volume, support in volumes:
+        group = groups[volume.set_name, volume.part, volume.tumor]
+        group[volume.subject] = group.get(volume.subject, False) or support >= limit
+    return {
+        f"{set_name}, {part}, {'tumor' if tumor else 'no tumor'}": {
+            "subjects": len(found),
+            "with_finding": sum(found.values()),
+        }
+        for (set_name, part, tumor), found in sorted(groups.items())
+    }
+
+
+def write_rule(models: Path, record: dict[str, Any]) -> None:
+    """Add the rule to the entry of the segmenter in models.json."""
+    table = models / "models.json"
+    entries = json.loads(table.read_text())
+    entries[SEGMENTER]["volume_rule"] = record
+    write_atomically(table, json.dumps(entries, indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _as_csv(volumes: Sequence[tuple[LabeledVolume, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["volume", "set", "subject", "part", "tumor", "support"])
+    for volume, support in volumes:
+        writer.writerow([volume.name, volume.set_name, volume.subject, volume.part, int(volume.tumor), support])
+    return text.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, help="folder of both graphs and models.json")
+    parser.add_argument("index", type=Path, nargs="+", help="tables of slices and volumes")
+    parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--csv", type=Path, help="write the support of each volume to this file")
+    parser.add_argument("--dry-run", action="store_true", help="do not write models.json")
+    options = parser.parse_args()
+    with exit_on_cascade_error():
+        cascade = Cascade.open(options.models, options.backend)
+        volumes = labeled_volumes(item for index in options.index for item in read_index(index))
+        progress = track(volumes, "predicting volumes", console=Console(stderr=True))
+        supports = [(volume, volume_support(cascade, volume)) for volume in progress]
+        if options.csv:
+            write_atomically(options.csv, _as_csv(supports).encode())
+        rule = calibrated_rule(cascade.volume_rule, supports)
+        record = {**rule, "index_sha256": [sha256_of(index) for index in options.index], "backend": cascade.description}
+        print(json.dumps(record, indent=1))
+        if not options.dry_run:
+            write_rule(options.models, record)
+
+
+if __name__ == "__main__":
+    main()
