@@ -224,10 +224,52 @@ def test_a_volume_is_predicted_slice_by_slice_and_its_blank_slices_show_no_tumor
     classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
     cascade = Cascade(CpuBackend(constant_segmenter(1.0), classifier))
     found = cascade.predict_volume(tmp_path / "head.nii.gz")
-    assert [prediction.label for prediction in found] == 10 * ["meningioma"] + [None]
-    assert {prediction.mask.shape for prediction in found} == {found[0].mask.shape}
+    assert [prediction.label for prediction in found.slices] == 10 * ["meningioma"] + [None]
+    assert [prediction.evidence for prediction in found.slices] == 10 * [1.0] + [0.0]
+    assert found.mask.shape == (11, *found.slices[0].mask.shape)
+    assert found.mask[:10].all()
+    assert (found.finding.label, found.finding.tumor_slices) == ("meningioma", 10)
+    assert found.finding.volume_ml == pytest.approx(20 * 30 * 10 * 5 / 1000)  # slices 5 mm apart
     with pytest.raises(CascadeError, match="11 slices"):
         cascade.predict(tmp_path / "head.nii.gz")
+
+
+def test_a_volume_in_memory_is_predicted_as_one_in_a_file(constant_segmenter, constant_classifier, tmp_path):
+    """Axes of an array are slices, rows and columns, and so is its spacing."""
+    volume = np.zeros((13, 20, 30)) + np.arange(30)
+    classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
+    cascade = Cascade(CpuBackend(constant_segmenter(1.0), classifier))
+    found = cascade.predict_volume(volume, spacing_mm=(5.0, 2.0, 1.0))
+    assert (found.mask.shape, found.mask.all()) == ((13, 20, 30), True)
+    assert found.finding.volume_ml == pytest.approx(13 * 20 * 30 * 5 * 2 * 1 / 1000)
+    assert found.finding.diameters
+    assert cascade.predict_volume(volume).finding.volume_ml is None
+    for wrong in (volume[0], volume.astype(complex), np.zeros((0, 20, 30))):
+        with pytest.raises(CascadeError):
+            cascade.predict_volume(wrong)
+    for spacing_mm in ((1.0, 1.0), (5.0, -1.0, 1.0)):
+        with pytest.raises(CascadeError):
+            cascade.predict_volume(volume, spacing_mm=spacing_mm)
+    with pytest.raises(CascadeError):
+        cascade.predict_volume(tmp_path / "head.nii", spacing_mm=(5.0, 1.0, 1.0))
+
+
+class TumorInOneSlice:
+    """A segmenter that finds a tumor in the slice whose brightest pixel is above 1000, and weak evidence elsewhere."""
+
+    def run(self, **inputs):
+        bright = inputs["slice"].max((1, 2, 3), keepdims=True) > 1000
+        return {"probability": np.where(bright, np.ones_like(inputs["slice"]), np.float32(0.25))}
+
+
+def test_a_tumor_in_a_single_slice_of_a_volume_is_reported_for_the_slice_but_not_for_the_volume(constant_classifier):
+    volume = np.zeros((20, 20, 30)) + np.arange(30)
+    volume[7, 0, 0] = 2000
+    cascade = Cascade(CpuBackend(TumorInOneSlice(), constant_classifier((1, 0, 0), Box(0, 0, 512, 512))))
+    found = cascade.predict_volume(volume)
+    assert [index for index, prediction in enumerate(found.slices) if prediction.label] == [7]
+    assert found.slices[0].evidence == 0.25
+    assert (found.finding.status, found.mask.any()) == ("no_tumor", False)
 
 
 class FixedTimes:
@@ -265,7 +307,7 @@ def test_predict_volume_returns_the_notes_of_the_volume(constant_segmenter, forb
     notes = open_source(tmp_path / "head.nii").notes
     assert notes
     cascade = Cascade(CpuBackend(constant_segmenter(0.0), forbidden))
-    predictions = cascade.predict_volume(tmp_path / "head.nii", axis=2)
+    predictions = cascade.predict_volume(tmp_path / "head.nii", axis=2).slices
     assert [prediction.notes for prediction in predictions] == [notes, notes, (*notes, "blank")]
 
 

@@ -64,6 +64,14 @@ def predict(
         bool,
         typer.Option("--keep-identifiers", help="Keep patient identifiers in DICOM masks.", rich_help_panel=OUTPUT),
     ] = False,
+    keep_all_components: Annotated[
+        bool,
+        typer.Option(
+            "--keep-all-components",
+            help="Keep what one slice shows and its volume does not support in masks.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results in --out.", rich_help_panel=OUTPUT)
     ] = False,
@@ -107,6 +115,7 @@ def predict(
         overlays=overlays,
         report=report,
         keep_identifiers=keep_identifiers,
+        keep_all_components=keep_all_components,
         overwrite=overwrite,
         resume=resume,
     )

@@ -18,6 +18,7 @@ from cascade.pipeline import Cascade
 from cascade.prediction.batch import RunResult
 from cascade.prediction.results import NOTE
 from cascade.prediction.run import RunOptions
+from cascade.prediction.volumes import VolumeResult
 
 MAX_FAILURES = 20
 """Failures to print; the rest is counted."""
@@ -27,6 +28,9 @@ MAX_LEFT_OUT = 200
 
 MAX_REASONS = 10
 """Reasons why files were left out, and names of dropped inputs, to print; the rest is counted."""
+
+MAX_VOLUMES = 30
+"""Volumes to print, those with a tumor first; the rest is counted."""
 
 
 class SlicesPerSecond(ProgressColumn):
@@ -102,7 +106,30 @@ def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: b
     if reasons:
         listed = _listed([f"{count:,}: {reason}" for reason, count in reasons.most_common()], "; ")
         lines.append(Text(printable(f"Left out ({listed}). run.json lists them."), style="dim"))
-    return Group(table, *lines, *failure_lines(result))
+    volumes = [volume_table(result.volumes)] if result.volumes else []
+    return Group(table, *volumes, *lines, *failure_lines(result))
+
+
+def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
+    """List the findings of the first MAX_VOLUMES volumes."""
+    table = Table("volume", "finding", "probability", "ml", "diameters (mm)", "slices", "key slice")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    ordered = sorted(volumes, key=lambda row: (row.status != "tumor", row.name))
+    for row in ordered[:MAX_VOLUMES]:
+        finding = row.label or {"no_tumor": "no tumor", "error": "failed"}.get(row.status, row.status)
+        table.add_row(
+            Text(printable(row.name), overflow="fold"),
+            f"{finding}{' (uncertain)' if row.uncertain else ''}",
+            f"{max(row.probabilities):.2f}" if row.probabilities else "",
+            "" if row.volume_ml is None else f"{row.volume_ml:.1f}",
+            "" if row.longest_mm is None else f"{row.longest_mm:.0f} x {row.perpendicular_mm:.0f}",
+            f"{row.tumor_slices} of {row.slices}" if row.tumor_slices else f"{row.slices}",
+            "" if row.key_slice is None else f"{row.key_slice}",
+        )
+    if len(volumes) <= MAX_VOLUMES:
+        return table
+    return Group(table, Text(f"and {len(volumes) - MAX_VOLUMES:,} more volumes, see volumes.csv"))
 
 
 def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:

@@ -5,7 +5,7 @@ Each command that writes results gets its marker and the names of its figures fr
 
 from pathlib import Path
 
-RESULTS = "cascade results 2"
+RESULTS = "cascade results 3"
 """The `schema` field in results.json of `cascade predict`."""
 
 EVALUATION = "cascade evaluation 2"

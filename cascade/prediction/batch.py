@@ -19,6 +19,7 @@ from cascade.pipeline import Cascade, Prediction
 from cascade.prediction.journal import Entry, Journal
 from cascade.prediction.recorder import InputState, ProgressCallback, Recorder
 from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.volumes import VolumeResult
 from cascade.runtime.machine import usable_threads
 from cascade.runtime.protocol import Future
 
@@ -41,6 +42,7 @@ class RunResult:
         sha256: Name of a finished input → checksum of its files.
         left_out: Absolute path → reason, for files and folders in the inputs that were not used.
         dropped: Inputs that an earlier run has finished and that are no longer there; their results were removed.
+        volumes: One row per volume: a finished input of several slices.
     """
 
     rows: list[SliceResult]
@@ -50,6 +52,7 @@ class RunResult:
     sha256: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    volumes: list[VolumeResult] = field(default_factory=list)
 
     @property
     def interrupted(self) -> bool:
@@ -160,7 +163,14 @@ def predict_sources(
             remaining = expected - len(recorder.rows)
             recorder.save(complete=remaining == 0)
     seconds = time.monotonic() - start
-    return RunResult(recorder.rows, seconds, remaining, recorder.resumed_rows, recorder.sha256)
+    return RunResult(
+        recorder.rows,
+        seconds,
+        remaining,
+        recorder.resumed_rows,
+        recorder.sha256,
+        volumes=recorder.volumes,
+    )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 from cascade.prediction.output_dir import JOURNAL
 from cascade.prediction.results import SliceResult
+from cascade.prediction.volumes import VolumeResult, volume_from_json
 
 STARTED = "begun"
 """Key of a line that names a file which is about to be written."""
@@ -27,6 +28,7 @@ class Entry:
         name: Name of the input.
         sha256: Checksum of its files.
         rows: One row per slice.
+        volume: The row of the volume; None for a single slice.
         files: What was written for it: path below the results folder → SHA-256.
         read: Files of the input, as paths below the input folder; a zip counts as a folder.
     """
@@ -36,6 +38,7 @@ class Entry:
     rows: tuple[SliceResult, ...]
     files: dict[str, str]
     read: tuple[str, ...]
+    volume: VolumeResult | None = None
 
     def is_valid(self, out: Path) -> bool:
         """Return True if all files written for this input exist and are unchanged."""
@@ -184,7 +187,8 @@ def _parse(line: bytes) -> dict[str, Any]:
 def _entry(content: dict[str, Any]) -> Entry | None:
     try:
         rows = tuple(_row(row) for row in content["rows"])
-        return Entry(content["name"], content["sha256"], rows, dict(content["files"]), tuple(content["read"]))
+        volume = volume_from_json(content["volume"]) if content["volume"] else None
+        return Entry(content["name"], content["sha256"], rows, dict(content["files"]), tuple(content["read"]), volume)
     except (KeyError, TypeError, ValueError):
         return None
 

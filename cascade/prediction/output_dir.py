@@ -14,6 +14,7 @@ from cascade.files import TEMPORARY_PREFIX, sha256_of_bytes
 
 JOURNAL = "journal.jsonl"
 REPORT = "report.html"
+VOLUMES = "volumes.csv"
 
 LOCK = ".cascade.lock"
 """Stays in the folder after a run: removing it could hand the lock to two runs at once."""
@@ -31,7 +32,7 @@ MAX_NAME_BYTES = 255
 
 def output_paths(out: Path) -> list[Path]:
     """Return the files and folders that a run writes into its results folder."""
-    names = ("results.json", "results.csv", "run.json", REPORT, JOURNAL)
+    names = ("results.json", "results.csv", VOLUMES, "run.json", REPORT, JOURNAL)
     return [*(out / name for name in names), *written_folders(out)]
 
 

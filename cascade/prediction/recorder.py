@@ -7,9 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
@@ -19,6 +16,9 @@ from cascade.pipeline import BLANK_NOTE, Prediction
 from cascade.prediction.journal import Entry, Journal
 from cascade.prediction.overlay import overlay_png
 from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.volumes import VolumeResult, volume_result
+from cascade.volume.finding import VolumeFinding, find_tumor
+from cascade.volume.stack import Stack
 
 ProgressCallback = Callable[[int], object]
 """Called with a number of slices."""
@@ -32,7 +32,7 @@ class InputState:
         source: The input.
         file_stats: Size and modification time of its files, taken before the first of them is read.
         rows: Index of a slice → its row, for the slices that are finished.
-        masks: (count, H, W) bool; False for slices that are not finished or have failed. None before the first mask.
+        stack: The predictions; no tumor for slices that are not finished or have failed. None before the first.
         files: What was written for the input: path below the results folder → SHA-256.
         lock: Guards the attributes above, since several threads process the slices of one volume.
     """
@@ -40,7 +40,7 @@ class InputState:
     source: Source
     file_stats: FileStats
     rows: dict[int, SliceResult] = field(default_factory=dict)
-    masks: NDArray[np.bool_] | None = None
+    stack: Stack | None = None
     files: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,6 +58,7 @@ class Recorder:
     Attributes:
         out: Results folder.
         rows: Rows of the inputs that are finished.
+        volumes: Rows of those of several slices.
         sha256: Name of a finished input → checksum of its files.
         resumed_rows: How many of the rows an earlier run has produced.
     """
@@ -74,6 +75,7 @@ class Recorder:
         """
         self.out = folder.out
         self.rows: list[SliceResult] = []
+        self.volumes: list[VolumeResult] = []
         self.sha256: dict[str, str] = {}
         self.resumed_rows = 0
         self._folder, self._journal, self._on_progress = folder, journal, on_progress
@@ -84,6 +86,7 @@ class Recorder:
     def restore(self, entry: Entry) -> None:
         """Add the rows of an input that an earlier run has finished."""
         self.rows += entry.rows
+        self.volumes += [entry.volume] if entry.volume else []
         self._owners |= {self._collision_key(path): entry.name for path in entry.files}
         self.sha256[entry.name] = entry.sha256
         self.resumed_rows += len(entry.rows)
@@ -99,23 +102,28 @@ class Recorder:
     def record(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> None:
         """Write the overlay of a predicted slice and add its row; with the last slice, finish the input."""
         row = self._row(state, index, slice_, prediction)
-        mask: NDArray[np.bool_] | None = prediction.mask
         try:
             # Volumes have hundreds of slices, most without a tumor: draw only those with one.
             if self._folder.overlays and (prediction.label or state.source.count == 1):
                 path = self._folder.overlay_path(state.source.name, slice_number(state.source, index))
                 row = replace(row, overlay=self._write(state, path, overlay_png(slice_, prediction)))
         except CascadeError as error:
-            row, mask = self.error_row(row.name, error, row.index), None
-        self._add(state, index, row, mask)
+            self._add(state, index, self.error_row(row.name, error, row.index))
+            return
+        with state.lock:
+            if state.stack is None:
+                shape = (state.source.count, *prediction.mask.shape)
+                state.stack = Stack.empty(shape, slice_.spacing_mm, state.source.slab_mm)
+            state.stack.put(index, prediction.mask, prediction.evidence, prediction.probabilities.values())
+        self._add(state, index, row)
 
     def record_failure(self, state: InputState, index: int, error: CascadeError) -> None:
         """Add the row of a slice that did not reach the models: it cannot be read, or is blank."""
         row = state.empty_row(index)
         if isinstance(error, BlankSlice) and row.index is not None:
-            self._add(state, index, replace(row, mask_pixels=0, notes=(*row.notes, BLANK_NOTE)), None)
+            self._add(state, index, replace(row, mask_pixels=0, notes=(*row.notes, BLANK_NOTE)))
         else:
-            self._add(state, index, self.error_row(row.name, error, row.index), None)
+            self._add(state, index, self.error_row(row.name, error, row.index))
 
     def save(self, *, complete: bool) -> None:
         """Replace results.csv and results.json by the rows so far.
@@ -124,7 +132,7 @@ class Recorder:
             CascadeError: A table cannot be written.
         """
         with self._lock:
-            self._folder.save(self.rows, complete=complete)
+            self._folder.save(self.rows, self.volumes, complete=complete)
 
     def _row(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> SliceResult:
         row, area = state.empty_row(index), int(prediction.mask.sum())
@@ -145,12 +153,8 @@ class Recorder:
             box=Box(*(round(edge, 2) for edge in prediction.box)) if prediction.box else None,
         )
 
-    def _add(self, state: InputState, index: int, row: SliceResult, mask: NDArray[np.bool_] | None) -> None:
+    def _add(self, state: InputState, index: int, row: SliceResult) -> None:
         with state.lock:
-            if mask is not None:
-                if state.masks is None:
-                    state.masks = np.zeros((state.source.count, *mask.shape), dtype=bool)
-                state.masks[index] = mask
             state.rows[index] = row
             last = len(state.rows) == state.source.count
         if last:
@@ -161,12 +165,12 @@ class Recorder:
         source = state.source
         rows = [state.rows[index] for index in range(source.count)]
         try:
-            rows = self._write_mask(state, rows)
+            rows, finding = self._write_mask(state, rows)
             sha256 = sha256_of_files(source.files)
             if file_stats(source.files) != state.file_stats:
                 raise CascadeError(f"{source.files[0]}: was changed during the run", fix="run again with --resume")
         except CascadeError as error:
-            rows, sha256 = [self.error_row(row.name, error, row.index) for row in rows], ""
+            rows, finding, sha256 = [self.error_row(row.name, error, row.index) for row in rows], None, ""
             for path in state.files:  # no row refers to them any more
                 with suppress(OSError):
                     (self.out / path).unlink()
@@ -175,28 +179,43 @@ class Recorder:
         if read != (source.name,):  # a series, or a part of a file
             names = read if len(read) > 1 else read * source.count
             rows = [replace(row, file=name) for row, name in zip(rows, names, strict=True)]
+        volume = _volume_row(source, rows, finding) if source.count > 1 else None
         with self._lock:
             self.rows += rows
+            self.volumes += [volume] if volume else []
             self.sha256[source.name] = sha256
         if self._journal and not any(row.status == "error" for row in rows):
-            self._journal.add(Entry(source.name, sha256, tuple(rows), state.files, read))
+            self._journal.add(Entry(source.name, sha256, tuple(rows), state.files, read, volume))
 
-    def _write_mask(self, state: InputState, rows: list[SliceResult]) -> list[SliceResult]:
-        """Write the mask if any slice of the input was predicted, and return the rows with its path."""
+    def _write_mask(self, state: InputState, rows: list[SliceResult]) -> tuple[list[SliceResult], VolumeFinding | None]:
+        """Write the mask if any slice of the input was predicted.
+
+        Returns:
+            The rows with its path, and the finding if the input is a volume.
+        """
         source, failed = state.source, sum(row.status == "error" for row in rows)
-        if failed == 0 and state.masks is None:
+        if failed == 0 and state.stack is None:
             raise CascadeError(f"{source.files[0]}: all its slices are blank", fix="export it again")
-        if failed == len(rows) or state.masks is None:
-            return rows
+        if failed == len(rows) or state.stack is None:
+            return rows, None
+        masks, finding = state.stack.masks, None
+        if source.count > 1:
+            finding, accepted = find_tumor(state.stack, self._folder.volume_rule, self._folder.uncertain_below)
+            pixels = accepted.sum(axis=(1, 2)).tolist()
+            rows = [
+                row if row.status == "error" else replace(row, accepted_pixels=count)
+                for row, count in zip(rows, pixels, strict=True)
+            ]
+            masks = masks if self._folder.keep_all_components else accepted
         path = self._folder.mask_path(source.name, source.mask_suffix)
-        written = self._write(state, path, source.mask_bytes(state.masks))
+        written = self._write(state, path, source.mask_bytes(masks))
         notes = (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()
         rows = [
             row if row.status == "error" else replace(row, mask=written, notes=(*row.notes, *notes)) for row in rows
         ]
         if any(row.mask_mm2 is not None for row in rows):  # blank slices carry no spacing of their own
             rows = [replace(row, mask_mm2=0.0) if row.mask_pixels == 0 else row for row in rows]
-        return rows
+        return rows, finding
 
     def _collision_key(self, path: str) -> str:
         """Return the same key for paths that are one file: some file systems do not distinguish a.png from A.png."""
@@ -217,3 +236,15 @@ class Recorder:
         with state.lock:
             state.files[relative] = sha256_of_bytes(content)
         return relative
+
+
+def _volume_row(source: Source, rows: list[SliceResult], finding: VolumeFinding | None) -> VolumeResult:
+    """Return the row of a volume. A tumor may hide in slices that failed: without one in the others, it is an error."""
+    failed = [row for row in rows if row.status == "error"]
+    if failed and (finding is None or finding.label is None):
+        problem = failed[0].problem if finding is None else f"{failed[0].problem}; the other slices show no tumor"
+        return VolumeResult(source.name, "error", source.count, notes=source.notes, problem=problem, fix=failed[0].fix)
+    if finding is None:
+        raise RuntimeError(f"{source.name}: no slice failed, but there is no finding")
+    shown = next(row for row in rows if row.status != "error")
+    return volume_result(source.name, finding, shown.mask, shown.notes)

@@ -2,21 +2,21 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
 from cascade.discovery.output_marker import RESULTS
 from cascade.files import write_atomically
-from cascade.prediction.output_dir import mask_path, overlay_path
+from cascade.prediction.output_dir import VOLUMES, mask_path, overlay_path
+from cascade.prediction.volumes import Status, VolumeResult, volume_record
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from cascade.tables import table_bytes
+from cascade.volume.finding import VolumeRule
 
 NOTE = "For research only. Not a medical device: do not use it to diagnose or treat anyone."
-
-Status = Literal["tumor", "no_tumor", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class SliceResult:
         box: Region that the classifier saw, in pixels of the slice; None without a tumor.
         mask_pixels: Area of the mask; None for an error.
         mask_mm2: Area of the mask in mm²; None if the pixel spacing is unknown.
+        accepted_pixels: Pixels that belong to the finding of the volume; None for a single slice or an error.
         latency_ms: Time of both models for the batch, divided by the number of slices in it.
         mask: Path of the mask below the results folder; all slices of a volume share one mask.
         overlay: Path of the overlay below the results folder.
@@ -50,6 +51,7 @@ class SliceResult:
     box: Box | None = None
     mask_pixels: int | None = None
     mask_mm2: float | None = None
+    accepted_pixels: int | None = None
     latency_ms: float | None = None
     mask: str | None = None
     overlay: str | None = None
@@ -79,6 +81,8 @@ class ResultsFolder:
         models: Model name → SHA-256 of its ONNX graph.
         backend: Description of the backend.
         uncertain_below: A class with a lower probability is marked as uncertain.
+        volume_rule: When a component of a volume is a tumor.
+        keep_all_components: True if masks of volumes also hold the components that are no tumor by this rule.
         unpacked: Folder that zips were unpacked to, under the names that they have below `inputs`.
     """
 
@@ -88,6 +92,8 @@ class ResultsFolder:
     models: dict[str, str]
     backend: str
     uncertain_below: float = 0.0
+    volume_rule: VolumeRule = field(default_factory=VolumeRule)
+    keep_all_components: bool = False
     unpacked: Path | None = None
 
     @property
@@ -113,17 +119,19 @@ class ResultsFolder:
         """Return the path of the overlay of an input, or of the slice with this number in it."""
         return overlay_path(self.out, name, number)
 
-    def save(self, rows: Iterable[SliceResult], *, complete: bool) -> None:
-        """Replace results.json and results.csv.
+    def save(self, rows: Iterable[SliceResult], volumes: Iterable[VolumeResult] = (), *, complete: bool) -> None:
+        """Replace results.json, results.csv and volumes.csv.
 
         Args:
             rows: One row per slice, in any order.
+            volumes: One row per volume, in any order.
             complete: True if the run came to its end.
 
         Raises:
             CascadeError: A file cannot be written.
         """
         records = [_record(row) for row in sorted(rows, key=lambda row: row.name)]
+        volume_records = [volume_record(row) for row in sorted(volumes, key=lambda row: row.name)]
         header = {
             "schema": RESULTS,
             "cascade_version": __version__,
@@ -133,13 +141,15 @@ class ResultsFolder:
             "backend": self.backend,
             "models": self.models,
             "uncertain_below": self.uncertain_below,
+            "volume_rule": asdict(self.volume_rule),
         }
-        write_atomically(self.json_path, _as_json(header, records).encode())
+        write_atomically(self.json_path, _as_json(header, volume_records, records).encode())
         write_atomically(self.csv_path, table_bytes(CSV_COLUMNS, map(self._cells, records)))
+        write_atomically(self.out / VOLUMES, table_bytes(VOLUME_COLUMNS, map(self._cells, volume_records)))
 
     def _cells(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return the cells of a row of results.csv, with a column for each probability, box edge and model."""
-        probabilities, box = record["probabilities"] or {}, record["box"] or {}
+        """Return the cells of a row of a table, with a column for each probability, box edge and model."""
+        probabilities, box = record["probabilities"] or {}, record.get("box") or {}
         return (
             record
             | {_column(label): value for label, value in probabilities.items()}
@@ -162,6 +172,7 @@ def _record(row: SliceResult) -> dict[str, Any]:
         "box": row.box._asdict() if row.box else None,
         "mask_pixels": row.mask_pixels,
         "mask_mm2": row.mask_mm2,
+        "accepted_pixels": row.accepted_pixels,
         "latency_ms": row.latency_ms,
         "mask": row.mask,
         "overlay": row.overlay,
@@ -171,11 +182,14 @@ def _record(row: SliceResult) -> dict[str, Any]:
     }
 
 
-def _as_json(header: dict[str, Any], records: list[dict[str, Any]]) -> str:
-    """Return the header indented and one line per slice: `indent` for all would take three times as long."""
-    slices = ",\n".join(f"  {json.dumps(record)}" for record in records)
+def _as_json(header: dict[str, Any], volumes: list[dict[str, Any]], slices: list[dict[str, Any]]) -> str:
+    """Return the header indented and one line per row: `indent` for all would take three times as long."""
     start = json.dumps(header, indent=1).removesuffix("\n}")
-    return f'{start},\n "slices": [\n{slices}\n ]\n}}\n'
+    return f'{start},\n "volumes": [\n{_lines(volumes)} ],\n "slices": [\n{_lines(slices)} ]\n}}\n'
+
+
+def _lines(records: list[dict[str, Any]]) -> str:
+    return "".join(f"  {json.dumps(record)}{',' if record is not records[-1] else ''}\n" for record in records)
 
 
 def _column(label: str) -> str:
@@ -194,9 +208,31 @@ CSV_COLUMNS = (
     *(f"box_{edge}" for edge in Box._fields),
     "mask_pixels",
     "mask_mm2",
+    "accepted_pixels",
     "latency_ms",
     "mask",
     "overlay",
+    "notes",
+    "problem",
+    "fix",
+    f"{SEGMENTER}_sha256",
+    f"{CLASSIFIER}_sha256",
+)
+
+VOLUME_COLUMNS = (
+    "input",
+    "status",
+    "class",
+    "uncertain",
+    *(_column(label) for label in CLASS_NAMES),
+    "volume_ml",
+    "longest_mm",
+    "perpendicular_mm",
+    "slices",
+    "tumor_slices",
+    "key_slice",
+    "support",
+    "mask",
     "notes",
     "problem",
     "fix",

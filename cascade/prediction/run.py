@@ -39,6 +39,7 @@ class RunOptions:
         overlays: Draw overlays.
         report: Write report.html.
         keep_identifiers: Keep patient identifiers in DICOM masks.
+        keep_all_components: Keep the components in masks of volumes that do not belong to the finding.
         overwrite: Replace the results of an earlier run.
         resume: Continue an earlier run; finished inputs are not computed again.
     """
@@ -51,6 +52,7 @@ class RunOptions:
     overlays: bool = True
     report: bool = True
     keep_identifiers: bool = False
+    keep_all_components: bool = False
     overwrite: bool = False
     resume: bool = False
 
@@ -72,7 +74,7 @@ def predict_paths(
 ) -> RunResult:
     """Predict all slices in files and folders, and write the results.
 
-    Writes masks, overlays, results.csv, results.json, run.json and report.html.
+    Writes masks, overlays, results.csv, volumes.csv, results.json, run.json and report.html.
 
     Args:
         cascade: Loaded models.
@@ -99,6 +101,8 @@ def predict_paths(
             models=cascade.models,
             backend=cascade.description,
             uncertain_below=cascade.uncertain_below,
+            volume_rule=cascade.volume_rule,
+            keep_all_components=options.keep_all_components,
             unpacked=inputs.unpacked,
         )
         settings = run_settings(cascade, options, inputs.folder)
@@ -106,7 +110,11 @@ def predict_paths(
         entries = reusable_entries(previous, inputs, sources, out)
         dropped = previous.keys() - {source.name for source in sources} - problems.keys()
         remove_previous(out, previous_files(out), keep=(path for entry in entries.values() for path in entry.files))
-        folder.save((row for entry in entries.values() for row in entry.rows), complete=False)
+        folder.save(
+            (row for entry in entries.values() for row in entry.rows),
+            (entry.volume for entry in entries.values() if entry.volume),
+            complete=False,
+        )
         record = RunRecord(cascade, asdict(options), inputs, sources)
         record.save(out, None)
         on_start(sum(source.count for source in sources))
@@ -208,4 +216,6 @@ def run_settings(cascade: Cascade, options: RunOptions, inputs: Path) -> dict[st
         "axis": options.axis,
         "overlays": options.overlays,
         "keep_identifiers": options.keep_identifiers,
+        "keep_all_components": options.keep_all_components,
+        "volume_rule": asdict(cascade.volume_rule),
     }

@@ -201,7 +201,7 @@ def test_a_slice_of_a_volume_has_a_thumbnail_although_its_mask_is_no_image(tmp_p
 def test_unknown_and_missing_keys_and_nan_are_tolerated(tmp_path):
     write_results(tmp_path, [])
     content = {
-        "schema": "cascade results 2",
+        "schema": "cascade results 3",
         "slices": [{"slice": "a", "status": "tumor", "new": [1]}, {"slice": "b", "mask_mm2": float("nan")}],
     }
     (tmp_path / "results.json").write_text(json.dumps(content))
@@ -218,9 +218,9 @@ def test_unknown_and_missing_keys_and_nan_are_tolerated(tmp_path):
         ("{not JSON", "is not a results file"),
         ("[]", "is not a results file"),
         ('{"schema": "another", "slices": []}', "is not a results file"),
-        ('{"schema": "cascade results 2"}', "is not a results file"),
-        ('{"schema": "cascade results 2", "slices": [{"slice": 1}]}', "is not a results file"),
-        ('{"schema": "cascade results 2", "slices": [[]]}', "is not a results file"),
+        ('{"schema": "cascade results 3"}', "is not a results file"),
+        ('{"schema": "cascade results 3", "slices": [{"slice": 1}]}', "is not a results file"),
+        ('{"schema": "cascade results 3", "slices": [[]]}', "is not a results file"),
     ],
 )
 def test_without_readable_results_there_is_no_report(tmp_path, content, problem):

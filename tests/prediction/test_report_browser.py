@@ -396,7 +396,7 @@ def test_print_has_no_controls_and_is_light(browser):
 
 def test_the_details_of_a_slice_without_values_can_be_opened(chromium, tmp_path):
     write_results(tmp_path, [])
-    content = {"schema": "cascade results 2", "slices": [{"slice": "a", "status": "tumor"}, {"slice": "b"}]}
+    content = {"schema": "cascade results 3", "slices": [{"slice": "a", "status": "tumor"}, {"slice": "b"}]}
     (tmp_path / "results.json").write_text(json.dumps(content))
     browser = Browser(chromium, tmp_path)
     browser.click(".card")

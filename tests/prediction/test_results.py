@@ -33,7 +33,7 @@ def folder(tmp_path):
 def test_results_json_has_one_record_per_slice_sorted_by_name(folder):
     folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
     content = json.loads(folder.json_path.read_text())
-    assert content["schema"] == "cascade results 2"
+    assert content["schema"] == "cascade results 3"
     assert content["models"] == {"segmenter": "5e9", "classifier": "c1a"}
     assert content["complete"] is True
     assert "Not a medical device" in content["research_use_only"]
@@ -50,6 +50,7 @@ def test_results_json_has_one_record_per_slice_sorted_by_name(folder):
         "box": {"left": 1.5, "top": 2.0, "right": 30.0, "bottom": 40.0},
         "mask_pixels": 210,
         "mask_mm2": 50.4,
+        "accepted_pixels": None,
         "latency_ms": 31.25,
         "mask": "masks/b/a.jpg.png",
         "overlay": "overlays/b/a.jpg.png",

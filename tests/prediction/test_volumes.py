@@ -1,0 +1,94 @@
+"""`cascade predict` gives one finding for each volume."""
+
+import csv
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from stub_cascade import cascade_of
+
+from cascade.prediction.run import RunOptions, predict_paths
+
+
+def save_volume(path, *tumors, count=20, affine=(0.98, 0.98, 5.0, 1.0)):
+    """A volume of `count` slices, with squares of 10 x 10 pixels in the slices `tumors`."""
+    array = np.tile(np.linspace(0, 100, 64), (64, 1))[..., None].repeat(count, axis=2)
+    for index in tumors:
+        array[20:30, 20:30, index] = 255
+    nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), np.diag(affine)), path)
+    return array
+
+
+@pytest.fixture
+def scans(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    return folder
+
+
+def predict(scans, **options):
+    out = scans.parent / "out"
+    run = predict_paths(cascade_of(), [scans], out, RunOptions(report=False, overlays=False, **options))
+    return run, json.loads((out / "results.json").read_text()), out
+
+
+def test_each_volume_has_one_finding_and_a_picture_has_none(scans):
+    save_volume(scans / "tumor.nii.gz", 5, 6, 7)
+    save_volume(scans / "stray.nii.gz", 5)
+    Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(scans / "a.png")
+    run, content, out = predict(scans)
+    assert len(run.volumes) == 2
+    stray, tumor = content["volumes"]
+    assert (stray["input"], stray["status"], stray["class"], stray["key_slice"]) == (
+        "stray.nii.gz",
+        "no_tumor",
+        None,
+        None,
+    )
+    assert stray["volume_ml"] == 0
+    assert (tumor["input"], tumor["status"], tumor["class"]) == ("tumor.nii.gz", "tumor", "glioma")
+    assert (tumor["slices"], tumor["tumor_slices"]) == (20, 3)
+    assert tumor["volume_ml"] == pytest.approx(3 * 100 * 0.98**2 * 5 / 1000, abs=0.3)
+    assert tumor["longest_mm"] == pytest.approx(np.hypot(9.8, 9.8), rel=0.2)
+    assert tumor["mask"] == "masks/tumor.nii.gz"
+    with (out / "volumes.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["input"], row["status"], row["probability_glioma"]) for row in rows] == [
+        ("stray.nii.gz", "no_tumor", ""),
+        ("tumor.nii.gz", "tumor", "0.5"),
+    ]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_mask_holds_what_the_finding_accepts_and_the_rest_only_on_request(scans, keep):
+    save_volume(scans / "a.nii.gz", 3, 10, 11)
+    _, content, out = predict(scans, keep_all_components=keep)
+    mask = nibabel.load(out / "masks/a.nii.gz").get_fdata().any(axis=(0, 1))
+    assert np.flatnonzero(mask).tolist() == ([3, 10, 11] if keep else [10, 11])
+    stray, kept = content["slices"][3], content["slices"][10]
+    assert (stray["status"], stray["accepted_pixels"]) == ("tumor", 0)
+    assert kept["accepted_pixels"] == kept["mask_pixels"] > 0
+
+
+def test_a_tumor_may_hide_in_slices_that_cannot_be_read(scans):
+    """Infinite pixels stand for slices that cannot be read: without a tumor in the others, it is unknown whether there is one."""
+    for name, tumors in (("hidden.nii", ()), ("seen.nii", (10, 11))):
+        array = save_volume(scans / name, *tumors)
+        array[..., 4] = np.inf
+        nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), np.diag([0.98, 0.98, 5.0, 1.0])), scans / name)
+    hidden, seen = predict(scans)[1]["volumes"]
+    assert (hidden["status"], hidden["class"]) == ("error", None)
+    assert "hidden.nii, slice 5" in hidden["problem"]
+    assert hidden["fix"]
+    assert (seen["status"], seen["problem"]) == ("tumor", None)
+    assert "1 of its slices failed" in seen["notes"]
+
+
+def test_a_resumed_run_keeps_the_findings(scans):
+    save_volume(scans / "a.nii.gz", 10, 11)
+    before = predict(scans)[1]["volumes"]
+    run, content, _ = predict(scans, resume=True)
+    assert run.resumed_rows == 20
+    assert content["volumes"] == before
