@@ -55,7 +55,7 @@ FIVE = [
 ]
 
 
-def write_results(out, rows, *, complete=True, inputs="/data"):
+def write_results(out, rows, *, volumes=(), complete=True, inputs="/data"):
     """A results folder as a run leaves it: slices of 400 x 300 pixels, their overlays with a caption of 20 rows."""
     folder = ResultsFolder(
         out,
@@ -76,7 +76,7 @@ def write_results(out, rows, *, complete=True, inputs="/data"):
                 Image.new("L", (400, height), 90).save(path, pnginfo=size if path is overlay else None)
             row = replace(row, mask=mask.relative_to(out).as_posix(), overlay=overlay.relative_to(out).as_posix())
         saved.append(row)
-    folder.save(saved, complete=complete)
+    folder.save(saved, volumes, complete=complete)
     return out
 
 

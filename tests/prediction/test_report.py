@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_files import (
     FIVE,
+    GLIOMA,
     HOSTILE,
     change,
     failed,
@@ -31,6 +33,7 @@ from cascade.errors import CascadeError
 from cascade.prediction.overlay import SIZE
 from cascade.prediction.report import thumbnails, write_report
 from cascade.prediction.results import NOTE
+from cascade.prediction.volumes import VolumeResult
 
 
 def test_the_page_describes_the_run_and_counts_its_results(tmp_path):
@@ -60,6 +63,7 @@ def test_a_slice_has_every_value_of_results_json(tmp_path):
         "box": {"left": 2.5, "top": 3, "right": 20.25, "bottom": 30},
         "mask_pixels": 300,
         "mask_mm2": 73.5,
+        "accepted_pixels": None,
         "latency_ms": 12.5,
         "input": "series",
         "index": 0,
@@ -72,6 +76,19 @@ def test_a_slice_has_every_value_of_results_json(tmp_path):
     }
     assert (last["kind"], last["problem"], last["fix"]) == ("failed", "a.png: is blank", "leave blank slices out")
     assert last["thumbnail"] is last["mask"] is last["probability"] is None
+
+
+def test_a_volume_is_one_card_that_leads_to_its_slices_in_their_order(tmp_path):
+    """A volume of 200 slices was 200 cards."""
+    rows = [replace(tumor(f"head.nii/{index:02}"), index=index, accepted_pixels=100) for index in range(10, 13)]
+    rows[0] = replace(no_tumor("head.nii/10"), index=10)
+    head = VolumeResult("head.nii", "tumor", 3, 2, 1, GLIOMA, support=9.5, volume_ml=12.3, longest_mm=30.0)
+    page = page_of(write_results(tmp_path, [*reversed(rows), no_tumor("a.png")], volumes=[head]))
+    (volume,) = page.data["volumes"]
+    assert [page.slices[place]["index"] for place in volume["frames"]] == [10, 11, 12]
+    assert page.slices[volume["frames"][volume["key"]]]["index"] == 11
+    assert (volume["kind"], volume["probability"], volume["volume_ml"]) == ("glioma", 0.8, 12.3)
+    assert "0 meningioma 1 glioma 0 pituitary tumor 1 no tumor 0 failed 0 uncertain" in page.text
 
 
 def test_slices_are_in_natural_order(tmp_path):

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from report_files import (
     FIVE,
+    GLIOMA,
     HOSTILE,
     failed,
     no_tumor,
@@ -19,7 +20,8 @@ from report_files import (
 )
 
 from cascade.prediction.report import write_report
-from cascade.prediction.results import NOTE
+from cascade.prediction.results import NOTE, SliceResult
+from cascade.prediction.volumes import VolumeResult
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +154,38 @@ def test_a_failed_slice_is_in_a_table_with_problem_and_fix(browser):
     browser.click("#failed .open")
     assert "problem\na.png: is blank\nsuggested fix\nleave blank slices out" in browser.details()
     assert browser.script("document.querySelector('#details img')") is None
+
+
+def test_the_arrow_keys_move_through_the_slices_of_a_volume_and_j_to_the_next_card(chromium, tmp_path):
+    """A volume of 200 slices was 200 cards. Its first slice shows nothing, and the second what the volume rejects."""
+    rows = [tumor(f"head.nii/{index}", index=index, accepted_pixels=100) for index in range(4)]
+    rows[0] = SliceResult("head.nii/0", "no_tumor", 0, mask_pixels=0, mask_mm2=0.0, accepted_pixels=0)
+    rows[1] = tumor("head.nii/1", index=1, accepted_pixels=0)
+    head = VolumeResult(
+        "head.nii", "tumor", 4, 2, 2, GLIOMA, support=9.5, volume_ml=12.34, longest_mm=30.0, perpendicular_mm=20.0
+    )
+    browser = Browser(chromium, write_results(tmp_path, [*rows, no_tumor("z.png")], volumes=[head]))
+    assert browser.shown() == ["head.nii", "z.png"]
+    browser.click(".card", 0)
+    details = browser.details()
+    for told in ("glioma\n0.800", "12.3 ml", "30.0 x 20.0 mm", "tumor in 2 of 4", "slice 2 of 4: tumor"):
+        assert told in details
+    links = browser.script("[...document.querySelectorAll('#details .links a')].map(link => link.getAttribute('href'))")
+    assert links[0] == "overlays/head.nii/2.png"
+    browser.press("ARROW_RIGHT")
+    assert "slice 3 of 4: tumor" in browser.details()
+    browser.press("ARROW_LEFT", "ARROW_LEFT")
+    assert "slice 1 of 4: glioma, which the volume does not support" in browser.details()
+    browser.press("ARROW_LEFT")
+    assert "slice 0 of 4: no tumor" in browser.details()
+    browser.press("j")
+    assert "2 of 2" in browser.details()
+    browser.press("k")
+    assert "slice 2 of 4: tumor" in browser.details()
+    browser.press("ESCAPE")
+    assert browser.details() is None
+    assert browser.focused() == "head.nii"
+    assert browser.errors() == []
 
 
 def test_tiles_filter_by_what_was_found_and_add_up(browser):

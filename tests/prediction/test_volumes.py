@@ -73,7 +73,7 @@ def test_the_mask_holds_what_the_finding_accepts_and_the_rest_only_on_request(sc
 
 
 def test_a_tumor_may_hide_in_slices_that_cannot_be_read(scans):
-    """Infinite pixels stand for slices that cannot be read: without a tumor in the others, it is unknown whether there is one."""
+    """Infinite pixels stand for what cannot be read. A volume without a tumor in the others was one without a tumor."""
     for name, tumors in (("hidden.nii", ()), ("seen.nii", (10, 11))):
         array = save_volume(scans / name, *tumors)
         array[..., 4] = np.inf

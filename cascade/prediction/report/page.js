@@ -4,19 +4,28 @@
 
 const PAGE_SIZE = 60; // cards added at a time: a few screens
 const byId = (id) => document.getElementById(id);
-const { slices, uncertainBelow } = JSON.parse(byId("data").textContent);
+const { slices, volumes, uncertainBelow } = JSON.parse(byId("data").textContent);
 const tiles = [...document.querySelectorAll(".tile")];
 const failedRows = byId("failed").querySelector("tbody");
 const details = byId("details");
 const help = byId("help");
 
-for (const slice of slices) {
-  slice.failed = slice.kind === "failed";
-  slice.searchText = slice.name.normalize().toLowerCase();
+// A volume is one card: its picture and area are those of its key slice.
+for (const volume of volumes) {
+  volume.frames = volume.frames.map((place) => slices[place]);
+  const { thumbnail, overlay, mask_pixels, mask_mm2 } = volume.frames[volume.key] ?? {};
+  Object.assign(volume, { thumbnail, overlay, mask_pixels: mask_pixels ?? null, mask_mm2: mask_mm2 ?? null });
+}
+const inVolumes = new Set(volumes.flatMap((volume) => volume.frames));
+const items = [...slices.filter((slice) => !inVolumes.has(slice)), ...volumes];
+
+for (const item of [...slices, ...volumes]) {
+  item.failed = item.kind === "failed";
+  item.searchText = item.name.normalize().toLowerCase();
 }
 
 // Areas in mm² and in pixels cannot be compared: sort by pixels if the spacing of any slice is unknown.
-const area = slices.every((slice) => slice.mask_pixels === null || slice.mask_mm2 !== null) ? "mask_mm2" : "mask_pixels";
+const area = items.every((slice) => slice.mask_pixels === null || slice.mask_mm2 !== null) ? "mask_mm2" : "mask_pixels";
 
 const ORDERS = {
   name: ["place", 1],
@@ -26,7 +35,7 @@ const ORDERS = {
   "area-ascending": [area, 1],
 };
 
-let shown = []; // slices that pass the filters, sorted, failed ones last
+let shown = []; // slices and volumes that pass the filters, sorted, failed ones last
 let openers = []; // buttons of the first of them, as far as the page has been scrolled
 let current = 0; // index in `shown` of the selected slice
 
@@ -67,7 +76,7 @@ function compare(a, b) {
 }
 
 function apply() {
-  shown = slices.filter(currentFilter()).sort(compare);
+  shown = items.filter(currentFilter()).sort(compare);
   openers = [];
   current = 0;
   byId("gallery").replaceChildren();
@@ -75,8 +84,8 @@ function apply() {
   byId("gallery").hidden = !shown.some((slice) => !slice.failed);
   byId("failed").hidden = !shown.some((slice) => slice.failed);
   byId("empty").hidden = shown.length > 0;
-  byId("shown").textContent = `${count(shown.length)} of ${count(slices.length)} shown`;
-  for (const button of document.querySelectorAll(".reset")) button.disabled = shown.length === slices.length;
+  byId("shown").textContent = `${count(shown.length)} of ${count(items.length)} shown`;
+  for (const button of document.querySelectorAll(".reset")) button.disabled = shown.length === items.length;
   renderUpTo(PAGE_SIZE);
 }
 
@@ -108,6 +117,7 @@ function card(slice) {
     thumbnail(slice, slice.uncertain ? element("span", { className: "badge" }, "uncertain") : null),
     element("span", { className: "name" }, element("bdi", {}, slice.name.slice(cut))),
     cut ? element("span", { className: "folder" }, element("bdi", {}, slice.name.slice(0, cut))) : null,
+    slice.frames ? element("span", { className: "folder" }, `volume of ${count(slice.slices)} slices`) : null,
     verdict(slice, "span", 2),
   );
   byId("gallery").append(element("li", {}, opener));
@@ -144,6 +154,7 @@ const scrolled = new IntersectionObserver(
 function open(place) {
   move(place);
   if (shown.length && !details.open) details.showModal();
+  byId("slider")?.focus(); // the dialog has moved the focus to its heading
 }
 
 /** Selects the slice at that index, or the nearest one. */
@@ -160,10 +171,54 @@ function move(place) {
 function fill(slice) {
   byId("details-name").replaceChildren(element("bdi", {}, slice.name));
   byId("details-place").textContent = `${count(current + 1)} of ${count(shown.length)}`;
-  const facts = element("div", {}, ...(slice.failed ? [] : [verdict(slice, "p", 3, uncertainty(slice)), bars(slice)]), properties(slice));
-  const links = element("p", { className: "links" }, link(slice.overlay, "Open the overlay"), link(slice.mask, "Open the mask"));
-  byId("details-body").className = slice.failed ? "failed" : "";
-  byId("details-body").replaceChildren(...(slice.failed ? [] : [element("div", {}, thumbnail(slice, null), links)]), facts);
+  const facts = element("div", {}, ...(slice.failed ? [] : [verdict(slice, "p", 3, uncertainty(slice)), bars(slice)]), slice.frames ? volumeProperties(slice) : properties(slice));
+  const picture = slice.frames ? film(slice) : slice.failed ? null : element("div", {}, thumbnail(slice, null), links(slice));
+  byId("details-body").className = picture ? "" : "failed";
+  byId("details-body").replaceChildren(...[picture, facts].filter((child) => child !== null));
+  byId("slider")?.focus();
+}
+
+function links(slice) {
+  return element("p", { className: "links" }, link(slice.overlay, "Open the overlay"), link(slice.mask, "Open the mask"));
+}
+
+/** The slices of a volume, one at a time. The arrow keys move its slider. */
+function film(volume) {
+  if (!volume.frames.length) return null;
+  const picture = element("div", {});
+  const caption = element("p", { className: "number" });
+  const slider = element("input", { type: "range", id: "slider", min: 0, max: volume.frames.length - 1, ariaLabel: "Slice of the volume" });
+  const files = element("div", {});
+  const show = () => {
+    const slice = volume.frames[slider.valueAsNumber];
+    caption.textContent = `slice ${slice.index} of ${count(volume.slices)}: ${content(slice)}`;
+    slider.ariaValueText = caption.textContent;
+    picture.replaceChildren(slice.overlay ? thumbnail(slice, null) : element("span", { className: "picture" }, element("span", { className: "missing" }, "no overlay")));
+    files.replaceChildren(links(slice));
+  };
+  slider.value = volume.key;
+  slider.addEventListener("input", show);
+  show();
+  return element("div", {}, picture, caption, slider, files);
+}
+
+function content(slice) {
+  if (slice.failed) return slice.problem;
+  if (slice.accepted_pixels) return "tumor";
+  return slice.mask_pixels ? `${slice.kind}, which the volume does not support` : "no tumor";
+}
+
+function volumeProperties(volume) {
+  const { longest_mm, perpendicular_mm } = volume;
+  return definitions({
+    problem: volume.problem,
+    "suggested fix": volume.fix,
+    volume: volume.probability === null ? null : volume.volume_ml === null ? "spacing unknown" : `${volume.volume_ml.toFixed(1)} ml`,
+    diameters: longest_mm === null ? null : `${longest_mm.toFixed(1)} x ${perpendicular_mm.toFixed(1)} mm`,
+    slices: volume.tumor_slices ? `tumor in ${count(volume.tumor_slices)} of ${count(volume.slices)}` : count(volume.slices),
+    "key slice": volume.probability === null ? null : String(volume.frames[volume.key].index),
+    notes: volume.notes.join("\n"),
+  });
 }
 
 function uncertainty(slice) {
@@ -182,7 +237,7 @@ function bars(slice) {
 
 function properties(slice) {
   const { box } = slice;
-  const values = {
+  return definitions({
     problem: slice.problem,
     "suggested fix": slice.fix,
     area: slice.mask_pixels === null ? null : [`${count(slice.mask_pixels)} px`, slice.mask_mm2 === null ? "pixel spacing unknown" : `${count(slice.mask_mm2)} mm²`].join(", "),
@@ -192,7 +247,10 @@ function properties(slice) {
     file: slice.file,
     "slice index": slice.index === null ? null : String(slice.index),
     notes: slice.notes.join("\n"),
-  };
+  });
+}
+
+function definitions(values) {
   const rows = Object.entries(values).filter(([, text]) => text);
   return element("dl", { className: "values" }, ...rows.map(([term, text]) => element("div", {}, element("dt", {}, term), element("dd", { className: term === "problem" ? "problem" : "" }, text))));
 }
@@ -214,7 +272,7 @@ function columns() {
 
 function pressedKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
-  if (event.target.matches("input, select")) {
+  if (event.target.matches("input, select") && !(event.target.id === "slider" && "jk?".includes(event.key))) {
     if (event.key === "Escape") event.target.blur();
     if (event.key !== "Enter" || event.target.matches("select")) return;
     event.preventDefault(); // otherwise it would also activate the card that gets the focus

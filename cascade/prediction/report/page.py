@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 STATUS_NAMES = {"no_tumor": "no tumor", "error": "failed"}
 KINDS = (*CLASS_NAMES, *STATUS_NAMES.values())
-"""Possible outcomes for a slice; the page has a filter button for each."""
+"""Possible outcomes for a slice or volume; the page has a filter button for each."""
 
 SliceData = dict[str, Any]
 """A slice as page.js reads it."""
@@ -39,6 +39,7 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any]) -> byte
     records = sorted(results["slices"], key=_natural_key)
     urls = thumbnails.embed_thumbnails(out, records)
     slices = [_slice_data(out, place, record, urls.get(place)) for place, record in enumerate(records)]
+    volumes = [_volume_data(out, record, slices) for record in results.get("volumes") or []]
     style, script = _style(), (HERE / "page.js").read_text("utf-8")
     page = Template((HERE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(out.resolve().name),
@@ -50,8 +51,10 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any]) -> byte
         summary=_definitions(_summary(out, results, run)),
         run=_definitions(_flatten(run)),
         remarks="".join(f"<p>{html.escape(remark)}</p>" for remark in _remarks(results, slices)),
-        tiles=_tiles(slices),
-        data=_script_json({"slices": slices, "uncertainBelow": results.get("uncertain_below") or 0}),
+        tiles=_tiles(_cards(slices, volumes)),
+        data=_script_json(
+            {"slices": slices, "volumes": volumes, "uncertainBelow": results.get("uncertain_below") or 0}
+        ),
     )
     return page.encode(errors="xmlcharrefreplace")  # file names need not be UTF-8
 
@@ -74,9 +77,36 @@ def _slice_data(out: Path, place: int, record: SliceRecord, thumbnail: str | Non
         "thumbnail": thumbnail,
         "mask": thumbnails.link(out, record.get("mask")),
         "overlay": thumbnails.link(out, record.get("overlay")),
-        **{key: record.get(key) for key in ("uncertain", "box", "mask_pixels", "mask_mm2", "latency_ms")},
-        **{key: record.get(key) for key in ("input", "index", "file", "problem", "fix")},
+        **{key: record.get(key) for key in ("uncertain", "box", "mask_pixels", "mask_mm2", "accepted_pixels")},
+        **{key: record.get(key) for key in ("input", "index", "file", "latency_ms", "problem", "fix")},
     }
+
+
+def _volume_data(out: Path, record: dict[str, Any], slices: list[SliceData]) -> SliceData:
+    """Return a volume as page.js reads it: its frames are positions in `slices`, and `key` is a position in those."""
+    frames = [data["place"] for data in slices if data["input"] == record["input"] and data["index"] is not None]
+    frames.sort(key=lambda place: slices[place]["index"])
+    probabilities = record.get("probabilities") or {}
+    status, key = str(record.get("status")), record.get("key_slice")
+    return {
+        "name": record["input"],
+        "place": min(frames, default=len(slices)),
+        "kind": record.get("class") or STATUS_NAMES.get(status, status),
+        "probability": probabilities.get(record.get("class")),
+        "probabilities": probabilities,
+        "notes": [record["notes"]] if record.get("notes") else [],
+        "mask": thumbnails.link(out, record.get("mask")),
+        "frames": frames,
+        "key": key if isinstance(key, int) and 0 <= key < len(frames) else len(frames) // 2,
+        **{key: record.get(key) for key in ("uncertain", "volume_ml", "longest_mm", "perpendicular_mm")},
+        **{key: record.get(key) for key in ("slices", "tumor_slices", "problem", "fix")},
+    }
+
+
+def _cards(slices: list[SliceData], volumes: list[SliceData]) -> list[SliceData]:
+    """Return what the page shows as one card each: volumes, and the slices that belong to none."""
+    in_volumes = {place for volume in volumes for place in volume["frames"]}
+    return [*(data for data in slices if data["place"] not in in_volumes), *volumes]
 
 
 def _summary(out: Path, results: dict[str, Any], run: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -112,9 +142,9 @@ def _remarks(results: dict[str, Any], slices: list[SliceData]) -> Iterator[str]:
         )
 
 
-def _tiles(slices: list[SliceData]) -> str:
-    counts = Counter(data["kind"] for data in slices)
-    uncertain = sum(bool(data["uncertain"]) for data in slices)
+def _tiles(shown: list[SliceData]) -> str:
+    counts = Counter(data["kind"] for data in shown)
+    uncertain = sum(bool(data["uncertain"]) for data in shown)
     return "".join(
         f'<button type="button" class="tile" {attribute} aria-pressed="false"{"" if count else " disabled"}>'
         f'<span class="count">{count:,}</span> <span class="swatch"></span>{name}</button>\n'
