@@ -78,6 +78,7 @@ def test_axial_slices_are_seen_from_the_feet_with_the_face_up(tmp_path):
     row, column = np.unravel_index(slice_.pixels.argmax(), slice_.pixels.shape)
     assert (row, column) == (24 - 1 - 17, 20 - 1 - 3)  # anterior is up, the patient's left at the right
     assert slice_.spacing_mm == pytest.approx((0.9, 0.8))
+    assert source.slab_mm == pytest.approx((1.5,) * 18)
 
 
 def test_coronal_and_sagittal_slices_have_the_head_up_and_the_face_at_the_left(tmp_path):

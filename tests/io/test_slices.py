@@ -14,7 +14,7 @@ from cascade.contract import SLICE_SIZE, Box
 from cascade.errors import CascadeError
 from cascade.io.image import read_gray, read_slice
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import MIN_SIDE, check_pixels
+from cascade.io.slices import MIN_SIDE, check_pixels, slabs_mm
 
 RAMP = np.arange(400, dtype=np.float32).reshape(20, 20)  # 0 .. 399
 BYTES = (RAMP // 2).astype(np.uint8)  # 0 .. 199
@@ -339,3 +339,8 @@ def test_a_field_of_view_that_would_not_fit_is_shrunk_and_keeps_its_proportions(
 def test_slices_of_the_figshare_data_set_are_not_resampled():
     pixels = np.random.default_rng(0).random((512, 512), dtype=np.float32)
     assert Letterbox(512, 512, (0.49, 0.49)).square(pixels) is pixels
+
+
+def test_a_slice_stands_for_the_space_up_to_the_middle_of_the_gaps_beside_it():
+    """Slices at 0, 3, 6 and 12 mm: the third reaches from 4.5 to 9 mm, and the last as far outwards as inwards."""
+    assert slabs_mm([0.0, 3.0, 6.0, 12.0]) == pytest.approx((3.0, 3.0, 4.5, 6.0))

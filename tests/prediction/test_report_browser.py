@@ -171,7 +171,7 @@ def test_the_arrow_keys_move_through_the_slices_of_a_volume_and_j_to_the_next_ca
     for told in ("glioma\n0.800", "12.3 ml", "30.0 x 20.0 mm", "tumor in 2 of 4", "slice 2 of 4: tumor"):
         assert told in details
     links = browser.script("[...document.querySelectorAll('#details .links a')].map(link => link.getAttribute('href'))")
-    assert links[0] == "overlays/head.nii/2.png"
+    assert links[0] == "overlays/head.nii/2.dicom.png"
     browser.press("ARROW_RIGHT")
     assert "slice 3 of 4: tumor" in browser.details()
     browser.press("ARROW_LEFT", "ARROW_LEFT")

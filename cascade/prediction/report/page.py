@@ -5,7 +5,7 @@ import hashlib
 import html
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +39,8 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any]) -> byte
     records = sorted(results["slices"], key=_natural_key)
     urls = thumbnails.embed_thumbnails(out, records)
     slices = [_slice_data(out, place, record, urls.get(place)) for place, record in enumerate(records)]
-    volumes = [_volume_data(out, record, slices) for record in results.get("volumes") or []]
+    frames = _frames(slices)
+    volumes = [_volume_data(out, record, frames[record["input"]]) for record in results.get("volumes") or []]
     style, script = _style(), (HERE / "page.js").read_text("utf-8")
     page = Template((HERE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(out.resolve().name),
@@ -82,15 +83,23 @@ def _slice_data(out: Path, place: int, record: SliceRecord, thumbnail: str | Non
     }
 
 
-def _volume_data(out: Path, record: dict[str, Any], slices: list[SliceData]) -> SliceData:
-    """Return a volume as page.js reads it: its frames are positions in `slices`, and `key` is a position in those."""
-    frames = [data["place"] for data in slices if data["input"] == record["input"] and data["index"] is not None]
-    frames.sort(key=lambda place: slices[place]["index"])
+def _frames(slices: list[SliceData]) -> defaultdict[str, list[int]]:
+    """Return the positions in `slices` of the slices of each volume, in their order."""
+    numbered: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for data in slices:
+        if data["index"] is not None:
+            numbered[data["input"]].append((data["index"], data["place"]))
+    frames = {name: [place for _, place in sorted(pairs)] for name, pairs in numbered.items()}
+    return defaultdict(list, frames)
+
+
+def _volume_data(out: Path, record: dict[str, Any], frames: list[int]) -> SliceData:
+    """Return a volume as page.js reads it: its frames are positions of slices, and `key` is a position in those."""
     probabilities = record.get("probabilities") or {}
     status, key = str(record.get("status")), record.get("key_slice")
     return {
         "name": record["input"],
-        "place": min(frames, default=len(slices)),
+        "place": min(frames, default=-1),
         "kind": record.get("class") or STATUS_NAMES.get(status, status),
         "probability": probabilities.get(record.get("class")),
         "probabilities": probabilities,

@@ -47,6 +47,9 @@ def test_slices_are_sorted_by_position_whatever_their_names_and_numbers(tmp_path
         assert slice_.pixels.dtype == np.float32
         assert slice_.spacing_mm == SPACING
     assert (source.mask_suffix, source.notes) == (".seg.dcm", ())
+    assert source.slab_mm == pytest.approx((3.0,) * 6)  # 2.5 mm thick, and a gap of 0.5 mm
+    assert opened(paths[:1], tmp_path).slab_mm == (2.5,)
+    assert opened([*paths[:3], *paths[4:]], tmp_path).slab_mm == pytest.approx((3.0, 3.0, 4.5, 4.5, 3.0))
 
 
 def test_a_multi_frame_file_is_one_source_sorted_by_position(tmp_path):
