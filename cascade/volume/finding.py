@@ -47,7 +47,7 @@ class VolumeRule:
 
     def slice_support(self, stack: Stack) -> NDArray[np.float64]:
         """Return the support that each slice (N,) gives to the components in it, 0 to `max_log_odds`."""
-        log_odds = logit(stack.evidence.astype(np.float64))
+        log_odds: NDArray[np.float64] = logit(stack.evidence.astype(np.float64))
         return self.slice_weights(stack) * np.clip(log_odds, 0.0, self.max_log_odds)
 
     def limit(self, stack: Stack) -> float:

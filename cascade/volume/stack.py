@@ -34,7 +34,7 @@ class Stack:
     @classmethod
     def empty(
         cls,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         spacing_mm: tuple[float, float] | None = None,
         slab_mm: tuple[float, ...] | None = None,
     ) -> "Stack":

@@ -247,9 +247,9 @@ def test_the_tables_are_written_once_however_long_the_run_takes(scans, monkeypat
         save(scans / f"{number:02}.png", tumor().astype(np.uint8))
     minutes, saved, save_tables = count(), [], ResultsFolder.save
 
-    def save_and_count(folder, rows, *, complete):
+    def save_and_count(folder, rows, volumes, *, complete):
         saved.append(len(rows))
-        save_tables(folder, rows, complete=complete)
+        save_tables(folder, rows, volumes, complete=complete)
 
     monkeypatch.setattr(time, "monotonic", lambda: 60.0 * next(minutes))
     monkeypatch.setattr(ResultsFolder, "save", save_and_count)
