@@ -185,6 +185,7 @@ def _as_csv(volumes: Sequence[tuple[LabeledVolume, float]]) -> str:
 
 
 def main() -> None:
+    """Set the rule of a folder of models on the volumes of some indexes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="folder of both graphs and models.json")
     parser.add_argument("index", type=Path, nargs="+", help="tables of slices and volumes")

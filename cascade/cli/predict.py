@@ -62,18 +62,14 @@ def predict(
     report: Annotated[bool, typer.Option(help="Write report.html.", show_default=False, rich_help_panel=OUTPUT)] = True,
     keep_identifiers: Annotated[
         bool,
-        typer.Option("--keep-identifiers", help="Keep patient identifiers in DICOM masks.", rich_help_panel=OUTPUT),
+        typer.Option("--keep-identifiers", help="Keep IDs in DICOM masks.", rich_help_panel=OUTPUT),
     ] = False,
     keep_all_components: Annotated[
         bool,
-        typer.Option(
-            "--keep-all-components",
-            help="Keep what one slice shows and its volume does not support in masks.",
-            rich_help_panel=OUTPUT,
-        ),
+        typer.Option("--keep-all-components", help="Keep rejected components.", rich_help_panel=OUTPUT),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the results in --out.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--overwrite", help="Replace results in --out.", rich_help_panel=OUTPUT)
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel=OUTPUT)

@@ -33,6 +33,7 @@ class Diameters(NamedTuple):
 
     @property
     def product_mm2(self) -> float:
+        """Product of both, in square millimeters."""
         return self.longest_mm * self.perpendicular_mm
 
 

@@ -1,16 +1,16 @@
 """The finding of a volume: which components are a tumor, and its class, volume and diameters."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from cascade.contract import CLASS_NAMES
-from cascade.volume.components import find_components
-from cascade.volume.diameters import Diameters, largest_diameters
 from cascade.volume.stack import BoolArray, Stack
+
+if TYPE_CHECKING:
+    from cascade.volume.diameters import Diameters
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class VolumeRule:
 
     def slice_support(self, stack: Stack) -> NDArray[np.float64]:
         """Return the support that each slice (N,) gives to the components in it, 0 to `max_log_odds`."""
-        log_odds: NDArray[np.float64] = logit(stack.evidence.astype(np.float64))
+        evidence = stack.evidence.astype(np.float64)
+        with np.errstate(divide="ignore"):  # 0 and 1 become minus and plus infinity
+            log_odds = np.log(evidence) - np.log1p(-evidence)
         return self.slice_weights(stack) * np.clip(log_odds, 0.0, self.max_log_odds)
 
     def limit(self, stack: Stack) -> float:
@@ -80,7 +82,7 @@ class VolumeFinding:
     tumor_slices: int = 0
     key_slice: int | None = None
     volume_ml: float | None = None
-    diameters: Diameters | None = None
+    diameters: "Diameters | None" = None
 
     @property
     def label(self) -> str | None:
@@ -99,6 +101,8 @@ def find_tumor(stack: Stack, rule: VolumeRule, uncertain_below: float = 0.0) -> 
     Returns:
         The finding, and the (N, H, W) mask of the accepted components.
     """
+    from cascade.volume.components import find_components  # SciPy loads slowly, and single slices do not need it
+
     components = find_components(stack.masks)
     support = rule.slice_support(stack) @ (components.areas > 0)
     accepted = support >= rule.limit(stack)
@@ -130,8 +134,10 @@ def _volume_ml(areas: NDArray[np.int64], stack: Stack) -> float | None:
     return float(areas @ np.array(stack.slab_mm)) * row_mm * column_mm / 1000
 
 
-def _measure(mask: BoolArray, spacing_mm: tuple[float, float] | None) -> tuple[int, Diameters | None]:
+def _measure(mask: BoolArray, spacing_mm: tuple[float, float] | None) -> "tuple[int, Diameters | None]":
     """Return the slice with the largest product of diameters, and the diameters if the spacing is known."""
+    from cascade.volume.diameters import largest_diameters
+
     slices = np.flatnonzero(mask.any(axis=(1, 2))).tolist()
     measured = {index: largest_diameters(mask[index], spacing_mm or (1.0, 1.0)) for index in slices}
     key_slice = max(slices, key=lambda index: measured[index].product_mm2)
