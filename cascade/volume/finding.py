@@ -27,12 +27,14 @@ class VolumeRule:
             tissue, so a false positive repeats on them.
         part_of_head: A stack of fewer full slices shows a part of a head only. Less of a tumor may lie in it, so
             `min_support` is lower in proportion: in a stack of a few slices, one slice is enough.
+        whole_head: Without spacing, a stack counts as this many full slices at most, because a head is no longer.
     """
 
     min_support: float = 6.0
     max_log_odds: float = 4.0
     full_slab_mm: float = 5.0
     part_of_head: float = 12.0
+    whole_head: float = 40.0
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "VolumeRule":
@@ -40,9 +42,10 @@ class VolumeRule:
         return cls(**{item.name: float(record[item.name]) for item in fields(cls) if item.name in record})
 
     def slice_weights(self, stack: Stack) -> NDArray[np.float64]:
-        """Return how much each slice (N,) counts, 0 to 1. Without spacing, each counts as a full one."""
+        """Return how much each slice (N,) counts, 0 to 1."""
+        count = len(stack.masks)
         if stack.slab_mm is None:
-            return np.ones(len(stack.masks))
+            return np.full(count, min(self.whole_head / count, 1.0))
         return np.minimum(np.array(stack.slab_mm) / self.full_slab_mm, 1.0)
 
     def slice_support(self, stack: Stack) -> NDArray[np.float64]:

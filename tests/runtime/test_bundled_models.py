@@ -9,6 +9,7 @@ import pytest
 from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
+from cascade.volume.finding import VolumeRule
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 EXPECTED = json.loads((SAMPLES / "expected.json").read_text())
@@ -25,6 +26,14 @@ def test_the_bundled_models_were_calibrated_together_and_trained_on_one_split():
     segmenter, classifier = find_model(SEGMENTER), find_model(CLASSIFIER)
     assert classifier.record["calibration"]["segmenter_sha256"] == segmenter.sha256
     assert classifier.record["settings"]["split_sha256"] == segmenter.record["settings"]["split_sha256"]
+
+
+def test_the_rule_for_volumes_was_set_for_the_bundled_segmenter():
+    """An export writes the segmenter's record without a rule: it must be set again."""
+    record = find_model(SEGMENTER).record["volume_rule"]
+    assert record["healthy_subjects"] > 0
+    assert record["tumor_subjects"] > 0
+    assert Cascade.open().volume_rule == VolumeRule.from_record(record)
 
 
 def test_the_bundled_models_contain_no_paths_of_the_machine_that_exported_them():

@@ -82,6 +82,13 @@ def test_thin_slices_count_less_than_those_of_full_thickness_or_with_a_gap():
     assert support == pytest.approx({1.0: 4.0, 2.5: 10.0, 5.0: 20.0, 7.0: 20.0})
 
 
+def test_many_slices_without_spacing_must_be_thin_and_count_so():
+    """200 slices of 5 mm would be a meter. They count as 40 slices of a head of 200 mm."""
+    block = (5, 10), (10, 20), (10, 20)
+    support = {count: find_tumor(stack_of((count, 40, 40), block), RULE)[0].support for count in (20, 40, 200)}
+    assert support == pytest.approx({20: 20.0, 40: 20.0, 200: 4.0})
+
+
 def test_in_a_stack_of_few_slices_one_slice_is_enough():
     """With three slices 20 mm apart, a tumor of 15 mm shows in one of them. A fourth of a head needs a fourth of it."""
     block = ((1, 2), (10, 20), (10, 20))
