@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cascade.cli.predict_output import failure_lines, run_summary
+from cascade.cli.predict_output import MAX_VOLUMES, failure_lines, run_summary, volume_table
 from cascade.prediction.batch import RunResult
 from cascade.prediction.results import SliceResult
 from cascade.prediction.run import RunOptions
+from cascade.prediction.volumes import VolumeResult
 
 
 def test_a_failure_of_all_slices_of_a_volume_is_printed_once():
@@ -56,3 +57,24 @@ def test_a_note_on_one_slice_is_not_printed_for_its_volume():
     console.print(run_summary(RunResult(rows, 1.0), Path("out"), RunOptions(), verbose=True))
     assert "note: head.nii: turned\n" in console.file.getvalue()
     assert "note: head.nii: blank (1 of 3 slices)\n" in console.file.getvalue()
+
+
+def test_each_volume_is_a_line_of_a_table_those_with_a_tumor_first():
+    volumes = [
+        VolumeResult("a.nii", "no_tumor", 30, tumor_slices=0, volume_ml=0.0),
+        VolumeResult(
+            "b.nii", "tumor", 24, 5, 11, (0.1, 0.8, 0.1), volume_ml=12.34, longest_mm=41.2, perpendicular_mm=29.8
+        ),
+        VolumeResult("c.nii", "error", 20, problem="c.nii: cut", fix="copy it"),
+    ]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(volume_table(volumes))
+    lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if ".nii" in line]
+    assert [[cell.strip() for cell in line] for line in lines] == [
+        ["b.nii", "glioma", "0.80", "12.3", "41 x 30", "5 of 24", "11"],
+        ["a.nii", "no tumor", "", "0.0", "", "30", ""],
+        ["c.nii", "failed", "", "", "", "20", ""],
+    ]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(volume_table([VolumeResult(f"{number}.nii", "no_tumor", 30) for number in range(MAX_VOLUMES + 2)]))
+    assert "and 2 more volumes" in console.file.getvalue()
