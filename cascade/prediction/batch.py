@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice, starmap
 from signal import default_int_handler
 
+from cascade.discovery.filters import format_of_name
 from cascade.errors import CascadeError
 from cascade.io.checksums import file_stats
 from cascade.io.slices import Slice, Source
@@ -117,6 +118,11 @@ def predict_sources(
     """
     recorder = Recorder(folder, journal, on_progress)
     recorder.rows += [recorder.error_row(name, error) for name, error in (problems or {}).items()]
+    recorder.volumes += [
+        VolumeResult(row.name, "error", 0, problem=row.problem, fix=row.fix)
+        for row in recorder.rows
+        if format_of_name(row.name) == "nifti"
+    ]
     for entry in entries:
         recorder.restore(entry)
     states = starmap(InputState, [(source, file_stats(source.files)) for source in sources])

@@ -92,3 +92,11 @@ def test_a_resumed_run_keeps_the_findings(scans):
     run, content, _ = predict(scans, resume=True)
     assert run.resumed_rows == 20
     assert content["volumes"] == before
+
+
+def test_a_volume_that_cannot_be_opened_is_a_volume_too(scans):
+    (scans / "a.nii").write_bytes(b"no volume")
+    (volume,) = predict(scans)[1]["volumes"]
+    assert (volume["input"], volume["status"], volume["slices"]) == ("a.nii", "error", 0)
+    assert volume["problem"]
+    assert volume["fix"]

@@ -13,8 +13,8 @@ const help = byId("help");
 // A volume is one card: its picture and area are those of its key slice.
 for (const volume of volumes) {
   volume.frames = volume.frames.map((place) => slices[place]);
-  const { thumbnail, overlay, mask_pixels, mask_mm2 } = volume.frames[volume.key] ?? {};
-  Object.assign(volume, { thumbnail, overlay, mask_pixels: mask_pixels ?? null, mask_mm2: mask_mm2 ?? null });
+  const { thumbnail, overlay, mask_pixels, mask_mm2 } = volume.frames[volume.key];
+  Object.assign(volume, { thumbnail, overlay, mask_pixels, mask_mm2 });
 }
 const inVolumes = new Set(volumes.flatMap((volume) => volume.frames));
 const items = [...slices.filter((slice) => !inVolumes.has(slice)), ...volumes];
@@ -184,7 +184,6 @@ function links(slice) {
 
 /** The slices of a volume, one at a time. The arrow keys move its slider. */
 function film(volume) {
-  if (!volume.frames.length) return null;
   const picture = element("div", {});
   const caption = element("p", { className: "number" });
   const slider = element("input", { type: "range", id: "slider", min: 0, max: volume.frames.length - 1, ariaLabel: "Slice of the volume" });

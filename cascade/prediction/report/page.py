@@ -40,7 +40,11 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any]) -> byte
     urls = thumbnails.embed_thumbnails(out, records)
     slices = [_slice_data(out, place, record, urls.get(place)) for place, record in enumerate(records)]
     frames = _frames(slices)
-    volumes = [_volume_data(out, record, frames[record["input"]]) for record in results.get("volumes") or []]
+    volumes = [
+        _volume_data(out, record, frames[record["input"]])
+        for record in results.get("volumes") or []
+        if record["input"] in frames  # the row of a volume that cannot be opened says the same as that of its file
+    ]
     style, script = _style(), (HERE / "page.js").read_text("utf-8")
     page = Template((HERE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(out.resolve().name),
@@ -83,14 +87,13 @@ def _slice_data(out: Path, place: int, record: SliceRecord, thumbnail: str | Non
     }
 
 
-def _frames(slices: list[SliceData]) -> defaultdict[str, list[int]]:
+def _frames(slices: list[SliceData]) -> dict[str, list[int]]:
     """Return the positions in `slices` of the slices of each volume, in their order."""
-    numbered: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for data in slices:
         if data["index"] is not None:
             numbered[data["input"]].append((data["index"], data["place"]))
-    frames = {name: [place for _, place in sorted(pairs)] for name, pairs in numbered.items()}
-    return defaultdict(list, frames)
+    return {name: [place for _, place in sorted(pairs)] for name, pairs in numbered.items()}
 
 
 def _volume_data(out: Path, record: dict[str, Any], frames: list[int]) -> SliceData:
@@ -99,7 +102,7 @@ def _volume_data(out: Path, record: dict[str, Any], frames: list[int]) -> SliceD
     status, key = str(record.get("status")), record.get("key_slice")
     return {
         "name": record["input"],
-        "place": min(frames, default=-1),
+        "place": min(frames),
         "kind": record.get("class") or STATUS_NAMES.get(status, status),
         "probability": probabilities.get(record.get("class")),
         "probabilities": probabilities,
