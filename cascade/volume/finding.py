@@ -26,7 +26,7 @@ class VolumeRule:
         full_slab_mm: A slice that stands for less than this counts in proportion: its neighbors show nearly the same
             tissue, so a false positive repeats on them.
         part_of_head: A stack of fewer full slices shows a part of a head only. Less of a tumor may lie in it, so
-            `min_support` is lower in proportion: in a stack of a few slices, one slice is enough.
+            `min_support` is lower in proportion, down to 0 for a single slice: in a stack of a few, one is enough.
         whole_head: Without spacing, a stack counts as this many full slices at most, because a head is no longer.
     """
 
@@ -57,7 +57,8 @@ class VolumeRule:
 
     def limit(self, stack: Stack) -> float:
         """Return the support that is enough in this stack."""
-        return self.min_support * min(float(self.slice_weights(stack).sum()) / self.part_of_head, 1.0)
+        beyond_first = (float(self.slice_weights(stack).sum()) - 1) / (self.part_of_head - 1)
+        return self.min_support * min(max(beyond_first, 0.0), 1.0)
 
 
 @dataclass(frozen=True)

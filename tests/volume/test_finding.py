@@ -90,17 +90,24 @@ def test_many_slices_without_spacing_must_be_thin_and_count_so():
 
 
 def test_in_a_stack_of_few_slices_one_slice_is_enough():
-    """With three slices 20 mm apart, a tumor of 15 mm shows in one of them. A fourth of a head needs a fourth of it."""
+    """With three slices 20 mm apart, a tumor of 15 mm shows in one of them. Up to 12 slices, the limit rises to 6."""
     block = ((1, 2), (10, 20), (10, 20))
     assert find_tumor(stack_of((3, 40, 40), block, evidence=0.9), RULE)[0].status == "tumor"
     assert find_tumor(stack_of((12, 40, 40), block), RULE)[0].status == "no_tumor"
 
 
+def test_a_single_slice_is_decided_as_by_itself():
+    block = ((0, 1), (10, 20), (10, 20))
+    for slab_mm in (None, (1.0,)):
+        stack = stack_of((1, 40, 40), block, evidence=0.5, slab_mm=slab_mm)
+        assert find_tumor(stack, RULE)[0].status == "tumor"
+
+
 def test_in_a_slab_of_many_thin_slices_one_slice_is_not_enough():
-    """12 slices of 1 mm are a fifth of 12 slices of 5 mm: 1.2 would be enough, and one slice gives 0.8."""
-    one, two = (stack_of((12, 40, 40), ((1, end), (10, 20), (10, 20)), slab_mm=(1.0,) * 12) for end in (2, 3))
+    """20 slices of 1 mm are 4 full ones, so 3/11 of the limit are enough, 1.6. One slice gives 0.8, and three 2.4."""
+    one, three = (stack_of((20, 40, 40), ((1, end), (10, 20), (10, 20)), slab_mm=(1.0,) * 20) for end in (2, 4))
     assert find_tumor(one, RULE)[0].support == pytest.approx(0.8)
-    assert [find_tumor(stack, RULE)[0].status for stack in (one, two)] == ["no_tumor", "tumor"]
+    assert [find_tumor(stack, RULE)[0].status for stack in (one, three)] == ["no_tumor", "tumor"]
 
 
 def test_the_volume_counts_spacing_and_gaps():
