@@ -112,9 +112,9 @@ def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: b
 
 def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
     """List the findings of the first MAX_VOLUMES volumes."""
-    table = Table("volume", "finding", "probability", "ml", "diameters (mm)", "slices", "key slice")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    table = Table("volume")
+    for name in ("finding", "probability", "ml", "diameters", "slices", "key slice"):
+        table.add_column(name, justify="left" if name == "finding" else "right", no_wrap=True)
     ordered = sorted(volumes, key=lambda row: (row.status != "tumor", row.name))
     for row in ordered[:MAX_VOLUMES]:
         finding = row.label or {"no_tumor": "no tumor", "error": "failed"}.get(row.status, row.status)
@@ -123,7 +123,7 @@ def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
             f"{finding}{' (uncertain)' if row.uncertain else ''}",
             f"{max(row.probabilities):.2f}" if row.probabilities else "",
             "" if row.volume_ml is None else f"{row.volume_ml:.1f}",
-            "" if row.longest_mm is None else f"{row.longest_mm:.0f} x {row.perpendicular_mm:.0f}",
+            "" if row.longest_mm is None else f"{row.longest_mm:.0f} x {row.perpendicular_mm:.0f} mm",
             f"{row.tumor_slices} of {row.slices}" if row.tumor_slices else f"{row.slices}",
             "" if row.key_slice is None else f"{row.key_slice}",
         )

@@ -52,7 +52,7 @@ class VolumeRule:
         """Return the support that each slice (N,) gives to the components in it, 0 to `max_log_odds`."""
         evidence = stack.evidence.astype(np.float64)
         with np.errstate(divide="ignore"):  # 0 and 1 become minus and plus infinity
-            log_odds = np.log(evidence) - np.log1p(-evidence)
+            log_odds: NDArray[np.float64] = np.log(evidence) - np.log1p(-evidence)
         return self.slice_weights(stack) * np.clip(log_odds, 0.0, self.max_log_odds)
 
     def limit(self, stack: Stack) -> float:

@@ -71,7 +71,7 @@ def test_each_volume_is_a_line_of_a_table_those_with_a_tumor_first():
     console.print(volume_table(volumes))
     lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if ".nii" in line]
     assert [[cell.strip() for cell in line] for line in lines] == [
-        ["b.nii", "glioma", "0.80", "12.3", "41 x 30", "5 of 24", "11"],
+        ["b.nii", "glioma", "0.80", "12.3", "41 x 30 mm", "5 of 24", "11"],
         ["a.nii", "no tumor", "", "0.0", "", "30", ""],
         ["c.nii", "failed", "", "", "", "20", ""],
     ]
