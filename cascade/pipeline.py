@@ -265,9 +265,7 @@ class Cascade:
                 box = letterbox.original_box(Box(*boxes[index].tolist()))
                 probabilities = dict(zip(CLASS_NAMES, class_probability[index].tolist(), strict=True))
                 uncertain = max(probabilities.values()) < self.uncertain_below
-                predictions.append(
-                    Prediction(mask, box, probabilities, latency_ms, uncertain, notes[index], evidence)
-                )
+                predictions.append(Prediction(mask, box, probabilities, latency_ms, uncertain, notes[index], evidence))
             else:
                 predictions.append(Prediction(mask, latency_ms=latency_ms, notes=notes[index], evidence=evidence))
         return predictions

@@ -171,7 +171,7 @@ def test_predict_returns_the_notes_on_a_picture_from_a_file_and_from_memory(ever
     Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as image:
         found = [everywhere.predict(image), everywhere.predict(tmp_path / "a.png")]
-        found += [*everywhere.predict_batch([image]), *everywhere.predict_volume(tmp_path / "a.png")]
+        found += [*everywhere.predict_batch([image]), *everywhere.predict_volume(tmp_path / "a.png").slices]
     for prediction in found:
         assert prediction.mask.shape == (30, 20)
         (note,) = prediction.notes
@@ -183,7 +183,7 @@ def test_a_volume_in_memory_is_done_slice_by_slice(everywhere):
     array = np.zeros((11, 20, 30), dtype=np.int16)
     array[:10] = np.arange(30)
     for volume, axis in ((array, None), (np.moveaxis(array, 0, 2), 2), (list(array), None)):
-        found = everywhere.predict_volume(volume, axis, spacing_mm=(0.5, 0.7))
+        found = everywhere.predict_volume(volume, axis, spacing_mm=(0.5, 0.7)).slices
         assert [prediction.label for prediction in found] == 10 * ["meningioma"] + [None]
         assert [prediction.notes for prediction in found] == 10 * [()] + [("blank",)]
         assert {prediction.mask.shape for prediction in found} == {(20, 30)}
@@ -234,24 +234,29 @@ def test_a_volume_is_predicted_slice_by_slice_and_its_blank_slices_show_no_tumor
         cascade.predict(tmp_path / "head.nii.gz")
 
 
-def test_a_volume_in_memory_is_predicted_as_one_in_a_file(constant_segmenter, constant_classifier, tmp_path):
-    """Axes of an array are slices, rows and columns, and so is its spacing."""
-    volume = np.zeros((13, 20, 30)) + np.arange(30)
-    classifier = constant_classifier((1, 0, 0), Box(0, 0, 512, 512))
-    cascade = Cascade(CpuBackend(constant_segmenter(1.0), classifier))
-    found = cascade.predict_volume(volume, spacing_mm=(5.0, 2.0, 1.0))
-    assert (found.mask.shape, found.mask.all()) == ((13, 20, 30), True)
-    assert found.finding.volume_ml == pytest.approx(13 * 20 * 30 * 5 * 2 * 1 / 1000)
-    assert found.finding.diameters
-    assert cascade.predict_volume(volume).finding.volume_ml is None
-    for wrong in (volume[0], volume.astype(complex), np.zeros((0, 20, 30))):
-        with pytest.raises(CascadeError):
-            cascade.predict_volume(wrong)
-    for spacing_mm in ((1.0, 1.0), (5.0, -1.0, 1.0)):
-        with pytest.raises(CascadeError):
-            cascade.predict_volume(volume, spacing_mm=spacing_mm)
-    with pytest.raises(CascadeError):
-        cascade.predict_volume(tmp_path / "head.nii", spacing_mm=(5.0, 1.0, 1.0))
+def test_a_volume_in_memory_has_milliliters_where_the_distance_of_its_slices_is_given(everywhere):
+    """13 slices of 20 x 30 pixels of 2 x 1 mm, 5 mm apart."""
+    array = np.zeros((13, 20, 30)) + np.arange(30)
+    for volume, axis, spacing_mm in (
+        (array, None, (5.0, 2.0, 1.0)),
+        (array, 0, np.array([5.0, 2.0, 1.0])),
+        (np.moveaxis(array, 0, 2), 2, (2.0, 1.0, 5.0)),
+    ):
+        found = everywhere.predict_volume(volume, axis, spacing_mm)
+        assert (found.mask.shape, found.mask.all()) == ((13, 20, 30), True)
+        assert found.finding.volume_ml == pytest.approx(13 * 20 * 30 * 5 * 2 * 1 / 1000)
+        assert found.finding.diameters
+    found = everywhere.predict_volume(array, spacing_mm=(2.0, 1.0))
+    assert (found.finding.volume_ml, found.finding.diameters is None) == (None, False)
+    assert everywhere.predict_volume(array).finding.diameters is None
+    for spacing_mm in ((-5.0, 2.0, 1.0), (np.inf, 2.0, 1.0), ("thick", 2.0, 1.0)):
+        with pytest.raises(CascadeError, match="distance of slices"):
+            everywhere.predict_volume(array, spacing_mm=spacing_mm)
+
+
+def test_slices_of_several_sizes_are_not_one_volume(everywhere):
+    with pytest.raises(CascadeError, match="sizes"):
+        everywhere.predict_volume([slice_of(20, 30), slice_of(30, 20)])
 
 
 class TumorInOneSlice:
