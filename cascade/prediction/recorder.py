@@ -209,7 +209,7 @@ class Recorder:
             masks = masks if self._folder.keep_all_components else accepted
         path = self._folder.mask_path(source.name, source.mask_suffix)
         written = self._write(state, path, source.mask_bytes(masks))
-        notes = (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()
+        notes = _failure_notes(failed)
         rows = [
             row if row.status == "error" else replace(row, mask=written, notes=(*row.notes, *notes)) for row in rows
         ]
@@ -246,5 +246,9 @@ def _volume_row(source: Source, rows: list[SliceResult], finding: VolumeFinding 
         return VolumeResult(source.name, "error", source.count, notes=source.notes, problem=problem, fix=failed[0].fix)
     if finding is None:
         raise RuntimeError(f"{source.name}: no slice failed, but there is no finding")
-    shown = next(row for row in rows if row.status != "error")
-    return volume_result(source.name, finding, shown.mask, shown.notes)
+    mask = next(row.mask for row in rows if row.status != "error")
+    return volume_result(source.name, finding, mask, (*source.notes, *_failure_notes(len(failed))))
+
+
+def _failure_notes(failed: int) -> tuple[str, ...]:
+    return (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()

@@ -100,3 +100,13 @@ def test_a_volume_that_cannot_be_opened_is_a_volume_too(scans):
     assert (volume["input"], volume["status"], volume["slices"]) == ("a.nii", "error", 0)
     assert volume["problem"]
     assert volume["fix"]
+
+
+def test_notes_on_single_slices_are_not_of_the_volume(scans):
+    """Its first slice is blank, as is common at the ends of a volume."""
+    array = save_volume(scans / "a.nii", 10, 11)
+    array[..., 0] = array[..., 19] = 0
+    nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), np.diag([0.98, 0.98, 5.0, 1.0])), scans / "a.nii")
+    content = predict(scans)[1]
+    assert content["slices"][0]["notes"] == "blank"
+    assert content["volumes"][0]["notes"] is None
