@@ -351,7 +351,7 @@ def test_a_blank_volume_is_an_error_and_a_partial_failure_is_noted(scans, out):
     array = np.ones((32, 32, 3), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "blank.nii")
     array = array * np.arange(32, dtype=np.float32)[:, None, None]
-    array[0, 0, 1] = np.nan
+    array[0, 0, 1] = np.inf
     nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "part.nii")
     run = predict_paths(cascade_of(), [scans], out)
     assert [row["status"] for row in rows_of(out)] == ["error"] * 3 + ["no_tumor", "error", "no_tumor"]
