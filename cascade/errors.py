@@ -13,3 +13,11 @@ class CascadeError(Exception):
         super().__init__(f"{problem}\n  fix: {fix}")
         self.problem = problem
         self.fix = fix
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the error; the default would pass the whole message as the problem, and no fix."""
+        return _restore, (self.problem, self.fix)
+
+
+def _restore(problem: str, fix: str) -> CascadeError:
+    return CascadeError(problem, fix=fix)

@@ -104,6 +104,7 @@ class Cascade:
         models: str | os.PathLike[str] = BUNDLED_MODELS,
         backend: str = AUTO,
         engines: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
     ) -> "Cascade":
         """Load the models.
 
@@ -111,11 +112,12 @@ class Cascade:
             models: Folder of both ONNX graphs and models.json; the bundled models by default.
             backend: Name of a backend, or "auto" for the fastest that can run.
             engines: Folder of TensorRT engines.
+            threads: Number of threads that compute on the CPU; None for one per core.
 
         Raises:
             CascadeError: A model does not match models.json, or the backend cannot run on this machine.
         """
-        choice = open_backend(backend, Path(models), Path(engines) if engines else None)
+        choice = open_backend(backend, Path(models), Path(engines) if engines else None, threads)
         return cls(
             choice.backend,
             {name: graph.sha256 for name, graph in choice.models.items()},

@@ -98,6 +98,10 @@ class NiftiSource:
         self._lock = threading.Lock()
         self._loaded: NDArray[Any] | CascadeError | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the volume without the voxels and the lock."""
+        return NiftiSource, (self.files[0], self.name, self._header, self._grid, self._spacing_mm, self.notes)
+
     def read(self, index: int) -> Slice:
         """Read a slice, see `Source.read`. Intensities are scaled by scl_slope and scl_inter only."""
         slope, intercept = self._header.get_slope_inter()

@@ -24,29 +24,41 @@ def import_onnxruntime() -> ModuleType:
     return module
 
 
-def open_onnxruntime(segmenter: ExportedModel, classifier: ExportedModel) -> CpuBackend:
+def open_onnxruntime(segmenter: ExportedModel, classifier: ExportedModel, *, threads: int | None = None) -> CpuBackend:
     """Load both graphs.
+
+    Args:
+        segmenter: The segmenter's graph.
+        classifier: The classifier's graph.
+        threads: Number of threads that compute; None for one per core.
 
     Raises:
         CascadeError: If a graph cannot be loaded.
     """
     return CpuBackend(
-        OnnxRuntimeGraph(segmenter.path),
-        OnnxRuntimeGraph(classifier.path),
+        OnnxRuntimeGraph(segmenter.path, threads),
+        OnnxRuntimeGraph(classifier.path, threads),
         f"ONNX Runtime {import_onnxruntime().__version__}, CPU, FP32",
     )
 
 
 class OnnxRuntimeGraph:
-    """A `LoadedGraph` for batches of any size. Uses all cores.
+    """A `LoadedGraph` for batches of any size.
+
+    Args:
+        path: ONNX file.
+        threads: Number of threads that compute; None for one per core.
 
     Raises:
         CascadeError: If the graph cannot be loaded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
         try:
-            self._session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise CascadeError(
                 f"{path}: ONNX Runtime cannot load it ({error})", fix="export the model again"

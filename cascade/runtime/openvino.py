@@ -9,13 +9,20 @@ from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.models import ExportedModel
 
 
-def open_openvino(segmenter: ExportedModel, classifier: ExportedModel, *, only_if_faster: bool = False) -> CpuBackend:
+def open_openvino(
+    segmenter: ExportedModel,
+    classifier: ExportedModel,
+    *,
+    only_if_faster: bool = False,
+    threads: int | None = None,
+) -> CpuBackend:
     """Load both graphs, in BF16 if the runtime reports that the processor supports it, else in FP32.
 
     Args:
         segmenter: The segmenter's graph.
         classifier: The classifier's graph.
         only_if_faster: Refuse FP32, in which OpenVINO is no faster than ONNX Runtime.
+        threads: Number of threads that compute; None for one per core.
 
     Raises:
         CascadeError: If OpenVINO is not installed, a graph cannot be loaded, or `only_if_faster` is set and the
@@ -36,26 +43,28 @@ def open_openvino(segmenter: ExportedModel, classifier: ExportedModel, *, only_i
     precision = "bf16" if has_bf16 else "f32"
     version = openvino.__version__.split("-")[0]
     return CpuBackend(
-        OpenVinoGraph(core, segmenter.path, precision),
-        OpenVinoGraph(core, classifier.path, precision),
+        OpenVinoGraph(core, segmenter.path, precision, threads),
+        OpenVinoGraph(core, classifier.path, precision, threads),
         f"OpenVINO {version}, CPU, {'BF16' if has_bf16 else 'FP32'}",
     )
 
 
 class OpenVinoGraph:
-    """A `LoadedGraph` for batches of any size. Uses all cores.
+    """A `LoadedGraph` for batches of any size.
 
     Args:
         core: openvino.Core.
         path: ONNX file.
         precision: Precision of the network, `f32` or `bf16`. Nodes before the first convolution count pixels and stay
             in FP32.
+        threads: Number of threads that compute; None for one per core.
 
     Raises:
         CascadeError: If the graph cannot be loaded.
     """
 
-    def __init__(self, core: Any, path: Path, precision: str) -> None:
+    def __init__(self, core: Any, path: Path, precision: str, threads: int | None = None) -> None:
+        settings = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
         try:
             model = core.read_model(path)
             self._outputs = [output.any_name for output in model.outputs]
@@ -63,7 +72,7 @@ class OpenVinoGraph:
             self._stages = [
                 (
                     [tensor.any_name for tensor in stage.inputs],
-                    core.compile_model(stage, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}),
+                    core.compile_model(stage, "CPU", {"INFERENCE_PRECISION_HINT": hint, **settings}),
                     [tensor.any_name for tensor in stage.outputs],  # compiling may add names
                 )
                 for hint, stage in stages.items()

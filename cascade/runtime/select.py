@@ -34,13 +34,16 @@ class SelectedBackend:
     skipped_backends: dict[str, str] = field(default_factory=dict)
 
 
-def open_backend(name: str = AUTO, models: Path = BUNDLED_MODELS, engines: Path | None = None) -> SelectedBackend:
+def open_backend(
+    name: str = AUTO, models: Path = BUNDLED_MODELS, engines: Path | None = None, threads: int | None = None
+) -> SelectedBackend:
     """Load both graphs of a models folder into a backend.
 
     Args:
         name: One of BACKENDS, or `auto` for the first of them that can run.
         models: Folder of the graphs and their manifest.
         engines: Folder of the engines that `cascade build` wrote, for the TensorRT backends; None for the default.
+        threads: Number of threads that compute on the CPU; None for one per core.
 
     Raises:
         CascadeError: If the backend is unknown or cannot run here, or if the models do not match their manifest.
@@ -49,29 +52,36 @@ def open_backend(name: str = AUTO, models: Path = BUNDLED_MODELS, engines: Path 
         raise CascadeError(f"unknown backend {name!r}", fix=f"choose one of {', '.join((AUTO, *BACKENDS))}")
     graphs = {graph: find_model(graph, models) for graph in (SEGMENTER, CLASSIFIER)}
     if name != AUTO:
-        return SelectedBackend(name, _open(name, graphs, engines), graphs)
+        return SelectedBackend(name, _open(name, graphs, engines, threads=threads), graphs)
     skipped: dict[str, str] = {}
     for candidate in BACKENDS[:-1]:
         try:
-            return SelectedBackend(candidate, _open(candidate, graphs, engines, only_if_faster=True), graphs, skipped)
+            return SelectedBackend(
+                candidate, _open(candidate, graphs, engines, threads=threads, only_if_faster=True), graphs, skipped
+            )
         except CascadeError as error:
             skipped[candidate] = without_home(error.problem)
-    return SelectedBackend(BACKENDS[-1], _open(BACKENDS[-1], graphs, engines), graphs, skipped)
+    return SelectedBackend(BACKENDS[-1], _open(BACKENDS[-1], graphs, engines, threads=threads), graphs, skipped)
 
 
 def _open(
-    name: str, graphs: dict[str, ExportedModel], engines: Path | None, *, only_if_faster: bool = False
+    name: str,
+    graphs: dict[str, ExportedModel],
+    engines: Path | None,
+    *,
+    threads: int | None = None,
+    only_if_faster: bool = False,
 ) -> "Backend":
     """Load a backend. `only_if_faster` refuses one that works but is no faster than the next of BACKENDS."""
     segmenter, classifier = graphs[SEGMENTER], graphs[CLASSIFIER]
     if name == "openvino":
         from cascade.runtime.openvino import open_openvino
 
-        return open_openvino(segmenter, classifier, only_if_faster=only_if_faster)
+        return open_openvino(segmenter, classifier, only_if_faster=only_if_faster, threads=threads)
     if name == "onnxruntime":
         from cascade.runtime.onnxruntime import open_onnxruntime
 
-        return open_onnxruntime(segmenter, classifier)
+        return open_onnxruntime(segmenter, classifier, threads=threads)
     from cascade.runtime.tensorrt import open_tensorrt
 
     return open_tensorrt(name, segmenter, classifier, engines)

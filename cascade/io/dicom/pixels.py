@@ -77,6 +77,10 @@ class PixelFile:
         self._loaded: Dataset | None = None
         self._readers: set[int] = set()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the file without its pixels and the lock."""
+        return PixelFile, (self._header,)
+
     def load(self, reader: object) -> Dataset:
         """Return what `read_pixels` returns. `reader` may load it again until it calls `release`."""
         if len(self._header.frames) == 1:
