@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.io.slices import Slice
     from cascade.pipeline import Cascade, Prediction, VolumePrediction
-    from cascade.prediction.batch import RunResult
+    from cascade.prediction.driver import RunResult
     from cascade.prediction.run import RunOptions, predict_paths
     from cascade.volume.finding import VolumeFinding
 
@@ -35,7 +35,7 @@ _MODULES = {
     "CascadeError": "errors",
     "Prediction": "pipeline",
     "RunOptions": "prediction.run",
-    "RunResult": "prediction.batch",
+    "RunResult": "prediction.driver",
     "Slice": "io.slices",
     "VolumeFinding": "volume.finding",
     "VolumePrediction": "pipeline",

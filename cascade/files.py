@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from cascade.errors import CascadeError
 
@@ -123,12 +124,25 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
     Raises:
         CascadeError: If the disk is full or the permissions do not allow it.
     """
+    with open_atomically(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Yield a file to write to; it replaces `path` when the block ends without an exception.
+
+    See `write_atomically` for the arguments. For content that is too large to be in memory at once.
+
+    Raises:
+        CascadeError: If the disk is full or the permissions do not allow it.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())

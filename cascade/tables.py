@@ -1,9 +1,11 @@
 """CSV files that spreadsheets open: names stay legible, and no cell is executed as a formula."""
 
+import codecs
 import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import BinaryIO
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 """A spreadsheet takes a cell that starts with one of these characters for a formula, which can run programs.
@@ -12,22 +14,46 @@ Names that already look escaped are escaped too, so that `read_table` can tell b
 """
 
 
-def table_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
-    r"""Return the content of a CSV file with a header and one line per row.
+class TableWriter:
+    r"""Writes a CSV file row by row.
 
     It is UTF-8 with a byte-order mark, without which Excel reads another encoding, and has CRLF line ends. Text that a
     spreadsheet would execute starts with an apostrophe; numbers are not touched. File names may contain bytes that are
     not UTF-8: they become `\udcXX`, as in JSON.
-
-    Args:
-        columns: The header. A row may lack some of them, and have others, which are ignored.
-        rows: Column → value; None is an empty cell.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\r\n", extrasaction="ignore")  # quotes both
-    writer.writeheader()
-    writer.writerows({column: _escape(value) for column, value in row.items()} for row in rows)
-    return text.getvalue().encode("utf-8-sig", errors="backslashreplace")
+
+    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
+        """Write the header.
+
+        Args:
+            file: The file, which the caller closes.
+            columns: The header.
+        """
+        self._file = file
+        file.write(codecs.BOM_UTF8)
+        self._writer = csv.DictWriter(self, columns, lineterminator="\r\n", extrasaction="ignore")  # quotes both
+        self._writer.writeheader()
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Write a row.
+
+        Args:
+            row: Column → value; None is an empty cell. It may lack some columns, and have others, which are ignored.
+        """
+        self._writer.writerow({column: _escape(value) for column, value in row.items()})
+
+    def write(self, text: str) -> int:
+        """Write text as it is; the csv module calls this."""
+        return self._file.write(text.encode(errors="backslashreplace"))
+
+
+def table_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> bytes:
+    """Return the content of a CSV file with a header and one line per row, as `TableWriter` writes it."""
+    content = io.BytesIO()
+    writer = TableWriter(content, columns)
+    for row in rows:
+        writer.add(row)
+    return content.getvalue()
 
 
 def read_table(content: bytes) -> list[dict[str, str]]:

@@ -17,7 +17,8 @@ from cascade.io.checksums import file_stats
 from cascade.io.image import ImageSource, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import predict_sources
+from cascade.prediction.driver import predict_sources
+from cascade.prediction.journal import Entry
 from cascade.prediction.recorder import InputState, Recorder
 from cascade.prediction.results import ResultsFolder
 from cascade.runtime.protocol import Backend, Future, Outputs
@@ -136,11 +137,12 @@ def _time_stages(
         read_ms = _ms_since(start)
         predictions = cascade.predict_batch(read)
         write_start = time.perf_counter()
-        recorder = Recorder(results)
+        finished: list[Entry] = []
+        recorder = Recorder(results, finished.append)
         for name, slice_, prediction in zip(batch, read, predictions, strict=True):
             picture = ImageSource(name, slices.path(name))
             recorder.record(InputState(picture, file_stats(picture.files)), 0, slice_, prediction)
-        for row in recorder.rows:
+        for row in (row for entry in finished for row in entry.rows):
             if row.status == "error":
                 raise CascadeError(row.problem, fix=row.fix)
         write_ms, batch_ms = _ms_since(write_start), _ms_since(start)

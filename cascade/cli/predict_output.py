@@ -1,7 +1,9 @@
 """What `cascade predict` prints: a progress bar, then a table of the results and the reasons for failures."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -14,8 +16,8 @@ from cascade.contract import CLASS_NAMES
 from cascade.discovery.filters import HIDDEN
 from cascade.discovery.inputs import Inputs
 from cascade.io.open import open_sources
-from cascade.pipeline import Cascade
-from cascade.prediction.batch import RunResult
+from cascade.prediction.driver import RunResult
+from cascade.prediction.executor import Executor
 from cascade.prediction.results import NOTE
 from cascade.prediction.run import RunOptions
 from cascade.prediction.volumes import VolumeResult
@@ -57,10 +59,10 @@ def progress_bar(console: Console, *, quiet: bool) -> Progress:
     )
 
 
-def backend_line(cascade: Cascade) -> Text:
+def backend_line(executor: Executor) -> Text:
     """Name the backend, and why faster ones were skipped."""
-    reasons = "".join(f"\n  skipped {name}: {reason}" for name, reason in cascade.skipped_backends.items())
-    return Text(f"Backend: {cascade.description}").append(reasons, style="dim")
+    reasons = "".join(f"\n  skipped {name}: {reason}" for name, reason in executor.skipped_backends.items())
+    return Text(f"Backend: {executor.description}").append(reasons, style="dim")
 
 
 def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: bool) -> RenderableType:
@@ -96,12 +98,11 @@ def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: b
     if result.interrupted:
         remaining = f"Interrupted with {_slices(result.remaining)} remaining. Use --resume to continue."
         lines.append(Text(remaining, style="yellow"))
-    notes = _notes(result)
-    if notes and verbose:
-        lines += [Text(printable(f"note: {note}"), style="dim") for note in notes]
-    elif notes:
+    if verbose:
+        lines += [Text(printable(f"note: {note}"), style="dim") for note in _notes(result)]
+    elif notes := sum(1 for _ in _notes(result)):
         hint = "shown by --verbose and in the column `notes` of results.csv"
-        lines.append(Text(f"Notes on inputs: {len(notes):,}, {hint}.", style="dim"))
+        lines.append(Text(f"Notes on inputs: {notes:,}, {hint}.", style="dim"))
     reasons = Counter(reason for reason in result.left_out.values() if reason != HIDDEN)
     if reasons:
         listed = _listed([f"{count:,}: {reason}" for reason, count in reasons.most_common()], "; ")
@@ -115,8 +116,7 @@ def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
     table = Table("volume")
     for name in ("finding", "probability", "ml", "diameters", "slices", "key slice"):
         table.add_column(name, justify="left" if name == "finding" else "right", no_wrap=True)
-    ordered = sorted(volumes, key=lambda row: (row.status != "tumor", row.name))
-    for row in ordered[:MAX_VOLUMES]:
+    for row in nsmallest(MAX_VOLUMES, volumes, lambda row: (row.status != "tumor", row.name)):
         finding = row.label or {"no_tumor": "no tumor", "error": "failed"}.get(row.status, row.status)
         table.add_row(
             Text(printable(row.name), overflow="fold"),
@@ -170,14 +170,12 @@ def failure_lines(result: RunResult) -> list[Text]:
     return [Text(printable(line), style="red") for line in lines]
 
 
-def _notes(result: RunResult) -> list[str]:
-    """Return one line for each input and note, with the number of slices unless it concerns all."""
-    slices = Counter(row.input for row in result.rows)
-    counts = Counter((row.input, note) for row in result.rows for note in row.notes)
-    return [
-        f"{name}: {note}" + (f" ({count:,} of {slices[name]:,} slices)" if count < slices[name] else "")
-        for (name, note), count in counts.items()
-    ]
+def _notes(result: RunResult) -> Iterator[str]:
+    """Yield one line for each input and note, with the number of slices unless it concerns all."""
+    for name, group in groupby(result.rows, lambda row: row.input):
+        rows = list(group)
+        for note, count in Counter(note for row in rows for note in row.notes).items():
+            yield f"{name}: {note}" + (f" ({count:,} of {len(rows):,} slices)" if count < len(rows) else "")
 
 
 def _listed(texts: Sequence[str], separator: str = ", ") -> str:

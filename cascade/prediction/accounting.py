@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.slices import Source
-from cascade.prediction.batch import RunResult
+from cascade.prediction.driver import RunResult
 from cascade.prediction.results import ResultsFolder
 
 MAX_NAMES = 20

@@ -1,23 +1,34 @@
-"""Journal of a run: what has been written so far, input by input, so that `--resume` can continue a killed run."""
+"""Journal of a run: what has been finished so far, input by input, so that `--resume` can continue a killed run.
+
+It also holds the rows of the run until the tables are written, so that they need no memory.
+"""
 
 import json
 import os
 import threading
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cascade.contract import Box
+from cascade.discovery.filters import format_of_name
 from cascade.errors import CascadeError
-from cascade.files import sha256_of, write_atomically
+from cascade.files import open_atomically, sha256_of
+from cascade.io.slices import Source, slice_name
 from cascade.prediction.output_dir import JOURNAL
-from cascade.prediction.results import SliceResult
+from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_from_json
 
 STARTED = "begun"
-"""Key of a line that names a file which is about to be written."""
+"""Key of a line that names files which are about to be written."""
+
+FAILED = "failed"
+"""Key of a line with an entry that has rows with errors. It is reported, and `--resume` processes its input again."""
+
+ROW_FIELDS = tuple(field.name for field in fields(SliceResult))
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,11 @@ class Entry:
     read: tuple[str, ...]
     volume: VolumeResult | None = None
 
+    @property
+    def failed(self) -> bool:
+        """True if a slice could not be processed."""
+        return any(row.status == "error" for row in self.rows)
+
     def is_valid(self, out: Path) -> bool:
         """Return True if all files written for this input exist and are unchanged."""
         try:
@@ -48,11 +64,36 @@ class Entry:
             return False
 
 
+def failed_source(folder: ResultsFolder, source: Source, error: CascadeError) -> Entry:
+    """Return the entry of an input of which no slice could be processed."""
+    rows = tuple(
+        folder.error_row(slice_name(source, index), error, index if source.count > 1 else None)
+        for index in range(source.count)
+    )
+    volume = _failed_volume(rows[0], source.name, source.count, source.notes) if source.count > 1 else None
+    return Entry(source.name, "", rows, {}, (), volume)
+
+
+def unopened_input(folder: ResultsFolder, name: str, error: CascadeError) -> Entry:
+    """Return the entry of an input that could not be opened. A NIfTI file counts as a volume."""
+    row = folder.error_row(name, error)
+    volume = _failed_volume(row, name, 0) if format_of_name(name) == "nifti" else None
+    return Entry(name, "", (row,), {}, (), volume)
+
+
+def _failed_volume(row: SliceResult, name: str, slices: int, notes: tuple[str, ...] = ()) -> VolumeResult:
+    """Return the row of a volume without a finding, for the reason of a row with an error."""
+    return VolumeResult(name, "error", slices, notes=notes, problem=row.problem, fix=row.fix)
+
+
 class Journal:
     """Appends to the journal in the results folder; every method may be called from any thread.
 
-    Each line is a JSON object. The first contains the settings of the run. Each of the others is an `Entry`, or names a
-    file that is about to be written. A line that a kill cut short is ignored.
+    Each line is a JSON object. The first contains the settings of the run. Each of the others is an `Entry`, or names
+    files that are about to be written. A line that a kill cut short is ignored.
+
+    Attributes:
+        path: The file.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any], entries: Iterable[Entry] = ()) -> None:
@@ -66,22 +107,48 @@ class Journal:
         Raises:
             CascadeError: The folder cannot be written.
         """
-        self._path = out / JOURNAL
+        self.path = out / JOURNAL
         self._lock = threading.Lock()
-        lines = [json.dumps(settings), *(_line(entry) for entry in entries)]
-        write_atomically(self._path, "".join(f"{line}\n" for line in lines).encode())
-        self._file: BinaryIO = self._path.open("ab")
+        self._positions = array("q")
+        with open_atomically(self.path) as file:
+            self._end = file.write(_line(settings))
+            for entry in entries:
+                self._positions.append(self._end)
+                self._end += file.write(_line(_content(entry)))
+        self._file: BinaryIO = self.path.open("ab")
+        self._reader = self.path.open("rb")  # reads this journal even if another run replaces it
 
-    def add_file(self, path: str) -> None:
-        """Note a file before it is written, so that a later run can remove it even if its input was never finished.
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self._positions)
+
+    def entry(self, number: int) -> Entry:
+        """Read an entry from the disk, also one of an input that failed.
 
         Args:
-            path: Path below the results folder.
+            number: Number of the entry, from 0, in the order in which they were added.
+        """
+        with self._lock:
+            self._reader.seek(self._positions[number])
+            line = self._reader.readline()
+        content = _parse(line)
+        entry = _entry(content.get(FAILED, content))
+        if entry is None:
+            raise CascadeError(f"{self.path}: was changed during the run", fix="start over with --overwrite")
+        return entry
+
+    def begin(self, files: Mapping[str, Sequence[str]]) -> None:
+        """Note files before they are written, so that a later run can remove them even if their input is not finished.
+
+        Args:
+            files: Name of an input → the files that may be written for it, as paths below the results folder.
 
         Raises:
             CascadeError: The disk is full.
         """
-        self._append(json.dumps({STARTED: path}))
+        line = _line({STARTED: files})
+        with self._lock:
+            self._append(line)
 
     def add(self, entry: Entry) -> None:
         """Note a finished input.
@@ -89,7 +156,10 @@ class Journal:
         Raises:
             CascadeError: The disk is full.
         """
-        self._append(_line(entry))
+        content = _content(entry)
+        line = _line({FAILED: content} if entry.failed else content)
+        with self._lock:
+            self._positions.append(self._append(line))
 
     def sync(self) -> None:
         """Wait until everything is on the disk, so that even a power failure does not take it.
@@ -110,17 +180,19 @@ class Journal:
         with suppress(OSError):  # an `add` that could not write its text has already reported it
             self._file.close()
 
-    def _append(self, line: str) -> None:
-        with self._lock:
-            try:
-                self._file.write(f"{line}\n".encode())
-                self._file.flush()
-            except OSError as error:
-                raise self._error(error) from error
+    def _append(self, line: bytes) -> int:
+        """Append a line, and return where it begins."""
+        start, self._end = self._end, self._end + len(line)
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:  # the rest of the line stays in the buffer
+            raise self._error(error) from error
+        return start
 
     def _error(self, error: OSError) -> CascadeError:
         return CascadeError(
-            f"{self._path}: cannot be written ({error.strerror})", fix="free disk space and continue with --resume"
+            f"{self.path}: cannot be written ({error.strerror})", fix="free disk space and continue with --resume"
         )
 
 
@@ -137,8 +209,9 @@ def read_entries(out: Path, settings: dict[str, Any]) -> dict[str, Entry]:
     Raises:
         CascadeError: The settings differ, so that the results of both runs cannot be combined.
     """
-    previous, lines = _read(out)
-    entries = _entries(lines)
+    lines = _read(out)
+    previous = next(lines, {})
+    entries = {entry.name: entry for line in lines if (entry := _entry(line))}
     current = json.loads(json.dumps(settings))
     if entries and previous != current:
         changes = [
@@ -153,26 +226,29 @@ def read_entries(out: Path, settings: dict[str, Any]) -> dict[str, Entry]:
 
 def previous_files(out: Path) -> set[str]:
     """Return what the run in a folder wrote, also for inputs that it did not finish, as paths below the folder."""
-    lines = _read(out)[1]
-    started = {line[STARTED] for line in lines if STARTED in line}
-    return started | {path for entry in _entries(lines).values() for path in entry.files}
+    begun: dict[str, Iterable[str]] = {}
+    for line in _read(out):
+        files = line.get(STARTED, {})
+        begun |= {files: [files]} if isinstance(files, str) else files  # version 0.1 noted each file by itself
+        if entry := _entry(line.get(FAILED, line)):
+            begun[entry.name] = entry.files  # these, and no others, were written
+    return {path for files in begun.values() for path in files}
 
 
-def _read(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the settings and all lines after them; empty if there is no journal."""
-    try:
-        first, *lines = (out / JOURNAL).read_bytes().split(b"\n")
-    except OSError:
-        return {}, []
-    return _parse(first), [content for line in lines if (content := _parse(line))]
+def _content(entry: Entry) -> dict[str, Any]:
+    """Return an entry as a dictionary. `asdict` would copy all values, and takes ten times as long."""
+    rows = [{name: getattr(row, name) for name in ROW_FIELDS} for row in entry.rows]
+    return vars(entry) | {"rows": rows, "volume": asdict(entry.volume) if entry.volume else None}
 
 
-def _entries(lines: Iterable[dict[str, Any]]) -> dict[str, Entry]:
-    return {entry.name: entry for line in lines if (entry := _entry(line))}
+def _line(content: dict[str, Any]) -> bytes:
+    return f"{json.dumps(content)}\n".encode()
 
 
-def _line(entry: Entry) -> str:
-    return json.dumps(asdict(entry))
+def _read(out: Path) -> Iterator[dict[str, Any]]:
+    """Yield the settings, then all lines after them; nothing if there is no journal."""
+    with suppress(OSError), (out / JOURNAL).open("rb") as file:
+        yield from map(_parse, file)
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -194,7 +270,7 @@ def _entry(content: dict[str, Any]) -> Entry | None:
 
 
 def _row(content: dict[str, Any]) -> SliceResult:
-    values = {field.name: content[field.name] for field in fields(SliceResult)}
+    values = {name: content[name] for name in ROW_FIELDS}
     box, probabilities = values["box"], values["probabilities"]
     return SliceResult(
         **values

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +15,11 @@ from cascade.files import TEMPORARY_PREFIX, sha256_of_bytes
 JOURNAL = "journal.jsonl"
 REPORT = "report.html"
 VOLUMES = "volumes.csv"
+
+PARQUET = "results.parquet"
+"""Only runs on a cluster write it."""
+
+NOT_IN_EVERY_RUN = (REPORT, PARQUET)
 
 LOCK = ".cascade.lock"
 """Stays in the folder after a run: removing it could hand the lock to two runs at once."""
@@ -32,7 +37,7 @@ MAX_NAME_BYTES = 255
 
 def output_paths(out: Path) -> list[Path]:
     """Return the files and folders that a run writes into its results folder."""
-    names = ("results.json", "results.csv", VOLUMES, "run.json", REPORT, JOURNAL)
+    names = ("results.json", "results.csv", VOLUMES, "run.json", JOURNAL, *NOT_IN_EVERY_RUN)
     return [*(out / name for name in names), *written_folders(out)]
 
 
@@ -128,8 +133,28 @@ def check_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False
         )
 
 
+def remove_written(out: Path, written: Iterable[str]) -> None:
+    """Remove files of an input that is not finished, as far as they exist. Errors are ignored: no row refers to them.
+
+    Args:
+        out: Results folder.
+        written: Paths below `out`.
+    """
+    with suppress(OSError):
+        for path in written:
+            (out / path).unlink(missing_ok=True)
+
+
+def remove_temporary(out: Path) -> None:
+    """Remove what processes that were killed were writing. No other process may write to the folder."""
+    with suppress(OSError):  # the next run tries again
+        for folder in written_folders(out):
+            for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+                path.unlink()
+
+
 def remove_previous(out: Path, written: Iterable[str], keep: Iterable[str] = ()) -> None:
-    """Remove the report, masks and overlays of an earlier run, its temporary files, and folders that become empty.
+    """Remove what an earlier run wrote, except for the tables that every run replaces, and folders that become empty.
 
     Files that others put into the folder stay.
 
@@ -141,9 +166,9 @@ def remove_previous(out: Path, written: Iterable[str], keep: Iterable[str] = ())
     Raises:
         CascadeError: A file cannot be removed.
     """
-    remove = {out / path for path in (*written, REPORT)} - {out / path for path in keep}
+    remove = {out / path for path in (*written, *NOT_IN_EVERY_RUN)} - {out / path for path in keep}
     below = [path for folder in written_folders(out) for path in folder.rglob("*")]
-    beside = [path for pattern in (REPORT, f"{TEMPORARY_PREFIX}*") for path in out.glob(pattern)]
+    beside = [path for pattern in (*NOT_IN_EVERY_RUN, f"{TEMPORARY_PREFIX}*") for path in out.glob(pattern)]
     try:
         for path in sorted([*below, *beside], reverse=True):  # files before their folders
             if path.is_dir() and not path.is_symlink():

@@ -1,7 +1,6 @@
-"""Predictions of a run → masks, overlays, rows and journal, input by input."""
+"""Predictions → masks, overlays and rows, input by input."""
 
 import threading
-import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from cascade.files import sha256_of_bytes, write_atomically
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name, slice_number
 from cascade.pipeline import BLANK_NOTE, Prediction
-from cascade.prediction.journal import Entry, Journal
+from cascade.prediction.journal import Entry
 from cascade.prediction.overlay import overlay_png
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_result
@@ -53,51 +52,22 @@ class InputState:
 
 
 class Recorder:
-    """Writes everything that a run produces to its results folder; every method may be called from any thread.
-
-    Attributes:
-        out: Results folder.
-        rows: Rows of the inputs that are finished.
-        volumes: Rows of those of several slices.
-        sha256: Name of a finished input → checksum of its files.
-        resumed_rows: How many of the rows an earlier run has produced.
-    """
+    """Writes masks and overlays to the results folder; every method may be called from any thread."""
 
     def __init__(
-        self, folder: ResultsFolder, journal: Journal | None = None, on_progress: ProgressCallback = lambda count: None
+        self,
+        folder: ResultsFolder,
+        on_finished: Callable[[Entry], object],
+        on_progress: ProgressCallback = lambda count: None,
     ) -> None:
-        """Start without rows.
+        """Start without inputs.
 
         Args:
             folder: Where the results go.
-            journal: Journal to add finished inputs to.
-            on_progress: Called with the number of slices whose rows have been added.
+            on_finished: Called with each input whose last slice has been recorded.
+            on_progress: Called with the number of slices that have just been recorded.
         """
-        self.out = folder.out
-        self.rows: list[SliceResult] = []
-        self.volumes: list[VolumeResult] = []
-        self.sha256: dict[str, str] = {}
-        self.resumed_rows = 0
-        self._folder, self._journal, self._on_progress = folder, journal, on_progress
-        self._owners: dict[str, str] = {}  # collision key of a file → input that it was written for
-        self._ignores_case = (folder.out / folder.json_path.name.upper()).exists()
-        self._lock = threading.Lock()
-
-    def restore(self, entry: Entry) -> None:
-        """Add the rows of an input that an earlier run has finished."""
-        self.rows += entry.rows
-        self.volumes += [entry.volume] if entry.volume else []
-        self._owners |= {self._collision_key(path): entry.name for path in entry.files}
-        self.sha256[entry.name] = entry.sha256
-        self.resumed_rows += len(entry.rows)
-        self._on_progress(len(entry.rows))
-
-    def error_row(self, name: str, error: CascadeError, index: int | None = None) -> SliceResult:
-        """Return the row of a slice or input that has failed. A file of a zip is named as part of the zip."""
-        problem = error.problem
-        if self._folder.unpacked:
-            problem = problem.replace(str(self._folder.unpacked), str(self._folder.inputs))
-        return SliceResult(name, "error", index, problem=problem, fix=error.fix)
+        self._folder, self._on_finished, self._on_progress = folder, on_finished, on_progress
 
     def record(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> None:
         """Write the overlay of a predicted slice and add its row; with the last slice, finish the input."""
@@ -108,7 +78,7 @@ class Recorder:
                 path = self._folder.overlay_path(state.source.name, slice_number(state.source, index))
                 row = replace(row, overlay=self._write(state, path, overlay_png(slice_, prediction)))
         except CascadeError as error:
-            self._add(state, index, self.error_row(row.name, error, row.index))
+            self._add(state, index, self._folder.error_row(row.name, error, row.index))
             return
         with state.lock:
             if state.stack is None:
@@ -123,16 +93,7 @@ class Recorder:
         if isinstance(error, BlankSlice) and row.index is not None:
             self._add(state, index, replace(row, mask_pixels=0, notes=(*row.notes, BLANK_NOTE)))
         else:
-            self._add(state, index, self.error_row(row.name, error, row.index))
-
-    def save(self, *, complete: bool) -> None:
-        """Replace results.csv and results.json by the rows so far.
-
-        Raises:
-            CascadeError: A table cannot be written.
-        """
-        with self._lock:
-            self._folder.save(self.rows, self.volumes, complete=complete)
+            self._add(state, index, self._folder.error_row(row.name, error, row.index))
 
     def _row(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> SliceResult:
         row, area = state.empty_row(index), int(prediction.mask.sum())
@@ -170,22 +131,18 @@ class Recorder:
             if file_stats(source.files) != state.file_stats:
                 raise CascadeError(f"{source.files[0]}: was changed during the run", fix="run again with --resume")
         except CascadeError as error:
-            rows, finding, sha256 = [self.error_row(row.name, error, row.index) for row in rows], None, ""
+            rows = [self._folder.error_row(row.name, error, row.index) for row in rows]
+            finding, sha256 = None, ""
             for path in state.files:  # no row refers to them any more
                 with suppress(OSError):
-                    (self.out / path).unlink()
+                    (self._folder.out / path).unlink()
         source.close()
         read = tuple(self._folder.input_name(path) for path in source.files)
         if read != (source.name,):  # a series, or a part of a file
             names = read if len(read) > 1 else read * source.count
             rows = [replace(row, file=name) for row, name in zip(rows, names, strict=True)]
         volume = _volume_row(source, rows, finding) if source.count > 1 else None
-        with self._lock:
-            self.rows += rows
-            self.volumes += [volume] if volume else []
-            self.sha256[source.name] = sha256
-        if self._journal and not any(row.status == "error" for row in rows):
-            self._journal.add(Entry(source.name, sha256, tuple(rows), state.files, read, volume))
+        self._on_finished(Entry(source.name, sha256, tuple(rows), state.files, read, volume))
 
     def _write_mask(self, state: InputState, rows: list[SliceResult]) -> tuple[list[SliceResult], VolumeFinding | None]:
         """Write the mask if any slice of the input was predicted.
@@ -217,22 +174,10 @@ class Recorder:
             rows = [replace(row, mask_mm2=0.0) if row.mask_pixels == 0 else row for row in rows]
         return rows, finding
 
-    def _collision_key(self, path: str) -> str:
-        """Return the same key for paths that are one file: some file systems do not distinguish a.png from A.png."""
-        return unicodedata.normalize("NFC", path).casefold() if self._ignores_case else path
-
     def _write(self, state: InputState, path: Path, content: bytes) -> str:
         """Write a file for an input, and return its path below the results folder."""
-        relative = path.relative_to(self._folder.out).as_posix()
-        with self._lock:
-            owner = self._owners.setdefault(self._collision_key(relative), state.source.name)
-        if owner != state.source.name:
-            raise CascadeError(
-                f"{path}: already contains the result of {owner}", fix="process the two inputs in separate runs"
-            )
-        if self._journal:
-            self._journal.add_file(relative)
         write_atomically(path, content, durable=False)
+        relative = path.relative_to(self._folder.out).as_posix()
         with state.lock:
             state.files[relative] = sha256_of_bytes(content)
         return relative

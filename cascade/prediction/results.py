@@ -1,7 +1,7 @@
 """Rows of results → results.csv and results.json."""
 
-import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
 from cascade.discovery.output_marker import RESULTS
-from cascade.files import write_atomically
-from cascade.prediction.output_dir import VOLUMES, mask_path, overlay_path
+from cascade.errors import CascadeError
+from cascade.io.slices import Source, slice_number
+from cascade.prediction.output_dir import PARQUET, VOLUMES, mask_path, overlay_path
+from cascade.prediction.tables import AddRecord, open_csv, open_json
 from cascade.prediction.volumes import Status, VolumeResult, volume_record
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
-from cascade.tables import table_bytes
 from cascade.volume.finding import VolumeRule
 
 NOTE = "For research only. Not a medical device: do not use it to diagnose or treat anyone."
@@ -21,7 +22,7 @@ NOTE = "For research only. Not a medical device: do not use it to diagnose or tr
 
 @dataclass(frozen=True, slots=True)
 class SliceResult:
-    """The row of one slice. It is small, because a run keeps all rows in memory.
+    """The row of one slice.
 
     Attributes:
         name: Path of the slice below the input folder. A slice of a volume ends in its number: `scan.nii.gz/012`.
@@ -84,6 +85,7 @@ class ResultsFolder:
         volume_rule: When a component of a volume is a tumor.
         keep_all_components: True if masks of volumes also hold the components that are no tumor by this rule.
         unpacked: Folder that zips were unpacked to, under the names that they have below `inputs`.
+        parquet: True if results.parquet is written too.
     """
 
     out: Path
@@ -95,6 +97,7 @@ class ResultsFolder:
     volume_rule: VolumeRule = field(default_factory=VolumeRule)
     keep_all_components: bool = False
     unpacked: Path | None = None
+    parquet: bool = False
 
     @property
     def csv_path(self) -> Path:
@@ -111,6 +114,13 @@ class ResultsFolder:
         unzipped = self.unpacked is not None and path.is_relative_to(self.unpacked)
         return path.relative_to(self.unpacked if unzipped and self.unpacked else self.inputs).as_posix()
 
+    def error_row(self, name: str, error: CascadeError, index: int | None = None) -> SliceResult:
+        """Return the row of a slice or input that has failed. A file of a zip is named as part of the zip."""
+        problem = error.problem
+        if self.unpacked:
+            problem = problem.replace(str(self.unpacked), str(self.inputs))
+        return SliceResult(name, "error", index, problem=problem, fix=error.fix)
+
     def mask_path(self, name: str, suffix: str = ".png") -> Path:
         """Return the path of the mask of an input."""
         return mask_path(self.out, name, suffix)
@@ -119,19 +129,24 @@ class ResultsFolder:
         """Return the path of the overlay of an input, or of the slice with this number in it."""
         return overlay_path(self.out, name, number)
 
+    def output_files(self, source: Source) -> list[str]:
+        """Return all files that may be written for an input, as paths below `out`."""
+        paths = [self.mask_path(source.name, source.mask_suffix)]
+        if self.overlays:
+            paths += [self.overlay_path(source.name, slice_number(source, index)) for index in range(source.count)]
+        return [path.relative_to(self.out).as_posix() for path in paths]
+
     def save(self, rows: Iterable[SliceResult], volumes: Iterable[VolumeResult] = (), *, complete: bool) -> None:
-        """Replace results.json, results.csv and volumes.csv.
+        """Replace the tables. The rows are written as they come, and never all in memory.
 
         Args:
-            rows: One row per slice, in any order.
-            volumes: One row per volume, in any order.
+            rows: One row per slice, in the order of the tables: by input, then by slice.
+            volumes: One row per volume, in the order of the tables: by input.
             complete: True if the run came to its end.
 
         Raises:
             CascadeError: A file cannot be written.
         """
-        records = [_record(row) for row in sorted(rows, key=lambda row: row.name)]
-        volume_records = [volume_record(row) for row in sorted(volumes, key=lambda row: row.name)]
         header = {
             "schema": RESULTS,
             "cascade_version": __version__,
@@ -143,9 +158,22 @@ class ResultsFolder:
             "uncertain_below": self.uncertain_below,
             "volume_rule": asdict(self.volume_rule),
         }
-        write_atomically(self.json_path, _as_json(header, volume_records, records).encode())
-        write_atomically(self.csv_path, table_bytes(CSV_COLUMNS, map(self._cells, records)))
-        write_atomically(self.out / VOLUMES, table_bytes(VOLUME_COLUMNS, map(self._cells, volume_records)))
+        with ExitStack() as stack:
+            slice_tables = [stack.enter_context(open_csv(self.csv_path, CSV_COLUMNS))]
+            slice_tables += [stack.enter_context(self._open_parquet())] if self.parquet else []
+            volume_tables = [stack.enter_context(open_csv(self.out / VOLUMES, VOLUME_COLUMNS))]
+            # Opened last, it is put in its place first: without it, the next run takes the tables for those of others.
+            json_file = stack.enter_context(open_json(self.json_path, header))
+            for key, records, tables in (
+                ("volumes", map(volume_record, volumes), volume_tables),
+                ("slices", map(_record, rows), slice_tables),
+            ):
+                json_file.begin(key)
+                for record in records:
+                    json_file.add(record)
+                    cells = self._cells(record)
+                    for add in tables:
+                        add(cells)
 
     def _cells(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return the cells of a row of a table, with a column for each probability, box edge and model."""
@@ -156,6 +184,11 @@ class ResultsFolder:
             | {f"box_{edge}": value for edge, value in box.items()}
             | {f"{name}_sha256": sha256 for name, sha256 in self.models.items()}
         )
+
+    def _open_parquet(self) -> AbstractContextManager[AddRecord]:
+        from cascade.prediction.parquet import open_parquet  # needs the extra `cluster`
+
+        return open_parquet(self.out / PARQUET, CSV_COLUMNS, {"schema": RESULTS, "research_use_only": NOTE})
 
 
 def _record(row: SliceResult) -> dict[str, Any]:
@@ -180,16 +213,6 @@ def _record(row: SliceResult) -> dict[str, Any]:
         "problem": row.problem or None,
         "fix": row.fix or None,
     }
-
-
-def _as_json(header: dict[str, Any], volumes: list[dict[str, Any]], slices: list[dict[str, Any]]) -> str:
-    """Return the header indented and one line per row: `indent` for all would take three times as long."""
-    start = json.dumps(header, indent=1).removesuffix("\n}")
-    return f'{start},\n "volumes": [\n{_lines(volumes)} ],\n "slices": [\n{_lines(slices)} ]\n}}\n'
-
-
-def _lines(records: list[dict[str, Any]]) -> str:
-    return "".join(f"  {json.dumps(record)}{',' if record is not records[-1] else ''}\n" for record in records)
 
 
 def _column(label: str) -> str:

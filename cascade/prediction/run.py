@@ -18,9 +18,12 @@ from cascade.io.open import open_sources
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.accounting import check_accounting
-from cascade.prediction.batch import RunResult, io_threads, predict_sources
+from cascade.prediction.batch import InProcess, io_threads
+from cascade.prediction.collisions import find_collisions
+from cascade.prediction.driver import RunResult, predict_sources
+from cascade.prediction.executor import Executor
 from cascade.prediction.journal import Entry, Journal, previous_files, read_entries
-from cascade.prediction.output_dir import lock_output_dir, output_paths, remove_previous
+from cascade.prediction.output_dir import LOCK, lock_output_dir, output_paths, remove_previous
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run_record import RunRecord
@@ -64,7 +67,7 @@ class RunOptions:
 
 
 def predict_paths(
-    cascade: Cascade,
+    cascade: Cascade | Executor,
     paths: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     options: RunOptions = RunOptions(),
@@ -77,7 +80,7 @@ def predict_paths(
     Writes masks, overlays, results.csv, volumes.csv, results.json, run.json and report.html.
 
     Args:
-        cascade: Loaded models.
+        cascade: Loaded models, or the workers of a cluster that have loaded them.
         paths: Images, volumes, folders, zips, or patterns such as `scans/*.png`.
         out: Results folder; created if needed.
         options: Options of the run.
@@ -88,9 +91,10 @@ def predict_paths(
         CascadeError: There is nothing to process, or the results folder cannot be used. Nothing has been written then.
         AccountingError: A file has disappeared in the run, which is a bug. The results have been written.
     """
+    executor = InProcess(cascade) if isinstance(cascade, Cascade) else cascade
     out = Path(out)
     with (
-        collect_inputs([Path(path) for path in paths], out, options) as inputs,
+        collect_inputs([Path(path) for path in paths], out, options, shared=executor.is_remote) as inputs,
         lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
     ):
         sources, problems, left_out = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
@@ -98,36 +102,40 @@ def predict_paths(
             out=out,
             inputs=inputs.folder,
             overlays=options.overlays,
-            models=cascade.models,
-            backend=cascade.description,
-            uncertain_below=cascade.uncertain_below,
-            volume_rule=cascade.volume_rule,
+            models=executor.models,
+            backend=executor.description,
+            uncertain_below=executor.uncertain_below,
+            volume_rule=executor.volume_rule,
             keep_all_components=options.keep_all_components,
             unpacked=inputs.unpacked,
+            parquet=executor.is_remote,
         )
-        settings = run_settings(cascade, options, inputs.folder)
+        executor.check_access([out / LOCK, *(path for source in sources[:1] for path in source.files[:1])])
+        settings = run_settings(executor, options, inputs.folder)
         previous = read_entries(out, settings) if options.resume else {}
         entries = reusable_entries(previous, inputs, sources, out)
         dropped = previous.keys() - {source.name for source in sources} - problems.keys()
         remove_previous(out, previous_files(out), keep=(path for entry in entries.values() for path in entry.files))
+        kept = [entry for _, entry in sorted(entries.items())]
         folder.save(
-            (row for entry in entries.values() for row in entry.rows),
-            (entry.volume for entry in entries.values() if entry.volume),
+            (row for entry in kept for row in entry.rows),
+            (entry.volume for entry in kept if entry.volume),
             complete=False,
         )
-        record = RunRecord(cascade, asdict(options), inputs, sources)
+        record = RunRecord(executor, asdict(options), inputs, sources)
         record.save(out, None)
         on_start(sum(source.count for source in sources))
+        collisions = find_collisions(folder, sorted(sources, key=lambda source: source.name not in entries))
         journal = Journal(out, settings, entries.values())
         try:
             result = predict_sources(
-                cascade,
+                executor,
                 [source for source in sources if source.name not in entries],
                 folder,
                 batch_size=options.batch_size,
                 problems=problems,
+                collisions=collisions,
                 journal=journal,
-                entries=list(entries.values()),
                 on_progress=on_progress,
             )
         finally:
@@ -143,13 +151,19 @@ def predict_paths(
 
 
 @contextmanager
-def collect_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Iterator[Inputs]:
+def collect_inputs(paths: Sequence[Path], out: Path, options: RunOptions, *, shared: bool = False) -> Iterator[Inputs]:
     """Find the inputs of a run. Zips are unpacked to a temporary folder, which is removed at the end.
 
+    Args:
+        paths: Files, folders and patterns.
+        out: Results folder.
+        options: Options of the run.
+        shared: Put the temporary folder beside the results, where other machines see it.
+
     Raises:
-        CascadeError: There is nothing to process.
+        CascadeError: There is nothing to process, or the temporary folder cannot be created.
     """
-    with tempfile.TemporaryDirectory(prefix="cascade-") as unpacked:
+    with _temporary_folder(out if shared else None) as unpacked:
         yield find_slices(
             paths,
             output_paths(out),
@@ -157,8 +171,25 @@ def collect_inputs(paths: Sequence[Path], out: Path, options: RunOptions) -> Ite
             recursive=options.recursive,
             include=options.include,
             exclude=options.exclude,
-            unpack_into=Path(unpacked),
+            unpack_into=unpacked,
         )
+
+
+@contextmanager
+def _temporary_folder(beside: Path | None) -> Iterator[Path]:
+    """Yield an empty folder, hidden beside a path or, with None, where the system has its temporary files."""
+    try:
+        if beside:
+            beside.absolute().parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(
+            prefix=f".{beside.name}-" if beside else "cascade-", dir=beside.absolute().parent if beside else None
+        )
+    except OSError as error:
+        raise CascadeError(
+            f"{error.filename}: cannot be created ({error.strerror})", fix="choose another folder with --out"
+        ) from error
+    with folder:
+        yield Path(folder.name)
 
 
 def reusable_entries(
@@ -200,22 +231,22 @@ def reusable_entries(
         pool.shutdown(cancel_futures=True)
 
 
-def run_settings(cascade: Cascade, options: RunOptions, inputs: Path) -> dict[str, Any]:
+def run_settings(executor: Executor, options: RunOptions, inputs: Path) -> dict[str, Any]:
     """Return what the results depend on besides the inputs; a run can be resumed only with the same settings.
 
     Args:
-        cascade: Loaded models.
+        executor: What runs the models.
         options: Options of the run.
         inputs: Folder that the names of the inputs are relative to.
     """
     return {
         "folder of inputs": str(inputs),
         "cascade_version": __version__,
-        "models": cascade.models,
-        "backend": cascade.description,
+        "models": executor.models,
+        "backend": executor.description,
         "axis": options.axis,
         "overlays": options.overlays,
         "keep_identifiers": options.keep_identifiers,
         "keep_all_components": options.keep_all_components,
-        "volume_rule": asdict(cascade.volume_rule),
+        "volume_rule": asdict(executor.volume_rule),
     }

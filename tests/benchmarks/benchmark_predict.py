@@ -28,7 +28,7 @@ from cascade.discovery.inputs import Inputs, find_slices
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import RunResult
+from cascade.prediction.driver import RunResult
 from cascade.prediction.run import RunOptions, predict_paths
 from cascade.runtime.models import BUNDLED_MODELS
 

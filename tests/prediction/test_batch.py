@@ -22,7 +22,8 @@ from cascade.io.nifti import NiftiSource
 from cascade.io.open import open_sources
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import io_threads, predict_sources
+from cascade.prediction.batch import io_threads
+from cascade.prediction.driver import predict_sources
 from cascade.prediction.journal import Journal, read_entries
 from cascade.prediction.results import ResultsFolder
 from cascade.runtime.cpu import CpuBackend

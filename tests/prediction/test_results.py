@@ -30,8 +30,8 @@ def folder(tmp_path):
     return ResultsFolder(tmp_path / "out", tmp_path / "scans", overlays=True, models=hashes, backend="onnxruntime")
 
 
-def test_results_json_has_one_record_per_slice_sorted_by_name(folder):
-    folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
+def test_results_json_has_one_record_per_slice_in_the_order_given(folder):
+    folder.save([NO_TUMOR, GLIOMA, BROKEN], complete=True)
     content = json.loads(folder.json_path.read_text())
     assert content["schema"] == "cascade results 3"
     assert content["models"] == {"segmenter": "5e9", "classifier": "c1a"}
@@ -61,7 +61,7 @@ def test_results_json_has_one_record_per_slice_sorted_by_name(folder):
 
 
 def test_results_csv_has_the_same_values_with_one_column_per_number(folder):
-    folder.save([GLIOMA, BROKEN, NO_TUMOR], complete=True)
+    folder.save([NO_TUMOR, GLIOMA, BROKEN], complete=True)
     with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
         no_tumor, glioma, broken = csv.DictReader(lines)
     assert (glioma["class"], glioma["probability_pituitary_tumor"], glioma["box_left"]) == ("glioma", "0.2", "1.5")
@@ -79,7 +79,7 @@ def test_results_csv_has_the_same_values_with_one_column_per_number(folder):
 def test_an_uncertain_class_is_marked(folder, uncertain):
     """The table compared rounded probabilities with the threshold again, and could contradict the overlay."""
     folder = replace(folder, uncertain_below=0.7)
-    folder.save([replace(GLIOMA, uncertain=uncertain), BROKEN, NO_TUMOR], complete=True)
+    folder.save([NO_TUMOR, replace(GLIOMA, uncertain=uncertain), BROKEN], complete=True)
     content = json.loads(folder.json_path.read_text())
     assert content["uncertain_below"] == 0.7
     assert [record["uncertain"] for record in content["slices"]] == [None, uncertain, None]
@@ -123,7 +123,7 @@ def test_csv_starts_with_a_byte_order_mark(folder):
 def test_json_has_one_line_per_slice(folder):
     folder.save([], complete=True)
     assert json.loads(folder.json_path.read_text())["slices"] == []
-    folder.save([GLIOMA, NO_TUMOR], complete=True)
+    folder.save([NO_TUMOR, GLIOMA], complete=True)
     assert sum('"status": ' in line for line in folder.json_path.read_text().splitlines()) == 2
 
 

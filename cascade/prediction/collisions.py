@@ -1,0 +1,49 @@
+"""Inputs whose results would replace those of another input."""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cascade.errors import CascadeError
+from cascade.io.slices import Source
+from cascade.prediction.results import ResultsFolder
+
+
+def find_collisions(folder: ResultsFolder, sources: Sequence[Source]) -> dict[str, CascadeError]:
+    """Find the inputs that would write a file of an earlier one.
+
+    That happens where the file system of the results does not distinguish a.png from A.png, and where a folder of the
+    inputs has the name that the overlays of a volume get.
+
+    Args:
+        folder: Results folder, which contains results.json.
+        sources: Inputs; of two that collide, the first keeps its files.
+
+    Returns:
+        Name of each input that collides → error.
+    """
+    ignores_case = (folder.out / folder.json_path.name.upper()).exists()
+
+    def keys(source: Source) -> Iterator[str]:
+        for path in folder.output_files(source):
+            yield unicodedata.normalize("NFC", path).casefold() if ignores_case else path
+
+    # Numbers need 8 bytes, paths a hundred. Only paths that share a number are compared.
+    numbers = np.fromiter((hash(key) for source in sources for key in keys(source)), np.int64)
+    unique, counts = np.unique(numbers, return_counts=True)
+    repeated = set(unique[counts > 1].tolist())
+    if not repeated:
+        return {}
+    owners: dict[str, str] = {}
+    errors = {}
+    for source in sources:
+        suspects = [key for key in keys(source) if hash(key) in repeated]
+        if owner := next((owners[key] for key in suspects if key in owners), None):
+            errors[source.name] = CascadeError(
+                f"{folder.mask_path(source.name, source.mask_suffix)}: already contains the result of {owner}",
+                fix="process the two inputs in separate runs",
+            )
+        else:
+            owners |= dict.fromkeys(suspects, source.name)
+    return errors
