@@ -1,4 +1,4 @@
-"""Prediction, the command line and what looks at data load neither torch nor TensorRT.
+"""Prediction, the command line and what looks at data load neither torch, TensorRT nor Ray.
 
 The import rules themselves are contracts of import-linter in pyproject.toml. They do not tell an import at the top of a
 command from one inside it, so fresh processes look at what is loaded.
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "torchvision", "lightning", "tensorrt", "tensorrt_rtx", "openvino", "train", "build_engines")
+RUNTIMES = ("tensorrt", "tensorrt_rtx", "openvino")
+HEAVY = ("torch", "torchvision", "lightning", *RUNTIMES, "ray", "train", "build_engines")
 
 
 @pytest.mark.parametrize(

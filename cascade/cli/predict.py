@@ -1,8 +1,11 @@
 """The command `cascade predict`."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
@@ -12,6 +15,9 @@ from cascade.cli.options import BackendName, BatchSize, Engines, Models
 from cascade.errors import CascadeError
 from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import AUTO
+
+if TYPE_CHECKING:  # loads NumPy, which --help does not need
+    from cascade.prediction.executor import Executor
 
 INPUT, OUTPUT, LOGGING = "Input", "Output", "Logging"
 
@@ -29,15 +35,13 @@ def predict(
         typer.Option(
             "--include",
             metavar="PATTERN",
-            help="Process only files whose name matches PATTERN.",
+            help="Use only names that match.",
             rich_help_panel=INPUT,
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(
-            "--exclude", metavar="PATTERN", help="Leave out files whose name matches PATTERN.", rich_help_panel=INPUT
-        ),
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out names that match.", rich_help_panel=INPUT),
     ] = None,
     axis: Annotated[
         int | None,
@@ -53,9 +57,9 @@ def predict(
         bool,
         typer.Option("--dry-run", help="List the inputs and stop.", rich_help_panel=INPUT),
     ] = False,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=OUTPUT)] = Path(
-        "results"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder; default: results.", show_default=False, rich_help_panel=OUTPUT)
+    ] = Path("results"),
     overlays: Annotated[
         bool, typer.Option(help="Write overlay images.", show_default=False, rich_help_panel=OUTPUT)
     ] = True,
@@ -78,6 +82,12 @@ def predict(
     backend: BackendName = AUTO,
     engines: Engines = None,
     batch_size: BatchSize = 8,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="ADDRESS", help="Ray cluster: local, auto, HOST:PORT.", show_default=False),
+    ] = None,
+    gpus_per_worker: Annotated[int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of a worker.")] = 0,
+    cpus_per_worker: Annotated[int, typer.Option("--cpus-per-worker", metavar="N", help="CPUs of a worker.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=LOGGING)] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also print notes on single inputs.", rich_help_panel=LOGGING)
@@ -122,22 +132,58 @@ def predict(
         return
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("Loading models", total=None)
-        from cascade.pipeline import Cascade
-
-        cascade = Cascade.open(models, backend, engines)
-        if not quiet:
-            progress.console.print(backend_line(cascade), soft_wrap=True)
-        progress.update(task, description="Searching inputs")
-        result = predict_paths(
-            cascade,
-            input_paths,
-            out,
-            options,
-            on_start=lambda count: progress.update(task, description="Predicting", total=count),
-            on_progress=lambda count: progress.advance(task, count),
-        )
+        with open_executor(models, backend, engines, cluster, gpus_per_worker, cpus_per_worker) as executor:
+            if not quiet:
+                progress.console.print(backend_line(executor), soft_wrap=True)
+            progress.update(task, description="Searching inputs")
+            result = predict_paths(
+                executor,
+                input_paths,
+                out,
+                options,
+                on_start=lambda count: progress.update(task, description="Predicting", total=count),
+                on_progress=lambda count: progress.advance(task, count),
+            )
     output = Group(*failure_lines(result)) if quiet else run_summary(result, out, options, verbose=verbose)
     console.print(output, soft_wrap=True)
     if as_json:
         print((out / "results.json").read_text())
     raise typer.Exit(result.exit_code)
+
+
+@contextmanager
+def open_executor(
+    models: Path,
+    backend: str,
+    engines: Path | None,
+    cluster: str | None,
+    gpus_per_worker: int,
+    cpus_per_worker: int,
+) -> "Iterator[Executor]":
+    """Load the models in this process, or in the workers of a cluster, which end with the block.
+
+    Raises:
+        CascadeError: The models cannot be loaded, or there is no such cluster.
+    """
+    if cluster is None:
+        if gpus_per_worker or cpus_per_worker != 1:
+            raise CascadeError("--gpus-per-worker and --cpus-per-worker need --cluster", fix="add --cluster local")
+        from cascade.pipeline import Cascade
+        from cascade.prediction.batch import InProcess
+
+        yield InProcess(Cascade.open(models, backend, engines))
+        return
+    try:
+        from cascade.prediction.cluster import ClusterOptions, open_cluster
+    except ImportError as error:
+        raise CascadeError(f"Ray is not installed ({error})", fix="pip install 'cascade-mri[cluster]'") from error
+    from cascade.prediction.worker import ModelOptions
+
+    options = ClusterOptions(cluster, gpus_per_worker, cpus_per_worker)
+    paths = ModelOptions(models.absolute(), backend, engines.absolute() if engines else None)
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),  # Ray prints there when a worker is lost, whatever its options
+        open_cluster(options, paths) as executor,
+    ):
+        yield executor

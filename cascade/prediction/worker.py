@@ -1,0 +1,122 @@
+"""What runs in each process of a cluster: the models, on blocks of inputs."""
+
+import os
+import platform
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cascade import __version__
+from cascade.errors import CascadeError
+from cascade.io.slices import Source
+from cascade.pipeline import Cascade
+from cascade.prediction.batch import InProcess
+from cascade.prediction.executor import Job
+from cascade.prediction.journal import Entry
+from cascade.prediction.results import ResultsFolder
+from cascade.volume.finding import VolumeRule
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Arguments of `Cascade.open` on each worker."""
+
+    models: Path
+    backend: str
+    engines: Path | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """What a worker has loaded.
+
+    Attributes:
+        models: Model name → SHA-256 of its ONNX graph.
+        description: Description of the backend.
+        uncertain_below: A class with a lower probability is marked as uncertain.
+        volume_rule: When a component of a volume is a tumor.
+        skipped_backends: Faster backends that cannot be used: name → reason.
+        version: Version of cascade.
+        host: Name of the machine.
+        pid: Number of the process on this machine.
+    """
+
+    models: dict[str, str]
+    description: str
+    uncertain_below: float
+    volume_rule: VolumeRule
+    skipped_backends: dict[str, str]
+    version: str = __version__
+    host: str = field(default_factory=platform.node)
+    pid: int = field(default_factory=os.getpid)
+
+
+class Worker:
+    """Runs the models in a process of a cluster. One call at a time, except for `stop`."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    def open(self, options: ModelOptions, paths: Sequence[Path] = ()) -> WorkerInfo:
+        """Load the models, and check that paths exist on this machine.
+
+        Raises:
+            CascadeError: The models cannot be loaded, or a path does not exist.
+        """
+        cascade = Cascade.open(options.models, options.backend, options.engines, options.threads)
+        self._executor = InProcess(cascade, options.threads)
+        self.check_access(paths)
+        return WorkerInfo(
+            cascade.models, cascade.description, cascade.uncertain_below, cascade.volume_rule, cascade.skipped_backends
+        )
+
+    def check_access(self, paths: Sequence[Path]) -> None:
+        """Check that paths exist on this machine.
+
+        Raises:
+            CascadeError: One does not.
+        """
+        for path in paths:
+            if not path.exists():
+                raise CascadeError(
+                    f"{path}: does not exist on {platform.node()}, where a worker runs",
+                    fix="put the inputs and --out on storage that all machines mount at the same path",
+                )
+
+    def predict(self, sources: Sequence[Source], folder: ResultsFolder, batch_size: int) -> list[Entry]:
+        """Predict all slices of the sources, and write masks and overlays.
+
+        Returns:
+            The finished inputs: all of them unless the worker was stopped.
+
+        Raises:
+            CascadeError: The models computed NaN.
+        """
+        entries: list[Entry] = []
+        self._executor.run(sources, Job(folder, batch_size, _ignore, entries.append, _ignore, self._stop))
+        return entries
+
+    def stop(self) -> None:
+        """Let `predict` return after the current batch. May be called while it runs."""
+        self._stop.set()
+
+
+def check_same(first: WorkerInfo, other: WorkerInfo) -> None:
+    """Check that two workers compute the same results.
+
+    Raises:
+        CascadeError: Their versions of cascade, models, backends or rules for a finding differ.
+    """
+    for name in ("version", "models", "description", "uncertain_below", "volume_rule"):
+        one, another = getattr(first, name), getattr(other, name)
+        if one != another:
+            raise CascadeError(
+                f"the workers differ in {name}: {one} on {first.host}, {another} on {other.host}",
+                fix="install the same version, models and runtime on all machines, or choose one with --backend",
+            )
+
+
+def _ignore(argument: object) -> None:
+    """Do nothing: the driver keeps the journal and shows the progress."""

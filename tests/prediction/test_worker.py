@@ -1,0 +1,73 @@
+"""Workers of a cluster that would not compute the same results, or not see the same files, are refused."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from dicom_files import image
+
+from cascade.errors import CascadeError
+from cascade.io.dicom.series import open_dicom
+from cascade.io.nifti import open_nifti
+from cascade.io.slices import BlankSlice
+from cascade.prediction.worker import Worker, WorkerInfo, check_same
+from cascade.volume.finding import VolumeRule
+
+FIRST = WorkerInfo({"segmenter": "5e9"}, "stub", 0.0, VolumeRule(), {}, "0.2.0", "node-1", 1)
+
+
+def test_workers_on_two_machines_that_have_loaded_the_same_are_accepted():
+    check_same(FIRST, replace(FIRST, host="node-2", pid=2))
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"version": "0.1.0"},
+        {"models": {"segmenter": "other"}},
+        {"description": "other runtime"},
+        {"uncertain_below": 0.5},
+        {"volume_rule": VolumeRule(min_support=3.0)},
+    ],
+)
+def test_a_worker_that_would_compute_other_results_is_an_error_that_names_both_machines(difference):
+    with pytest.raises(CascadeError, match=r"node-1.*node-2"):
+        check_same(FIRST, replace(FIRST, host="node-2", **difference))
+
+
+def test_a_folder_that_a_worker_does_not_see_is_an_error_that_names_it(tmp_path):
+    Worker().check_access([tmp_path])
+    with pytest.raises(CascadeError, match="not-mounted"):
+        Worker().check_access([tmp_path, tmp_path / "not-mounted"])
+
+
+def test_an_error_keeps_problem_and_fix_on_its_way_to_another_process():
+    for error in (CascadeError("a.png: broken", fix="export it"), BlankSlice("a.png", (4, 4))):
+        copy = pickle.loads(pickle.dumps(error))
+        assert isinstance(copy, CascadeError)
+        assert (copy.problem, copy.fix) == (error.problem, error.fix)
+
+
+def test_a_volume_reads_the_same_slices_in_another_process(tmp_path):
+    array = np.random.default_rng(0).normal(size=(32, 32, 3)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), tmp_path / "head.nii")
+    image(np.arange(1024, dtype=np.uint16).reshape(32, 32), PixelSpacing=[0.98, 0.98]).save_as(
+        tmp_path / "IM1", enforce_file_format=True
+    )
+    volumes, problems, _ = open_dicom([tmp_path / "IM1"], Path(tmp_path))
+    assert not problems
+    for source in (open_nifti(tmp_path / "head.nii", "head.nii"), *volumes):
+        source.read(0)
+        copy = pickle.loads(pickle.dumps(source))
+        for attribute in ("name", "files", "count", "notes", "mask_suffix"):
+            assert getattr(copy, attribute) == getattr(source, attribute)
+        for index in range(source.count):
+            assert np.array_equal(copy.read(index).pixels, source.read(index).pixels)
+        masks = np.ones((source.count, 32, 32), bool)
+        if source.mask_suffix == ".nii.gz":
+            assert copy.mask_bytes(masks) == source.mask_bytes(masks)
