@@ -29,7 +29,8 @@ METRICS = """epoch,train_loss,validation_f1,validation_loss,seconds
 
 
 def split_of(names):
-    slices = tuple(SplitSlice(name, "", CLASS_NAMES[0], name, "train", name) for name in names)
+    named = [*((name, "train") for name in names), (f"held-out-{names[0]}", "validation")]
+    slices = tuple(SplitSlice(name, "", CLASS_NAMES[0], name, part, name) for name, part in named)
     return Split(slices, _digest([asdict(item) for item in slices]))
 
 
