@@ -27,12 +27,14 @@ class Grid:
         order: The stored axes of slices, rows and columns.
         flipped: True for each of them that runs against the stored direction.
         spacing_mm: Distance between slices, rows and columns, in millimeters.
+        plane: 0 sagittal, 1 coronal, 2 axial; None if the orientation is unknown.
     """
 
     stored_shape: tuple[int, int, int]
     order: tuple[int, int, int]
     flipped: tuple[bool, bool, bool]
     spacing_mm: tuple[float, float, float]
+    plane: int | None = None
 
     @classmethod
     def of(cls, affine: NDArray[np.float64], shape: tuple[int, int, int], axis: int | None) -> "Grid":
@@ -71,7 +73,7 @@ class Grid:
         forward = [bool(directions[canonical[stored], stored] > 0) for stored in range(3)]
         # Seen from the feet, the face and the patient's left, rows and columns run against the canonical directions.
         flipped = (not forward[axis], forward[row], forward[column])
-        return cls(shape, order, flipped, (spacing_mm[axis], spacing_mm[row], spacing_mm[column]))
+        return cls(shape, order, flipped, (spacing_mm[axis], spacing_mm[row], spacing_mm[column]), canonical[axis])
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,6 +91,17 @@ class Grid:
 
     def _flip(self, slices: NDArray[Any]) -> NDArray[Any]:
         return slices[tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)]
+
+
+def nearest_axis(affine: NDArray[np.float64], canonical: int) -> int:
+    """Return the stored axis, 0 to 2, that is nearest to a canonical axis.
+
+    Args:
+        affine: (4, 4), from voxel indices to millimeters in RAS+ orientation.
+        canonical: 0 from left to right, 1 from posterior to anterior, 2 from inferior to superior.
+    """
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return int(np.abs(directions[canonical]).argmax())
 
 
 def _nearest_axes(directions: NDArray[np.float64], axis: int) -> list[int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
 from cascade.io.dicom.attributes import CONTRAST_ATTRIBUTES
-from cascade.io.dicom.frame import Frame
+from cascade.io.dicom.frame import LPS_TO_RAS, Frame
 from cascade.io.dicom.header import Header
 from cascade.io.dicom.pixels import PixelFile, decode_frame
 from cascade.io.dicom.seg import encode_segmentation
@@ -53,6 +53,9 @@ class DicomSource:
     """A volume of single-frame files, or of one multi-frame file, or a slice without position; a `Source`.
 
     Single-frame files are read slice by slice. The content of a multi-frame file stays in memory until `close`.
+
+    Attributes:
+        grid: From the array of stored slices to the displayed ones; the distance of slices in it is not known.
     """
 
     def __init__(self, name: str, slices: Sequence[DicomSlice], notes: Sequence[str] = ()) -> None:
@@ -69,9 +72,9 @@ class DicomSource:
         self.name = name
         self.count = len(slices)
         first = slices[0].header
-        self._grid = slices[0].frame.grid(first.rows, first.columns, self.count)
+        self.grid = slices[0].frame.grid(first.rows, first.columns, self.count)
         # The slice axis of the grid follows the normal of the stored slices, or runs against it.
-        sign = -1 if self._grid.flipped[0] else 1
+        sign = -1 if self.grid.flipped[0] else 1
         self._slices = sorted(slices, key=lambda slice_: sign * slice_.frame.distance_mm)
         self._headers = list({slice_.header.path: slice_.header for slice_ in self._slices}.values())
         self.files = tuple(header.path for header in self._headers)
@@ -111,21 +114,33 @@ class DicomSource:
             return (thickness_mm,) if thickness_mm else None
         return slabs_mm([slice_.frame.distance_mm for slice_ in self._slices])
 
+    @property
+    def center_mm(self) -> NDArray[np.float64] | None:
+        """Center of the volume (x, y, z) in millimeters, in RAS+ orientation; None if unknown."""
+        first, last = self._slices[0].frame, self._slices[-1].frame
+        if first.position is None or last.position is None or not (first.orientation and first.spacing_mm):
+            return None
+        along_row, along_column = np.reshape(first.orientation, (2, 3))
+        (row_mm, column_mm), header = first.spacing_mm, self._slices[0].header
+        in_plane = along_row * column_mm * (header.columns - 1) / 2 + along_column * row_mm * (header.rows - 1) / 2
+        center: NDArray[np.float64] = (np.add(first.position, last.position) / 2 + in_plane) * LPS_TO_RAS
+        return center
+
     def read(self, index: int) -> Slice:
         """Read a slice, see `Source.read`. MONOCHROME1 images are inverted."""
         header, frame_index, pixels = self._slices[index]
         with silence_decoders():
             stored = decode_frame(header, frame_index, pixels.load(self))
-        turned = np.ascontiguousarray(self._grid.to_slices(stored[:, :, None])[0])
-        spacing_mm = self._grid.spacing_mm[1:] if self._slices[index].frame.spacing_mm else None
+        turned = np.ascontiguousarray(self.grid.to_slices(stored[:, :, None])[0])
+        spacing_mm = self.grid.spacing_mm[1:] if self._slices[index].frame.spacing_mm else None
         return slice_of(turned, self._slices[index].name, spacing_mm)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode masks (count, H, W) as a DICOM segmentation, or as PNG for a slice without place in the patient."""
-        along_normal = np.ascontiguousarray(np.moveaxis(self._grid.to_stored(masks), 2, 0))
+        along_normal = np.ascontiguousarray(np.moveaxis(self.grid.to_stored(masks), 2, 0))
         if self._missing:
             return mask_png(along_normal[0])
-        slices = self._slices[::-1] if self._grid.flipped[0] else self._slices
+        slices = self._slices[::-1] if self.grid.flipped[0] else self._slices
         with silence_decoders():
             if len(self._headers) > 1:
                 return encode_segmentation([slice_.header for slice_ in slices], along_normal)
