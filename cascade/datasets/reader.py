@@ -1,20 +1,16 @@
 """Read labeled slices from a folder: figshare's N.mat files, or images with masks and a CSV table."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import LabeledSlice, read_mat
+from cascade.datasets.table import COLUMNS, Row, csv_files, find_table, names_volumes, parse_rows, read_rows
 from cascade.errors import CascadeError
 from cascade.io.image import read_gray, read_slice
 from cascade.io.slices import BoolArray, check_pixels
-
-COLUMNS = ("path", "mask", "label", "patient")
-"""Columns that the CSV table must have."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +113,16 @@ def _list_slices(folder: Path) -> list[SliceInfo | CascadeError]:
     """List the slices of a data set. Label and patient of a .mat are inside the file, hence empty here."""
     if not folder.is_dir():
         raise CascadeError(f"{folder}: there is no such folder", fix="give the folder of the unpacked data set")
-    columns = {path: _read_columns(path) for path in sorted(folder.glob("*.csv")) if path.is_file()}
-    tables = [path for path, names in columns.items() if names >= set(COLUMNS)]
-    if len(tables) > 1:
-        names = ", ".join(path.name for path in tables)
-        raise CascadeError(
-            f"{folder}: contains several tables of slices ({names})", fix="keep only one of them in the folder"
-        )
-    if tables:
-        return _read_table(tables[0])
+    if table := find_table(folder):
+        rows = read_rows(table)
+        if names_volumes(folder, rows):
+            raise CascadeError(
+                f"{table}: lists volumes, not slices", fix="evaluate them with `cascade evaluate DIR --no-split`"
+            )
+        return parse_rows(rows, _parse_slice)
     paths = mat_files(folder)
     if not paths:
-        others = "".join(f"; {path.name} has other columns" for path in columns)
+        others = "".join(f"; {path.name} has other columns" for path in csv_files(folder))
         raise CascadeError(
             f"{folder}: contains no N.mat and no CSV with the columns {', '.join(COLUMNS)}{others}",
             fix="unpack the figshare zips into it, or write such a CSV with commas as separators",
@@ -136,59 +130,11 @@ def _list_slices(folder: Path) -> list[SliceInfo | CascadeError]:
     return [SliceInfo(path.relative_to(folder).as_posix(), "", "", "") for path in paths]
 
 
-def _read_columns(table: Path) -> set[str]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
-            return set(next(csv.reader(lines), []))
-    except (OSError, csv.Error) as error:
+def _parse_slice(row: Row) -> SliceInfo:
+    if row.path.lower().endswith(".mat"):
         raise CascadeError(
-            f"{table}: cannot be read ({error})", fix="repair it or move it out of the folder"
-        ) from error
-
-
-def _read_table(table: Path) -> list[SliceInfo | CascadeError]:
-    entries: list[SliceInfo | CascadeError] = []
-    seen: set[str] = set()
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines)
-            for row in rows:
-                place = f"{table}, line {rows.line_num}"
-                try:
-                    info = _parse_row(row, place)
-                    if info.path in seen:
-                        raise CascadeError(
-                            f"{place}: {info.path} is listed a second time", fix="keep one line for each slice"
-                        )
-                    seen.add(info.path)
-                    entries.append(info)
-                except CascadeError as error:
-                    entries.append(error)
-    except (OSError, csv.Error) as error:
-        raise CascadeError(
-            f"{table}: cannot be read ({error})", fix="repair it or move it out of the folder"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise CascadeError(f"{table}: is not UTF-8 text ({error})", fix="save it as CSV UTF-8") from error
-    if not entries:
-        raise CascadeError(f"{table}: lists no slices", fix="write one line for each slice")
-    return entries
-
-
-def _parse_row(row: dict[str, str | None], place: str) -> SliceInfo:
-    path, mask, label, patient = ((row[column] or "").strip() for column in COLUMNS)
-    if path.lower().endswith(".mat"):
-        raise CascadeError(
-            f"{place}: {path} contains its own mask, label and patient",
+            f"{row.place}: {row.path} contains its own mask, label and patient",
             fix="list only images; a folder of .mat files needs no CSV",
         )
-    if not (path and mask and patient):
-        raise CascadeError(f"{place}: has an empty cell", fix="fill in path, mask and patient")
-    if Path(path).is_absolute() or Path(mask).is_absolute():
-        raise CascadeError(
-            f"{place}: {path} or its mask is an absolute path", fix="write paths relative to the folder of the table"
-        )
-    class_names = {name.casefold(): name for name in CLASS_NAMES}
-    if label.casefold() not in class_names:
-        raise CascadeError(f"{place}: unknown label {label!r}", fix=f"use one of {', '.join(CLASS_NAMES)}")
-    return SliceInfo(path, mask, class_names[label.casefold()], patient)
+    row.check_cells(path=row.path, mask=row.mask, patient=row.patient)
+    return SliceInfo(row.path, row.mask, row.class_name(), row.patient)
