@@ -9,7 +9,8 @@ from typing import Any
 from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
 from cascade.evaluation.evaluate import evaluate
-from cascade.evaluation.schema import Evaluation, read_evaluation
+from cascade.evaluation.metrics_json import read_evaluation
+from cascade.evaluation.schema import Evaluation
 from cascade.files import write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from train.classifier import ClassifierSettings, start_tensors, train_classifier

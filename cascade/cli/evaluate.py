@@ -18,7 +18,7 @@ def evaluate(
         Path | None, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
     ] = None,
     subset: Annotated[str, typer.Option("--subset", help="Subset of the split: train, validation or test.")] = "test",
-    no_split: Annotated[bool, typer.Option("--no-split", help="Evaluate all slices of the folder.")] = False,
+    no_split: Annotated[bool, typer.Option("--no-split", help="Evaluate all slices or volumes of the folder.")] = False,
     negatives: Annotated[
         Path | None,
         typer.Option("--negatives", help="Folder of slices without a tumor, for false positives.", show_default=False),
@@ -32,15 +32,24 @@ def evaluate(
     """Measure the accuracy of masks and classes on a labelled data set.
 
     Use --split to evaluate the subset that the models were not trained on, or --no-split for other data.
-    Exit code: 0 all slices were used, 1 none, 2 some.
+    A data set of volumes is evaluated by volume. Exit code: 0 all slices or volumes were used, 1 none, 2 some.
 
     Example: [bold]cascade evaluate figshare/ --split figshare/split.json[/]
     """
     if no_split == (split_file is not None):
         raise CascadeError("either a split file or --no-split is needed", fix="use --split FILE or --no-split")
-    from cascade.cli.evaluate_output import evaluation_table
+    from cascade.cli.evaluate_output import evaluation_table, volume_evaluation_table
+    from cascade.datasets.volumes import lists_volumes
     from cascade.evaluation.evaluate import evaluate as run_evaluation
 
+    if lists_volumes(folder):
+        from cascade.evaluation.evaluate_volumes import evaluate_volumes
+        from cascade.pipeline import Cascade
+
+        _refuse_options_of_slices(folder, split_file, negatives)
+        by_volume = evaluate_volumes(folder, Cascade.open(models, backend, engines), out)
+        stderr().print(volume_evaluation_table(by_volume))
+        raise typer.Exit(2 if by_volume.failed.volumes else 0)
     evaluation = run_evaluation(
         folder,
         split_file=split_file,
@@ -54,3 +63,13 @@ def evaluate(
     )
     stderr().print(evaluation_table(evaluation))
     raise typer.Exit(2 if evaluation.failed.slices else 0)
+
+
+def _refuse_options_of_slices(folder: Path, split_file: Path | None, negatives: Path | None) -> None:
+    if split_file:
+        raise CascadeError(f"{folder}: lists volumes, and a split lists slices", fix="use --no-split")
+    if negatives:
+        raise CascadeError(
+            f"{folder}: lists volumes, which --negatives cannot add to",
+            fix="list the heads without a tumor in the table, with the label none",
+        )

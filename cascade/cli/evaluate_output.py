@@ -11,6 +11,7 @@ from cascade.cli.console import printable
 from cascade.discovery.inputs import PROBLEMS_SHOWN
 from cascade.evaluation.figures import ACCURACIES, format_number
 from cascade.evaluation.schema import Detection, Estimate, Evaluation, Interval, MaskMetrics, Metrics
+from cascade.evaluation.volume_schema import VolumeEvaluation, VolumeMetrics
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
@@ -18,6 +19,18 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
     return Group(
         metrics_table(evaluation.metrics, evaluation.detection),
         *_training_warning(evaluation),
+        problems_text(evaluation.failed.problems),
+    )
+
+
+def volume_evaluation_table(evaluation: VolumeEvaluation) -> RenderableType:
+    """Return the main results of an evaluation of volumes as tables, with a warning and failed volumes below."""
+    metrics = evaluation.metrics
+    return Group(
+        _volumes(metrics),
+        _volume_confusion(metrics),
+        "\n".join(_volume_notes(metrics)),
+        _warning("no split was given"),
         problems_text(evaluation.failed.problems),
     )
 
@@ -31,7 +44,7 @@ def metrics_table(metrics: Metrics, detection: Detection | None = None) -> Rende
 
 
 def problems_text(problems: Sequence[str]) -> Text:
-    """Return the problems of slices that were not used, one in a line; of many problems the first."""
+    """Return the problems of slices or volumes that were not used, one in a line; of many problems the first."""
     lines = [f"not used: {printable(problem)}" for problem in problems[:PROBLEMS_SHOWN]]
     if len(problems) > PROBLEMS_SHOWN:
         lines.append(f"and {len(problems) - PROBLEMS_SHOWN:,} more, listed in metrics.json")
@@ -120,14 +133,56 @@ def _detection_notes(detection: Detection) -> list[str]:
     ]
 
 
+def _volumes(metrics: VolumeMetrics) -> Table:
+    columns = ("volumes", "subjects", "3-D Dice (95 % CI)", "median", "found", "touched", "class", "error ml")
+    table = _table("Volumes with a tumor", columns)
+    for name, group in {"all": metrics.tumor, **metrics.by_class}.items():
+        table.add_row(
+            name,
+            str(group.volumes),
+            str(group.subjects),
+            _with_interval(group.dice.mean, group.dice.ci95),
+            format_number(group.dice.median),
+            _percent(group.sensitivity.value),
+            _percent(group.localized_sensitivity.value),
+            _percent(group.accuracy.value),
+            format_number(group.volume_error_ml.mean, digits=1),
+        )
+    return table
+
+
+def _volume_confusion(metrics: VolumeMetrics) -> Table:
+    matrix = metrics.confusion_matrix
+    table = _table("Confusion matrix of volumes: true class by row, predicted class by column", matrix.columns)
+    for name, row in zip(matrix.rows, matrix.volumes, strict=True):
+        table.add_row(name, *map(str, row))
+    return table
+
+
+def _volume_notes(metrics: VolumeMetrics) -> list[str]:
+    tumor, free = metrics.tumor, metrics.tumor_free
+    return [
+        f"Sensitivity {_estimate(tumor.sensitivity)}; the mask touches the tumor: "
+        f"{_estimate(tumor.localized_sensitivity)}; class accuracy {_estimate(tumor.accuracy)}.",
+        f"False-positive rate on {free.volumes} volumes without a tumor: {_estimate(free.false_positive_rate)}. "
+        f"False-positive components per head, over all volumes: {_estimate(metrics.false_positives_per_head)}.",
+        f"Mean absolute error of the volume: {format_number(tumor.volume_error_ml.mean_absolute, digits=1)} ml. "
+        f"Uncertain findings: {_percent(metrics.uncertain_fraction)}. CI: bootstrap over subjects.",
+    ]
+
+
 def _training_warning(evaluation: Evaluation) -> list[str]:
     if evaluation.models_trained_on_this_split:
         return []
     reason = "no split was given" if evaluation.split_sha256 is None else "their records name another split"
-    return [
+    return [_warning(reason)]
+
+
+def _warning(reason: str) -> str:
+    return (
         f"The models may have been trained on these patients: {reason}. "
         "These metrics are meaningful only for patients that were not used in training."
-    ]
+    )
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

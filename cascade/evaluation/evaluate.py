@@ -15,27 +15,21 @@ from cascade.datasets.reader import SliceInfo, count_slices, read_labeled, scan
 from cascade.datasets.split import SUBSETS, check_files, read_split
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import find_slices
-from cascade.discovery.output_marker import EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
 from cascade.evaluation.batches import process_batches
 from cascade.evaluation.detection import Negative, detection, negatives_to_csv, score_negatives
 from cascade.evaluation.figures import charts
 from cascade.evaluation.gallery import choose, gallery
-from cascade.evaluation.schema import Evaluation, Failures, to_json
+from cascade.evaluation.metrics_json import to_json
+from cascade.evaluation.output_dir import check_output_dir, write_files
+from cascade.evaluation.schema import Evaluation, Failures
 from cascade.evaluation.scores import score_batch, to_csv
 from cascade.evaluation.summary import summarize
-from cascade.files import write_atomically
 from cascade.io.open import open_sources
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name
 from cascade.pipeline import Cascade
 from cascade.runtime.models import CLASSIFIER
 from cascade.runtime.select import open_backend
-
-OPTIONAL_FILES = {"detection.png", "negatives.csv", "presence.png", "tumor_free.csv"}
-"""Files that are written only if there are negatives. The last two are their names in `cascade evaluation 1`."""
-
-FILES = EVALUATION_PICTURES | OPTIONAL_FILES | {"metrics.json", "slices.csv"}
-"""All files that an evaluation writes."""
 
 LabeledEntry = tuple[SliceInfo, LabeledSlice] | CascadeError
 """A labeled slice, or the error for a slice that cannot be used."""
@@ -72,7 +66,7 @@ def evaluate(
     Raises:
         CascadeError: `out` cannot be written, a file of the split is missing or has changed, or no slice can be used.
     """
-    _check_output_dir(out, folder)
+    check_output_dir(out, folder)
     entries, total, split_sha256 = _select(folder, split_file, subset)
     choice = open_backend(backend, models, engines)
     graphs, cascade = choice.models, Cascade(choice.backend)
@@ -106,10 +100,7 @@ def evaluate(
     if scored_negatives:
         files["negatives.csv"] = negatives_to_csv(scored_negatives)
     files["metrics.json"] = to_json(evaluation)
-    for name in OPTIONAL_FILES - files.keys():  # an earlier evaluation's would be mistaken for this one's
-        (out / name).unlink(missing_ok=True)
-    for name, content in files.items():  # metrics.json is the last, so that it implies that all others are there
-        write_atomically(out / name, content)
+    write_files(out, files)
     return evaluation
 
 
@@ -132,28 +123,6 @@ def _evaluate_negatives(path: Path, cascade: Cascade, batch_size: int) -> tuple[
         reason = problems[0] if problems else "all slices are blank"
         raise CascadeError(f"{path}: no slice can be used: {reason}", fix="repair the files or give another folder")
     return scored, problems
-
-
-def _check_output_dir(out: Path, folder: Path) -> None:
-    """Check that results can be written, before the models run.
-
-    Raises:
-        CascadeError: The folder is the data set, cannot be written, or contains files that no evaluation wrote.
-    """
-    if out.resolve() == folder.resolve():
-        raise CascadeError(f"{out}: is the folder of the data set", fix="write to another folder with --out")
-    existing = [out / name for name in sorted(FILES) if (out / name).exists()]
-    if existing and not has_marker(out / "metrics.json"):
-        raise CascadeError(
-            f"{existing[0]}: would be overwritten, and no evaluation wrote it", fix="write to another folder with --out"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise CascadeError(
-            f"{out}: cannot be written ({error.strerror})", fix="write to another folder with --out"
-        ) from error
 
 
 def _select(folder: Path, split_file: Path | None, subset: str) -> tuple[Iterator[LabeledEntry], int, str | None]:

@@ -1,17 +1,10 @@
-"""Results of an evaluation as dataclasses, and the metrics.json that they are written to.
+"""Results of an evaluation of slices as dataclasses.
 
 The fields of `Evaluation` and `Metrics` are the keys of metrics.json. None, null in JSON, stands for a value that is
 not defined, such as the recall of a class without slices.
 """
 
-import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
-
-from cascade.discovery.output_marker import EVALUATION
-from cascade.errors import CascadeError
+from dataclasses import dataclass
 
 Interval = tuple[float, float]
 """Lower and upper bound of a 95 % confidence interval, from a bootstrap over subjects."""
@@ -293,40 +286,3 @@ class Evaluation:
     failed: Failures
     metrics: Metrics
     detection: Detection | None
-
-
-def to_json(evaluation: Evaluation) -> bytes:
-    """Serialize an evaluation as metrics.json."""
-    content = asdict(evaluation)
-    metrics = content.pop("metrics")
-    return json.dumps({"schema": EVALUATION, **content, **metrics}, indent=1, allow_nan=False).encode()
-
-
-def read_evaluation(path: Path) -> Evaluation:
-    """Read a metrics.json that `to_json` serialized.
-
-    Raises:
-        CascadeError: Another version of cascade wrote the file.
-    """
-    content = json.loads(path.read_text())
-    if content.get("schema") != EVALUATION:
-        raise CascadeError(
-            f"{path}: was written by another version of cascade", fix="delete it, and the evaluation runs again"
-        )
-    evaluation: Evaluation = _parse(Evaluation, {**content, "metrics": content})
-    return evaluation
-
-
-def _parse(kind: Any, value: Any) -> Any:
-    """Build an instance of a type annotation from JSON."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        return kind(**{field.name: _parse(hints[field.name], value[field.name]) for field in fields(kind)})
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):  # X | None
-        return None if value is None else _parse(arguments[0], value)
-    if origin is dict:
-        return {key: _parse(arguments[1], item) for key, item in value.items()}
-    if origin is tuple:
-        return tuple(_parse(arguments[0], item) for item in value)
-    return value

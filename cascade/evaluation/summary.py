@@ -82,7 +82,7 @@ def summarize(scored: Sequence[ScoredSlice], uncertain_below: float = 0.0) -> Me
         accuracy=estimates(accuracy),
         balanced_accuracy=estimates(balanced_accuracy),
         macro_f1=estimates(macro_f1),
-        macro_auc={name: _mean(values) for name, values in aucs.items()},
+        macro_auc={name: mean(values) for name, values in aucs.items()},
         correct_with=_correct_with(true, probabilities),
         by_class={name: class_metrics(index) for index, name in enumerate(CLASS_NAMES)},
         by_size={
@@ -130,29 +130,29 @@ def _mask_metrics(scored: Sequence[ScoredSlice], selected: BoolArray, bootstrap:
         slices=int(selected.sum()),
         subjects=len(set(bootstrap.subject_of[selected].tolist())),
         dice=DiceDistribution(
-            **vars(_distribution(dice[selected])),
+            **vars(distribution(dice[selected])),
             ci95=bootstrap.mean_interval(selected_dice),
-            missed_fraction=_mean(empty[selected]),
-            mislocalized_fraction=_mean(((dice == 0) & ~empty)[selected]),
+            missed_fraction=mean(empty[selected]),
+            mislocalized_fraction=mean(((dice == 0) & ~empty)[selected]),
             by_subject=Estimate(
-                _mean(subject_dice[np.isfinite(subject_dice)]), bootstrap.subject_mean_interval(subject_dice)
+                mean(subject_dice[np.isfinite(subject_dice)]), bootstrap.subject_mean_interval(subject_dice)
             ),
         ),
-        iou=_distribution(iou[selected]),
+        iou=distribution(iou[selected]),
         hausdorff95_px=_distances(px[selected]),
         hausdorff95_mm=_distances(mm[selected]),
     )
 
 
-def _distribution(values: DoubleArray) -> Distribution:
+def distribution(values: DoubleArray) -> Distribution:
     """Summarize the values that are not NaN."""
     defined = values[np.isfinite(values)]
     low, median, high = np.percentile(defined, [25, 50, 75]).tolist() if len(defined) else (None, None, None)
-    return Distribution(mean=_mean(defined), median=median, quartiles=(low, high))
+    return Distribution(mean=mean(defined), median=median, quartiles=(low, high))
 
 
 def _distances(values: DoubleArray) -> DistanceDistribution:
-    return DistanceDistribution(**vars(_distribution(values)), undefined=int(np.isnan(values).sum()))
+    return DistanceDistribution(**vars(distribution(values)), undefined=int(np.isnan(values).sum()))
 
 
 def _estimate(
@@ -195,16 +195,16 @@ def _rejection(true: IntArray, probabilities: DoubleArray, threshold: float) -> 
     counts = [round(len(true) * tenth / 10) for tenth in range(1, 11)]
     return Rejection(
         threshold=threshold,
-        coverage=_mean(certain),
-        accuracy=_mean(correct[certain]),
+        coverage=mean(certain),
+        accuracy=mean(correct[certain]),
         curve=RejectionCurve(
             coverage=tuple(count / len(true) for count in counts),
-            accuracy=tuple(_mean(by_confidence[:count]) for count in counts),
+            accuracy=tuple(mean(by_confidence[:count]) for count in counts),
         ),
     )
 
 
-def _mean(values: Sequence[float | None] | DoubleArray | BoolArray) -> float | None:
+def mean(values: Sequence[float | None] | DoubleArray | BoolArray) -> float | None:
     """Mean of the values that are not None; None without values."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

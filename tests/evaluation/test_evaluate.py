@@ -16,7 +16,8 @@ from cascade.contract import CLASS_NAMES
 from cascade.datasets.split import make_split, write_split
 from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES
 from cascade.errors import CascadeError
-from cascade.evaluation.schema import CorrectWith, Estimate, read_evaluation
+from cascade.evaluation.metrics_json import read_evaluation
+from cascade.evaluation.schema import CorrectWith, Estimate
 from cascade.evaluation.scores import from_csv, to_csv
 from cascade.evaluation.summary import summarize
 from cascade.files import sha256_of

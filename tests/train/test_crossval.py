@@ -21,7 +21,8 @@ from cascade.contract import CLASS_NAMES
 from cascade.datasets.reader import SliceInfo
 from cascade.datasets.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
 from cascade.errors import CascadeError
-from cascade.evaluation.schema import Evaluation, Failures, to_json
+from cascade.evaluation.metrics_json import to_json
+from cascade.evaluation.schema import Evaluation, Failures
 from cascade.evaluation.scores import ScoredSlice, to_csv
 from cascade.evaluation.summary import summarize
 from train.classifier import ClassifierSettings, start_tensors
