@@ -138,6 +138,14 @@ def series(folder, head=HEAD, **changes):
     ]
 
 
+def series_affine(spacing=SPACING):
+    """Return the NIfTI affine of the array (columns, rows, slices) of a series."""
+    along_row, along_column = np.reshape(OBLIQUE, (2, 3))
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([along_row * spacing[1], along_column * spacing[0], NORMAL * STEP_MM, ORIGIN])
+    return np.diag([-1, -1, 1, 1]) @ affine  # from LPS+ to RAS+
+
+
 def groups(**sequences):
     """Make a functional group; each keyword becomes a sequence of one item, given as a dict."""
     group = Dataset()

@@ -81,7 +81,8 @@ def find_table(folder: Path) -> Path | None:
     if len(tables) > 1:
         names = ", ".join(path.name for path in tables)
         raise CascadeError(
-            f"{folder}: contains several tables of slices ({names})", fix="keep only one of them in the folder"
+            f"{folder}: contains several tables of slices or volumes ({names})",
+            fix="keep only one of them in the folder",
         )
     return tables[0] if tables else None
 
@@ -121,7 +122,7 @@ def read_rows(table: Path) -> list[Row]:
     except UnicodeDecodeError as error:
         raise CascadeError(f"{table}: is not UTF-8 text ({error})", fix="save it as CSV UTF-8") from error
     if not rows:
-        raise CascadeError(f"{table}: lists no slices", fix="write one line for each slice")
+        raise CascadeError(f"{table}: lists no slices or volumes", fix="write one line for each")
     return rows
 
 

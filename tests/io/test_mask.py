@@ -5,7 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_files import HEAD, MARKER, OBLIQUE, ORIGIN, SPACING, STEP_MM, series
+from dicom_files import HEAD, MARKER, SPACING, STEP_MM, series, series_affine
 
 from cascade.errors import CascadeError
 from cascade.io.mask import read_volume_mask
@@ -49,22 +49,12 @@ def test_a_mask_may_be_stored_with_other_axes(volume, tmp_path, code):
     assert np.argwhere(read_volume_mask(tmp_path / "mask.nii.gz", volume)).tolist() == [[4, 3, 17]]
 
 
-def dicom_affine(spacing=SPACING):
-    """The affine of an array (columns, rows, slices) of the series in `dicom_files`."""
-    along_row, along_column = np.reshape(OBLIQUE, (2, 3))
-    affine = np.eye(4)
-    affine[:3] = np.column_stack(
-        [along_row * spacing[1], along_column * spacing[0], np.cross(along_row, along_column) * STEP_MM, ORIGIN]
-    )
-    return np.diag([-1, -1, 1, 1]) @ affine
-
-
 @pytest.mark.parametrize("spacing", [SPACING, (STEP_MM, STEP_MM)])
 def test_a_mask_of_a_dicom_series_is_nifti_also_if_its_voxels_are_cubes(tmp_path, spacing):
     """Of cubes, NIfTI takes axial slices; the slices of the series are sagittal."""
     series(tmp_path / "series", PixelSpacing=list(spacing))
     volume = open_source(tmp_path / "series")
-    path = save(tmp_path / "mask.nii.gz", (HEAD[MARKER] == HEAD).T.astype(np.uint8), dicom_affine(spacing))
+    path = save(tmp_path / "mask.nii.gz", (HEAD[MARKER] == HEAD).T.astype(np.uint8), series_affine(spacing))
     brightest = np.stack([volume.read(index).pixels for index in range(volume.count)])
     mask = read_volume_mask(path, volume)
     assert mask.sum() == 1
