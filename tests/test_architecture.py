@@ -23,6 +23,7 @@ HEAVY = ("torch", "torchvision", "lightning", *RUNTIMES, "ray", "train", "build_
         "cascade.cli",
         "cascade.prediction.run",
         "cascade.evaluation.evaluate",
+        "cascade.evaluation.evaluate_volumes",
         "cascade.pipeline",
         "cascade.datasets.split",
         "cascade.datasets.summary",
