@@ -134,17 +134,15 @@ def _detection_notes(detection: Detection) -> list[str]:
 
 
 def _volumes(metrics: VolumeMetrics) -> Table:
-    columns = ("volumes", "subjects", "3-D Dice (95 % CI)", "median", "found", "touched", "class", "error ml")
-    table = _table("Volumes with a tumor", columns)
+    columns = ("volumes", "subjects", "Dice (95 % CI)", "found", "class", "error ml")
+    table = _table("Volumes with a tumor: Dice in 3-D, findings, correct classes and volume", columns)
     for name, group in {"all": metrics.tumor, **metrics.by_class}.items():
         table.add_row(
             name,
             str(group.volumes),
             str(group.subjects),
             _with_interval(group.dice.mean, group.dice.ci95),
-            format_number(group.dice.median),
             _percent(group.sensitivity.value),
-            _percent(group.localized_sensitivity.value),
             _percent(group.accuracy.value),
             format_number(group.volume_error_ml.mean, digits=1),
         )
@@ -162,10 +160,11 @@ def _volume_confusion(metrics: VolumeMetrics) -> Table:
 def _volume_notes(metrics: VolumeMetrics) -> list[str]:
     tumor, free = metrics.tumor, metrics.tumor_free
     return [
-        f"Sensitivity {_estimate(tumor.sensitivity)}; the mask touches the tumor: "
-        f"{_estimate(tumor.localized_sensitivity)}; class accuracy {_estimate(tumor.accuracy)}.",
-        f"False-positive rate on {free.volumes} volumes without a tumor: {_estimate(free.false_positive_rate)}. "
+        f"Sensitivity: {_estimate(tumor.sensitivity)}; where the mask touches the tumor: "
+        f"{_estimate(tumor.localized_sensitivity)}. Class accuracy: {_estimate(tumor.accuracy)}.",
+        f"Volumes without a tumor: {free.volumes}; with a false positive: {_estimate(free.false_positive_rate)}. "
         f"False-positive components per head, over all volumes: {_estimate(metrics.false_positives_per_head)}.",
+        f"Median Dice: {format_number(tumor.dice.median)}. "
         f"Mean absolute error of the volume: {format_number(tumor.volume_error_ml.mean_absolute, digits=1)} ml. "
         f"Uncertain findings: {_percent(metrics.uncertain_fraction)}. CI: bootstrap over subjects.",
     ]

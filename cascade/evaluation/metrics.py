@@ -30,8 +30,8 @@ def dice(true: BoolArray, predicted: BoolArray) -> float:
     Source: Dice 1945, doi 10.2307/1932409.
 
     Args:
-        true: (H, W).
-        predicted: (H, W).
+        true: (H, W), or (N, H, W) for a volume.
+        predicted: The same shape.
 
     Returns:
         0 to 1; 0 if one mask is empty, NaN if both are.
