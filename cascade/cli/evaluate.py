@@ -42,11 +42,15 @@ def evaluate(
     from cascade.datasets.volumes import lists_volumes
     from cascade.evaluation.evaluate import evaluate as run_evaluation
 
-    if lists_volumes(folder):
+    if no_split and lists_volumes(folder):  # a split lists slices
         from cascade.evaluation.evaluate_volumes import evaluate_volumes
         from cascade.pipeline import Cascade
 
-        _refuse_options_of_slices(folder, split_file, negatives)
+        if negatives:
+            raise CascadeError(
+                f"{folder}: lists volumes, which --negatives cannot add to",
+                fix="list the heads without a tumor in the table, with the label none",
+            )
         by_volume = evaluate_volumes(folder, Cascade.open(models, backend, engines), out)
         stderr().print(volume_evaluation_table(by_volume))
         raise typer.Exit(2 if by_volume.failed.volumes else 0)
@@ -63,13 +67,3 @@ def evaluate(
     )
     stderr().print(evaluation_table(evaluation))
     raise typer.Exit(2 if evaluation.failed.slices else 0)
-
-
-def _refuse_options_of_slices(folder: Path, split_file: Path | None, negatives: Path | None) -> None:
-    if split_file:
-        raise CascadeError(f"{folder}: lists volumes, and a split lists slices", fix="use --no-split")
-    if negatives:
-        raise CascadeError(
-            f"{folder}: lists volumes, which --negatives cannot add to",
-            fix="list the heads without a tumor in the table, with the label none",
-        )

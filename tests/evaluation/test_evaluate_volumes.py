@@ -361,9 +361,7 @@ def test_the_command_evaluates_a_table_of_volumes_by_volume(heads, folder, tiny,
     assert "alarm.nii" in capsys.readouterr().err
 
 
-def test_options_for_slices_are_refused_for_volumes(heads, folder, tmp_path, capsys):
-    assert evaluate(folder, "--split", tmp_path / "split.json") == 1
-    assert "--no-split" in capsys.readouterr().err
+def test_negatives_which_are_slices_are_refused_for_volumes(heads, folder, capsys):
     assert evaluate(folder, "--no-split", "--negatives", folder) == 1
     assert "label none" in " ".join(capsys.readouterr().err.split())
 
