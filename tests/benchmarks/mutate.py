@@ -38,7 +38,7 @@ TESTS = {
     "cascade/evaluation": ["tests/evaluation"],
     "cascade/prediction": ["tests/prediction"],
 }
-EQUIVALENT = re.compile(r"strict=|@dataclass|figsize=|edgecolor=")
+EQUIVALENT = re.compile(r"strict=|@dataclass|figsize=")
 """Code whose changes alter no result: checks of equal lengths, frozen classes, sizes of figures."""
 
 WITH_ARGUMENTS = ("core/VariableReplacer", "core/VariableInserter")  # they need the names of variables
