@@ -78,6 +78,8 @@ KINDS = (
     "half.tif",
     "nan.tif",
     "nan.nii",
+    "head.mgh",
+    "head.mgz",
 )
 
 
@@ -159,6 +161,9 @@ def _other(kind: str) -> bytes:
     if form in ("nii", "nii.gz"):
         content = nifti(with_nan(HEAD).T) if name == "nan" else nifti(HEAD.T.astype(np.int16))
         return gzip.compress(content, mtime=0) if form == "nii.gz" else content
+    if form in ("mgh", "mgz"):
+        content = nibabel.MGHImage(HEAD.T.astype(np.int16), np.diag([0.98, 0.98, 5.0, 1.0])).to_bytes()
+        return gzip.compress(content, mtime=0) if form == "mgz" else content
     if name == "deep-color":
         import png
 

@@ -48,10 +48,14 @@ def predict(
         typer.Option(
             "--axis",
             metavar="0|1|2",
-            help="Slice axis of NIfTI volumes.",
+            help="Slice axis of volumes.",
             show_default=False,
             rich_help_panel=INPUT,
         ),
+    ] = None,
+    volume: Annotated[
+        int | None,
+        typer.Option("--volume", metavar="N", help="Volume of 4-D files, from 0.", rich_help_panel=INPUT),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -98,7 +102,7 @@ def predict(
 ) -> None:
     """Segment and classify tumors in MRI slices. For research only.
 
-    Reads PNG, JPEG, TIFF, BMP, WebP, .mat, DICOM, NIfTI, and zips of these.
+    Reads images, DICOM, NIfTI and other volumes, arrays, and zips of these.
     Exit code: 0 all succeeded, 1 all failed, 2 some failed, 130 interrupted.
 
     Example: [bold]cascade predict scans/ --out results[/]
@@ -115,6 +119,7 @@ def predict(
     options = RunOptions(
         batch_size=batch_size,
         axis=axis,
+        volume=volume,
         recursive=recursive,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),

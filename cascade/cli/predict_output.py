@@ -134,7 +134,7 @@ def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
 
 def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
     """List the files and series that a run would process, and what it would leave out and why."""
-    sources, problems, left_out = open_sources(inputs, axis=options.axis)
+    sources, problems, left_out = open_sources(inputs, axis=options.axis, volume=options.volume)
     table = Table("input", "slices", "notes")
     table.columns[1].justify = "right"
     for source in sources:

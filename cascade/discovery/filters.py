@@ -12,17 +12,21 @@ from pathspec import GitIgnoreSpec
 from cascade.discovery.dicom_prefix import is_dicom
 from cascade.errors import CascadeError
 
-Format = Literal["image", "nifti", "dicom"]
+Format = Literal["image", "nifti", "pair", "mgh", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 SUFFIXES: dict[Format, frozenset[str]] = {
     "image": frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),
     "nifti": frozenset({".nii", ".nii.gz"}),
+    "pair": frozenset({".hdr", ".img"}),
+    "mgh": frozenset({".mgh", ".mgz"}),
     "dicom": frozenset({".dcm", ".dicom", ".ima"}),
 }
 FORMAT_NAMES: dict[Format, tuple[str, ...]] = {
     "image": ("PNG", "JPEG", "TIFF", "BMP", "WebP", ".mat"),
     "nifti": ("NIfTI",),
+    "pair": ("Analyze",),
+    "mgh": ("MGH",),
     "dicom": ("DICOM",),
 }
 

@@ -112,6 +112,7 @@ def find_slices(
         folder = os.path.commonpath(walker.roots) if walker.roots else ""
     except ValueError:
         raise CascadeError("the inputs are on several drives", fix="start one run for each drive") from None
+    walker.add_companions()
     zipped = _unpack(walker, folder, unpack_into, limits) if unpack_into else []
     names = sorted([*(_relative(path, folder) for path in walker.files), *zipped])
     if not names:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from cascade.discovery.companions import companion_of
 from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, is_zip
 from cascade.discovery.output_marker import written_in
 from cascade.errors import CascadeError
@@ -99,6 +100,16 @@ class InputWalker:
     def add_problem(self, path: str | Path, problem: str, fix: str) -> None:
         """Add an input that cannot be processed."""
         self.problems[str(path)] = CascadeError(f"{path}: {problem}", fix=fix)
+
+    def add_companions(self) -> None:
+        """Add the second file of each volume that is stored in two, also if it was not given or not accepted alone."""
+        for file in list(self.files):
+            if companion := companion_of(Path(file)):
+                path = str(companion)
+                self.seen.add(path)
+                self.files.add(path)
+                for problem in [name for name in self.problems if absolute_path(Path(name)) == path]:
+                    del self.problems[problem]
 
     def _walk(self, path: Path, root: str) -> None:
         """Add all files below the folder `root`, a real path, which the user gave as `path`."""

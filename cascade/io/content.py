@@ -4,6 +4,7 @@ import gzip
 import zlib
 from pathlib import Path
 
+from cascade.discovery.companions import PAIRS, companion_of
 from cascade.discovery.dicom_prefix import is_dicom
 from cascade.discovery.filters import Format
 
@@ -16,6 +17,8 @@ NIFTI_SIZES = (348, 540)
 
 def content_format(path: Path) -> Format | None:
     """Return the format of a file by its content, or None if only the name tells it."""
+    if path.suffix.lower() in PAIRS and companion_of(path):
+        return "pair"  # the .img holds nothing but voxels, which may begin like any format
     if is_dicom(path):  # first of all: any bytes may stand before its prefix, even the first ones of a TIFF
         return "dicom"
     try:
@@ -31,4 +34,4 @@ def content_format(path: Path) -> Format | None:
     if start.startswith(PICTURES) or (start[:2] == b"BM" and start[6:10] == bytes(4)) or start[8:12] == b"WEBP":
         return "image"
     is_nifti = any(int.from_bytes(start[:4], order) in NIFTI_SIZES for order in ("little", "big"))
-    return "nifti" if is_nifti else None
+    return "nifti" if is_nifti and path.suffix.lower() not in PAIRS else None

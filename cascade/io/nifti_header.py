@@ -3,27 +3,31 @@
 import itertools
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
 
 Header = nib.Nifti1Header  # Nifti2Header is a subclass
 
-HEADERS: dict[int, tuple[Callable[..., Header], bytes]] = {
-    348: (nib.Nifti1Header, b"n+1\0"),
-    540: (nib.Nifti2Header, b"n+2\0"),
-}
-"""Header length in bytes, which is the first field → header class, and the magic string of single-file NIfTI."""
+HEADERS: dict[int, Callable[..., Header]] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+"""Header length in bytes, which is the first field → header class."""
+
+MAX_SIDE = 2**15 - 1
+"""Maximum number of voxels along an axis that the header of NIfTI-1 can hold; see `make_header`."""
 
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 """Unit code in the header → millimeters: meter and micrometer. All other codes are read as millimeters."""
+
+MILLIMETERS = 2
+"""The unit code of millimeters."""
 
 MAX_XFORM_CODE = 5
 """Highest valid qform_code and sform_code. Higher ones are read as 0, unknown."""
@@ -55,7 +59,11 @@ class Geometry:
 
 
 def read_header(path: Path, file: BinaryIO) -> Header:
-    """Read a header as it is stored; nibabel would correct invalid fields with a message on the terminal."""
+    """Read a header as it is stored; nibabel would correct invalid fields with a message on the terminal.
+
+    Raises:
+        CascadeError: If it is not that of NIfTI, or of Analyze, its predecessor, which `storage_of` tells apart.
+    """
     content = file.read(max(HEADERS))
     for size, endianness in itertools.product(HEADERS, "<>"):
         if content[:4] == struct.pack(f"{endianness}i", size):
@@ -64,36 +72,87 @@ def read_header(path: Path, file: BinaryIO) -> Header:
         raise damaged_error(path, "it does not begin like a NIfTI file")
     if len(content) < size:
         raise damaged_error(path, "it ends within its header")
-    header_class, magic = HEADERS[size]
-    header: Header = header_class(content[:size], endianness, check=False)
-    if header["magic"].tobytes() != magic:
-        raise CascadeError(
-            f"{path}: is not single-file NIfTI", fix="convert .hdr and .img to one .nii.gz, for example with dcm2niix"
-        )
+    header: Header = HEADERS[size](content[:size], endianness, check=False)
     return header
 
 
-def shape_of(path: Path, header: Header) -> tuple[int, int, int]:
-    """Return the 3-D shape of the volume: without trailing axes of one voxel, or with added ones."""
+def storage_of(header: Header) -> Literal["single file", "pair", "analyze"]:
+    """Return where the voxels are, by the magic string of a header. Analyze has none; it is always a pair."""
+    magic = header["magic"].tobytes()[:3]
+    if magic in (b"n+1", b"n+2"):
+        return "single file"
+    return "pair" if magic in (b"ni1", b"ni2") else "analyze"
+
+
+def select_volume(path: Path, header: Header, volume: int | None) -> tuple[int, tuple[str, ...]]:
+    """Check the shape and type of the voxels, and reduce a header of several volumes to one of them.
+
+    Args:
+        path: The file, for error messages.
+        header: Describes the file. Axes of several volumes are removed from it.
+        volume: Number of the volume, from 0. A file of one volume is read whatever it is.
+
+    Returns:
+        The number of volumes before the selected one, and the note that says which it is.
+
+    Raises:
+        CascadeError: If the header does not describe a volume of real numbers, or none is selected of several.
+    """
     axes = int(header["dim"][0])
     if not 2 <= axes <= 7:
         raise damaged_error(path, f"its header declares {axes} axes")
     sizes = [int(size) for size in header["dim"][1 : axes + 1]]
     if min(sizes) < 1:
         raise damaged_error(path, "its header declares an axis without voxels")
-    if (volumes := math.prod(sizes[3:])) > 1:
-        raise CascadeError(
-            f"{path}: contains {volumes:,} volumes", fix="save the T1 volume with contrast agent as a separate file"
-        )
     dtype = header.get_data_dtype()
     if dtype.fields is not None:
         raise CascadeError(f"{path}: contains color", fix="give the intensities that the scanner stored")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise unsupported_dtype(path, dtype)
+    count = math.prod(sizes[3:])
+    if count == 1:
+        return 0, ()
+    if volume is None or not 0 <= volume < count:
         raise CascadeError(
-            f"{path}: its voxels have the unsupported dtype {dtype.name}", fix="save it as integers or float32"
+            f"{path}: contains {count:,} volumes{'' if volume is None else f', but none of number {volume}'}",
+            fix=f"choose the T1 volume with contrast agent by --volume 0 to {count - 1}, or save it as a file",
         )
-    first, second, third = (*sizes, 1)[:3]
-    return first, second, third
+    header["dim"][0], header["dim"][4:] = 3, 1
+    return volume, (f"volume {volume} of {count:,}, counted from 0",)
+
+
+def make_header(path: Path, shape: Sequence[int], dtype: np.dtype[Any], affine: NDArray[np.float64]) -> Header:
+    """Describe a volume of another format by a NIfTI header.
+
+    Args:
+        path: The file, for error messages.
+        shape: Number of voxels along 1 to 7 axes.
+        dtype: Type of the voxels.
+        affine: (4, 4), from voxel indices to millimeters in RAS+ orientation.
+
+    Raises:
+        CascadeError: If NIfTI cannot describe it, since it is too large or has an unknown dtype.
+    """
+    if max(shape) > MAX_SIDE:
+        raise CascadeError(
+            f"{path}: an axis of {max(shape):,} voxels is too long for an MRI volume", fix="give one volume of a head"
+        )
+    header: Header = nib.Nifti1Header()
+    try:
+        header.set_data_dtype(dtype)
+    except HeaderDataError:
+        raise unsupported_dtype(path, dtype) from None
+    header["dim"][:] = 1
+    header["dim"][0], header["dim"][1 : len(shape) + 1] = len(shape), shape
+    header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
+    header["sform_code"], header["xyzt_units"] = 1, MILLIMETERS
+    header["srow_x"], header["srow_y"], header["srow_z"] = affine[:3]
+    return header
+
+
+def unsupported_dtype(path: Path, dtype: np.dtype[Any]) -> CascadeError:
+    """Return the error for voxels that are no real numbers of at most 64 bits."""
+    return CascadeError(f"{path}: its voxels have the unsupported dtype {dtype}", fix="save it as integers or float32")
 
 
 def repair_geometry(header: Header) -> Geometry:
@@ -164,5 +223,5 @@ def repair_scale(header: Header) -> tuple[str, ...]:
 
 
 def damaged_error(path: Path, problem: str) -> CascadeError:
-    """Return the error for a file that is no whole NIfTI volume."""
-    return CascadeError(f"{path}: {problem}", fix="export it again; the file is truncated, damaged or not NIfTI")
+    """Return the error for a file that is no whole volume of the format that its name or content promises."""
+    return CascadeError(f"{path}: {problem}", fix="export it again; the file is truncated, damaged or misnamed")

@@ -1,9 +1,11 @@
 """Open input files as images, volumes and series."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from cascade.discovery.companions import companion_of, has_separate_voxels
 from cascade.discovery.filters import FORMATS, Format
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
@@ -27,29 +29,35 @@ class OpenedSources(NamedTuple):
     left_out: dict[str, str]
 
 
-def open_sources(inputs: Inputs, *, axis: int | None = None, keep_identifiers: bool = False) -> OpenedSources:
+def open_sources(
+    inputs: Inputs, *, axis: int | None = None, volume: int | None = None, keep_identifiers: bool = False
+) -> OpenedSources:
     """Open all inputs. Reads headers only.
 
     Args:
         inputs: The files to open.
-        axis: Slice axis of NIfTI volumes (0, 1 or 2) in the stored array. None selects the axis with the largest
-            spacing.
+        axis: Slice axis of volumes (0, 1 or 2) in the stored array. None selects the axis with the largest spacing.
+        volume: Number of the volume in files of several, from 0. None refuses such files.
         keep_identifiers: Copy the identifiers of patient and study to DICOM masks.
     """
     names: dict[Format, list[str]] = defaultdict(list)
-    for name in inputs.names:
-        names[content_format(inputs.path(name)) or inputs.format(name)].append(name)
-    sources: list[Source] = [ImageSource(name, inputs.path(name)) for name in names["image"]]
-    problems = {inputs.name(path): error for path, error in inputs.problems.items()}
     left_out = dict(inputs.left_out)
-    if names["nifti"]:
-        from cascade.io.nifti import open_nifti
-
-        for name in names["nifti"]:
+    header_of_voxels = _headers_of_voxels(inputs)
+    for name in inputs.names:
+        if name not in header_of_voxels:
+            names[content_format(inputs.path(name)) or inputs.format(name)].append(name)
+    problems = {inputs.name(path): error for path, error in inputs.problems.items()}
+    sources: list[Source] = []
+    for format_ in names.keys() - {"dicom"}:
+        open_file = _opener(format_)
+        for name in names[format_]:
             try:
-                sources.append(open_nifti(inputs.path(name), name, axis))
+                sources.append(open_file(inputs.path(name), name, axis, volume))
             except CascadeError as error:
                 problems[name] = error
+    for voxels, header in header_of_voxels.items():
+        if header in problems:
+            left_out[str(inputs.folder / voxels)] = f"belongs to {header}, which could not be opened"
     if names["dicom"]:
         from cascade.io.dicom.series import open_dicom
 
@@ -63,12 +71,42 @@ def open_sources(inputs: Inputs, *, axis: int | None = None, keep_identifiers: b
     return OpenedSources(sorted(sources, key=lambda source: source.name), problems, left_out)
 
 
+def _headers_of_voxels(inputs: Inputs) -> dict[str, str]:
+    """Return the files that hold the voxels of a volume whose header is another file: name → name of the header."""
+    name_of_path = {inputs.path(name): name for name in inputs.names}
+    headers = (name for name in inputs.names if has_separate_voxels(name))
+    voxels = ((companion_of(inputs.path(name)), name) for name in headers)
+    return {name_of_path[path]: name for path, name in voxels if path in name_of_path}
+
+
+def _opener(format_: Format) -> Callable[[Path, str, int | None, int | None], Source]:
+    """Return the function that opens a file of a format: path, name, axis, volume → source.
+
+    Loads the libraries of this format only.
+    """
+    match format_:
+        case "nifti":
+            from cascade.io.nifti import open_nifti
+
+            return open_nifti
+        case "pair":
+            from cascade.io.pair import open_pair
+
+            return open_pair
+        case "mgh":
+            from cascade.io.mgh import open_mgh
+
+            return open_mgh
+        case _:
+            return lambda path, name, axis, volume: ImageSource(name, path)
+
+
 def open_source(path: Path, axis: int | None = None) -> Source:
     """Open one file, or a folder with one DICOM series.
 
     Args:
         path: The file or folder.
-        axis: Slice axis of a NIfTI volume, see `open_sources`.
+        axis: Slice axis of a volume, see `open_sources`.
 
     Raises:
         CascadeError: If it cannot be opened, or contains several images, volumes or series.

@@ -138,7 +138,7 @@ class Recorder:
                     (self._folder.out / path).unlink()
         source.close()
         read = tuple(self._folder.input_name(path) for path in source.files)
-        if read != (source.name,):  # a series, or a part of a file
+        if source.name not in read:  # a series, or a part of a file
             names = read if len(read) > 1 else read * source.count
             rows = [replace(row, file=name) for row, name in zip(rows, names, strict=True)]
         volume = _volume_row(source, rows, finding) if source.count > 1 else None

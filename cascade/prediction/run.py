@@ -35,7 +35,8 @@ class RunOptions:
 
     Attributes:
         batch_size: Number of slices that go through the models at once, at least 1.
-        axis: Slice axis (0, 1 or 2) of NIfTI volumes; None selects the axis with the thickest slices.
+        axis: Slice axis (0, 1 or 2) of volumes; None selects the axis with the thickest slices.
+        volume: Number of the volume to read from a file of several, from 0; None refuses such files.
         recursive: Search subfolders.
         include: Process only files whose name matches one of these patterns, if there are any.
         exclude: Leave out files and folders whose name matches one of these patterns.
@@ -49,6 +50,7 @@ class RunOptions:
 
     batch_size: int = 8
     axis: int | None = None
+    volume: int | None = None
     recursive: bool = True
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -64,6 +66,8 @@ class RunOptions:
             raise CascadeError(f"a batch size of {self.batch_size} is invalid", fix="choose 1 or more")
         if self.axis not in (None, 0, 1, 2):
             raise CascadeError(f"a slice axis of {self.axis} is invalid", fix="choose 0, 1 or 2")
+        if self.volume is not None and self.volume < 0:
+            raise CascadeError(f"a volume of number {self.volume} is invalid", fix="count from 0")
 
 
 def predict_paths(
@@ -97,7 +101,9 @@ def predict_paths(
         collect_inputs([Path(path) for path in paths], out, options, shared=executor.is_remote) as inputs,
         lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
     ):
-        sources, problems, left_out = open_sources(inputs, axis=options.axis, keep_identifiers=options.keep_identifiers)
+        sources, problems, left_out = open_sources(
+            inputs, axis=options.axis, volume=options.volume, keep_identifiers=options.keep_identifiers
+        )
         folder = ResultsFolder(
             out=out,
             inputs=inputs.folder,
@@ -245,6 +251,7 @@ def run_settings(executor: Executor, options: RunOptions, inputs: Path) -> dict[
         "models": executor.models,
         "backend": executor.description,
         "axis": options.axis,
+        "volume": options.volume,
         "overlays": options.overlays,
         "keep_identifiers": options.keep_identifiers,
         "keep_all_components": options.keep_all_components,

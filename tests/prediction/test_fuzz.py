@@ -20,6 +20,7 @@ from hostile_files import KINDS, run_alone, whole_file, zipped
 from stub_cascade import rows_of
 
 BATCH = 250
+GZIPPED = ("head.nii.gz", "head.mgz")
 LENGTHS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -103,7 +104,7 @@ def part(content, choose):
 
 def opened(kind, content, choose):
     """Return the content below compression and checksums, which would reveal the damage at once."""
-    if kind == "head.nii.gz":
+    if kind in GZIPPED:
         return gzip.decompress(content)
     if kind == "some.zip":
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -113,7 +114,7 @@ def opened(kind, content, choose):
 
 def closed(kind, whole, inner, choose):
     """Return the damaged content, compressed and with valid checksums."""
-    if kind == "head.nii.gz":
+    if kind in GZIPPED:
         return gzip.compress(inner, mtime=0)
     if kind == "some.zip":
         return zipped({"a.png": whole_file("gray.png"), "b/raw.dcm": inner})

@@ -1,0 +1,144 @@
+"""A volume that an affine places in the patient: slices in radiological orientation, and a NIfTI mask on its grid.
+
+A NIfTI header describes the volume, also one that is stored in another format. Only the geometry of a header is used:
+its free texts (descrip, db_name, ...) may name a patient.
+"""
+
+import gzip
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from cascade.errors import CascadeError
+from cascade.io.nifti_header import Header, repair_geometry, repair_scale
+from cascade.io.orientation import Grid
+from cascade.io.slices import Slice, check_volume_size, slice_of
+
+GEOMETRY_FIELDS = (
+    "dim",
+    "pixdim",
+    "xyzt_units",
+    "qform_code",
+    "sform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+)
+"""The header fields that a mask copies from its volume."""
+
+
+def check_axis(path: Path, axis: int | None) -> None:
+    """Raise CascadeError if `axis` is no slice axis."""
+    if axis not in (None, 0, 1, 2):
+        raise CascadeError(f"{path}: slice axis must be 0, 1 or 2, not {axis}", fix="give 0, 1 or 2")
+
+
+class VolumeSource:
+    """A volume; a `Source`. The first `read` loads its voxels, and `close` frees them."""
+
+    mask_suffix = ".nii.gz"
+
+    def __init__(
+        self,
+        name: str,
+        files: tuple[Path, ...],
+        header: Header,
+        axis: int | None,
+        read_voxels: Callable[[], NDArray[Any]],
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """Take the description of a volume. Reads no voxels.
+
+        Args:
+            name: Its name in the results.
+            files: Absolute paths of its files.
+            header: Describes the voxels: shape of one volume, scale and affine. Impossible values are removed from it.
+            axis: Slice axis in the stored array, see `open_nifti`.
+            read_voxels: Reads the array, of the three axes of `header`; a CascadeError says why it cannot.
+            notes: Warnings for the user.
+
+        Raises:
+            CascadeError: If the size of the volume is not that of a head.
+        """
+        shape = three_axes(header)
+        geometry = repair_geometry(header)
+        grid = Grid.of(geometry.affine, shape, axis)
+        spacing_mm = None if geometry.unknown_axes.intersection(grid.order[1:]) else grid.spacing_mm[1:]
+        self.name = name
+        self.files = files
+        self.count = grid.shape[0]
+        self.notes = (*geometry.notes, *repair_scale(header), *notes)
+        self.slab_mm = grid.spacing_mm[:1] * self.count if spacing_mm else None
+        self._header = header
+        self._grid = grid
+        self._spacing_mm = spacing_mm
+        self._read_voxels = read_voxels
+        self._lock = threading.Lock()
+        self._loaded: NDArray[Any] | CascadeError | None = None
+        check_volume_size(files[0], *grid.shape, spacing_mm)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the volume without the voxels and the lock."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("_loaded", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled volume, whose voxels are not loaded."""
+        self.__dict__ |= state | {"_loaded": None, "_lock": threading.Lock()}
+
+    def read(self, index: int) -> Slice:
+        """Read a slice, see `Source.read`. Intensities are scaled by scl_slope and scl_inter only."""
+        slope, intercept = self._header.get_slope_inter()
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_pixels` rejects infinite pixels
+            pixels = self._grid.to_slices(self._stored())[index].astype(np.float64)
+            if slope is not None:
+                pixels = pixels * slope + intercept
+            pixels = np.ascontiguousarray(pixels, dtype=np.float32)
+        name = f"{self.files[0]}, slice {index + 1} of {self.count}"
+        return slice_of(pixels, name, self._spacing_mm)
+
+    def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
+        """Encode masks (count, H, W) as .nii.gz of uint8: 1 in the tumor, with the geometry of the volume."""
+        header = type(self._header)()
+        for field in GEOMETRY_FIELDS:
+            header[field] = self._header[field]
+        header.set_data_dtype(np.uint8)
+        stored = self._grid.to_stored(masks).astype(np.uint8).reshape(self._header.get_data_shape())
+        image: Callable[..., nib.Nifti1Image] = (
+            nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        )
+        content = image(stored, None, header).to_bytes()
+        return gzip.compress(content, compresslevel=4, mtime=0)
+
+    def close(self) -> None:
+        """Free the volume, see `Source.close`."""
+        with self._lock:
+            self._loaded = None
+
+    def _stored(self) -> NDArray[Any]:
+        """Return the array as stored. After an error it is not loaded again for the next slice, but after `close`."""
+        with self._lock:
+            if self._loaded is None:
+                try:
+                    self._loaded = self._read_voxels()
+                except CascadeError as error:
+                    self._loaded = error
+            if isinstance(self._loaded, CascadeError):
+                raise self._loaded
+            return self._loaded
+
+
+def three_axes(header: Header) -> tuple[int, int, int]:
+    """Return the shape of the one volume that a header describes, filled up to three axes."""
+    first, second, third = (*(int(size) for size in header["dim"][1 : int(header["dim"][0]) + 1]), 1, 1)[:3]
+    return first, second, third

@@ -1,0 +1,54 @@
+"""Whole runs over volumes of other formats than NIfTI and DICOM: rows, masks, `left_out` and `--resume`."""
+
+import nibabel
+import numpy as np
+from stub_cascade import cascade_of, rows_of
+
+from cascade.prediction.run import RunOptions, predict_paths
+
+AFFINE = np.diag([0.98, 0.98, 5.0, 1.0])
+HEAD = np.tile(np.linspace(0, 100, 64), (64, 1))[..., None].repeat(20, axis=2).astype(np.float32)
+HEAD[20:30, 20:30, 5:8] = 255
+
+
+def predict(scans, **options):
+    out = scans.parent / "out"
+    return predict_paths(cascade_of(), [scans], out, RunOptions(report=False, overlays=False, **options)), out
+
+
+def masks_of(out):
+    return {path.name: path for path in sorted((out / "masks").iterdir())}
+
+
+def test_volumes_of_nibabel_have_one_finding_each_and_masks_as_nifti(tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    nibabel.save(nibabel.MGHImage(HEAD, AFFINE.astype(np.float32)), scans / "a.mgz")
+    nibabel.save(nibabel.AnalyzeImage(HEAD, AFFINE), scans / "b.hdr")
+    nibabel.save(nibabel.Nifti1Image(np.stack([0 * HEAD, HEAD], axis=-1), AFFINE), scans / "c.nii.gz")
+    run, out = predict(scans, volume=1)
+    assert [(row.name, row.label is not None, row.tumor_slices) for row in run.volumes] == [
+        (name, True, 3) for name in ("a.mgz", "b.hdr", "c.nii.gz")
+    ]
+    assert (run.exit_code, run.left_out) == (0, {})
+    assert {row["file"] for row in rows_of(out)} == {None}
+    masks = {name: nibabel.load(path) for name, path in masks_of(out).items()}
+    assert list(masks) == ["a.mgz.nii.gz", "b.hdr.nii.gz", "c.nii.gz"]
+    for mask in masks.values():
+        assert mask.shape == HEAD.shape
+        assert np.array_equal(np.flatnonzero(mask.get_fdata().any((0, 1))), [5, 6, 7])
+    assert np.allclose(masks["a.mgz.nii.gz"].affine, AFFINE)
+    again, _ = predict(scans, volume=1, resume=True)
+    assert again.resumed_rows == 60
+
+
+def test_without_a_number_a_file_of_several_volumes_is_refused_and_the_fix_names_the_option(tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    nibabel.save(nibabel.Nifti1Image(HEAD, AFFINE), scans / "a.nii")
+    nibabel.save(nibabel.Nifti1Image(np.stack([HEAD, HEAD], axis=-1), AFFINE), scans / "b.nii")
+    run, _ = predict(scans)
+    assert run.exit_code == 2
+    (row,) = run.failed
+    assert row.name == "b.nii"
+    assert "--volume" in row.fix
