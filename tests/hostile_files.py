@@ -80,6 +80,9 @@ KINDS = (
     "nan.nii",
     "head.mgh",
     "head.mgz",
+    "head.npy",
+    "pages.tif",
+    "imagej.tif",
 )
 
 
@@ -96,6 +99,10 @@ def with_nan(pixels: np.ndarray) -> np.ndarray:
 
 TIFF_TYPES = {"double": np.float64, "half": np.float16, "nan": with_nan}
 """Types of samples that Pillow does not write."""
+
+
+STACKS = {"pages": {"photometric": "minisblack", "compression": "zlib"}, "imagej": {"imagej": True, "truncate": True}}
+"""Options of tifffile for files of several images."""
 
 
 def whole_file(kind: str, number: int = 0) -> bytes:
@@ -164,6 +171,14 @@ def _other(kind: str) -> bytes:
     if form in ("mgh", "mgz"):
         content = nibabel.MGHImage(HEAD.T.astype(np.int16), np.diag([0.98, 0.98, 5.0, 1.0])).to_bytes()
         return gzip.compress(content, mtime=0) if form == "mgz" else content
+    if form == "npy":
+        content = io.BytesIO()
+        np.save(content, HEAD.astype(np.int16))
+        return content.getvalue()
+    if name in STACKS:
+        content = io.BytesIO()
+        tifffile.imwrite(content, HEAD, **STACKS[name])
+        return content.getvalue()
     if name == "deep-color":
         import png
 

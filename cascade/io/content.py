@@ -33,5 +33,7 @@ def content_format(path: Path) -> Format | None:
         return None  # the reader of its format says why it cannot be read
     if start.startswith(PICTURES) or (start[:2] == b"BM" and start[6:10] == bytes(4)) or start[8:12] == b"WEBP":
         return "image"
+    if start.startswith(b"\x93NUMPY"):
+        return "npy"
     is_nifti = any(int.from_bytes(start[:4], order) in NIFTI_SIZES for order in ("little", "big"))
     return "nifti" if is_nifti and path.suffix.lower() not in PAIRS else None

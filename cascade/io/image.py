@@ -17,7 +17,7 @@ from cascade.io.color16 import read_png16
 from cascade.io.exif import orientation_notes, orientation_of, turn
 from cascade.io.gray import check_size, has_deep_color, image_to_gray, rgb_to_gray
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import MAX_PIXELS, Slice, slice_of
+from cascade.io.slices import MAX_PIXELS, Slice, Source, slice_of
 
 TIFF_PREFIXES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, little and big endian."""
@@ -53,6 +53,25 @@ class ImageSource:
 
     def close(self) -> None:
         """Do nothing: no pixels are held in memory."""
+
+
+def open_image(path: Path, name: str) -> Source:
+    """Open an image or .mat file, or a TIFF of several images, which is a stack.
+
+    Raises:
+        CascadeError: If a TIFF contains several images that are no stack. What else is wrong shows when it is read.
+    """
+    try:
+        if path.suffix.lower() != ".mat" and _is_tiff(path):
+            from cascade.io.tiff_stack import open_stack
+
+            with silence_decoders():
+                return open_stack(path, name) or ImageSource(name, path)
+    except CascadeError:
+        raise
+    except Exception:  # on damaged files, tifffile raises nearly every type; `read` says why
+        pass
+    return ImageSource(name, path)
 
 
 def read_slice(path: Path) -> Slice:

@@ -10,7 +10,7 @@ from cascade.discovery.filters import FORMATS, Format
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.io.content import content_format
-from cascade.io.image import ImageSource
+from cascade.io.image import open_image
 from cascade.io.slices import Source
 
 
@@ -97,8 +97,12 @@ def _opener(format_: Format) -> Callable[[Path, str, int | None, int | None], So
             from cascade.io.mgh import open_mgh
 
             return open_mgh
+        case "npy":
+            from cascade.io.npy import open_npy
+
+            return lambda path, name, axis, volume: open_npy(path, name, axis)
         case _:
-            return lambda path, name, axis, volume: ImageSource(name, path)
+            return lambda path, name, axis, volume: open_image(path, name)
 
 
 def open_source(path: Path, axis: int | None = None) -> Source:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-LIBRARIES = ("PIL", "highdicom", "pydicom", "tifffile")
+LIBRARIES = ("PIL", "highdicom", "numpy.lib", "pydicom", "tifffile")
 
 _lock = threading.Lock()
 _open_blocks = 0

@@ -47,7 +47,7 @@ def read_tiff(path: Path) -> tuple[FloatArray, int] | None:
                 raise unsupported_type(path)  # Pillow would read it as if it were not
             return None
         orientation = valid_orientation(page.tags.valueof(ORIENTATION))
-        return turn(_to_gray(page, str(path)), orientation), orientation
+        return turn(page_to_gray(page, str(path)), orientation), orientation
 
 
 def unsupported_type(path: Path) -> CascadeError:
@@ -84,8 +84,13 @@ def _count(tiff: TiffFile) -> int:
 
 
 def _is_deep(page: TiffPage) -> bool:
-    """Return True for intensities that `_to_gray` reads, and of which Pillow would lose a part."""
-    is_read = (
+    """Return True for intensities that `page_to_gray` reads, and of which Pillow would lose a part."""
+    return is_decodable(page) and (page.bitspersample > 8 or page.sampleformat != SAMPLEFORMAT.UINT)
+
+
+def is_decodable(page: TiffPage) -> bool:
+    """Return True for intensities that `page_to_gray` reads."""
+    return (
         page.photometric in (*GRAYS, PHOTOMETRIC.RGB)
         and page.sampleformat in (SAMPLEFORMAT.UINT, SAMPLEFORMAT.INT, SAMPLEFORMAT.IEEEFP)
         and page.bitspersample in (8, 16, 32, 64)
@@ -93,10 +98,10 @@ def _is_deep(page: TiffPage) -> bool:
         and page.compression in COMPRESSIONS
         and page.predictor in PREDICTORS
     )
-    return is_read and (page.bitspersample > 8 or page.sampleformat != SAMPLEFORMAT.UINT)
 
 
-def _to_gray(page: TiffPage, name: str) -> FloatArray:
+def page_to_gray(page: TiffPage, name: str) -> FloatArray:
+    """Return the gray values (H, W) of a page that `is_decodable`, as stored. Raises the exceptions of the decoder."""
     if 0 in (*page.dataoffsets, *page.databytecounts):
         raise ValueError("a part of its pixels is missing")  # tifffile would read zeros
     if sum(page.databytecounts) > page.nbytes + len(page.databytecounts) * MAX_OVERHEAD:

@@ -5,7 +5,6 @@ its free texts (descrip, db_name, ...) may name a patient.
 """
 
 import gzip
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
+from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import Header, repair_geometry, repair_scale
 from cascade.io.orientation import Grid
 from cascade.io.slices import Slice, check_volume_size, slice_of
@@ -83,24 +83,14 @@ class VolumeSource:
         self._header = header
         self._grid = grid
         self._spacing_mm = spacing_mm
-        self._read_voxels = read_voxels
-        self._lock = threading.Lock()
-        self._loaded: NDArray[Any] | CascadeError | None = None
+        self._voxels = LazyArray(read_voxels)
         check_volume_size(files[0], *grid.shape, spacing_mm)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle the volume without the voxels and the lock."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_loaded", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled volume, whose voxels are not loaded."""
-        self.__dict__ |= state | {"_loaded": None, "_lock": threading.Lock()}
 
     def read(self, index: int) -> Slice:
         """Read a slice, see `Source.read`. Intensities are scaled by scl_slope and scl_inter only."""
         slope, intercept = self._header.get_slope_inter()
         with np.errstate(over="ignore", invalid="ignore"):  # `check_pixels` rejects infinite pixels
-            pixels = self._grid.to_slices(self._stored())[index].astype(np.float64)
+            pixels = self._grid.to_slices(self._voxels.get())[index].astype(np.float64)
             if slope is not None:
                 pixels = pixels * slope + intercept
             pixels = np.ascontiguousarray(pixels, dtype=np.float32)
@@ -122,20 +112,7 @@ class VolumeSource:
 
     def close(self) -> None:
         """Free the volume, see `Source.close`."""
-        with self._lock:
-            self._loaded = None
-
-    def _stored(self) -> NDArray[Any]:
-        """Return the array as stored. After an error it is not loaded again for the next slice, but after `close`."""
-        with self._lock:
-            if self._loaded is None:
-                try:
-                    self._loaded = self._read_voxels()
-                except CascadeError as error:
-                    self._loaded = error
-            if isinstance(self._loaded, CascadeError):
-                raise self._loaded
-            return self._loaded
+        self._voxels.free()
 
 
 def three_axes(header: Header) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ class VoxelFile:
 
     path: Path
     dtype: np.dtype[Any]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     offset: int
     volume: int = 0
 

@@ -2,6 +2,8 @@
 
 import nibabel
 import numpy as np
+import pytest
+import tifffile
 from stub_cascade import cascade_of, rows_of
 
 from cascade.prediction.run import RunOptions, predict_paths
@@ -52,3 +54,34 @@ def test_without_a_number_a_file_of_several_volumes_is_refused_and_the_fix_names
     (row,) = run.failed
     assert row.name == "b.nii"
     assert "--volume" in row.fix
+
+
+def test_arrays_and_tiff_stacks_have_one_finding_each_and_masks_in_their_own_format(tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    stack = np.moveaxis(HEAD, 2, 0)
+    np.save(scans / "slice.npy", stack[5])
+    np.save(scans / "stack.npy", stack)
+    tifffile.imwrite(
+        scans / "a.tif",
+        stack.astype(np.uint16),
+        imagej=True,
+        resolution=(1, 1),
+        metadata={"spacing": 5.0, "unit": "mm"},
+    )
+    tifffile.imwrite(scans / "b.tiff", stack.astype(np.uint8), truncate=True, photometric="minisblack")
+    run, out = predict(scans)
+    assert (run.exit_code, run.left_out) == (0, {})
+    assert [(row.name, row.slices, row.tumor_slices) for row in run.volumes] == [
+        (name, 20, 3) for name in ("a.tif", "b.tiff", "stack.npy")
+    ]
+    volumes_ml = [row.volume_ml for row in run.volumes]
+    assert volumes_ml == [pytest.approx(1.5, rel=0.03), None, None]  # 3 slices of 100 mm² and 5 mm
+    masks = masks_of(out)
+    assert list(masks) == ["a.tif", "b.tiff.tif", "slice.npy.png", "stack.npy"]
+    expected = stack == 255
+    assert np.array_equal(np.load(masks["stack.npy"]) > 0, expected)
+    for name in ("a.tif", "b.tiff.tif"):
+        assert np.array_equal(tifffile.imread(masks[name]), 255 * expected)
+    again, _ = predict(scans, resume=True)
+    assert again.resumed_rows == 61

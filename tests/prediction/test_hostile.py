@@ -69,6 +69,12 @@ def tiff(pixels, **options):
     return content.getvalue()
 
 
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
 def mat_file(write):
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
@@ -131,7 +137,20 @@ LIES = {
     "bomb.mat": (lambda: mat_file(of_nowhere), "1,000,000,000,000 elements"),
     "bomb.zip": (lambda: zipped({"zeros.png": bytes(2**24 + 1)}), "unpacks to more than"),
     "slip.zip": (lambda: zipped({"../../slipped.png": whole_file("gray.png")}), "leads out of the archive"),
-    "stack.tif": (lambda: tiff(HEAD, truncate=True, photometric="minisblack"), "contains 3 images"),
+    "time.tif": (lambda: tiff(HEAD, truncate=True, imagej=True, metadata={"axes": "TYX"}), "time points"),
+    "channels.tif": (lambda: tiff(HEAD, photometric="minisblack", metadata={"axes": "CYX"}), "channels"),
+    "short-stack.tif": (lambda: tiff(HEAD, truncate=True, imagej=True)[:-2000], DAMAGED),
+    "bomb.npy": (lambda: npy(HEAD).replace(b"(3, 32, 32)", b"(9, 9**9)  "), DAMAGED),
+    "large.npy": (lambda: npy(HEAD).replace(b"(3, 32, 32), }", b"(99999,99999)}"), "too large for an MRI"),
+    "half.npy": (lambda: npy(HEAD).replace(b"(3, 32, 32)", b"(5, 32, 32)"), "shorter"),
+    "objects.npy": (lambda: npy(HEAD.astype(object)), "dtype object"),
+    "bomb.mgz": (
+        lambda: gzip.compress(struct.pack(">7i", 1, 30_000, 30_000, 30_000, 1, 0, 0) + bytes(300)),
+        "too large",
+    ),
+    "version.mgh": (lambda: bytes(3) + b"\2" + whole_file("head.mgh")[4:], DAMAGED),
+    "header/alone.hdr": (lambda: nifti(HEAD.T), "lacks alone.img"),
+    "voxels/alone.img": (lambda: HEAD.tobytes(), "lacks alone.hdr"),
     "complex.tif": (lambda: tiff(RAMP.astype(np.complex64)), "COMPLEXIEEEFP"),
     "annex.png": (lambda: b"/annex/objects/SHA256E-s9--ab.png\n", "datalad get"),
     "lfs.nii.gz": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "git lfs pull"),

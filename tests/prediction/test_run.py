@@ -127,7 +127,7 @@ def test_zip_files_are_predicted_like_folders(scans, out):
 def test_run_json_traces_every_input_model_option_and_failure(scans, out):
     save(scans / "a.png")
     (scans / "broken.png").write_bytes(b"not a picture")
-    (scans / "head.mgz").write_bytes(b"of a format that is not read")
+    (scans / "head.par").write_bytes(b"of a format that is not read")
     run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=3))
     record = json.loads((out / "run.json").read_text())
     assert run.exit_code == 2
@@ -137,7 +137,7 @@ def test_run_json_traces_every_input_model_option_and_failure(scans, out):
     assert record["slices"] == {"tumor": 1, "error": 1}
     assert {item["name"]: item["sha256"] for item in record["inputs"]}["a.png"] == sha256_of(scans / "a.png")
     assert [failure["slice"] for failure in record["failures"]] == ["broken.png"]
-    assert record["left_out"] == {str(scans / "head.mgz"): "is not a supported format"} == run.left_out
+    assert record["left_out"] == {str(scans / "head.par"): "is not a supported format"} == run.left_out
     assert "numpy" in record["versions"]
 
 
