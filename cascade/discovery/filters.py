@@ -12,7 +12,7 @@ from pathspec import GitIgnoreSpec
 from cascade.discovery.dicom_prefix import is_dicom
 from cascade.errors import CascadeError
 
-Format = Literal["image", "nifti", "pair", "mgh", "npy", "dicom"]
+Format = Literal["image", "nifti", "pair", "mgh", "itk", "npy", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 SUFFIXES: dict[Format, frozenset[str]] = {
@@ -20,6 +20,7 @@ SUFFIXES: dict[Format, frozenset[str]] = {
     "nifti": frozenset({".nii", ".nii.gz"}),
     "pair": frozenset({".hdr", ".img"}),
     "mgh": frozenset({".mgh", ".mgz"}),
+    "itk": frozenset({".nrrd", ".nhdr", ".mha", ".mhd"}),
     "npy": frozenset({".npy"}),
     "dicom": frozenset({".dcm", ".dicom", ".ima"}),
 }
@@ -28,6 +29,7 @@ FORMAT_NAMES: dict[Format, tuple[str, ...]] = {
     "nifti": ("NIfTI",),
     "pair": ("Analyze",),
     "mgh": ("MGH",),
+    "itk": ("NRRD", "MetaImage"),
     "npy": (".npy",),
     "dicom": ("DICOM",),
 }

@@ -35,5 +35,7 @@ def content_format(path: Path) -> Format | None:
         return "image"
     if start.startswith(b"\x93NUMPY"):
         return "npy"
+    if start.startswith((b"NRRD000", b"ObjectType")):
+        return "itk"
     is_nifti = any(int.from_bytes(start[:4], order) in NIFTI_SIZES for order in ("little", "big"))
     return "nifti" if is_nifti and path.suffix.lower() not in PAIRS else None

@@ -97,6 +97,10 @@ def _opener(format_: Format) -> Callable[[Path, str, int | None, int | None], So
             from cascade.io.mgh import open_mgh
 
             return open_mgh
+        case "itk":
+            from cascade.io.itk import open_itk
+
+            return lambda path, name, axis, volume: open_itk(path, name, axis)
         case "npy":
             from cascade.io.npy import open_npy
 

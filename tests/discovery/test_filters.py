@@ -21,6 +21,8 @@ DICOM = bytes(128) + b"DICM"
         ("a.hdr", "pair"),
         ("a.IMG", "pair"),
         ("a.mgz", "mgh"),
+        ("a.nrrd", "itk"),
+        ("a.MHD", "itk"),
         ("a.npy", "npy"),
         ("a.dcm", "dicom"),
         ("a.IMA", "dicom"),
@@ -142,4 +144,7 @@ def test_exclude_has_precedence_over_include_and_the_reason_names_the_pattern():
 def test_format_names_are_those_of_the_accepted_formats():
     assert FileFilter().format_names == "PNG, JPEG, TIFF, BMP, WebP or .mat"
     assert FileFilter(("dicom",)).format_names == "DICOM"
-    assert FileFilter(FORMATS).format_names == "PNG, JPEG, TIFF, BMP, WebP, .mat, NIfTI, Analyze, MGH, .npy or DICOM"
+    assert (
+        FileFilter(FORMATS).format_names
+        == "PNG, JPEG, TIFF, BMP, WebP, .mat, NIfTI, Analyze, MGH, NRRD, MetaImage, .npy or DICOM"
+    )

@@ -1,5 +1,7 @@
 """Whole runs over volumes of other formats than NIfTI and DICOM: rows, masks, `left_out` and `--resume`."""
 
+import sys
+
 import nibabel
 import numpy as np
 import pytest
@@ -81,7 +83,47 @@ def test_arrays_and_tiff_stacks_have_one_finding_each_and_masks_in_their_own_for
     assert list(masks) == ["a.tif", "b.tiff.tif", "slice.npy.png", "stack.npy"]
     expected = stack == 255
     assert np.array_equal(np.load(masks["stack.npy"]) > 0, expected)
-    for name in ("a.tif", "b.tiff.tif"):
-        assert np.array_equal(tifffile.imread(masks[name]), 255 * expected)
+    assert np.array_equal(tifffile.imread(masks["b.tiff.tif"]), 255 * expected)
+    assert np.array_equal(np.flatnonzero(tifffile.imread(masks["a.tif"]).any((1, 2))), [5, 6, 7])
     again, _ = predict(scans, resume=True)
     assert again.resumed_rows == 61
+
+
+def test_nrrd_and_metaimage_have_one_finding_each_and_masks_as_nifti(tmp_path):
+    sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[formats]'")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    image = sitk.GetImageFromArray(np.ascontiguousarray(HEAD.T))
+    image.SetSpacing((0.98, 0.98, 5.0))
+    for name in ("a.nrrd", "b.mha", "c.mhd"):
+        sitk.WriteImage(image, str(scans / name))
+    run, out = predict(scans)
+    assert (run.exit_code, run.left_out) == (0, {})
+    assert [(row.name, row.slices, row.tumor_slices) for row in run.volumes] == [
+        (name, 20, 3) for name in ("a.nrrd", "b.mha", "c.mhd")
+    ]
+    assert {row["file"] for row in rows_of(out)} == {None}
+    for name, path in masks_of(out).items():
+        assert name.endswith(".nii.gz")
+        mask = sitk.ReadImage(str(path))
+        assert mask.GetSpacing() == pytest.approx(image.GetSpacing())
+        assert mask.GetDirection() == pytest.approx(image.GetDirection())
+        assert np.array_equal(np.flatnonzero(sitk.GetArrayFromImage(mask).any((1, 2))), [5, 6, 7])
+    again, _ = predict(scans, resume=True)
+    assert again.resumed_rows == 60
+
+
+def test_without_simpleitk_such_a_file_is_an_error_row_and_the_others_are_processed(tmp_path, monkeypatch):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "a.mha").write_bytes(
+        b"ObjectType = Image\nNDims = 3\nDimSize = 20 20 20\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+        + bytes(8000)
+    )
+    nibabel.save(nibabel.Nifti1Image(HEAD, AFFINE), scans / "b.nii")
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    run, _ = predict(scans)
+    (row,) = run.failed
+    assert row.name == "a.mha"
+    assert "cascade-mri[formats]" in row.fix
+    assert len(run.rows) == 21

@@ -1,0 +1,99 @@
+"""Check the header of a NRRD or MetaImage file before ITK reads it, which crashes on impossible ones."""
+
+import math
+from pathlib import Path
+
+from cascade.discovery.companions import MAX_HEADER_BYTES
+from cascade.errors import CascadeError
+from cascade.io.nifti_header import MAX_SIDE, damaged_error
+from cascade.io.slices import MAX_VOXELS
+
+NRRD = b"NRRD"
+
+COUNTS = {
+    "offset": 1,
+    "position": 1,
+    "origin": 1,
+    "elementspacing": 1,
+    "elementsize": 1,
+    "centerofrotation": 1,
+    "transformmatrix": 2,
+    "rotation": 2,
+    "orientation": 2,
+}
+"""MetaImage field of numbers → how many it has: the number of axes to this power."""
+
+REQUIRED = {name.lower(): name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile")}
+"""MetaImage fields that ITK finds in this spelling only."""
+
+Fields = dict[str, str]
+
+
+def read_fields(path: Path) -> Fields:
+    """Return the fields of a header, with keys in lower case.
+
+    Raises:
+        CascadeError: If it is not text.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_HEADER_BYTES)
+    fields: Fields = {}
+    separator = b":" if content.startswith(NRRD) else b"="
+    for line in content.splitlines():
+        if not line.strip():
+            break  # the end of a NRRD header
+        if line.startswith((NRRD, b"#")):
+            continue
+        key, _, value = line.partition(separator)
+        name = key.strip().lower().decode("ascii")
+        if separator == b"=" and name in REQUIRED and key.strip().decode() != REQUIRED[name]:
+            raise damaged_error(path, f"its header declares {key.strip().decode()!r}")
+        if name in fields:
+            raise damaged_error(path, f"its header declares {name!r} twice")
+        fields[name] = value.strip().decode()
+        if name == "elementdatafile":
+            break
+    return fields
+
+
+def check_fields(path: Path, fields: Fields) -> tuple[int, ...]:
+    """Check the fields that ITK takes for granted.
+
+    Returns:
+        Number of voxels along 2 or 3 axes.
+
+    Raises:
+        CascadeError: If it is not that of one volume. Also ValueError and KeyError, if a number is missing.
+    """
+    is_nrrd = "dimension" in fields
+    axes = int(fields["dimension" if is_nrrd else "ndims"])
+    if axes not in (2, 3):
+        raise CascadeError(f"{path}: has {axes} axes", fix="save one volume per file, of one gray value per voxel")
+    shape = tuple(int(size) for size in fields["sizes" if is_nrrd else "dimsize"].split())
+    if len(shape) != axes or min(shape) < 1:
+        raise damaged_error(path, f"its header does not give the size of {axes} axes")
+    if max(shape) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
+        size = " x ".join(map(str, shape))
+        raise CascadeError(
+            f"{path}: {size} voxels are too large for an MRI volume", fix=f"give at most {MAX_VOXELS:,} voxels"
+        )
+    for name, power in COUNTS.items():
+        if not is_nrrd and name in fields and len([float(item) for item in fields[name].split()]) != axes**power:
+            raise damaged_error(path, f"its header does not give {axes**power} numbers as {name}")
+    return shape
+
+
+def check_length(path: Path, fields: Fields, length: int) -> None:
+    """Check the size of the file of the voxels; ITK would complain on the terminal, or allocate what is declared.
+
+    Args:
+        path: The file.
+        fields: Of the header.
+        length: Number of bytes of the voxels.
+
+    Raises:
+        CascadeError: If the file is too short.
+    """
+    is_raw = fields.get("encoding", "raw").lower() == "raw" and fields.get("compresseddata", "").lower() != "true"
+    if (length if is_raw else int(fields.get("compresseddatasize", "0"))) > path.stat().st_size:
+        raise damaged_error(path, "it is shorter than its header declares")
