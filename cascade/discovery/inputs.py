@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from cascade.discovery.archives import LIMITS, Limits, unpack_zip
 from cascade.discovery.filters import HIDDEN, FileFilter, Format, format_of_name
+from cascade.discovery.sequences import other_sequences
 from cascade.discovery.walk import InputWalker, absolute_path
 from cascade.errors import CascadeError
 
@@ -112,6 +113,7 @@ def find_slices(
         folder = os.path.commonpath(walker.roots) if walker.roots else ""
     except ValueError:
         raise CascadeError("the inputs are on several drives", fix="start one run for each drive") from None
+    walker.leave_out_sequences()
     walker.add_companions()
     zipped = _unpack(walker, folder, unpack_into, limits) if unpack_into else []
     names = sorted([*(_relative(path, folder) for path in walker.files), *zipped])
@@ -171,6 +173,9 @@ def _unpack(walker: InputWalker, folder: str, into: Path, limits: Limits) -> lis
         except CascadeError as error:
             walker.problems[str(original)] = error
             continue
+        for member, reason in other_sequences(content.names).items():
+            content.names.remove(member)
+            content.left_out[member] = reason
         if content.members:
             walker.seen.remove(path)
         walker.seen |= {str(Path(f"{path}/{member}")) for member in content.members}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cascade.discovery.companions import companion_of
 from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, is_zip
 from cascade.discovery.output_marker import written_in
+from cascade.discovery.sequences import other_sequences
 from cascade.errors import CascadeError
 from cascade.files import pointer_error
 
@@ -55,6 +56,7 @@ class InputWalker:
         left_out: Why the other files and folders were left out.
         walked: The folders whose entries were looked at.
         seen: Every input that is no folder, and every file in the folders.
+        named: Those of `files` that are inputs themselves, not found in a folder.
     """
 
     file_filter: FileFilter
@@ -68,6 +70,7 @@ class InputWalker:
     left_out: dict[str, str] = field(default_factory=dict)
     walked: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
     _output_cache: dict[str, set[str]] = field(default_factory=dict)
 
     @property
@@ -96,6 +99,8 @@ class InputWalker:
                 self.add_problem(path, UNSUPPORTED, f"give {self.format_names}")
             else:
                 self.left_out[absolute] = reason
+        else:
+            self.named.add(absolute)
 
     def add_problem(self, path: str | Path, problem: str, fix: str) -> None:
         """Add an input that cannot be processed."""
@@ -110,6 +115,12 @@ class InputWalker:
                 self.files.add(path)
                 for problem in [name for name in self.problems if absolute_path(Path(name)) == path]:
                     del self.problems[problem]
+
+    def leave_out_sequences(self) -> None:
+        """Leave out the other sequences of a subject whose contrast-enhanced T1 is in the same folder."""
+        for path, reason in other_sequences(self.files - self.named).items():
+            self.files.remove(path)
+            self.left_out[path] = reason
 
     def _walk(self, path: Path, root: str) -> None:
         """Add all files below the folder `root`, a real path, which the user gave as `path`."""
