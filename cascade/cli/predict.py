@@ -25,7 +25,7 @@ INPUT, OUTPUT, LOGGING = "Input", "Output", "Logging"
 def predict(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Files, folders, zips; - is stdin.", show_default=False),
+        typer.Argument(help="Files, folders, zips; - (stdin).", show_default=False),
     ],
     recursive: Annotated[
         bool, typer.Option(help="Search subfolders.", show_default=False, rich_help_panel=INPUT)

@@ -21,6 +21,11 @@ def has_separate_voxels(name: str) -> bool:
     return name.lower().endswith((".hdr", *NAMING_SUFFIXES))
 
 
+def has_companion(name: str) -> bool:
+    """Return True for the name of a file that may belong to another one."""
+    return name.lower().endswith((*PAIRS, *NAMING_SUFFIXES))
+
+
 def companion_of(path: Path) -> Path | None:
     """Return the existing file that belongs to another one, or None. It lies in the same folder."""
     if path.suffix.lower() in NAMING_SUFFIXES:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cascade.discovery.companions import companion_of
+from cascade.discovery.companions import companion_of, has_companion
 from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, is_zip
 from cascade.discovery.output_marker import written_in
 from cascade.discovery.sequences import other_sequences
@@ -109,7 +109,7 @@ class InputWalker:
     def add_companions(self) -> None:
         """Add the second file of each volume that is stored in two, also if it was not given or not accepted alone."""
         for file in list(self.files):
-            if companion := companion_of(Path(file)):
+            if has_companion(file) and (companion := companion_of(Path(file))):
                 path = str(companion)
                 self.seen.add(path)
                 self.files.add(path)

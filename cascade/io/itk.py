@@ -13,7 +13,7 @@ from cascade.discovery.companions import companion_of, data_file_of
 from cascade.errors import CascadeError
 from cascade.files import read_errors
 from cascade.io.itk_header import check_fields, check_length, read_fields
-from cascade.io.nifti_header import damaged_error, make_header
+from cascade.io.nifti_header import NO_ORIENTATION, damaged_error, make_header
 from cascade.io.volume import VolumeSource, check_axis
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -28,8 +28,6 @@ PIXEL_TYPES = {
 
 ORIENTATION_KEYS = ("space directions", "transformmatrix", "rotation", "orientation")
 """Header fields that give the directions of the axes, in lower case."""
-
-NO_ORIENTATION = "its header gives no orientation: left and right, or up and down, may be swapped"
 
 
 def open_itk(path: Path, name: str, axis: int | None = None) -> VolumeSource:

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 
 from cascade.files import read_errors
-from cascade.io.nifti_header import damaged_error, make_header, select_volume
+from cascade.io.nifti_header import NO_ORIENTATION, damaged_error, make_header, select_volume
 from cascade.io.volume import VolumeSource, check_axis, three_axes
 from cascade.io.voxels import VoxelFile, open_decompressed
 
@@ -14,8 +14,6 @@ VERSION = 1
 
 ORIENTATION_FLAG = slice(28, 30)
 """Bytes of the header that are zero if it gives neither orientation nor voxel size."""
-
-NO_ORIENTATION = "its header gives no orientation and no voxel size: left and right, or up and down, may be swapped"
 
 
 def open_mgh(path: Path, name: str, axis: int | None = None, volume: int | None = None) -> VolumeSource:

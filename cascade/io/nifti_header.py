@@ -26,6 +26,9 @@ MAX_SIDE = 2**15 - 1
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 """Unit code in the header → millimeters: meter and micrometer. All other codes are read as millimeters."""
 
+NO_ORIENTATION = "its header gives no orientation: left and right, or up and down, may be swapped"
+"""Note on a volume that nothing places in the patient."""
+
 MILLIMETERS = 2
 """The unit code of millimeters."""
 
@@ -175,7 +178,7 @@ def repair_geometry(header: Header) -> Geometry:
         axes = " and ".join(str(axis) for axis in sorted(unknown_axes))
         notes.append(f"its header gives no valid voxel size along axis {axes}, where its mask has 1 mm")
     if int(header["sform_code"]) == int(header["qform_code"]) == 0:
-        notes.append("its header gives no orientation: left and right, or up and down, may be swapped")
+        notes.append(NO_ORIENTATION)
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return Geometry(affine, unknown_axes, tuple(notes))

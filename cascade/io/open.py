@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from cascade.discovery.companions import companion_of, has_separate_voxels
@@ -73,10 +73,14 @@ def open_sources(
 
 def _headers_of_voxels(inputs: Inputs) -> dict[str, str]:
     """Return the files that hold the voxels of a volume whose header is another file: name → name of the header."""
-    name_of_path = {inputs.path(name): name for name in inputs.names}
-    headers = (name for name in inputs.names if has_separate_voxels(name))
-    voxels = ((companion_of(inputs.path(name)), name) for name in headers)
-    return {name_of_path[path]: name for path, name in voxels if path in name_of_path}
+    headers = [name for name in inputs.names if has_separate_voxels(name)]
+    voxels = [
+        (PurePosixPath(name).with_name(companion.name).as_posix(), name)
+        for name in headers
+        if (companion := companion_of(inputs.path(name)))
+    ]
+    names = set(inputs.names) if voxels else set()
+    return {other: name for other, name in voxels if other in names}
 
 
 def _opener(format_: Format) -> Callable[[Path, str, int | None, int | None], Source]:

@@ -176,7 +176,7 @@ class SliceReader(Protocol):
 
 
 class Source(SliceReader, Protocol):
-    """One input with one mask file: an image, a NIfTI volume or a DICOM volume."""
+    """One input with one mask file: an image, a stack or a volume."""
 
     @property
     def name(self) -> str:
@@ -185,12 +185,12 @@ class Source(SliceReader, Protocol):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Absolute paths of its files; if it has one per slice, in the order of the slices."""
+        """Absolute paths of its files: one per slice, in the order of the slices; or first the one of its name."""
         ...
 
     @property
     def mask_suffix(self) -> str:
-        """Suffix of the mask file: ".png", ".nii.gz" or ".seg.dcm"."""
+        """Suffix of the mask file: ".png", ".nii.gz", ".seg.dcm", ".tif" or ".npy"."""
         ...
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
