@@ -15,7 +15,7 @@ from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.io.open import open_source
 from cascade.io.slices import Slice
-from cascade.io.volume import VolumeSource
+from cascade.io.volume import AffineVolume
 from cascade.pipeline import Cascade
 from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.protocol import Future, Outputs
@@ -324,7 +324,7 @@ def test_predict_volume_closes_the_volume_even_after_an_error(
     array = np.zeros((20, 30, 3), dtype=np.float32) + np.arange(30)[:, None]
     nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "head.nii")
     closed = []
-    monkeypatch.setattr(VolumeSource, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(AffineVolume, "close", lambda self: closed.append(self))
     cascade = Cascade(CpuBackend(constant_segmenter(value), forbidden))
     with pytest.raises(CascadeError) if np.isnan(value) else nullcontext():
         cascade.predict_volume(tmp_path / "head.nii")

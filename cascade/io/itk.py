@@ -14,7 +14,7 @@ from cascade.errors import CascadeError
 from cascade.files import read_errors
 from cascade.io.itk_header import check_fields, check_length, read_fields
 from cascade.io.nifti_header import NO_ORIENTATION, damaged_error, make_header
-from cascade.io.volume import VolumeSource, check_axis
+from cascade.io.volume import AffineVolume, check_axis
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
 """ITK counts to the left and to posterior, NIfTI to the right and to anterior."""
@@ -30,7 +30,7 @@ ORIENTATION_KEYS = ("space directions", "transformmatrix", "rotation", "orientat
 """Header fields that give the directions of the axes, in lower case."""
 
 
-def open_itk(path: Path, name: str, axis: int | None = None) -> VolumeSource:
+def open_itk(path: Path, name: str, axis: int | None = None) -> AffineVolume:
     """Open a NRRD or MetaImage volume. Reads the header only.
 
     Args:
@@ -64,7 +64,7 @@ def open_itk(path: Path, name: str, axis: int | None = None) -> VolumeSource:
         check_length(files[-1], fields, math.prod(shape) * dtype.itemsize)
         header = make_header(path, shape, dtype, _affine(reader))
         notes = () if any(key in fields for key in ORIENTATION_KEYS) else (NO_ORIENTATION,)
-        return VolumeSource(name, files, header, axis, partial(_read_voxels, path, len(size)), notes)
+        return AffineVolume(name, files, header, axis, partial(_read_voxels, path, len(size)), notes)
 
 
 def _reader(path: Path) -> Any:

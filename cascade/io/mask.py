@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
-from cascade.io.nifti import NiftiSource, open_nifti
+from cascade.io.nifti import open_nifti
 from cascade.io.orientation import Grid
 from cascade.io.slices import BoolArray
+from cascade.io.volume import AffineVolume
 
 SPACING_TOLERANCE = 0.01
 """Maximum difference of the pixel spacings of volume and mask, as a fraction."""
@@ -20,7 +21,7 @@ SHIFT_TOLERANCE = 0.5
 
 @runtime_checkable
 class VolumeSource(Protocol):
-    """A source with a place in the patient: a NIfTI or DICOM volume."""
+    """A source with a place in the patient: an `AffineVolume` or a DICOM volume."""
 
     grid: Grid
 
@@ -58,7 +59,7 @@ def read_volume_mask(path: Path, volume: VolumeSource) -> BoolArray:
     return values > 0
 
 
-def _check_grid(path: Path, mask: NiftiSource, volume: VolumeSource) -> None:
+def _check_grid(path: Path, mask: AffineVolume, volume: VolumeSource) -> None:
     if mask.grid.shape != volume.grid.shape:
         raise CascadeError(
             f"{path}: mask {mask.grid.shape} and volume {volume.grid.shape} differ in shape (slices, rows, columns)",

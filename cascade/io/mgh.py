@@ -6,7 +6,7 @@ import nibabel as nib
 
 from cascade.files import read_errors
 from cascade.io.nifti_header import NO_ORIENTATION, damaged_error, make_header, select_volume
-from cascade.io.volume import VolumeSource, check_axis, three_axes
+from cascade.io.volume import AffineVolume, check_axis, three_axes
 from cascade.io.voxels import VoxelFile, open_decompressed
 
 VERSION = 1
@@ -16,7 +16,7 @@ ORIENTATION_FLAG = slice(28, 30)
 """Bytes of the header that are zero if it gives neither orientation nor voxel size."""
 
 
-def open_mgh(path: Path, name: str, axis: int | None = None, volume: int | None = None) -> VolumeSource:
+def open_mgh(path: Path, name: str, axis: int | None = None, volume: int | None = None) -> AffineVolume:
     """Open an MGH volume, compressed or not. Reads the header only.
 
     Args:
@@ -42,6 +42,6 @@ def open_mgh(path: Path, name: str, axis: int | None = None, volume: int | None 
         before, notes = select_volume(path, header, volume)
         voxels = VoxelFile(path, dtype, three_axes(header), mgh.get_data_offset(), before)
         notes = notes if has_orientation else (*notes, NO_ORIENTATION)
-        source = VolumeSource(name, (path,), header, axis, voxels.read, notes)
+        source = AffineVolume(name, (path,), header, axis, voxels.read, notes)
     voxels.check()
     return source

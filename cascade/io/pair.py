@@ -9,11 +9,11 @@ from cascade.discovery.companions import companion_of
 from cascade.errors import CascadeError
 from cascade.files import read_errors
 from cascade.io.nifti_header import Header, damaged_error, read_header, select_volume, storage_of
-from cascade.io.volume import VolumeSource, check_axis, three_axes
+from cascade.io.volume import AffineVolume, check_axis, three_axes
 from cascade.io.voxels import VoxelFile, open_decompressed
 
 
-def open_pair(path: Path, name: str, axis: int | None = None, volume: int | None = None) -> VolumeSource:
+def open_pair(path: Path, name: str, axis: int | None = None, volume: int | None = None) -> AffineVolume:
     """Open a pair of files: the header .hdr, and the voxels .img. Reads the header only.
 
     Args:
@@ -45,7 +45,7 @@ def open_pair(path: Path, name: str, axis: int | None = None, volume: int | None
         if not 0 <= offset < np.inf:
             offset = 0
         voxels = VoxelFile(voxels_path, dtype, three_axes(header), int(offset), before)
-        source = VolumeSource(name, (header_path, voxels_path), header, axis, voxels.read, notes)
+        source = AffineVolume(name, (header_path, voxels_path), header, axis, voxels.read, notes)
     with read_errors(voxels_path, lambda _: damaged_error(voxels_path, "its voxels cannot be read")):
         voxels.check()
     return source

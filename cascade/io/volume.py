@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cascade.errors import CascadeError
 from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import Header, repair_geometry, repair_scale
-from cascade.io.orientation import Grid
+from cascade.io.orientation import Grid, nearest_axis
 from cascade.io.slices import Slice, check_volume_size, slice_of
 
 GEOMETRY_FIELDS = (
@@ -44,8 +44,13 @@ def check_axis(path: Path, axis: int | None) -> None:
         raise CascadeError(f"{path}: slice axis must be 0, 1 or 2, not {axis}", fix="give 0, 1 or 2")
 
 
-class VolumeSource:
-    """A volume; a `Source`. The first `read` loads its voxels, and `close` frees them."""
+class AffineVolume:
+    """A volume; a `Source`. The first `read` loads its voxels, and `close` frees them.
+
+    Attributes:
+        grid: From the stored array to the slices.
+        affine: (4, 4), from voxel indices of the stored array to millimeters in RAS+ orientation.
+    """
 
     mask_suffix = ".nii.gz"
 
@@ -57,6 +62,7 @@ class VolumeSource:
         axis: int | None,
         read_voxels: Callable[[], NDArray[Any]],
         notes: tuple[str, ...] = (),
+        plane: int | None = None,
     ) -> None:
         """Take the description of a volume. Reads no voxels.
 
@@ -67,6 +73,7 @@ class VolumeSource:
             axis: Slice axis in the stored array, see `open_nifti`.
             read_voxels: Reads the array, of the three axes of `header`; a CascadeError says why it cannot.
             notes: Warnings for the user.
+            plane: Plane of the slices, see `open_nifti`.
 
         Raises:
             CascadeError: If the size of the volume is not that of a head.
@@ -74,6 +81,8 @@ class VolumeSource:
         shape = three_axes(header)
         geometry = repair_geometry(header)
         grid = Grid.of(geometry.affine, shape, axis)
+        if plane is not None and plane != grid.plane:
+            grid = Grid.of(geometry.affine, shape, nearest_axis(geometry.affine, plane))
         spacing_mm = None if geometry.unknown_axes.intersection(grid.order[1:]) else grid.spacing_mm[1:]
         self.name = name
         self.files = files
@@ -81,21 +90,33 @@ class VolumeSource:
         self.notes = (*geometry.notes, *repair_scale(header), *notes)
         self.slab_mm = grid.spacing_mm[:1] * self.count if spacing_mm else None
         self._header = header
-        self._grid = grid
+        self.grid = grid
+        self.affine = geometry.affine
         self._spacing_mm = spacing_mm
         self._voxels = LazyArray(read_voxels)
         check_volume_size(files[0], *grid.shape, spacing_mm)
 
+    @property
+    def center_mm(self) -> NDArray[np.float64]:
+        """Center of the volume (x, y, z) in millimeters, in RAS+ orientation."""
+        middle = (np.array(self.grid.stored_shape) - 1) / 2
+        center: NDArray[np.float64] = self.affine[:3, :3] @ middle + self.affine[:3, 3]
+        return center
+
     def read(self, index: int) -> Slice:
         """Read a slice, see `Source.read`. Intensities are scaled by scl_slope and scl_inter only."""
-        slope, intercept = self._header.get_slope_inter()
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_pixels` rejects infinite pixels
-            pixels = self._grid.to_slices(self._voxels.get())[index].astype(np.float64)
-            if slope is not None:
-                pixels = pixels * slope + intercept
-            pixels = np.ascontiguousarray(pixels, dtype=np.float32)
+        pixels = self.values(index)
         name = f"{self.files[0]}, slice {index + 1} of {self.count}"
         return slice_of(pixels, name, self._spacing_mm)
+
+    def values(self, index: int) -> NDArray[np.float32]:
+        """Read the values (H, W) of a slice unchecked. They may be equal, NaN or infinite, as in a mask or a map."""
+        slope, intercept = self._header.get_slope_inter()
+        with np.errstate(over="ignore", invalid="ignore"):
+            pixels = self.grid.to_slices(self._voxels.get())[index].astype(np.float64)
+            if slope is not None:
+                pixels = pixels * slope + intercept
+            return np.ascontiguousarray(pixels, dtype=np.float32)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode masks (count, H, W) as .nii.gz of uint8: 1 in the tumor, with the geometry of the volume."""
@@ -103,7 +124,7 @@ class VolumeSource:
         for field in GEOMETRY_FIELDS:
             header[field] = self._header[field]
         header.set_data_dtype(np.uint8)
-        stored = self._grid.to_stored(masks).astype(np.uint8).reshape(self._header.get_data_shape())
+        stored = self.grid.to_stored(masks).astype(np.uint8).reshape(self._header.get_data_shape())
         image: Callable[..., nib.Nifti1Image] = (
             nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         )

@@ -20,7 +20,7 @@ from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.io.open import open_sources
 from cascade.io.slices import Slice
-from cascade.io.volume import VolumeSource
+from cascade.io.volume import AffineVolume
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import io_threads
 from cascade.prediction.driver import predict_sources
@@ -297,13 +297,13 @@ def test_a_volume_is_closed_once_its_mask_is_written(scans, monkeypatch):
     for name in ("a.nii", "b.nii", "broken.nii"):
         array[0, 0, 1] = np.nan if name == "broken.nii" else 0
         nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / name)
-    closed, close = [], VolumeSource.close
+    closed, close = [], AffineVolume.close
 
     def closes(source):
         closed.append((source.name, folder.mask_path(source.name, source.mask_suffix).exists()))
         close(source)
 
-    monkeypatch.setattr(VolumeSource, "close", closes)
+    monkeypatch.setattr(AffineVolume, "close", closes)
     inputs = find_slices([scans], formats=FORMATS)
     sources, _, _ = open_sources(inputs)
     folder = ResultsFolder(scans.parent / "out", inputs.folder, True, {}, "stub")
