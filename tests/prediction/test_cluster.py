@@ -265,7 +265,15 @@ def start_command(models, scans, out):
     command = [sys.executable, "-m", "cascade", "predict", str(scans), "--out", str(out), "--cluster", "local"]
     command += ["--models", str(models), "--backend", "onnxruntime", "--batch-size", "2", "--no-report"]
     environment, pipe = {**os.environ, "PYTHONPATH": str(ROOT)}, subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores Ctrl-C
+    )
 
 
 def wait_for_entries(out, count):
