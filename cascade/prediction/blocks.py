@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cascade.io.slices import Source
 
@@ -20,11 +20,13 @@ class Block:
     Attributes:
         sources: The inputs.
         losses: How many workers were lost while they processed these inputs alone.
+        alone: True if its worker may have no other block, so that it is clear what the worker was lost on.
         failed_on: Worker on which these inputs have failed; None at the first try.
     """
 
     sources: tuple[Source, ...]
     losses: int = 0
+    alone: bool = False
     failed_on: object = None
 
     @property
@@ -57,19 +59,24 @@ class BlockQueue:
         """Return True if there is a block to hand out."""
         return bool(self._returned) or self._next is not None
 
-    def take(self, worker: object, *, is_last: bool = False) -> Block | None:
+    def take(self, worker: object, *, is_idle: bool = True, is_last: bool = False) -> Block | None:
         """Return the next block.
 
         Args:
             worker: The worker that will process it.
+            is_idle: True if the worker has no other block.
             is_last: True if there is no other worker.
 
         Returns:
             A block; None if there is none for this worker at the moment.
         """
         if self._next is None:
-            block = next((block for block in self._returned if is_last or block.failed_on is not worker), None)
-            if block:
+            suitable = (
+                block
+                for block in self._returned
+                if (is_idle or not block.alone) and (is_last or block.failed_on is not worker)
+            )
+            if block := next(suitable, None):
                 self._returned.remove(block)
             return block
         limit = min(MAX_BLOCK_SLICES, self._slices // (4 * self._workers))
@@ -83,10 +90,6 @@ class BlockQueue:
         self._slices -= slices
         return Block(tuple(sources))
 
-    def give_back(self, block: Block) -> None:
-        """Take back a block that no worker has begun."""
-        self._returned.appendleft(block)
-
     def retry(self, block: Block, failed: Sequence[Source], worker: object) -> bool:
         """Let another worker try inputs that have failed: the disk or the network of one machine may be at fault.
 
@@ -98,16 +101,22 @@ class BlockQueue:
         self._returned.append(Block(tuple(failed), failed_on=worker))
         return True
 
-    def lose(self, block: Block) -> Source | None:
-        """Take back a block whose worker was lost while it processed it.
+    def lose(self, blocks: Sequence[Block]) -> Source | None:
+        """Take back the blocks of a worker that was lost before it returned their results.
 
-        One of its inputs may have killed the worker. Each is processed alone then, after all others.
+        One of the inputs may have killed the worker. Which block it was in is unknown if there are several, since a
+        worker that dies may take the results of the block before with it. So each block is tried without others at its
+        worker, and if that worker is lost too, each of its inputs.
 
         Returns:
-            The input, if the block has a single one and too many workers were lost on it.
+            The input, if there is a single one and too many workers were lost on it.
         """
+        if len(blocks) > 1:
+            self._returned.extend(replace(block, alone=True) for block in blocks)
+            return None
+        block = blocks[0]
         losses = block.losses + 1 if len(block.sources) == 1 else 0
         if losses == MAX_TRIES:
             return block.sources[0]
-        self._returned.extend(Block((source,), losses, block.failed_on) for source in block.sources)
+        self._returned.extend(Block((source,), losses, True, block.failed_on) for source in block.sources)
         return None

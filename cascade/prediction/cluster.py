@@ -276,7 +276,8 @@ class RayExecutor:
                 if (
                     slot.opened is None
                     and len(slot.blocks) < depth
-                    and (block := queue.take(slot, is_last=len(self._slots) == 1))
+                    and not any(block.alone for block in slot.blocks.values())
+                    and (block := queue.take(slot, is_idle=not slot.blocks, is_last=len(self._slots) == 1))
                 ):
                     job.on_begin(block.sources)
                     reference = slot.actor.predict.remote(block.sources, job.folder, job.batch_size)
@@ -319,12 +320,10 @@ class RayExecutor:
             except RayTaskError as error:
                 raise _cause(error) from None
             except RayError:
-                for waiting in reversed(slot.blocks.values()):
-                    queue.give_back(waiting)
-                slot.blocks.clear()
                 ray.kill(slot.actor)  # it may be alive on a machine that cannot be reached
+                self._lose([block, *slot.blocks.values()], queue, job)
+                slot.blocks.clear()
                 slot.actor, slot.opened = self._start()
-                self._lose(block, queue, job)
             else:
                 self._finish(block, entries, slot, queue, job)
 
@@ -340,12 +339,13 @@ class RayExecutor:
                 job.on_finished(entry)
                 job.on_progress(len(entry.rows))
 
-    def _lose(self, block: Block, queue: BlockQueue, job: Job) -> None:
-        """Put the block of a lost worker back into the queue, or give its input up."""
+    def _lose(self, blocks: Sequence[Block], queue: BlockQueue, job: Job) -> None:
+        """Put the blocks of a lost worker back into the queue, or give an input up."""
         self.losses += 1
-        for source in block.sources:  # no row refers to what the worker has written
-            remove_written(job.folder.out, job.folder.output_files(source))
-        if killer := queue.lose(block):
+        for block in blocks:
+            for source in block.sources:  # no row refers to what the worker has written
+                remove_written(job.folder.out, job.folder.output_files(source))
+        if killer := queue.lose(blocks):
             error = CascadeError(
                 f"{killer.files[0]}: {MAX_TRIES} workers were lost while they processed it",
                 fix="give the workers more memory, or exclude the input",

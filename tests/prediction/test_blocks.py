@@ -53,13 +53,31 @@ def test_an_input_that_kills_every_worker_is_given_up_and_the_others_are_not():
     while block := queue.take("worker"):
         if any(source.name == "00003.png" for source in block.sources):
             killed[len(block.sources)] += 1
-            if lost := queue.lose(block):
+            if lost := queue.lose([block]):
                 given_up.append(lost.name)
         else:
             done += [source.name for source in block.sources]
     assert given_up == ["00003.png"]
     assert sorted([*done, *given_up]) == [source.name for source in images(20)]
     assert killed == {8: 1, 1: MAX_TRIES}
+
+
+def test_no_block_is_blamed_for_a_lost_worker_that_had_another_one_too():
+    """A worker that dies may take the results of the block before with it. That block looks like the killer then."""
+    queue = BlockQueue(images(2), 1, 1)
+    first, second = queue.take("worker"), queue.take("worker", is_idle=False)
+    for _ in range(2 * MAX_TRIES):
+        assert queue.lose([first, second]) is None
+        first, second = queue.take("another"), queue.take("a third")
+        assert (first.sources, second.sources) == ((images(2)[0],), (images(2)[1],))
+    assert (first.losses, second.losses) == (0, 0)
+
+
+def test_a_block_that_a_worker_was_lost_on_is_handed_out_to_idle_workers_only():
+    queue = BlockQueue(images(2), 1, 1)
+    queue.lose([queue.take("worker"), queue.take("worker")])
+    assert queue.take("worker", is_idle=False) is None
+    assert queue.take("worker").alone
 
 
 def test_a_failed_input_is_tried_once_more_by_another_worker():
