@@ -56,6 +56,15 @@ def write_mat() -> WriteMat:
     return _write_mat
 
 
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """Folder with two small graphs: pixels much brighter than the others are tumor, and every tumor is a glioma."""
+    from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_models
+
+    folder = tmp_path_factory.mktemp("models")
+    return write_models(folder, segmenter=segmenter_of_brightness(), classifier=classifier_of_glioma())
+
+
 class ConstantSegmenter:
     """Gives every pixel one probability, or only those of `box`, edges in pixels of the square; counts the slices."""
 

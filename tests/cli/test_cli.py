@@ -14,19 +14,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_models
 
 from cascade.cli import main
 from cascade.evaluation.schema import Failures
 from cascade.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    return write_models(folder, segmenter=segmenter_of_brightness(), classifier=classifier_of_glioma())
 
 
 @pytest.fixture

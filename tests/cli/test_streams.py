@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,12 +49,6 @@ def test_a_closed_pipe_is_an_error_and_not_a_traceback():
     assert process.wait(timeout=120) == 1
     assert printed.startswith("error: stdout: ")
     assert "Traceback" not in printed
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    return write_models(folder, segmenter=segmenter_of_brightness(), classifier=classifier_of_glioma())
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ import pytest
 from hostile_files import ROOT, check_left, files_below, put, whole_file
 from PIL import Image
 from stub_cascade import rows_of
-from tiny_models import classifier_of_glioma, segmenter_of_brightness, write_models
 
 from cascade.errors import CascadeError
 from cascade.pipeline import Cascade
@@ -42,12 +41,6 @@ IMAGES = 40
 
 PATIENCE_SECONDS = 300.0
 """Time for what takes seconds on an idle machine. A test fails after it."""
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    return write_models(folder, segmenter=segmenter_of_brightness(), classifier=classifier_of_glioma())
 
 
 @pytest.fixture
