@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cascade.discovery.dicom_prefix import has_dicom_prefix
+from cascade.discovery.dicom_prefix import PREFIX_BYTES, has_dicom_prefix
 from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, format_of_name, is_zip
 from cascade.errors import CascadeError
 
@@ -221,7 +221,7 @@ def _unpack_member(
     try:
         with archive.open(info) as member:
             if not format_of_name(target.name):
-                if not has_dicom_prefix(member):
+                if not has_dicom_prefix(member.read(PREFIX_BYTES)):
                     return UNSUPPORTED
                 member.seek(0)
             _copy(member, target, max_size, max_total, result)

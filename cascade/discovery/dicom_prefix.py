@@ -2,7 +2,6 @@
 
 import struct
 from pathlib import Path
-from typing import IO
 
 PREFIX_BYTES = 256
 """Bytes of a file that tell whether it is DICOM."""
@@ -14,21 +13,25 @@ MAX_SECOND_GROUP = 0x28
 """Highest group of the second element in a file: that of the image, if the first groups have one element in all."""
 
 
-def has_dicom_prefix(file: IO[bytes]) -> bool:
-    """Return True if a file begins like DICOM. Reads `PREFIX_BYTES` bytes."""
-    start = file.read(PREFIX_BYTES)
+def has_dicom_prefix(start: bytes) -> bool:
+    """Return True if a file begins like DICOM. Takes its first `PREFIX_BYTES` bytes."""
     return start[128:132] == b"DICM" or _begins_with_elements(start)  # DICOM PS3.10, section 7.1
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return the first `PREFIX_BYTES` bytes of a file; none if it is no regular file or cannot be read."""
+    try:
+        if path.is_file():  # opening a pipe would block
+            with path.open("rb") as file:
+                return file.read(PREFIX_BYTES)
+    except OSError:
+        pass  # the reader of its format says why it cannot be read
+    return b""
 
 
 def is_dicom(path: Path) -> bool:
     """Return True if the content of a file is DICOM, whatever its name."""
-    try:
-        if path.is_file():  # opening a pipe would block
-            with path.open("rb") as file:
-                return has_dicom_prefix(file)
-    except OSError:
-        pass
-    return False
+    return has_dicom_prefix(first_bytes(path))
 
 
 def _begins_with_elements(start: bytes) -> bool:

@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 from cascade.discovery.companions import PAIRS, companion_of
-from cascade.discovery.dicom_prefix import is_dicom
+from cascade.discovery.dicom_prefix import first_bytes, has_dicom_prefix
 from cascade.discovery.filters import Format
 
 PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -19,18 +19,15 @@ def content_format(path: Path) -> Format | None:
     """Return the format of a file by its content, or None if only the name tells it."""
     if path.suffix.lower() in PAIRS and companion_of(path):
         return "pair"  # the .img holds nothing but voxels, which may begin like any format
-    if is_dicom(path):  # first of all: any bytes may stand before its prefix, even the first ones of a TIFF
+    start = first_bytes(path)
+    if has_dicom_prefix(start):  # first of all: any bytes may stand before its prefix, even the first ones of a TIFF
         return "dicom"
-    try:
-        if not path.is_file():  # opening a pipe would block
-            return None
-        with path.open("rb") as file:
-            start = file.read(16)
-        if start[:2] == b"\x1f\x8b":
+    if start[:2] == b"\x1f\x8b":
+        try:
             with gzip.open(path) as file:
                 start = file.read(4)
-    except (OSError, EOFError, zlib.error):
-        return None  # the reader of its format says why it cannot be read
+        except (OSError, EOFError, zlib.error):
+            return None  # the reader of its format says why it cannot be read
     if start.startswith(PICTURES) or (start[:2] == b"BM" and start[6:10] == bytes(4)) or start[8:12] == b"WEBP":
         return "image"
     if start.startswith(b"\x93NUMPY"):
