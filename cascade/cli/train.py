@@ -1,8 +1,5 @@
 """The commands `cascade train ...`. Each imports torch and the package `train` only when it runs."""
 
-import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -32,6 +29,7 @@ from cascade.cli.train_options import (
     SplitFile,
     Weights,
 )
+from cascade.cli.train_package import train_packages
 from cascade.errors import CascadeError
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 
@@ -69,7 +67,7 @@ def train_segmenter(
 
     Example: [bold]cascade train segmenter figshare/ --split figshare/split.json --negatives healthy/[/]
     """
-    with _train_packages():
+    with train_packages():
         from train.segmenter import SegmenterSettings
         from train.segmenter import train_segmenter as run_training
 
@@ -105,7 +103,7 @@ def train_classifier(
 
     Example: [bold]cascade train classifier figshare/ --split figshare/split.json --models models[/]
     """
-    with _train_packages():
+    with train_packages():
         from train.classifier import ClassifierSettings
         from train.classifier import train_classifier as run_training
 
@@ -135,7 +133,7 @@ def train_both(
 
     Example: [bold]cascade train both figshare/ --split figshare/split.json --negatives healthy/[/]
     """
-    with _train_packages():
+    with train_packages():
         from cascade.cli.evaluate_output import evaluation_table
         from cascade.datasets.split import SUBSETS
         from train.pipeline import prepare_pipeline, train_pipeline
@@ -173,7 +171,7 @@ def train_crossval(
 
     Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
     """
-    with _train_packages():
+    with train_packages():
         from train.crossval import crossval_table, crossvalidate
 
     settings = _pipeline_settings(
@@ -221,7 +219,7 @@ def train_export(
     """
     if name not in (SEGMENTER, CLASSIFIER):
         raise CascadeError(f"there is no model {name!r}", fix=f"give {SEGMENTER} or {CLASSIFIER}")
-    with _train_packages():
+    with train_packages():
         from train.export import export_model
 
     record = export_model(
@@ -270,34 +268,6 @@ def _external(external: list[Path] | None, negatives: list[Path] | None) -> "lis
         *(item for path in external or () for item in read_index(path)),
         *(item for path in negatives or () for item in read_negatives(path)),
     ]
-
-
-@contextmanager
-def _train_packages() -> Iterator[None]:
-    _check_train_package()
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise CascadeError(
-            f"training needs the package {error.name}, which is not installed", fix="pip install 'cascade-mri[train]'"
-        ) from error
-
-
-def _check_train_package() -> None:
-    """Check, without importing it, that `train` is the package installed with cascade.
-
-    Raises:
-        CascadeError: Another module named `train` comes first on the module search path.
-    """
-    spec = importlib.util.find_spec("train")
-    if spec is None:
-        return  # importing it will report the reason
-    installed = Path(__file__).resolve().parents[2] / "train"
-    if installed not in [Path(folder).resolve() for folder in spec.submodule_search_locations or ()]:
-        raise CascadeError(
-            f"{spec.origin or 'train'}: is not part of cascade, but hides its package `train`",
-            fix="rename it, or remove its folder from PYTHONPATH",
-        )
 
 
 def _record_table(record: dict[str, Any]) -> Table:
