@@ -1,6 +1,7 @@
 """A slice and its prediction → a PNG to look at."""
 
 import io
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +19,9 @@ WINDOW = (1.0, 99.5)
 
 PIXELS_PER_LINE_WIDTH = 256
 """Contour and box are one pixel wide for every 256 pixels of the longer side of the slice."""
+
+PREVIEW_SIDE = 256
+"""Longest side of a preview in pixels."""
 
 GRAYS = 240
 BOX_COLOR = (240, 228, 66)
@@ -45,7 +49,16 @@ def overlay_png(slice_: Slice, prediction: Prediction) -> bytes:
     Returns:
         A PNG file. Its text `SIZE` is the size of the slice, without the caption.
     """
-    picture = apply_window(slice_.pixels)
+    return _overlay(apply_window(slice_.pixels), prediction)
+
+
+def preview_png(slice_: Slice, prediction: Prediction) -> bytes:
+    """Draw a slice without a tumor, with a caption, at most PREVIEW_SIDE pixels high and wide. Returns as above."""
+    grays = Image.fromarray(apply_window(slice_.pixels))
+    return _overlay(np.array(grays.reduce(math.ceil(max(grays.size) / PREVIEW_SIDE))), prediction)
+
+
+def _overlay(picture: IndexArray, prediction: Prediction) -> bytes:
     line_width = max(1, round(max(picture.shape) / PIXELS_PER_LINE_WIDTH))
     if prediction.label is None:
         caption, color = "no tumor found", 0

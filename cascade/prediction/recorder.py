@@ -13,7 +13,7 @@ from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.slices import BlankSlice, Slice, Source, slice_name, slice_number
 from cascade.pipeline import BLANK_NOTE, Prediction
 from cascade.prediction.journal import Entry
-from cascade.prediction.overlay import overlay_png
+from cascade.prediction.overlay import overlay_png, preview_png
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_result
 from cascade.volume.finding import VolumeFinding, find_tumor
@@ -73,10 +73,11 @@ class Recorder:
         """Write the overlay of a predicted slice and add its row; with the last slice, finish the input."""
         row = self._row(state, index, slice_, prediction)
         try:
-            # Volumes have hundreds of slices, most without a tumor: draw only those with one.
-            if self._folder.overlays and (prediction.label or state.source.count == 1):
+            if self._folder.overlays:
+                # Volumes have hundreds of slices, most without a tumor: a small picture of these must do.
+                draw = overlay_png if prediction.label or state.source.count == 1 else preview_png
                 path = self._folder.overlay_path(state.source.name, slice_number(state.source, index))
-                row = replace(row, overlay=self._write(state, path, overlay_png(slice_, prediction)))
+                row = replace(row, overlay=self._write(state, path, draw(slice_, prediction)))
         except CascadeError as error:
             self._add(state, index, self._folder.error_row(row.name, error, row.index))
             return

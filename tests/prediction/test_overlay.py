@@ -9,7 +9,7 @@ from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box
 from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
-from cascade.prediction.overlay import BOX_COLOR, SIZE, apply_window, contour, overlay_png
+from cascade.prediction.overlay import BOX_COLOR, SIZE, apply_window, contour, overlay_png, preview_png
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
 RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))
@@ -54,6 +54,19 @@ def test_an_overlay_without_a_tumor_has_no_colors():
     rgb = np.asarray(overlay.convert("RGB"))
     assert np.array_equal(rgb[..., 0], rgb[..., 1])
     assert np.array_equal(rgb[..., 0], rgb[..., 2])
+
+
+@pytest.mark.parametrize(("shape", "size"), [((512, 400), "200x256"), ((600, 300), "100x200"), ((240, 240), "240x240")])
+def test_a_preview_is_the_whole_slice_in_at_most_256_pixels(shape, size):
+    """A report shows all slices of a volume. Pictures in full size of those without a tumor would fill the disk."""
+    ramp = np.tile(np.linspace(0, 4000, shape[1], dtype=np.float32), (shape[0], 1))
+    preview = opened(preview_png(Slice(ramp), Prediction(np.zeros(shape, dtype=bool), None)))
+    assert preview.info[SIZE] == size
+    width, height = map(int, size.split("x"))
+    grays = np.asarray(preview.convert("L")).astype(int)[:height, :width]
+    assert (np.diff(grays[0]) >= 0).all()
+    assert grays[0, 0] < 10
+    assert grays[0, -1] > 245
 
 
 def test_a_few_extreme_pixels_do_not_darken_the_slice():

@@ -79,9 +79,11 @@ def test_a_volume_gets_one_row_per_slice_and_one_mask_in_its_own_geometry(scans,
     ]
     (blank,) = [row for row in rows_of(out) if row["notes"]]
     assert (blank["index"], blank["notes"]) == (2, "blank")
-    tumor = rows_of(out)[1]
+    none, tumor, blank = rows_of(out)
+    assert none["overlay"].endswith("head.nii.gz/0.png")
     assert tumor["overlay"].endswith("head.nii.gz/1.png")
-    assert (out / tumor["overlay"]).is_file()
+    assert all((out / row["overlay"]).is_file() for row in (none, tumor))
+    assert blank["overlay"] is None
     assert tumor["mask_mm2"] == pytest.approx(tumor["mask_pixels"] * 0.98 * 0.98, abs=0.01)
     mask, volume = nibabel.load(out / tumor["mask"]), nibabel.load(scans / "p/head.nii.gz")
     assert np.array_equal(mask.affine, volume.affine)
@@ -190,10 +192,10 @@ def test_resuming_removes_overlays_of_an_unfinished_volume(scans, out, how):
         predict_paths(cascade_of(Dies()), [scans], out, RunOptions(batch_size=1))
     assert list(out.glob("overlays/head.nii.gz/*.png"))
     array[:] = np.arange(32)[:, None, None]
-    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "head.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(array[..., :2], np.diag([0.98, 0.98, 5.0, 1.0])), scans / "head.nii.gz")
     predict_paths(cascade_of(), [scans], out, RunOptions(**{how: True}))
     assert {row["status"] for row in rows_of(out)} == {"no_tumor"}
-    assert not list(out.glob("overlays/**/*.png"))
+    assert {path.name for path in out.glob("overlays/**/*.png")} == {"0.png", "1.png"}
 
 
 def test_series_of_two_zips_and_a_folder_keep_names_of_their_own(scans, out):
@@ -230,14 +232,16 @@ def test_an_input_that_now_fails_or_shows_no_tumor_keeps_no_earlier_results(scan
     save_volume(scans / "head.nii.gz")
     predict_paths(cascade_of(), [scans], out)
     assert (out / "masks/a.png").exists()
-    assert (out / "overlays/head.nii.gz/1.png").exists()
+    overlay = out / "overlays/head.nii.gz/1.png"
+    with_tumor = overlay.read_bytes()
     (scans / "a.png").write_bytes(b"no picture any more")
     array = np.repeat(np.arange(32, dtype=np.float32)[:, None, None], 3, axis=2) * np.ones((32, 32, 1), np.float32)
     nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "head.nii.gz")
     predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
     assert [row["status"] for row in rows_of(out)] == ["error", "no_tumor", "no_tumor", "no_tumor"]
-    left = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.parent != out}
-    assert left == {"masks/head.nii.gz"}
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file() and path.parent != out}
+    assert left == {"masks/head.nii.gz", *(f"overlays/head.nii.gz/{number}.png" for number in range(3))}
+    assert overlay.read_bytes() != with_tumor
 
 
 def test_a_volume_that_no_longer_opens_fails_alone_in_a_resumed_run(scans, out):
@@ -311,10 +315,9 @@ def test_foreign_files_among_the_masks_are_kept_and_an_old_report_is_removed(sca
         (out / name).write_bytes(b"mine")
     (scans / "a.png").unlink()
     predict_paths(cascade_of(), [scans], out, RunOptions(**{how: True}, report=False))
-    left = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.parent != out}
-    assert left == {"masks/mine.mat", "overlays/sub/mine.png", "masks/head.nii.gz", "overlays/head.nii.gz/1.png"} | {
-        "overlays/head.nii.gz"  # a folder
-    }
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file() and path.parent != out}
+    overlays = {"overlays/head.nii.gz/0.png", "overlays/head.nii.gz/1.png"}
+    assert left == {"masks/mine.mat", "overlays/sub/mine.png", "masks/head.nii.gz"} | overlays
     assert not (out / "report.html").exists()
 
 
