@@ -11,7 +11,10 @@ from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.io.content import content_format
 from cascade.io.image import open_image
-from cascade.io.slices import Source
+from cascade.io.slices import Source, UnopenedVolume
+
+VOLUMES: tuple[Format, ...] = ("nifti", "pair", "mgh")
+"""Formats of which every file counts as a volume, even if it cannot be opened."""
 
 
 class OpenedSources(NamedTuple):
@@ -19,7 +22,7 @@ class OpenedSources(NamedTuple):
 
     Attributes:
         sources: The sources, sorted by name, each name unique.
-        problems: Errors of inputs that cannot be processed, by name.
+        problems: Errors of inputs that cannot be processed, by name; for volumes, `UnopenedVolume`.
         left_out: Why other files were not read, by absolute path: those in `inputs`, copies, and files for which the
             error of another stands.
     """
@@ -54,7 +57,7 @@ def open_sources(
             try:
                 sources.append(open_file(inputs.path(name), name, axis, volume))
             except CascadeError as error:
-                problems[name] = error
+                problems[name] = UnopenedVolume(error) if format_ in VOLUMES else error
     for voxels, header in header_of_voxels.items():
         if header in problems:
             left_out[str(inputs.folder / voxels)] = f"belongs to {header}, which could not be opened"

@@ -100,6 +100,18 @@ def slice_of(
     return Slice(check_pixels(pixels, name), spacing_mm, (*notes, *nan_notes))
 
 
+class UnopenedVolume(CascadeError):
+    """A volume or series cannot be opened.
+
+    Attributes:
+        slices: Number of its slices; 0 if unknown.
+    """
+
+    def __init__(self, error: CascadeError, slices: int = 0) -> None:
+        super().__init__(error.problem, fix=error.fix)
+        self.slices = slices
+
+
 class BlankSlice(CascadeError):
     """All pixels of a slice have the same value, as is common at the ends of a volume.
 

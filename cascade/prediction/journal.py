@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cascade.contract import Box
-from cascade.discovery.filters import format_of_name
 from cascade.errors import CascadeError
 from cascade.files import open_atomically, sha256_of
-from cascade.io.slices import Source, slice_name
+from cascade.io.slices import Source, UnopenedVolume, slice_name
 from cascade.prediction.output_dir import JOURNAL
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_from_json
@@ -75,9 +74,9 @@ def failed_source(folder: ResultsFolder, source: Source, error: CascadeError) ->
 
 
 def unopened_input(folder: ResultsFolder, name: str, error: CascadeError) -> Entry:
-    """Return the entry of an input that could not be opened. A NIfTI file counts as a volume."""
+    """Return the entry of an input that could not be opened."""
     row = folder.error_row(name, error)
-    volume = _failed_volume(row, name, 0) if format_of_name(name) == "nifti" else None
+    volume = _failed_volume(row, name, error.slices) if isinstance(error, UnopenedVolume) else None
     return Entry(name, "", (row,), {}, (), volume)
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from cascade.errors import CascadeError
+from cascade.io.slices import UnopenedVolume
 from cascade.prediction.journal import Entry, Journal, failed_source, read_entries, unopened_input
 from cascade.prediction.ledger import Ledger
 from cascade.prediction.results import ResultsFolder, SliceResult
@@ -47,8 +48,9 @@ def test_volumes_are_in_the_order_of_the_inputs_and_those_that_failed_are_among_
     ledger = Ledger(folder, Journal(folder.out, {}), ["a.nii", "b.nii", "c.png", "d.nii", "e.png"])
     finding = VolumeResult("d.nii", "tumor", 12, 3, 5, (0.1, 0.8, 0.1), support=9.5, notes=("turned",))
     ledger.add(replace(entry("d.nii", 12), volume=finding))
-    for name in ("a.nii", "e.png"):
-        ledger.add(unopened_input(folder, name, CascadeError(f"{name}: is cut off", fix="copy it again")))
+    cut_off = {name: CascadeError(f"{name}: is cut off", fix="copy it again") for name in ("a.nii", "e.png")}
+    ledger.add(unopened_input(folder, "a.nii", UnopenedVolume(cut_off["a.nii"])))
+    ledger.add(unopened_input(folder, "e.png", cut_off["e.png"]))
     ledger.add(entry("c.png"))
     ledger.add(failed_source(folder, head, CascadeError("b.nii: 3 workers were lost", fix="exclude it")))
     cut, lost, kept = ledger.volumes

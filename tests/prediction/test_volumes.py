@@ -6,6 +6,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from dicom_files import HEAD, image, position, write
 from PIL import Image
 from stub_cascade import cascade_of
 
@@ -100,6 +101,20 @@ def test_a_volume_that_cannot_be_opened_is_a_volume_too(scans):
     assert (volume["input"], volume["status"], volume["slices"]) == ("a.nii", "error", 0)
     assert volume["problem"]
     assert volume["fix"]
+
+
+def test_a_series_that_cannot_be_opened_is_one_volume_with_an_error(scans):
+    """It was missing in volumes.csv, so that the series were fewer than the patients, and nothing said why."""
+    for index, pixels in enumerate(HEAD):
+        for echo_ms in (12, 99):
+            uid = f"1.2.3.{echo_ms}.{index + 1}"
+            position_mm = {"ImagePositionPatient": position(index), "InstanceNumber": index + 1}
+            write(scans / f"{echo_ms}-{index}", image(pixels, SOPInstanceUID=uid, EchoTime=echo_ms, **position_mm))
+    run, content, _ = predict(scans)
+    (volume,) = content["volumes"]
+    assert (volume["status"], volume["slices"]) == ("error", 2 * len(HEAD))
+    assert "EchoTime" in volume["problem"]
+    assert volume["input"] in {row.name for row in run.failed}
 
 
 def test_notes_on_single_slices_are_not_of_the_volume(scans):

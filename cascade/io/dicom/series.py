@@ -16,6 +16,7 @@ from cascade.io.dicom.copies import find_copies, same_uid_notes, separate_same_u
 from cascade.io.dicom.header import Header, NotMRI, read_header
 from cascade.io.dicom.pixels import PixelFile
 from cascade.io.dicom.source import DicomSlice, DicomSource
+from cascade.io.slices import UnopenedVolume
 
 
 class OpenedDicom(NamedTuple):
@@ -65,7 +66,7 @@ def open_dicom(
         try:
             source = DicomSource(_unused(_volume_name(volume, root), names), volume, notes)
         except CascadeError as error:
-            problems[files[0]] = error
+            problems[files[0]] = UnopenedVolume(error, len(volume)) if len(volume) > 1 else error
             reason = f"belongs to the series of {files[0].relative_to(root).as_posix()}, which failed"
             left_out |= dict.fromkeys(files[1:], reason)
         else:
