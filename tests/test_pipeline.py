@@ -290,6 +290,7 @@ class FixedTimes:
 
 def test_the_latency_of_a_batch_is_divided_by_its_number_of_slices():
     cascade = Cascade(FixedTimes())
+    assert cascade.description == "stub"
     for count, latency_ms in ((1, 40.0), (4, 10.0)):
         predictions = cascade.predict_batch([slice_of(20, 30)] * count)
         assert [prediction.latency_ms for prediction in predictions] == [latency_ms] * count
