@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from statistics import mean
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from cascade.evaluation.metrics import reliability
 from cascade.runtime.models import ExportedModel
+from cascade.volume.finding import VolumeRule
 
 CALIBRATED = ("slices", "detection_threshold", "temperature", "uncertain_below")
 """Fields of an entry in models.json that a mean of several calibrations keeps of each."""
@@ -18,10 +20,11 @@ CALIBRATED = ("slices", "detection_threshold", "temperature", "uncertain_below")
 TRUSTED_ACCURACY = 0.98
 """Accuracy of the slices whose probability is at least `uncertain_below`, on validation data."""
 
-TARGET_SENSITIVITY = 0.98
+TARGET_SENSITIVITY = 0.975
 """Sensitivity of the detection threshold on validation data; expect about 2 points less on unseen subjects.
 
-At 0.995, four times as many tumor-free slices of other scanners are false positives (docs/experiments.md).
+At 0.98, 1.2 to 2 times as many tumor-free slices of other scanners are false positives, at 0.995 two to four times as
+many (docs/experiments.md).
 """
 
 
@@ -83,6 +86,29 @@ def mean_calibration(models: Sequence[ExportedModel]) -> dict[str, Any]:
         "temperature": float(temperatures.log().mean().exp()),
         "uncertain_below": mean(record["uncertain_below"] for record in records),
     }
+
+
+def mean_volume_rule(segmenters: Sequence[ExportedModel]) -> dict[str, Any]:
+    """Average the rules for volumes of several segmenters, each set on subjects that it was not trained on.
+
+    Args:
+        segmenters: Segmenters of one recipe.
+
+    Returns:
+        `volume_rule` as the field of an entry in models.json, with the mean of `min_support` and the other values of
+        the first segmenter; nothing if one of them has no rule.
+    """
+    records = [segmenter.record.get("volume_rule") for segmenter in segmenters]
+    rules = [record for record in records if record]
+    if not rules or len(rules) < len(records):
+        return {}
+    rule = asdict(VolumeRule.from_record(rules[0])) | {"min_support": mean(rule["min_support"] for rule in rules)}
+    subjects = ("healthy_subjects", "tumor_subjects")
+    mean_of = [
+        {"sha256": segmenter.sha256, **{name: record[name] for name in ("min_support", *subjects) if name in record}}
+        for segmenter, record in zip(segmenters, rules, strict=True)
+    ]
+    return {"volume_rule": rule | {"mean_of": mean_of}}
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:

@@ -23,7 +23,7 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
-from train.calibrate import calibrate, detection_threshold, mean_calibration
+from train.calibrate import calibrate, detection_threshold, mean_calibration, mean_volume_rule
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits
 from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
 from train.external import NEGATIVE, ExternalSlice, ExternalStore
@@ -69,7 +69,8 @@ def export_model(
         models: Folder to write to.
         checkpoint: Checkpoint of the run: `best` or `last`.
         average_with: Checkpoints of other runs, or exported graphs. The mean of all weights is exported.
-        thresholds_of: Folders of models whose mean thresholds and temperature are taken, instead of calibrating.
+        thresholds_of: Folders of models whose mean thresholds, temperature and rule for volumes are taken, instead of
+            calibrating.
         external: External slices; those of the validation part are the segmenter's negatives and are reported by set.
 
     Returns:
@@ -102,8 +103,10 @@ def export_model(
     network.eval()
     store = SliceStore(folder, held_out or split.subset("train")[:COMPARED_SLICES], "reading slices")
     outputs = [PROBABILITY] if name == SEGMENTER else [CLASS_PROBABILITY, BOX]
+    volume_rule: dict[str, Any] = {}
     if thresholds_of:
-        calibration = mean_calibration([find_model(name, other) for other in thresholds_of])
+        others = [find_model(name, other) for other in thresholds_of]
+        calibration, volume_rule = mean_calibration(others), mean_volume_rule(others)
         graph = _graph(network, calibration).eval()
     elif name == SEGMENTER:
         validation = [item for item in external if item.part == "validation"]
@@ -114,14 +117,15 @@ def export_model(
     content = to_onnx(graph, inputs, outputs).SerializeToString()
     difference = largest_difference(content, graph, inputs, outputs[0])
     trained = _training(checkpoints[0])
-    others = [*trained.pop("average_with", []), *(_training(other) for other in average_with)]
+    averaged = [*trained.pop("average_with", []), *(_training(other) for other in average_with)]
     record = {
         "sha256": sha256_of_bytes(content),
         **_origin(split),
         **trained,
-        **({"average_with": others} if others else {}),
+        **({"average_with": averaged} if averaged else {}),
         "comparison_with_pytorch": {"slices": len(inputs[SLICE]), "max_abs_difference": difference},
         "calibration": calibration,
+        **volume_rule,
     }
     table = models / "models.json"
     entries = json.loads(table.read_text()) if table.exists() else {}

@@ -13,7 +13,8 @@ from cascade.cli import main
 from cascade.datasets.split import read_split
 from cascade.errors import CascadeError
 from cascade.runtime.models import BUNDLED_MODELS, find_model
-from train.calibrate import mean_calibration
+from cascade.volume.finding import VolumeRule
+from train.calibrate import mean_calibration, mean_volume_rule
 from train.classifier import ClassifierSettings, train_classifier
 from train.export import export_model
 from train.segmenter import SegmenterSettings, train_segmenter
@@ -22,8 +23,8 @@ SETTINGS = {"epochs": 1, "batch_size": 2, "limit_batches": 1, "weights": "none",
 
 
 class Model:
-    def __init__(self, **calibration):
-        self.sha256, self.record = "hash", {"calibration": calibration}
+    def __init__(self, volume_rule=None, **calibration):
+        self.sha256, self.record = "hash", {"calibration": calibration, "volume_rule": volume_rule}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,10 @@ def test_models_of_all_subjects_take_the_thresholds_of_others(data, segmenter_ru
         bundled = find_model(name, BUNDLED_MODELS)
         assert records[name]["calibration"][field] == pytest.approx(bundled.record["calibration"][field], rel=1e-5)
         assert records[name]["calibration"]["mean_of"][0]["sha256"] == bundled.sha256
+    bundled_rule = find_model("segmenter", BUNDLED_MODELS).record["volume_rule"]
+    rule = records["segmenter"]["volume_rule"]
+    assert VolumeRule.from_record(rule) == VolumeRule.from_record(bundled_rule)
+    assert rule["mean_of"][0]["tumor_subjects"] == bundled_rule["tumor_subjects"]
     assert find_model("classifier", models).uncertain_below == pytest.approx(
         find_model("classifier", BUNDLED_MODELS).uncertain_below
     )
@@ -101,3 +106,10 @@ def test_thresholds_are_averaged_as_logits_and_temperatures_as_logarithms():
     entry = mean_calibration([Model(temperature=0.5, uncertain_below=0.6), Model(temperature=2.0, uncertain_below=0.8)])
     assert entry["temperature"] == pytest.approx(1.0)
     assert entry["uncertain_below"] == pytest.approx(0.7)
+
+
+def test_rules_for_volumes_are_averaged_unless_a_model_has_none():
+    models = [Model({"min_support": 8.0, "part_of_head": 10.0}), Model({"min_support": 11.0, "part_of_head": 10.0})]
+    rule = VolumeRule.from_record(mean_volume_rule(models)["volume_rule"])
+    assert (rule.min_support, rule.part_of_head) == (9.5, 10.0)
+    assert mean_volume_rule([*models, Model()]) == {}
