@@ -1,4 +1,4 @@
-"""The TensorRT backend on a simulated GPU, whose streams run as early or as late as possible.
+"""The TensorRT backend on a GPU made of NumPy, whose streams run as early or as late as possible.
 
 Tests that need a GPU are in test_on_gpu.py.
 """
@@ -8,203 +8,16 @@ from __future__ import annotations
 import itertools
 import sys
 from types import SimpleNamespace
-from typing import ClassVar
 
-import numpy as np
+import numpy_gpu
 import pytest
+from numpy_gpu import INPUTS_AND_OUTPUTS, Context, Memory, Pycuda, check, reset, slices_of, tensorrt
 
-from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
 from cascade.runtime.gpu import Gpu
 from cascade.runtime.sidecar import BatchProfile, BuildSpec
-from cascade.runtime.tensorrt import SingleEngine, TensorRtBackend, engine_loader, open_tensorrt
-
-INPUTS = {"segmenter": [SLICE], "classifier": [SLICE, PROBABILITY]}
-INPUTS_AND_OUTPUTS = {"segmenter": [SLICE, PROBABILITY], "classifier": [SLICE, PROBABILITY, CLASS_PROBABILITY, BOX]}
-
-
-class Context:
-    """The CUDA context. pycuda requires it to be pushed; each push must be followed by a pop."""
-
-    depth = 0
-
-    @classmethod
-    def push(cls):
-        cls.depth += 1
-
-    @classmethod
-    def pop(cls):
-        cls.depth -= 1
-
-    @classmethod
-    def check(cls):
-        assert cls.depth > 0, "no context is current"
-
-
-class CudaError(Exception):
-    """pycuda.driver.Error."""
-
-
-class Memory:
-    """Memory on the device, found by its address, as in TensorRT."""
-
-    at: ClassVar[dict[int, Memory]] = {}
-    room = 2**40
-
-    def __init__(self, nbytes):
-        Context.check()
-        if nbytes > Memory.room:
-            raise CudaError("cuMemAlloc failed: out of memory")
-        self.floats = np.full(nbytes // 4, np.nan, np.float32)
-        self.address = 1000 + len(Memory.at)
-        Memory.at[self.address] = self
-
-    def __int__(self):
-        return self.address
-
-
-class Stream:
-    """Executes operations in order. An eager stream executes them at once, others only when they are waited for."""
-
-    created: ClassVar[list[Stream]] = []
-    eager: ClassVar[tuple[int, ...]] = ()
-
-    def __init__(self):
-        self.handle, self.operations = len(Stream.created), []
-        Stream.created.append(self)
-
-    def add(self, operation, after=None):
-        self.operations.append((operation, after))
-        if self.handle in Stream.eager:
-            self.advance()
-
-    def advance(self, until=None):
-        while self.operations and not (until and until.done):
-            operation, after = self.operations[0]
-            if after and not after.done:
-                if until is None:
-                    return
-                after.synchronize()
-                continue
-            self.operations.pop(0)
-            operation()
-
-    def wait_for_event(self, event):
-        self.add(lambda: None, after=event)
-
-
-class Event:
-    def __init__(self):
-        self.done = False
-
-    def record(self, stream):
-        self.stream = stream
-        stream.add(lambda: setattr(self, "done", True))
-
-    def synchronize(self):
-        self.stream.advance(until=self)
-        for stream in Stream.created:
-            if stream.handle in Stream.eager:
-                stream.advance()
-
-    def time_since(self, earlier):
-        assert self.done
-        assert earlier.done
-        return 2.0
-
-
-def memcpy_htod_async(memory, array, stream):
-    Context.check()
-    stream.add(lambda: memory.floats.__setitem__(slice(array.size), array.ravel()))
-
-
-def memcpy_dtoh_async(array, memory, stream):
-    Context.check()
-    stream.add(lambda: array.__setitem__(..., memory.floats[: array.size].reshape(array.shape)))
-
-
-class Execution:
-    """probability = slice / 2; class_probability = (sum of the slice, sum of the probability, 1); box = 1, 2, 3, 4."""
-
-    def __init__(self, name, smallest, largest):
-        self.name, self.addresses, self.counts, self.counts_seen = name, {}, {}, []
-        self.smallest, self.largest = smallest, largest
-
-    def set_tensor_address(self, name, address):
-        self.addresses[name] = address
-        return name in INPUTS_AND_OUTPUTS[self.name]
-
-    def set_input_shape(self, name, shape):
-        self.counts[name] = shape[0]
-        return shape[1:] == (1, SLICE_SIZE, SLICE_SIZE) and self.smallest <= shape[0] <= self.largest
-
-    def execute_async_v3(self, handle):
-        if set(self.counts) != set(INPUTS[self.name]) or set(self.addresses) != set(INPUTS_AND_OUTPUTS[self.name]):
-            return False
-        (count,) = set(self.counts.values())
-        self.counts_seen.append(count)
-        memory = {name: Memory.at[address].floats for name, address in self.addresses.items()}
-        area = SLICE_SIZE * SLICE_SIZE
-
-        def segment():
-            memory[PROBABILITY][: count * area] = memory[SLICE][: count * area] / 2
-
-        def classify():
-            of_slice, of_probability = (
-                memory[name][: count * area].reshape(count, area)[:, 0] for name in (SLICE, PROBABILITY)
-            )
-            rows = np.stack([of_slice, of_probability, np.ones(count)], axis=1)
-            memory[CLASS_PROBABILITY][: 3 * count] = rows.ravel()
-            memory[BOX][: 4 * count] = np.tile([1, 2, 3, 4], count)
-
-        Stream.created[handle].add(segment if self.name == "segmenter" else classify)
-        return True
-
-
-def tensorrt(profiles):
-    """The part of the module that the backend uses. An engine's bytes are its name.
-
-    profiles  by name: the smallest and largest batch.
-    """
-
-    class Engine:
-        def __init__(self, name):
-            self.names, self.num_io_tensors = INPUTS_AND_OUTPUTS[name], len(INPUTS_AND_OUTPUTS[name])
-            self.get_tensor_name = self.names.__getitem__
-            self.get_tensor_mode = lambda tensor: "input" if tensor in INPUTS[name] else "output"
-            self.smallest, self.largest = profiles[name]
-            self.execution = Execution(name, *profiles[name])
-
-        def get_tensor_profile_shape(self, name, profile):
-            return [(count, 1, SLICE_SIZE, SLICE_SIZE) for count in (self.smallest, self.smallest, self.largest)]
-
-        def create_execution_context(self):
-            return self.execution
-
-    runtime = SimpleNamespace(deserialize_cuda_engine=lambda content: Engine(content.decode()))
-    return SimpleNamespace(
-        __name__="tensorrt",
-        __version__="11.4",
-        Logger=type("Logger", (), {"ERROR": 0, "__init__": lambda self, level: None}),
-        Runtime=lambda logger: runtime,
-        TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
-    )
-
-
-class Pycuda:
-    @staticmethod
-    def init(): ...
-
-    @staticmethod
-    def Device(number):
-        return SimpleNamespace(name=lambda: "a GPU of NumPy", retain_primary_context=lambda: Context)
-
-    Stream, Event, mem_alloc, Error = Stream, Event, Memory, CudaError
-    memcpy_htod_async, memcpy_dtoh_async = staticmethod(memcpy_htod_async), staticmethod(memcpy_dtoh_async)
-
-    @staticmethod
-    def pagelocked_empty(shape, dtype):
-        return np.full(shape, np.nan, dtype)
+from cascade.runtime.tensorrt import SingleEngine, engine_loader, open_tensorrt
+from cascade.runtime.tensorrt_backend import TensorRtBackend
 
 
 @pytest.fixture
@@ -215,9 +28,7 @@ def open_backend():
     """
 
     def open_backend(smallest=1, largest=4, eager=(), graphs=tuple(INPUTS_AND_OUTPUTS), profiles=None):
-        Memory.at.clear()
-        Stream.created.clear()
-        Stream.eager = eager
+        reset(eager)
         profiles = profiles or dict.fromkeys(graphs, (smallest, largest))
         return TensorRtBackend(tensorrt(profiles), Pycuda, {name: name.encode() for name in graphs})
 
@@ -225,15 +36,9 @@ def open_backend():
     assert Context.depth == 0
 
 
-def slices_of(*values):
-    return np.stack([np.full((1, SLICE_SIZE, SLICE_SIZE), value, np.float32) for value in values])
-
-
-def check(outputs, values):
-    assert outputs.probability.shape == (len(values), 1, SLICE_SIZE, SLICE_SIZE)
-    assert outputs.probability[:, 0, 0, 0].tolist() == [value / 2 for value in values]
-    assert outputs.class_probability.tolist() == [[value, value / 2, 1] for value in values]
-    assert outputs.box.tolist() == [[1, 2, 3, 4]] * len(values)
+def execution(backend, name):
+    (context,) = backend._engines[name]._contexts
+    return context
 
 
 ALL_WAYS = [eager for count in range(4) for eager in itertools.combinations(range(3), count)]
@@ -273,7 +78,7 @@ def test_a_batch_larger_than_the_engines_maximum_is_split(open_backend, eager):
 def test_a_batch_smaller_than_the_engines_minimum_is_padded(open_backend):
     backend = open_backend(smallest=3)
     check(backend.submit(slices_of(5)).result(), (5,))
-    assert backend._executions["segmenter"].counts_seen == [3]
+    assert execution(backend, "segmenter").counts_seen == [3]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +87,7 @@ def test_a_batch_smaller_than_the_engines_minimum_is_padded(open_backend):
 def test_batches_stay_within_the_profiles_of_both_engines(open_backend, profiles):
     backend = open_backend(profiles=profiles)
     check(backend.submit(slices_of(1, 2, 3, 4)).result(), (1, 2, 3, 4))
-    assert backend._executions["segmenter"].counts_seen == [3, 2]
+    assert execution(backend, "segmenter").counts_seen == [3, 2]
 
 
 def test_engines_without_a_common_batch_size_are_rejected(open_backend):
@@ -298,7 +103,7 @@ def test_a_gpu_with_too_little_memory_is_an_error_with_a_fix(open_backend, monke
 
 
 def test_a_missing_execution_context_is_an_error(open_backend, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "Execution", lambda *arguments: None)
+    monkeypatch.setattr(numpy_gpu, "Execution", lambda *arguments: None)
     with pytest.raises(CascadeError, match="no execution context"):
         open_backend()
 
@@ -327,13 +132,13 @@ def test_memory_is_allocated_once(open_backend):
 
 def test_a_failed_execution_raises_instead_of_returning_zeros(open_backend):
     backend = open_backend()
-    backend._executions["segmenter"].execute_async_v3 = lambda handle: False
+    execution(backend, "segmenter").execute_async_v3 = lambda handle: False
     with pytest.raises(RuntimeError, match="could not run the segmenter on 2 slices"):
         backend.submit(slices_of(1, 2))
 
 
 def test_without_pycuda_there_is_no_engine_loader_and_no_error(monkeypatch):
-    monkeypatch.setattr("cascade.runtime.tensorrt.find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
+    monkeypatch.setattr("cascade.runtime.tensorrt.find_gpu", lambda device: Gpu("NVIDIA H100", "9.0"))
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     assert engine_loader("tensorrt-rtx") is None
 
@@ -351,7 +156,7 @@ def test_engines_are_not_loaded_without_a_gpu_or_on_another_one(monkeypatch, tmp
     monkeypatch.setattr(
         "cascade.runtime.tensorrt.import_tensorrt", lambda flavor, extra: SimpleNamespace(__version__="1.7.1")
     )
-    monkeypatch.setattr("cascade.runtime.tensorrt.find_gpu", lambda: gpu)
+    monkeypatch.setattr("cascade.runtime.gpu.find_gpus", lambda: [gpu] if gpu else [])
     monkeypatch.setattr("cascade.runtime.tensorrt.find_engine", lambda *_: engine)
     graph = SimpleNamespace(path=tmp_path / "segmenter.onnx")
     with pytest.raises(CascadeError, match=problem) as raised:
