@@ -19,6 +19,7 @@ from build_engines.target import Target, find_target
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.runtime.engines import Engine, engine_path, find_engine, sidecar_path
+from cascade.runtime.gpu import current_gpu
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.protocol import LoadedGraph
@@ -43,6 +44,7 @@ class BuildRequest:
         batches: Batch sizes of the engines.
         check: Files, folders or patterns of the slices for the accuracy gate. Empty for synthetic slices.
         force: Build even if an up-to-date engine exists.
+        device: Number of the GPU of this machine that builds and checks; None for the first.
     """
 
     models: Path
@@ -52,6 +54,7 @@ class BuildRequest:
     batches: BatchProfile = field(default_factory=BatchProfile)
     check: Sequence[Path] = ()
     force: bool = False
+    device: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def build_all(
             f"invalid batch sizes: minimum {batches.min}, optimum {batches.opt}, maximum {batches.max}",
             fix="choose 1 <= --min-batch <= --opt-batch <= --max-batch",
         )
-    target = find_target(request.flavor, request.archs)
+    target = find_target(request.flavor, request.archs, request.device)
     graphs = {name: find_model(name, request.models) for name in (SEGMENTER, CLASSIFIER)}
     requested_slices = read_check_slices(request.check) if request.check else None
     loader = engine_loader if target.can_run_here else None
@@ -106,7 +109,8 @@ def build_all(
                 on_progress(name, "running the ONNX graphs", 0.0)
                 segmenter, classifier = (OnnxRuntimeGraph(graph.path) for graph in graphs.values())
                 reference = compute_reference(requested_slices or synthetic_check_slices(), segmenter, classifier)
-            sidecar, serialized = _build(spec, fp16, target, request.out, reference, loader, on_progress)
+            with current_gpu(target.gpu):
+                sidecar, serialized = _build(spec, fp16, target, request.out, reference, loader, on_progress)
             engine = _write(sidecar, serialized, request.out)
         results.append(BuildResult(engine, built))
         on_progress(name, "done", 1.0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from cascade.errors import CascadeError
 from cascade.runtime.engines import FLAVORS
-from cascade.runtime.gpu import Gpu, find_gpu
+from cascade.runtime.gpu import Gpu, find_gpu, select_gpu
 from cascade.runtime.tensorrt import import_tensorrt
 
 EXTRAS = {"tensorrt": "tensorrt", "tensorrt-rtx": "build"}
@@ -43,15 +43,17 @@ class Target:
         return self.gpu is not None and self.gpu.compute_capability in self.capabilities
 
 
-def find_target(flavor: str, archs: Sequence[str] = ()) -> Target:
+def find_target(flavor: str, archs: Sequence[str] = (), device: int | None = None) -> Target:
     """Find the installed TensorRT and determine the GPUs to build for.
 
     Args:
         flavor: `tensorrt` builds for the GPU of this machine, `tensorrt-rtx` ahead of time for `archs`.
         archs: Architectures as in "sm86"; empty for ARCHS.
+        device: Number of the GPU of this machine; None for the first.
 
     Raises:
-        CascadeError: If TensorRT is not installed, `tensorrt` has no GPU to build on, or an architecture is unknown.
+        CascadeError: If TensorRT is not installed, there is no such GPU, `tensorrt` has no GPU to build on, or an
+            architecture is unknown.
     """
     if flavor not in FLAVORS:
         raise CascadeError(f"unknown flavor {flavor!r}", fix=f"choose --flavor {' or '.join(FLAVORS)}")
@@ -59,7 +61,8 @@ def find_target(flavor: str, archs: Sequence[str] = ()) -> Target:
         raise CascadeError(
             "tensorrt builds for the GPU of this machine only", fix="omit --arch, or choose --flavor tensorrt-rtx"
         )
-    module, gpu = import_tensorrt(flavor, EXTRAS[flavor]), find_gpu()
+    module = import_tensorrt(flavor, EXTRAS[flavor])
+    gpu = find_gpu() if device is None else select_gpu(device)
     if flavor == "tensorrt-rtx":
         return Target(flavor, module, gpu, compute_capabilities(module, archs or ARCHS))
     if gpu is None:

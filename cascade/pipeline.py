@@ -105,6 +105,7 @@ class Cascade:
         backend: str = AUTO,
         engines: str | os.PathLike[str] | None = None,
         threads: int | None = None,
+        device: int | None = None,
     ) -> "Cascade":
         """Load the models.
 
@@ -113,11 +114,13 @@ class Cascade:
             backend: Name of a backend, or "auto" for the fastest that can run.
             engines: Folder of TensorRT engines.
             threads: Number of threads that compute on the CPU; None for one per core.
+            device: Number of the GPU among those that CUDA shows; None for the first.
 
         Raises:
-            CascadeError: A model does not match models.json, or the backend cannot run on this machine.
+            CascadeError: A model does not match models.json, there is no such GPU, or the backend cannot run on this
+                machine.
         """
-        choice = open_backend(backend, Path(models), Path(engines) if engines else None, threads)
+        choice = open_backend(backend, Path(models), Path(engines) if engines else None, threads, device)
         return cls(
             choice.backend,
             {name: graph.sha256 for name, graph in choice.models.items()},

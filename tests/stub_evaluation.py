@@ -80,7 +80,7 @@ def models(tmp_path, monkeypatch):
     hashes = {name: {"sha256": sha256_of(folder / f"{name}.onnx")} for name in ("segmenter", "classifier")}
     (folder / "models.json").write_text(json.dumps(hashes))
 
-    def stub(backend, models, engines):
+    def stub(backend, models, engines, device=None):
         graphs = {name: find_model(name, models) for name in ("segmenter", "classifier")}
         return SelectedBackend("onnxruntime", CpuBackend(StubSegmenter(), StubClassifier(), "stub"), graphs)
 

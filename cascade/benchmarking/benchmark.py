@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ from cascade.discovery.output_marker import BENCHMARK_PICTURE
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.io.image import read_slice
+from cascade.runtime.gpu import select_gpu
 from cascade.runtime.machine import this_machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel, find_model
 from cascade.runtime.select import BACKENDS
@@ -44,6 +46,7 @@ def benchmark(
     *,
     models: Path,
     engines: Path | None,
+    device: int | None = None,
     backends: Sequence[str],
     batch_sizes: Sequence[int],
     rounds: int,
@@ -59,6 +62,7 @@ def benchmark(
         paths: Files, folders or patterns of slices. Empty for synthetic slices.
         models: Folder of the models.
         engines: Folder of the engines; None for the default.
+        device: Number of the GPU; None for the first.
         backends: Names of the backends.
         batch_sizes: Slices a batch.
         rounds: Measurements of each backend at each batch size.
@@ -69,9 +73,12 @@ def benchmark(
         on_progress: Called before each measurement.
 
     Raises:
-        CascadeError: If the request is invalid, before anything is measured, or if no backend can run.
+        CascadeError: If the request is invalid or there is no such GPU, before anything is measured, or if no backend
+            can run.
     """
     check_request(backends, batch_sizes, rounds, warm_up, baseline)
+    if device is not None:
+        select_gpu(device)
     names, sizes = tuple(dict.fromkeys(backends)), tuple(sorted(set(batch_sizes)))
     graphs = {name: find_model(name, models) for name in (SEGMENTER, CLASSIFIER)}
     earlier_report = read_report(earlier) if earlier else None
@@ -85,13 +92,15 @@ def benchmark(
         scratch = stack.enter_context(_scratch_folder(out))
         ready, unavailable = start_backends(
             names,
-            lambda name: stack.enter_context(closing(Worker(name, models, engines, slices, scratch))),
+            lambda name: stack.enter_context(closing(Worker(name, models, engines, slices, scratch, device))),
             sizes,
             warm_up,
             on_progress,
         )
         settings = Settings(sizes, rounds, warm_up, choose_baseline(baseline, ready, unavailable))
-        if any(device_of(name) == "gpu" for name in ready) and (gpu := _try("gpu limit", measure_gpu, not_measured)):
+        if any(device_of(name) == "gpu" for name in ready) and (
+            gpu := _try("gpu limit", partial(measure_gpu, device), not_measured)
+        ):
             rooflines["gpu"] = gpu
         cpu = CpuRoofline()
         measures = {name: backend.measure for name, backend in ready.items()}

@@ -83,18 +83,21 @@ class CpuRoofline:
         return Roofline(what, max(self._gflops), self._gflops, max(self._gb_per_second))
 
 
-def measure_gpu() -> Roofline:
+def measure_gpu(device: int | None = None) -> Roofline:
     """Measure the peak performance of an NVIDIA GPU with cuBLAS, in FP16 with FP32 sums as in the engines.
 
     A separate process frees its memory and CUDA context before a backend is measured. cuBLAS is called through ctypes,
     since neither TensorRT nor pycuda offers a matrix product by itself.
+
+    Args:
+        device: Number of the GPU; None for the first.
 
     Raises:
         CascadeError: If there is no GPU or no cuBLAS, or a call fails.
     """
     try:
         with multiprocessing.get_context("spawn").Pool(1) as pool:  # terminates the process in the end
-            return pool.apply_async(_measure_gpu).get(GPU_TIMEOUT_S)
+            return pool.apply_async(_measure_gpu, [device or 0]).get(GPU_TIMEOUT_S)
     # No library, no GPU, a library without the function, or a process that died or hangs.
     except (OSError, RuntimeError, AttributeError, multiprocessing.TimeoutError) as error:
         raise CascadeError(
@@ -103,8 +106,9 @@ def measure_gpu() -> Roofline:
         ) from error
 
 
-def _measure_gpu() -> Roofline:
+def _measure_gpu(device: int = 0) -> Roofline:
     cuda, cublas = _library("cudart"), _library("cublas")
+    _check(cuda.cudaSetDevice(c_int(device)), "cudaSetDevice")
     size, nbytes = GPU_MATRIX_SIZE, 2 * GPU_MATRIX_SIZE**2
     host = np.random.default_rng(0).random((size, size), np.float32).astype(np.float16)  # zeros would use less power
     left, right, product, handle = (c_void_p() for _ in range(4))

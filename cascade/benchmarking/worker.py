@@ -13,6 +13,7 @@ from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
+from cascade.runtime.engines import FLAVORS
 from cascade.runtime.select import open_backend
 
 SHUTDOWN_TIMEOUT_S = 2.0
@@ -52,16 +53,26 @@ class Worker:
         engines: Folder of the engines; None for the default.
         slices: Slices to run.
         scratch: Folder for temporary files. They remain there if the process is killed.
+        device: Number of the GPU; None for the first. Backends on the CPU ignore it.
 
     Raises:
         CascadeError: If the backend cannot run here.
     """
 
-    def __init__(self, name: str, models: Path, engines: Path | None, slices: Inputs, scratch: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        models: Path,
+        engines: Path | None,
+        slices: Inputs,
+        scratch: Path,
+        device: int | None = None,
+    ) -> None:
         self.name = name
         context = multiprocessing.get_context("spawn")
         self._connection, child_connection = context.Pipe()
-        arguments = (child_connection, name, models, engines, slices, scratch, time.monotonic())
+        device = device if name in FLAVORS else None
+        arguments = (child_connection, name, models, engines, device, slices, scratch, time.monotonic())
         self._process = context.Process(target=serve, args=arguments, daemon=True, name=f"benchmark {name}")
         self._process.start()
         child_connection.close()
@@ -110,6 +121,7 @@ def serve(
     name: str,
     models: Path,
     engines: Path | None,
+    device: int | None,
     slices: Inputs,
     scratch: Path,
     requested: float,
@@ -121,7 +133,7 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     try:
         start = time.monotonic()
-        backend = open_backend(name, models, engines).backend
+        backend = open_backend(name, models, engines, device=device).backend
         loaded = time.monotonic()
         Cascade(backend).predict(read_slice(slices.folder / slices.names[0]))
         end = time.monotonic()

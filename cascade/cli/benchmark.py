@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli.console import stderr
-from cascade.cli.options import Engines, Models
+from cascade.cli.options import Device, Engines, Models
 from cascade.errors import CascadeError
 from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import BACKENDS
@@ -19,6 +19,7 @@ def benchmark(
     ] = None,
     models: Models = BUNDLED_MODELS,
     engines: Engines = None,
+    device: Device = None,
     backends: Annotated[
         str, typer.Option("--backends", help="Comma-separated. Those that cannot run are listed with the reason.")
     ] = ",".join(BACKENDS),
@@ -54,6 +55,7 @@ def benchmark(
             paths or [],
             models=models,
             engines=engines,
+            device=device,
             backends=names,
             batch_sizes=sizes,
             rounds=rounds,

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from cascade.cli.console import stderr
-from cascade.cli.options import Models
+from cascade.cli.options import Device, Models
 from cascade.errors import CascadeError
 from cascade.runtime.engines import FLAVORS, Engine, default_engines_folder
 from cascade.runtime.models import BUNDLED_MODELS
@@ -18,6 +18,7 @@ from cascade.runtime.sidecar import BatchProfile
 def build(
     flavor: Annotated[str, typer.Option("--flavor", help=f"{' or '.join(FLAVORS)}.")] = "tensorrt-rtx",
     models: Models = BUNDLED_MODELS,
+    device: Device = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the engines.", show_default="where `predict` looks")
     ] = None,
@@ -59,6 +60,7 @@ def build(
         batches=BatchProfile(min_batch, opt_batch, max_batch),
         check=[verify_slices] if verify_slices else [],
         force=force,
+        device=device,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -69,7 +71,7 @@ def build(
                 bars[name] = progress.add_task(name, total=1.0)
             progress.update(bars[name], description=f"{name}: {step}", completed=fraction)
 
-        results = build_all(request, show, engine_loader(flavor))
+        results = build_all(request, show, engine_loader(flavor, device))
     console.print(_engines_table([(result.engine, result.built) for result in results]))
 
 

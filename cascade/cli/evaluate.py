@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cascade.cli.console import stderr
-from cascade.cli.options import BackendName, BatchSize, Engines, Folder, Models
+from cascade.cli.options import BackendName, BatchSize, Device, Engines, Folder, Models
 from cascade.errors import CascadeError
 from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import AUTO
@@ -27,6 +27,7 @@ def evaluate(
     models: Models = BUNDLED_MODELS,
     backend: BackendName = AUTO,
     engines: Engines = None,
+    device: Device = None,
     batch_size: BatchSize = 8,
 ) -> None:
     """Measure the accuracy of masks and classes on a labelled data set.
@@ -51,7 +52,7 @@ def evaluate(
                 f"{folder}: lists volumes, which --negatives cannot add to",
                 fix="list the heads without a tumor in the table, with the label none",
             )
-        by_volume = evaluate_volumes(folder, Cascade.open(models, backend, engines), out)
+        by_volume = evaluate_volumes(folder, Cascade.open(models, backend, engines, device=device), out)
         stderr().print(volume_evaluation_table(by_volume))
         raise typer.Exit(2 if by_volume.failed.volumes else 0)
     evaluation = run_evaluation(
@@ -62,6 +63,7 @@ def evaluate(
         models=models,
         backend=backend,
         engines=engines,
+        device=device,
         batch_size=batch_size,
         out=out,
     )

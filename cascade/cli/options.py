@@ -28,6 +28,17 @@ BackendName = Annotated[
     str,
     typer.Option("--backend", help=f"{', '.join(BACKENDS)}, or auto.", rich_help_panel=MODELS_PANEL),
 ]
+Device = Annotated[
+    int | None,
+    typer.Option(
+        "--device",
+        min=0,
+        metavar="N",
+        help="GPU, as `cascade info` numbers them.",
+        show_default="0",
+        rich_help_panel=MODELS_PANEL,
+    ),
+]
 BatchSize = Annotated[
     int,
     typer.Option(

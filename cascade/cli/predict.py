@@ -11,7 +11,7 @@ import typer
 from rich.console import Group
 
 from cascade.cli.console import stderr
-from cascade.cli.options import BackendName, BatchSize, Engines, Models
+from cascade.cli.options import BackendName, BatchSize, Device, Engines, Models
 from cascade.errors import CascadeError
 from cascade.runtime.models import BUNDLED_MODELS
 from cascade.runtime.select import AUTO
@@ -85,6 +85,7 @@ def predict(
     models: Models = BUNDLED_MODELS,
     backend: BackendName = AUTO,
     engines: Engines = None,
+    device: Device = None,
     batch_size: BatchSize = 8,
     cluster: Annotated[
         str | None,
@@ -137,7 +138,7 @@ def predict(
         return
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("Loading models", total=None)
-        with open_executor(models, backend, engines, cluster, gpus_per_worker, cpus_per_worker) as executor:
+        with open_executor(models, backend, engines, device, cluster, gpus_per_worker, cpus_per_worker) as executor:
             if not quiet:
                 progress.console.print(backend_line(executor), soft_wrap=True)
             progress.update(task, description="Searching inputs")
@@ -161,6 +162,7 @@ def open_executor(
     models: Path,
     backend: str,
     engines: Path | None,
+    device: int | None,
     cluster: str | None,
     gpus_per_worker: int,
     cpus_per_worker: int,
@@ -176,8 +178,13 @@ def open_executor(
         from cascade.pipeline import Cascade
         from cascade.prediction.batch import InProcess
 
-        yield InProcess(Cascade.open(models, backend, engines))
+        yield InProcess(Cascade.open(models, backend, engines, device=device))
         return
+    if device is not None:
+        raise CascadeError(
+            "--device cannot be combined with --cluster, which assigns a GPU to each worker",
+            fix="omit --device; CUDA_VISIBLE_DEVICES restricts the GPUs of --cluster local",
+        )
     try:
         from cascade.prediction.cluster import ClusterOptions, open_cluster
     except ImportError as error:

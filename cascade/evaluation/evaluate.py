@@ -44,6 +44,7 @@ def evaluate(
     models: Path,
     backend: str,
     engines: Path | None,
+    device: int | None = None,
     batch_size: int,
     out: Path,
 ) -> Evaluation:
@@ -57,6 +58,7 @@ def evaluate(
         models: Folder of the models.
         backend: Name of the backend, or `auto`.
         engines: Folder of the TensorRT engines.
+        device: Number of the GPU; None for the first.
         batch_size: Number of slices in a batch.
         out: Folder for metrics.json, slices.csv and the figures.
 
@@ -68,7 +70,7 @@ def evaluate(
     """
     check_output_dir(out, folder)
     entries, total, split_sha256 = _select(folder, split_file, subset)
-    choice = open_backend(backend, models, engines)
+    choice = open_backend(backend, models, engines, device=device)
     graphs, cascade = choice.models, Cascade(choice.backend)
     scored, problems = process_batches(
         "slices", map(_require_tumor, entries), total, batch_size, partial(score_batch, cascade)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 READERS = ("cascade-mri", "numpy", "pillow", "h5py", "nibabel", "pydicom", "highdicom")
-RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13", "pycuda")
+RUNTIMES = (
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-rtx-cu12",
+    "tensorrt-rtx-cu13",
+    "pycuda",
+)
 """Packages whose versions are recorded if they are installed."""
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "bf16", "i8mm")
@@ -88,10 +97,13 @@ def nvidia_smi(*fields: str) -> list[str]:
 
 
 def gpu_memory_in_use_mb() -> float | None:
-    """Memory of the first GPU in use by all processes, in MiB; None without a GPU."""
+    """Memory in use by all processes on all GPUs together, in MiB; None without a GPU.
+
+    Its growth is that of the GPU that is used, whose number nvidia-smi does not know.
+    """
     lines = nvidia_smi("memory.used")
     try:
-        return float(lines[0].split()[0])
+        return sum(float(line.split()[0]) for line in lines) if lines else None
     except (IndexError, ValueError):
         return None
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from cascade.errors import CascadeError
 from cascade.files import without_home
+from cascade.runtime.engines import FLAVORS
+from cascade.runtime.gpu import select_gpu
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, ExportedModel, find_model
 
 if TYPE_CHECKING:  # loads NumPy, which a command's --help does not need
@@ -35,7 +37,11 @@ class SelectedBackend:
 
 
 def open_backend(
-    name: str = AUTO, models: Path = BUNDLED_MODELS, engines: Path | None = None, threads: int | None = None
+    name: str = AUTO,
+    models: Path = BUNDLED_MODELS,
+    engines: Path | None = None,
+    threads: int | None = None,
+    device: int | None = None,
 ) -> SelectedBackend:
     """Load both graphs of a models folder into a backend.
 
@@ -44,24 +50,41 @@ def open_backend(
         models: Folder of the graphs and their manifest.
         engines: Folder of the engines that `cascade build` wrote, for the TensorRT backends; None for the default.
         threads: Number of threads that compute on the CPU; None for one per core.
+        device: Number of the GPU among those that CUDA shows; None for the first.
 
     Raises:
-        CascadeError: If the backend is unknown or cannot run here, or if the models do not match their manifest.
+        CascadeError: If the backend is unknown or cannot run here, if there is no such GPU or the backend uses none, or
+            if the models do not match their manifest.
     """
     if name not in (AUTO, *BACKENDS):
         raise CascadeError(f"unknown backend {name!r}", fix=f"choose one of {', '.join((AUTO, *BACKENDS))}")
+    if device is not None:
+        _check_device(name, device)
     graphs = {graph: find_model(graph, models) for graph in (SEGMENTER, CLASSIFIER)}
     if name != AUTO:
-        return SelectedBackend(name, _open(name, graphs, engines, threads=threads), graphs)
+        return SelectedBackend(name, _open(name, graphs, engines, threads=threads, device=device), graphs)
     skipped: dict[str, str] = {}
     for candidate in BACKENDS[:-1]:
         try:
             return SelectedBackend(
-                candidate, _open(candidate, graphs, engines, threads=threads, only_if_faster=True), graphs, skipped
+                candidate,
+                _open(candidate, graphs, engines, threads=threads, device=device, only_if_faster=True),
+                graphs,
+                skipped,
             )
         except CascadeError as error:
             skipped[candidate] = without_home(error.problem)
     return SelectedBackend(BACKENDS[-1], _open(BACKENDS[-1], graphs, engines, threads=threads), graphs, skipped)
+
+
+def _check_device(name: str, device: int) -> None:
+    """Check that a GPU was chosen for a backend that uses one, and that it exists.
+
+    Otherwise `auto` would silently run on the CPU.
+    """
+    if name not in (AUTO, *FLAVORS):
+        raise CascadeError(f"--device {device}: {name} runs on the CPU", fix="omit --device, or choose another backend")
+    select_gpu(device)
 
 
 def _open(
@@ -70,6 +93,7 @@ def _open(
     engines: Path | None,
     *,
     threads: int | None = None,
+    device: int | None = None,
     only_if_faster: bool = False,
 ) -> "Backend":
     """Load a backend. `only_if_faster` refuses one that works but is no faster than the next of BACKENDS."""
@@ -84,4 +108,4 @@ def _open(
         return open_onnxruntime(segmenter, classifier, threads=threads)
     from cascade.runtime.tensorrt import open_tensorrt
 
-    return open_tensorrt(name, segmenter, classifier, engines)
+    return open_tensorrt(name, segmenter, classifier, engines, device)
