@@ -8,6 +8,7 @@ never looked for beside the input files.
 
 import hashlib
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -117,6 +118,36 @@ def incompatibility(spec: BuildSpec, tensorrt_version: str, gpu: Gpu) -> str | N
         capabilities = ", ".join(spec.compute_capabilities)
         return f"requires compute capability {capabilities}, but the {gpu.name} has {gpu.compute_capability}"
     return None
+
+
+def misfits(
+    folder: Path, graphs: Mapping[str, ExportedModel], gpu: Gpu, tensorrt_versions: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Find out which engines of a folder run on a GPU. Engines that were not built are left out.
+
+    Args:
+        folder: Folder of the engines.
+        graphs: The exported graphs by name.
+        gpu: The GPU.
+        tensorrt_versions: Installed versions by flavor.
+
+    Returns:
+        File name of each engine → why it does not run; None if it does.
+    """
+    reasons: dict[str, str | None] = {}
+    for flavor in FLAVORS:
+        for name, graph in graphs.items():
+            path = engine_path(name, folder, flavor)
+            if not path.is_file():
+                continue
+            try:
+                spec = find_engine(name, folder, flavor, graph).sidecar.spec
+            except CascadeError as error:
+                reasons[path.name] = error.problem
+                continue
+            version = tensorrt_versions.get(flavor)
+            reasons[path.name] = incompatibility(spec, version, gpu) if version else f"{flavor} is not installed"
+    return reasons
 
 
 def build_command(

@@ -18,6 +18,7 @@ from cascade.runtime.engines import (
     engine_path,
     find_engine,
     incompatibility,
+    misfits,
     sidecar_path,
 )
 from cascade.runtime.gpu import Gpu
@@ -201,3 +202,24 @@ except CascadeError as error: print(error.problem)
 """
     assert "home directory" in no_home(program)
     assert list(tmp_path.iterdir()) == []  # no folder named "~"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "versions", "reason"),
+    [
+        (RTX_3090, {"tensorrt-rtx": "1.7.1"}, None),
+        (T4, {"tensorrt-rtx": "1.7.1"}, "requires compute capability 8.6, 12.0, but the Tesla T4 has 7.5"),
+        (RTX_3090, {"tensorrt-rtx": "1.8"}, "was built by tensorrt-rtx 1.7.1, but 1.8 is installed"),
+        (RTX_3090, {}, "tensorrt-rtx is not installed"),
+    ],
+)
+def test_the_engines_of_a_folder_are_listed_with_the_reason_why_one_does_not_fit(folder, graph, gpu, versions, reason):
+    """The classifier's engine was not built."""
+    graphs = {"segmenter": graph, "classifier": graph}
+    assert misfits(folder, graphs, gpu, versions) == {"segmenter.tensorrt-rtx.engine": reason}
+
+
+def test_a_damaged_engine_is_listed_as_one_that_does_not_fit(folder, graph):
+    os.truncate(folder / "segmenter.tensorrt-rtx.engine", 5)
+    (reason,) = misfits(folder, {"segmenter": graph}, RTX_3090, {"tensorrt-rtx": "1.7.1"}).values()
+    assert "does not match its sidecar" in reason
