@@ -185,10 +185,11 @@ def test_the_roofline_of_a_gpu_is_measured_with_cublas(monkeypatch):
 
     monkeypatch.setattr(roofline_module, "_library", lambda name: Library())
     monkeypatch.setattr(roofline_module, "GPU_MATRIX_SIZE", 64)
-    roofline = roofline_module._measure_gpu()
+    roofline = roofline_module._measure_gpu(device=1)
     assert roofline.what.startswith("FP16 product of two 64 x 64 matrices")
     assert roofline.gflops == max(roofline.gflops_by_round)
     assert len(roofline.gflops_by_round) == 3
+    assert calls[0] == ("cudaSetDevice", 1)
     assert calls.count(("cublasGemmEx", 19)) == calls.count(("cudaMemcpyAsync", 5)) == 33
 
 
@@ -228,6 +229,13 @@ def test_gpus_are_described_by_nvidia_smi(monkeypatch):
     printed = "NVIDIA RTX A4000, 570.86, 16376 MiB\n"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=printed))
     assert this_machine().gpus == ["NVIDIA RTX A4000, 570.86, 16376 MiB"]
+
+
+def test_the_gpu_memory_in_use_is_that_of_all_gpus(monkeypatch):
+    """The GPU that is used may not be the one that nvidia-smi lists first."""
+    printed = "100 MiB\n2000 MiB\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, stdout=printed))
+    assert machine_module.gpu_memory_in_use_mb() == 2100
 
 
 def test_the_simulated_slices_are_the_same_each_time():

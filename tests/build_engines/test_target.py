@@ -8,6 +8,7 @@ import pytest
 import build_engines.target
 from build_engines.target import find_target
 from cascade.errors import CascadeError
+from cascade.runtime import gpu
 from cascade.runtime.gpu import Gpu
 
 RTX = "tensorrt-rtx"
@@ -54,6 +55,14 @@ def test_tensorrt_builds_for_the_gpu_of_this_machine(monkeypatch):
     monkeypatch.setattr(build_engines.target, "find_gpu", lambda: Gpu("NVIDIA H100", "9.0"))
     target = find_target("tensorrt")
     assert (target.version, target.capabilities, target.can_run_here) == ("11.0", ["9.0"], True)
+
+
+def test_tensorrt_builds_for_the_chosen_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.0"))
+    monkeypatch.setattr(gpu, "find_gpus", lambda: [Gpu("NVIDIA H100", "9.0"), Gpu("NVIDIA RTX A4000", "8.6", 1)])
+    assert find_target("tensorrt", device=1).capabilities == ["8.6"]
+    with pytest.raises(CascadeError, match="--device 2"):
+        find_target("tensorrt", device=2)
 
 
 def test_tensorrt_rtx_builds_for_the_default_gpus(tensorrt):

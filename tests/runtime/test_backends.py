@@ -14,8 +14,9 @@ from tiny_models import write_models
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.runtime import select
+from cascade.runtime import gpu, select, tensorrt
 from cascade.runtime.cpu import CpuBackend
+from cascade.runtime.gpu import Gpu
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.select import BACKENDS, open_backend
 
@@ -229,3 +230,35 @@ def test_auto_takes_the_first_that_can_run(monkeypatch):
     assert (choice.name, choice.backend) == ("openvino", "a backend")
     assert tried == ["tensorrt", "tensorrt-rtx", "openvino"]
     assert choice.skipped_backends == {"tensorrt": "no tensorrt here", "tensorrt-rtx": "no tensorrt-rtx here"}
+
+
+GPUS = [Gpu("NVIDIA RTX A4000", "8.6"), Gpu("NVIDIA H100", "9.0", 1)]
+
+
+@pytest.mark.parametrize("name", ["auto", "tensorrt"])
+def test_a_gpu_that_does_not_exist_is_an_error_even_where_auto_could_use_the_cpu(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(gpu, "find_gpus", lambda: GPUS)
+    with pytest.raises(CascadeError, match="--device 2") as raised:
+        open_backend(name, write_models(tmp_path), device=2)
+    assert "1 (NVIDIA H100)" in raised.value.fix
+
+
+def test_a_backend_on_the_cpu_refuses_a_gpu(tmp_path):
+    with pytest.raises(CascadeError, match="--device 0: onnxruntime runs on the CPU"):
+        open_backend("onnxruntime", write_models(tmp_path), device=0)
+
+
+def test_the_number_of_the_gpu_reaches_tensorrt(monkeypatch, tmp_path):
+    opened = []
+
+    def open_tensorrt(name, segmenter, classifier, engines, device):
+        opened.append((name, device))
+        return CpuBackend(None, None)
+
+    monkeypatch.setattr(gpu, "find_gpus", lambda: GPUS)
+    monkeypatch.setattr(tensorrt, "open_tensorrt", open_tensorrt)
+    models = write_models(tmp_path)
+    open_backend("tensorrt-rtx", models, device=1)
+    open_backend("auto", models, device=1)
+    open_backend("tensorrt", models)
+    assert opened == [("tensorrt-rtx", 1), ("tensorrt", 1), ("tensorrt", None)]
