@@ -1,11 +1,12 @@
 # `make predict`: set-up and the main job. `make test`: set-up, then lint, types and tests.
 # `make docs`: the site, into site/.
+# `make gpu`: on a machine with an NVIDIA GPU, set-up, engines, and the main job with them.
 # `make gpu-check`: on a machine with an NVIDIA GPU, what installs there, the GPU tests, engines and benchmark.
 PYTHON ?= python3
 BIN := .venv/bin
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: predict test docs gpu-check clean
+.PHONY: predict test docs gpu gpu-check clean
 
 predict: .venv/base
 	$(BIN)/cascade predict samples/ --out results/ --overwrite
@@ -20,6 +21,9 @@ test: .venv/all
 
 docs: .venv/all
 	$(MKDOCS)
+
+gpu: .venv/base
+	$(BIN)/python -m build_engines.gpu_setup --out results/
 
 gpu-check:
 	PYTHONPATH=. $(PYTHON) tests/gpu_check.py

@@ -8,7 +8,6 @@ benchmark ran.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,9 +22,8 @@ from cascade.runtime.gpu import find_gpu
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "gpu-check"
-PACKAGES = ("pycuda", "tensorrt", "tensorrt-rtx-cu13")
-CUDA = "/usr/local/cuda/bin"
-"""Folder of nvcc, by which the build of pycuda finds CUDA's headers. Added to the PATH."""
+PACKAGES = ("pycuda", "tensorrt", "tensorrt-rtx")
+"""Steps of build_engines.gpu_setup that install something."""
 
 MAX_OUTPUT = 2000
 """Number of last characters of a command's output that are kept."""
@@ -56,9 +54,8 @@ def main() -> int:
 
     installed = step("install", lambda: run(["make", ".venv/all", f"PYTHON={sys.executable}"]))
     python = str(ROOT / ".venv/bin/python") if installed["exit_code"] == 0 else sys.executable
-    pip = [python, "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / ".ci" / "constraints.txt")]
     for package in PACKAGES:
-        step(f"install {package}", lambda package=package: run([*pip, package]))
+        step(f"install {package}", lambda package=package: run([python, "-m", "build_engines.gpu_setup", package]))
     tests = step("tests", lambda: gpu_tests(python))
     arch = ["--arch", f"sm{gpu.compute_capability.replace('.', '')}"] if gpu else []
     built = [
@@ -100,10 +97,9 @@ def benchmark(python: str) -> dict[str, Any]:
 def run(command: list[str]) -> dict[str, Any]:
     """Run a command. After TIMEOUT_S it is killed, and its exit code is None."""
     start = time.monotonic()
-    environment = os.environ | {"PATH": f"{os.environ['PATH']}{os.pathsep}{CUDA}"}
     try:
         completed = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT_S
         )
         code, output = completed.returncode, completed.stdout
     except subprocess.TimeoutExpired as error:

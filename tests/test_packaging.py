@@ -17,7 +17,7 @@ import pytest
 import cascade
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = (".ci", ".github", "build_engines", "cascade", "docs", "samples", "tests", "train")
+FOLDERS = (".ci", ".docker", ".github", "build_engines", "cascade", "docs", "samples", "tests", "train")
 """Folders of the repository. A checkout may hold data, runs and environments beside them."""
 
 LIGHT_TESTS = ("tests/test_contract.py", "tests/test_docs.py::test_a_linked_file_exists", "tests/test_samples.py")
@@ -75,7 +75,7 @@ def test_the_sdist_passes_its_own_tests(distributions, tmp_path):
     with tarfile.open(distributions / f"{NAME}.tar.gz") as sdist:
         sdist.extractall(tmp_path, filter="data")
     unpacked = tmp_path / NAME
-    for folder in (".ci", ".github", "docs", "samples", "tests"):
+    for folder in (".ci", ".docker", ".github", "docs", "samples", "tests"):
         files = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file()}
         missing = {path for path in files if "__pycache__" not in path.parts and not (unpacked / path).exists()}
         assert not missing

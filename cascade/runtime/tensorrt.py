@@ -38,7 +38,7 @@ def open_tensorrt(
         CascadeError: If TensorRT, pycuda or the GPU is missing, or if an engine is missing, was modified, or was built
             for another graph, TensorRT version or GPU.
     """
-    trt = import_tensorrt(flavor, extra=flavor)
+    trt = import_tensorrt(flavor, extra=flavor, set_up=SET_UP)
     gpu = select_gpu(device)
     folder = engines or default_engines_folder()
     graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
@@ -81,15 +81,14 @@ def engine_loader(flavor: str, device: int | None = None) -> Callable[[str, byte
     )
 
 
-def import_tensorrt(flavor: str, extra: str) -> ModuleType:
+def import_tensorrt(flavor: str, extra: str, set_up: str = "") -> ModuleType:
     """Import the module of a flavor.
 
     Raises:
-        CascadeError: If it is not installed. The fix names `extra`, which installs it.
+        CascadeError: If it is not installed. The fix names `extra`, which installs it, after the command `set_up`.
     """
-    return _import(
-        flavor.replace("-", "_"), f"{flavor} is not installed", f"{SET_UP}, or pip install 'cascade-mri[{extra}]'"
-    )
+    fix = f"pip install 'cascade-mri[{extra}]'"
+    return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"{set_up}, or {fix}" if set_up else fix)
 
 
 def import_pycuda() -> ModuleType:

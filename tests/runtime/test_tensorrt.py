@@ -5,6 +5,7 @@ Tests that need a GPU are in test_on_gpu.py.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import sys
 from types import SimpleNamespace
@@ -14,9 +15,10 @@ import pytest
 from numpy_gpu import INPUTS_AND_OUTPUTS, Context, Memory, Pycuda, check, reset, slices_of, tensorrt
 
 from cascade.errors import CascadeError
+from cascade.runtime.engines import Engine
 from cascade.runtime.gpu import Gpu
 from cascade.runtime.sidecar import BatchProfile, BuildSpec
-from cascade.runtime.tensorrt import SingleEngine, engine_loader, open_tensorrt
+from cascade.runtime.tensorrt import SingleEngine, engine_loader, import_pycuda, open_tensorrt
 from cascade.runtime.tensorrt_backend import TensorRtBackend
 
 
@@ -154,7 +156,7 @@ def test_engines_are_not_loaded_without_a_gpu_or_on_another_one(monkeypatch, tmp
     spec = BuildSpec("segmenter", "tensorrt-rtx", "1.7.1", None, ["8.6"], "a" * 64, "b" * 64, BatchProfile())
     engine = SimpleNamespace(path=tmp_path / "segmenter.engine", sidecar=SimpleNamespace(spec=spec))
     monkeypatch.setattr(
-        "cascade.runtime.tensorrt.import_tensorrt", lambda flavor, extra: SimpleNamespace(__version__="1.7.1")
+        "cascade.runtime.tensorrt.import_tensorrt", lambda *_, **__: SimpleNamespace(__version__="1.7.1")
     )
     monkeypatch.setattr("cascade.runtime.gpu.find_gpus", lambda: [gpu] if gpu else [])
     monkeypatch.setattr("cascade.runtime.tensorrt.find_engine", lambda *_: engine)
@@ -169,6 +171,44 @@ def test_without_tensorrt_the_fix_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(CascadeError, match="tensorrt-rtx is not installed") as raised:
         open_tensorrt("tensorrt-rtx", None, None, tmp_path)
     assert "cascade-mri[tensorrt-rtx]" in raised.value.fix
+    assert "make gpu" in raised.value.fix
+
+
+def test_without_pycuda_the_fix_is_one_command(monkeypatch):
+    """`pip install pycuda` fails with 500 lines of C++ where the CUDA toolkit is not installed."""
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with pytest.raises(CascadeError, match="pycuda is not installed") as raised:
+        import_pycuda()
+    assert "make gpu" in raised.value.fix
+    module = raised.value.fix.split("python -m ")[1].rstrip("`")
+    assert importlib.util.find_spec(module)
+
+
+def test_the_chosen_gpu_is_opened_and_its_kernels_are_kept_beside_the_engines(monkeypatch, tmp_path):
+    """Up to here the number of the GPU was always 0."""
+    reset()
+    gpus = [Gpu("Tesla T4", "7.5"), Gpu("NVIDIA RTX A4000", "8.6", 1)]
+    trt = tensorrt(dict.fromkeys(INPUTS_AND_OUTPUTS, (1, 4)), "tensorrt_rtx")
+
+    def find_engine(name, folder, flavor, graph):
+        spec = BuildSpec(name, flavor, trt.__version__, None, ["8.6"], "a" * 64, "b" * 64, BatchProfile())
+        sidecar = SimpleNamespace(spec=spec, engine_sha256="c" * 64)
+        return Engine(folder / f"{name}.{flavor}.engine", sidecar, name.encode())
+
+    monkeypatch.setattr("cascade.runtime.gpu.find_gpus", lambda: gpus)
+    monkeypatch.setattr("cascade.runtime.tensorrt.import_tensorrt", lambda *_, **__: trt)
+    monkeypatch.setattr("cascade.runtime.tensorrt.import_pycuda", lambda: Pycuda)
+    monkeypatch.setattr("cascade.runtime.tensorrt.find_engine", find_engine)
+    graph = SimpleNamespace(path=tmp_path / "segmenter.onnx")
+    with pytest.raises(CascadeError, match="but the Tesla T4 has"):
+        open_tensorrt("tensorrt-rtx", graph, graph, tmp_path)
+    backend = open_tensorrt("tensorrt-rtx", graph, graph, tmp_path, device=1)
+    check(backend.submit(slices_of(1, 2)).result(), (1, 2))
+    assert Pycuda.opened == [1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "classifier.tensorrt-rtx.nvidia-rtx-a4000.kernels",
+        "segmenter.tensorrt-rtx.nvidia-rtx-a4000.kernels",
+    ]
 
 
 @pytest.mark.parametrize(
