@@ -5,6 +5,7 @@ import json
 import gpu_check
 import pytest
 
+from build_engines.gpu_setup import STEPS
 from cascade.runtime.gpu import Gpu
 
 H100 = Gpu("NVIDIA H100", "9.0")
@@ -16,8 +17,10 @@ SKIPPED = '<skipped message="pycuda is not installed"/>'
 def check(tmp_path, monkeypatch):
     """check(case, codes) → exit code and JSON; `codes` maps a word to the exit code of commands that contain it."""
 
-    def check(case, codes=(), gpu=H100):
+    def check(case, codes=(), gpu=H100, commands=None):
         def run(command):
+            if commands is not None:
+                commands.append(command)
             for word in command:
                 if word.startswith("--junitxml="):
                     (tmp_path / "out" / "tests.xml").write_text(case)
@@ -59,6 +62,15 @@ def test_an_incomplete_test_report_does_not_end_the_check(check):
     assert code == 1
     assert "ParseError" in report["tests"]["output"]
     assert report["benchmark"]["exit_code"] == 0
+
+
+def test_packages_are_installed_by_the_script_of_make_gpu(check):
+    """Else the check would pass on machines with the CUDA toolkit only."""
+    assert set(gpu_check.PACKAGES) < set(STEPS)
+    commands = []
+    check(CASE.format(""), commands=commands)
+    for package in gpu_check.PACKAGES:
+        assert any(command[1:] == ["-m", "build_engines.gpu_setup", package] for command in commands)
 
 
 def test_results_of_an_earlier_check_are_not_reported(check, tmp_path):
