@@ -26,7 +26,12 @@ Engines = Annotated[
 ]
 BackendName = Annotated[
     str,
-    typer.Option("--backend", help=f"{', '.join(BACKENDS)}, or auto.", rich_help_panel=MODELS_PANEL),
+    typer.Option(
+        "--backend",
+        help=f"{', '.join(BACKENDS)}; default: auto.",
+        show_default=False,
+        rich_help_panel=MODELS_PANEL,
+    ),
 ]
 Device = Annotated[
     int | None,
@@ -34,8 +39,8 @@ Device = Annotated[
         "--device",
         min=0,
         metavar="N",
-        help="GPU, as `cascade info` numbers them.",
-        show_default="0",
+        help="Number of the GPU; default: 0.",
+        show_default=False,
         rich_help_panel=MODELS_PANEL,
     ),
 ]

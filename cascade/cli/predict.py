@@ -19,7 +19,7 @@ from cascade.runtime.select import AUTO
 if TYPE_CHECKING:  # loads NumPy, which --help does not need
     from cascade.prediction.executor import Executor
 
-INPUT, OUTPUT, LOGGING = "Input", "Output", "Logging"
+INPUT, OUTPUT = "Input", "Output"
 
 
 def predict(
@@ -93,13 +93,9 @@ def predict(
     ] = None,
     gpus_per_worker: Annotated[int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of a worker.")] = 0,
     cpus_per_worker: Annotated[int, typer.Option("--cpus-per-worker", metavar="N", help="CPUs of a worker.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=LOGGING)] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also print notes on single inputs.", rich_help_panel=LOGGING)
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print results.json to stdout.", rich_help_panel=LOGGING)
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print notes on single inputs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json to stdout.")] = False,
 ) -> None:
     """Segment and classify tumors in MRI slices. For research only.
 

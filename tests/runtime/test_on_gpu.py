@@ -130,6 +130,34 @@ def test_two_processes_share_the_gpu(engines, tmp_path):
     assert [row["class"] for row in one] == [row["class"] for row in two]
 
 
+def test_kernels_of_tensorrt_rtx_are_kept_and_read_at_the_next_start(engines, backend, squares):
+    flavor, folder = engines
+    if flavor != "tensorrt-rtx":
+        pytest.skip("TensorRT compiles its kernels when it builds")
+    backend.submit(squares[:8]).result()
+    kept = {path: path.read_bytes() for path in folder.glob("*.kernels")}
+    assert len(kept) == 2
+    again = open_backend(flavor, engines=folder).backend
+    for engine in again._engines.values():
+        assert engine._saved_bytes > 0  # TensorRT-RTX has accepted what it wrote
+    assert np.array_equal(again.submit(squares[:8]).result().box, backend.submit(squares[:8]).result().box)
+
+
+def test_an_engine_for_one_batch_size_agrees_with_onnxruntime(engines, squares, expected, tmp_path):
+    """TensorRT-RTX runs it as a CUDA graph."""
+    flavor, _ = engines
+    command = [sys.executable, "-m", "cascade", "build", "--flavor", flavor, "--out", str(tmp_path)]
+    command += ["--min-batch", "4", "--opt-batch", "4", "--max-batch", "4", "--verify-slices", str(SAMPLES)]
+    if flavor == "tensorrt-rtx":
+        command += ["--arch", f"sm{find_gpu().compute_capability.replace('.', '')}"]
+    subprocess.run(command, check=True)
+    backend = open_backend(flavor, engines=tmp_path, device=0).backend
+    for _ in range(3):
+        outputs = backend.submit(squares).result()
+        assert np.abs(outputs.probability - expected.probability).mean() < 1e-3
+        assert (outputs.class_probability.argmax(1) == expected.class_probability.argmax(1)).all()
+
+
 def test_a_truncated_engine_is_rejected(engines, tmp_path):
     flavor, folder = engines
     for path in folder.iterdir():
