@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def default_steps(gpus: Sequence[Gpu], flavor: str) -> list[str]:
-    """Return all steps that a machine needs; without a GPU there is nothing to predict with."""
-    return ["pycuda", flavor, "engines", *(["predict"] if gpus else [])]
+    """Return all steps that a machine needs. A prediction needs a GPU, and the samples, which only a checkout has."""
+    return ["pycuda", flavor, "engines", *(["predict"] if gpus and SAMPLES.is_dir() else [])]
 
 
 def flavor_for(gpus: Sequence[Gpu]) -> str:

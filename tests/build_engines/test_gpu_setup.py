@@ -86,6 +86,14 @@ def test_without_a_gpu_everything_is_prepared_and_nothing_predicted(machine):
     assert commands[-1] == "cascade build --flavor tensorrt-rtx"
 
 
+def test_without_the_samples_nothing_is_predicted(machine, monkeypatch, tmp_path):
+    """They are not in the wheel."""
+    monkeypatch.setattr(gpu_setup, "SAMPLES", tmp_path / "samples")
+    commands = machine(A4000)
+    assert main([]) == 0
+    assert commands[-1] == "cascade build --flavor tensorrt-rtx --arch sm86"
+
+
 @pytest.mark.parametrize(("driver", "major"), [(None, 13), ("12.8", 12), ("13.2", 13), ("14.0", 13)])
 def test_the_newest_cuda_that_driver_and_packages_know_is_used(driver, major):
     assert cuda_major(driver) == major
@@ -163,6 +171,7 @@ def pycuda(request, tmp_path_factory):
     folder = cache.mkdir(name) if cache else tmp_path_factory.mktemp(name)
     installed = folder / "site"
     if not (installed / "pycuda").is_dir():
+        shutil.rmtree(folder / "incomplete", ignore_errors=True)  # of a run that was interrupted
         try:
             wheel = pycuda_wheel.build_pycuda(13, folder)
             pycuda_wheel.run_pip("install", "--target", str(folder / "incomplete"), str(wheel))
