@@ -175,7 +175,8 @@ def write_rule(models: Path, record: dict[str, Any]) -> None:
     write_atomically(table, json.dumps(entries, indent=1, allow_nan=False).encode() + b"\n")
 
 
-def _as_csv(volumes: Sequence[tuple[LabeledVolume, float]]) -> str:
+def supports_as_csv(volumes: Sequence[tuple[LabeledVolume, float]]) -> str:
+    """Return a table of the support of each volume."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["volume", "set", "subject", "part", "tumor", "support"])
@@ -199,7 +200,7 @@ def main() -> None:
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))
         supports = [(volume, volume_support(cascade, volume)) for volume in progress]
         if options.csv:
-            write_atomically(options.csv, _as_csv(supports).encode())
+            write_atomically(options.csv, supports_as_csv(supports).encode())
         rule = calibrated_rule(cascade.volume_rule, supports)
         record = {**rule, "index_sha256": [sha256_of(index) for index in options.index], "backend": cascade.description}
         print(json.dumps(record, indent=1))

@@ -152,9 +152,14 @@ def flipped(name: str, axis: int) -> Perturbation:
     return Perturbation(name, lambda plane: np.flip(plane, axis), lambda mask, shape: np.flip(mask, axis))
 
 
-def stripped(plane: FloatArray) -> FloatArray:
-    """Black outside the head and in a band of 9 mm along its border: about what skull stripping leaves."""
-    inner = ndimage.distance_transform_edt(head_mask(plane)) * (PIXEL_MM * 512 / len(plane)) > 9
+def stripped(plane: FloatArray, pixel_mm: float | None = None) -> FloatArray:
+    """Black outside the head and in a band of 9 mm along its border: about what skull stripping leaves.
+
+    Args:
+        plane: (H, W) float32 in 0 to 1.
+        pixel_mm: Spacing of the pixels; None takes the field of view of the data set.
+    """
+    inner = ndimage.distance_transform_edt(head_mask(plane)) * (pixel_mm or PIXEL_MM * 512 / len(plane)) > 9
     return np.where(inner, plane, 0).astype(np.float32)
 
 
