@@ -42,6 +42,8 @@ class Prediction:
         uncertain: True if the highest probability is below the calibrated threshold; False if the mask is empty.
         notes: Remarks on the input, for example that its orientation is unknown, or that NaN was replaced.
         evidence: Highest tumor probability of a pixel, 0 to 1, also where it is too low for the mask.
+        probability_map: (H, W) float32, tumor probability of each pixel, 0 to 1. The mask is where it is at least
+            `contract.THRESHOLD`. None unless requested.
     """
 
     mask: NDArray[np.bool_]
@@ -51,6 +53,7 @@ class Prediction:
     uncertain: bool = False
     notes: tuple[str, ...] = ()
     evidence: float = 0.0
+    probability_map: FloatArray | None = None
 
     @property
     def label(self) -> str | None:
@@ -67,11 +70,14 @@ class VolumePrediction:
         slices: One prediction per slice, in the order of the volume. Each stands alone: it also holds what the
             finding rejects, because its neighbors do not support it.
         mask: (N, H, W) bool, True on the tumor that the finding accepts.
+        probability_map: (N, H, W) float32, tumor probability of each pixel, also in what the finding rejects; 0 in
+            blank slices. None unless requested.
     """
 
     finding: VolumeFinding
     slices: tuple[Prediction, ...]
     mask: NDArray[np.bool_]
+    probability_map: FloatArray | None = None
 
 
 class Cascade:
@@ -134,21 +140,27 @@ class Cascade:
         """The runtime, its version, its device and precision."""
         return self._backend.description
 
-    def predict(self, slice_: SliceLike) -> Prediction:
+    def predict(self, slice_: SliceLike, *, probability_map: bool = False) -> Prediction:
         """Predict one slice.
 
         Args:
             slice_: A `Slice`, the path of a file that contains one slice, a Pillow image of any mode, or an array of
                 real numbers: (H, W), (1, H, W) or (H, W, 1). All that NumPy converts to such an array is accepted, for
                 example a torch tensor in main memory. The spacing of an array is unknown; make a `Slice` to give it.
+            probability_map: Return the tumor probability of each pixel too.
 
         Raises:
             CascadeError: The input is none of these, cannot be read, is blank, or contains more than one slice.
         """
-        return self.submit([to_slice(slice_, "the slice")]).result()[0]
+        return self.submit([to_slice(slice_, "the slice")], probability_map=probability_map).result()[0]
 
     def predict_volume(
-        self, volume: VolumeLike, axis: int | None = None, spacing_mm: Sequence[float] | None = None
+        self,
+        volume: VolumeLike,
+        axis: int | None = None,
+        spacing_mm: Sequence[float] | None = None,
+        *,
+        probability_map: bool = False,
     ) -> VolumePrediction:
         """Predict every slice of a volume, and decide whether the volume shows a tumor.
 
@@ -161,22 +173,25 @@ class Cascade:
                 array, and the axis with the thickest slices of a NIfTI volume.
             spacing_mm: Spacing of an array in millimeters: one number for each axis, or (row, column). Without the
                 distance of slices, the volume in milliliters is unknown. A file gives its own.
+            probability_map: Return the tumor probability of each pixel too.
 
         Raises:
             CascadeError: The input cannot be opened or read, or all its slices are blank.
         """
         with closing(_open_volume(volume, axis, spacing_mm)) as source:
-            slices, stack = self._predict_slices(source)
+            slices, stack = self._predict_slices(source, probability_map=probability_map)
         finding, mask = find_tumor(stack, self.volume_rule, self.uncertain_below)
-        return VolumePrediction(finding, tuple(slices), mask)
+        maps = [slice_.probability_map for slice_ in slices if slice_.probability_map is not None]
+        return VolumePrediction(finding, tuple(slices), mask, np.stack(maps) if maps else None)
 
-    def _predict_slices(self, source: SliceReader) -> tuple[list[Prediction], Stack]:
+    def _predict_slices(self, source: SliceReader, *, probability_map: bool) -> tuple[list[Prediction], Stack]:
         predictions: list[Prediction] = []
         blank: list[BlankSlice] = []
         spacing_mm = None
         for start in range(0, source.count, BATCH):
             items = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
-            predicted = iter(self.submit([item for item in items if isinstance(item, Slice)]).result())
+            real = [item for item in items if isinstance(item, Slice)]
+            predicted = iter(self.submit(real, probability_map=probability_map).result())
             for item in items:
                 if isinstance(item, Slice):
                     prediction = next(predicted)
@@ -185,7 +200,8 @@ class Cascade:
                 else:
                     blank.append(item)
                     mask = np.zeros(item.shape, dtype=bool)
-                    predictions.append(Prediction(mask, notes=(*source.notes, BLANK_NOTE)))
+                    zeros = np.zeros(item.shape, dtype=np.float32) if probability_map else None
+                    predictions.append(Prediction(mask, notes=(*source.notes, BLANK_NOTE), probability_map=zeros))
         if blank and len(blank) == len(predictions):
             raise blank[0]
         shapes = {prediction.mask.shape for prediction in predictions}
@@ -196,26 +212,29 @@ class Cascade:
             stack.put(index, prediction.mask, prediction.evidence, prediction.probabilities.values())
         return predictions, stack
 
-    def predict_batch(self, slices: Iterable[SliceLike]) -> list[Prediction]:
+    def predict_batch(self, slices: Iterable[SliceLike], *, probability_map: bool = False) -> list[Prediction]:
         """Predict several slices at once; they may differ in size.
 
         Args:
             slices: Slices of any kind that `predict` accepts.
+            probability_map: Return the tumor probability of each pixel too.
 
         Raises:
             CascadeError: See `predict`.
         """
         if isinstance(slices, str | os.PathLike | Slice) or not isinstance(slices, Iterable):
             raise CascadeError(f"a {type(slices).__name__} is not a list of slices", fix="use predict for one slice")
-        return self.submit([to_slice(item, f"slice {number}") for number, item in enumerate(slices)]).result()
+        items = [to_slice(item, f"slice {number}") for number, item in enumerate(slices)]
+        return self.submit(items, probability_map=probability_map).result()
 
-    def submit(self, slices: Sequence[Slice]) -> Future[list[Prediction]]:
+    def submit(self, slices: Sequence[Slice], *, probability_map: bool = False) -> Future[list[Prediction]]:
         """Start a batch without waiting for it, so that the caller can prepare the next one while a GPU computes.
 
         At most two batches may be submitted before the result of the first is fetched.
 
         Args:
             slices: Slices that `check_pixels` has accepted; they may differ in size.
+            probability_map: Return the tumor probability of each pixel too.
         """
         if not slices:
             return Future(list)
@@ -223,7 +242,7 @@ class Cascade:
         squares = np.stack([box.square(item.pixels) for box, item in zip(letterboxes, slices, strict=True)])[:, None]
         future = self._backend.submit(squares)
         notes = [item.notes for item in slices]
-        return Future(lambda: self._predictions(letterboxes, notes, future.result()))
+        return Future(lambda: self._predictions(letterboxes, notes, future.result(), probability_map=probability_map))
 
     def segment(self, squares: FloatArray) -> FloatArray:
         """Run the segmenter alone.
@@ -256,7 +275,12 @@ class Cascade:
         return _without_nan(class_probability, CLASSIFIER), _without_nan(box, CLASSIFIER)
 
     def _predictions(
-        self, letterboxes: list[Letterbox], notes: list[tuple[str, ...]], outputs: Outputs
+        self,
+        letterboxes: list[Letterbox],
+        notes: list[tuple[str, ...]],
+        outputs: Outputs,
+        *,
+        probability_map: bool,
     ) -> list[Prediction]:
         probability = _without_nan(outputs.probability, SEGMENTER)
         class_probability = _without_nan(outputs.class_probability, CLASSIFIER)
@@ -265,14 +289,19 @@ class Cascade:
         predictions = []
         for index, letterbox in enumerate(letterboxes):
             on_grid = letterbox.original(probability[index, 0])
-            mask, evidence = on_grid >= THRESHOLD, float(on_grid.max())
-            if mask.any():
+            prediction = Prediction(
+                mask=on_grid >= THRESHOLD,
+                latency_ms=latency_ms,
+                notes=notes[index],
+                evidence=float(on_grid.max()),
+                probability_map=on_grid.copy() if probability_map else None,  # not a view of the whole batch
+            )
+            if prediction.mask.any():
                 box = letterbox.original_box(Box(*boxes[index].tolist()))
                 probabilities = dict(zip(CLASS_NAMES, class_probability[index].tolist(), strict=True))
                 uncertain = max(probabilities.values()) < self.uncertain_below
-                predictions.append(Prediction(mask, box, probabilities, latency_ms, uncertain, notes[index], evidence))
-            else:
-                predictions.append(Prediction(mask, latency_ms=latency_ms, notes=notes[index], evidence=evidence))
+                prediction = replace(prediction, box=box, probabilities=probabilities, uncertain=uncertain)
+            predictions.append(prediction)
         return predictions
 
 

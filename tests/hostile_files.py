@@ -261,10 +261,11 @@ def files_below(folder):
 
 
 def check_left(out, rows):
-    """Check that masks and overlays are exactly those of the rows, and no partial file is left."""
-    named = {Path(row[key]) for row in rows for key in ("mask", "overlay") if row[key]}
+    """Check that the files of inputs are exactly those of the rows, and no partial file is left."""
+    keys = ("mask", "probability_map", "overlay", "secondary_capture")
+    named = {Path(row[key]) for row in rows for key in keys if row[key]}
     written = files_below(out)
-    assert named == {path for path in written if path.parts[0] in ("masks", "overlays")}
+    assert named == {path for path in written if len(path.parts) > 1}
     assert not [path for path in written if path.name.startswith(".writing-")]
 
 

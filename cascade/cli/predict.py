@@ -76,6 +76,14 @@ def predict(
         bool,
         typer.Option("--keep-all-components", help="Keep rejected components.", rich_help_panel=OUTPUT),
     ] = False,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Write probability maps.", rich_help_panel=OUTPUT),
+    ] = False,
+    secondary_capture: Annotated[
+        bool,
+        typer.Option("--secondary-capture", help="Write DICOM pictures.", rich_help_panel=OUTPUT),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results in --out.", rich_help_panel=OUTPUT)
     ] = False,
@@ -124,6 +132,8 @@ def predict(
         report=report,
         keep_identifiers=keep_identifiers,
         keep_all_components=keep_all_components,
+        probabilities=probabilities,
+        secondary_capture=secondary_capture,
         overwrite=overwrite,
         resume=resume,
     )

@@ -40,6 +40,9 @@ MARKERS = {
 }
 """File name → the text near the beginning of such a file that marks it as written by cascade."""
 
+MASKS, OVERLAYS, PROBABILITIES, CAPTURES = "masks", "overlays", "probabilities", "secondary_captures"
+"""Folders of images that `cascade predict` writes beside results.json."""
+
 MARKER_BYTES = 100
 """The marker lies within this many bytes from the beginning."""
 
@@ -55,9 +58,9 @@ def has_marker(path: Path) -> bool:
         return False
 
 
-def written_folders(out: Path) -> tuple[Path, Path]:
-    """Return the folders of the masks and of the overlays in an output folder."""
-    return out / "masks", out / "overlays"
+def written_folders(out: Path) -> tuple[Path, ...]:
+    """Return the folders of images in an output folder of `cascade predict`."""
+    return tuple(out / name for name in (MASKS, OVERLAYS, PROBABILITIES, CAPTURES))
 
 
 def written_in(folder: str) -> set[str]:

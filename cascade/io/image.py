@@ -16,6 +16,7 @@ from cascade.io import mat
 from cascade.io.color16 import read_png16
 from cascade.io.exif import orientation_notes, orientation_of, turn
 from cascade.io.gray import check_size, has_deep_color, image_to_gray, rgb_to_gray
+from cascade.io.probability import Uint16Array, probability_png
 from cascade.io.silence import silence_decoders
 from cascade.io.slices import MAX_PIXELS, Slice, Source, slice_of
 
@@ -50,6 +51,10 @@ class ImageSource:
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode the mask as PNG, see `Source.mask_bytes`."""
         return mask_png(masks[0])
+
+    def probability_bytes(self, values: Uint16Array) -> bytes:
+        """Encode the probabilities as PNG, see `Source.probability_bytes`."""
+        return probability_png(values[0])
 
     def close(self) -> None:
         """Do nothing: no pixels are held in memory."""

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -12,6 +13,7 @@ from cascade.files import read_errors
 from cascade.io.image import mask_png
 from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error, unsupported_dtype
+from cascade.io.probability import Uint16Array, probability_png, to_float16
 from cascade.io.silence import silence_decoders
 from cascade.io.slices import Slice, check_volume_size, slice_of
 from cascade.io.volume import check_axis
@@ -104,8 +106,16 @@ class ArraySource:
         """Encode the mask of a slice as PNG, and that of a stack as .npy of its shape: uint8, 1 in the tumor."""
         if self._axis is None:
             return mask_png(masks[0])
+        return self._encode(masks.astype(np.uint8), self._axis)
+
+    def probability_bytes(self, values: Uint16Array) -> bytes:
+        """Encode the probabilities of a slice as PNG, and those of a stack as .npy of its shape: float16, 0 to 1."""
+        return probability_png(values[0]) if self._axis is None else self._encode(to_float16(values), self._axis)
+
+    @staticmethod
+    def _encode(slices: NDArray[Any], axis: int) -> bytes:
         content = io.BytesIO()
-        np.save(content, np.ascontiguousarray(np.moveaxis(masks, 0, self._axis), dtype=np.uint8))
+        np.save(content, np.ascontiguousarray(np.moveaxis(slices, 0, axis)))
         return content.getvalue()
 
     def close(self) -> None:

@@ -1,10 +1,10 @@
 """`Slice`, `Source` and the checks that the readers of all formats share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
 from cascade.io.nan import replace_nan
+from cascade.io.probability import Uint16Array
 
 BoolArray = NDArray[np.bool_]
 
@@ -210,6 +211,35 @@ class Source(SliceReader, Protocol):
 
         Args:
             masks: (count, H, W) bool, in the order and orientation of `read`.
+        """
+        ...
+
+    def probability_bytes(self, values: Uint16Array) -> bytes:
+        """Encode the tumor probabilities of all pixels as a file of the format of the mask, on the same grid.
+
+        Args:
+            values: (count, H, W) from `to_uint16`, in the order and orientation of `read`.
+        """
+        ...
+
+
+@runtime_checkable
+class CapturedSource(Protocol):
+    """A source of DICOM images, from which pictures can go back into the archive as secondary captures."""
+
+    @property
+    def missing_for_capture(self) -> list[str]:
+        """Keywords of the attributes without which there are no captures; empty if nothing is missing."""
+        ...
+
+    def encode_captures(self, pictures: Iterable[tuple[int, NDArray[np.uint8]]]) -> Iterator[tuple[int, bytes]]:
+        """Encode pictures of slices as DICOM files, one for each. All are of one new series.
+
+        Args:
+            pictures: Index of a slice and its picture, (H, W, 3), in the orientation of `read`.
+
+        Yields:
+            The index and the content of the file.
         """
         ...
 

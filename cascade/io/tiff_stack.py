@@ -17,6 +17,7 @@ from cascade.io.exif import orientation_notes, turn, valid_orientation
 from cascade.io.gray import invert, several_images
 from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error
+from cascade.io.probability import Uint16Array
 from cascade.io.silence import silence_decoders
 from cascade.io.slices import MAX_FIELD_MM, MAX_SLICES, MIN_FIELD_MM, Slice, check_volume_size, slice_of
 from cascade.io.tiff import GRAYS, ORIENTATION, is_decodable, page_to_gray, unsupported_type
@@ -179,10 +180,11 @@ class TiffStack:
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode masks (count, H, W) as TIFF of one page per slice: 255 in the tumor, 0 elsewhere."""
-        content = io.BytesIO()
-        pages = masks.astype(np.uint8) * np.uint8(255)
-        imwrite(content, pages, photometric="minisblack", compression="zlib", metadata=None, software=False)
-        return content.getvalue()
+        return _encode(masks.astype(np.uint8) * np.uint8(255))
+
+    def probability_bytes(self, values: Uint16Array) -> bytes:
+        """Encode probabilities as TIFF of one page of 16 bits per slice, see `Source.probability_bytes`."""
+        return _encode(values)
 
     def close(self) -> None:
         """Free the slices, see `Source.close`."""
@@ -202,6 +204,12 @@ class TiffStack:
                 if all(is_decodable(page) for page in pages):
                     return np.stack([turn(page_to_gray(page, str(path)), orientation) for page in pages])
             return _read_with_pillow(path, pages)
+
+
+def _encode(pages: NDArray[Any]) -> bytes:
+    content = io.BytesIO()
+    imwrite(content, pages, photometric="minisblack", compression="zlib", metadata=None, software=False)
+    return content.getvalue()
 
 
 def _to_float(stored: NDArray[Any], *, is_inverted: bool) -> FloatArray:

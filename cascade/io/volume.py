@@ -17,6 +17,7 @@ from cascade.errors import CascadeError
 from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import Header, repair_geometry, repair_scale
 from cascade.io.orientation import Grid, nearest_axis
+from cascade.io.probability import FULL, Uint16Array
 from cascade.io.slices import Slice, check_volume_size, slice_of
 
 GEOMETRY_FIELDS = (
@@ -120,16 +121,29 @@ class AffineVolume:
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode masks (count, H, W) as .nii.gz of uint8: 1 in the tumor, with the geometry of the volume."""
+        return self._encode(masks.astype(np.uint8))
+
+    def probability_bytes(self, values: Uint16Array) -> bytes:
+        """Encode probabilities as .nii.gz of uint16, which readers scale to 0 to 1, see `Source.probability_bytes`.
+
+        NIfTI has no float16, and float32 would take twice the space.
+        """
+        return self._encode(values, slope=1 / FULL)
+
+    def _encode(self, slices: NDArray[Any], slope: float | None = None) -> bytes:
+        """Encode integers (count, H, W) with the geometry of the volume. Readers multiply them by the slope."""
         header = type(self._header)()
         for field in GEOMETRY_FIELDS:
             header[field] = self._header[field]
-        header.set_data_dtype(np.uint8)
-        stored = self.grid.to_stored(masks).astype(np.uint8).reshape(self._header.get_data_shape())
-        image: Callable[..., nib.Nifti1Image] = (
+        header.set_data_dtype(slices.dtype)
+        stored = self.grid.to_stored(slices).reshape(self._header.get_data_shape())
+        make: Callable[..., nib.Nifti1Image] = (
             nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         )
-        content = image(stored, None, header).to_bytes()
-        return gzip.compress(content, compresslevel=4, mtime=0)
+        image = make(stored, None, header)
+        if slope is not None:
+            image.header.set_slope_inter(slope, 0)  # now, since nibabel drops the slope of a header that it is given
+        return gzip.compress(image.to_bytes(), compresslevel=4, mtime=0)
 
     def close(self) -> None:
         """Free the volume, see `Source.close`."""

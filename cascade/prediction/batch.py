@@ -84,7 +84,8 @@ class InProcess:
                     if job.stop.is_set():
                         break
                     batch = [(state, index, item) for state, index, item in items if isinstance(item, Slice)]
-                    future = self._cascade.submit([slice_ for _, _, slice_ in batch])
+                    slices = [slice_ for _, _, slice_ in batch]
+                    future = self._cascade.submit(slices, probability_map=job.folder.probabilities)
                     if submitted:
                         write(*submitted)
                     submitted = batch, future

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cascade.discovery.filters import FORMATS, SUFFIXES
-from cascade.discovery.output_marker import has_marker, written_folders
+from cascade.discovery.output_marker import CAPTURES, MASKS, OVERLAYS, PROBABILITIES, has_marker, written_folders
 from cascade.errors import CascadeError
 from cascade.files import TEMPORARY_PREFIX, sha256_of_bytes
 
@@ -43,15 +43,28 @@ def output_paths(out: Path) -> list[Path]:
 
 def mask_path(out: Path, name: str, suffix: str) -> Path:
     """Return the path of the mask of an input."""
-    return written_folders(out)[0] / output_name(name, suffix)
+    return out / MASKS / output_name(name, suffix)
+
+
+def probability_path(out: Path, name: str, suffix: str) -> Path:
+    """Return the path of the probability map of an input, which has the name and format of its mask."""
+    return out / PROBABILITIES / output_name(name, suffix)
 
 
 def overlay_path(out: Path, name: str, number: str | None) -> Path:
     """Return the path of the overlay of an input, or of the slice with this number in it."""
-    folder = written_folders(out)[1]
+    return _slice_path(out / OVERLAYS, name, number, ".png")
+
+
+def capture_path(out: Path, name: str, number: str | None) -> Path:
+    """Return the path of the secondary capture of an input, or of the slice with this number in it."""
+    return _slice_path(out / CAPTURES, name, number, ".dcm")
+
+
+def _slice_path(folder: Path, name: str, number: str | None, suffix: str) -> Path:
     if number is None:
-        return folder / output_name(name, ".png")
-    return folder / (name if name.lower().endswith(INPUT_SUFFIXES) else shorten(name, NO_SUFFIX)) / f"{number}.png"
+        return folder / output_name(name, suffix)
+    return folder / (name if name.lower().endswith(INPUT_SUFFIXES) else shorten(name, NO_SUFFIX)) / f"{number}{suffix}"
 
 
 def output_name(name: str, suffix: str) -> str:
@@ -167,7 +180,7 @@ def remove_previous(out: Path, written: Iterable[str], keep: Iterable[str] = ())
         CascadeError: A file cannot be removed.
     """
     remove = {out / path for path in (*written, *NOT_IN_EVERY_RUN)} - {out / path for path in keep}
-    below = [path for folder in written_folders(out) for path in folder.rglob("*")]
+    below = [path for folder in written_folders(out) for path in (folder, *folder.rglob("*"))]
     beside = [path for pattern in (*NOT_IN_EVERY_RUN, f"{TEMPORARY_PREFIX}*") for path in out.glob(pattern)]
     try:
         for path in sorted([*below, *beside], reverse=True):  # files before their folders

@@ -52,6 +52,12 @@ def overlay_png(slice_: Slice, prediction: Prediction) -> bytes:
     return _overlay(apply_window(slice_.pixels), prediction)
 
 
+def overlay_rgb(slice_: Slice, prediction: Prediction) -> NDArray[np.uint8]:
+    """Draw the same picture as an array (H, W, 3). The slice is at its top left, above the caption."""
+    colors: NDArray[np.uint8] = np.frombuffer(PALETTE, np.uint8).reshape(-1, 3)
+    return colors[_draw(apply_window(slice_.pixels), prediction)]
+
+
 def preview_png(slice_: Slice, prediction: Prediction) -> bytes:
     """Draw a slice without a tumor, with a caption, at most PREVIEW_SIDE pixels high and wide. Returns as above."""
     grays = Image.fromarray(apply_window(slice_.pixels))
@@ -59,6 +65,16 @@ def preview_png(slice_: Slice, prediction: Prediction) -> bytes:
 
 
 def _overlay(picture: IndexArray, prediction: Prediction) -> bytes:
+    image = Image.fromarray(_draw(picture, prediction))
+    image.putpalette(PALETTE)
+    size = PngInfo()
+    size.add_text(SIZE, f"{picture.shape[1]}x{picture.shape[0]}")
+    content = io.BytesIO()
+    image.save(content, "PNG", compress_level=0, pnginfo=size)
+    return content.getvalue()
+
+
+def _draw(picture: IndexArray, prediction: Prediction) -> IndexArray:
     line_width = max(1, round(max(picture.shape) / PIXELS_PER_LINE_WIDTH))
     if prediction.label is None:
         caption, color = "no tumor found", 0
@@ -73,13 +89,7 @@ def _overlay(picture: IndexArray, prediction: Prediction) -> bytes:
     canvas = np.zeros((picture.shape[0] + strip.shape[0], strip.shape[1]), dtype=np.uint8)
     canvas[: picture.shape[0], : picture.shape[1]] = picture
     canvas[picture.shape[0] :] = strip
-    image = Image.fromarray(canvas)
-    image.putpalette(PALETTE)
-    size = PngInfo()
-    size.add_text(SIZE, f"{picture.shape[1]}x{picture.shape[0]}")
-    content = io.BytesIO()
-    image.save(content, "PNG", compress_level=0, pnginfo=size)
-    return content.getvalue()
+    return canvas
 
 
 def apply_window(pixels: FloatArray) -> IndexArray:

@@ -14,6 +14,7 @@ ROWS_PER_GROUP = 10_000
 """Rows that are in memory before they are written."""
 
 TYPES = {
+    "probability_map": pa.string(),
     "index": pa.int32(),
     "uncertain": pa.bool_(),
     "mask_pixels": pa.int32(),

@@ -1,4 +1,4 @@
-"""Predictions → masks, overlays and rows, input by input."""
+"""Predictions → masks, probability maps, overlays, secondary captures and rows, input by input."""
 
 import threading
 from collections.abc import Callable
@@ -6,12 +6,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes, write_atomically
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
-from cascade.io.slices import BlankSlice, Slice, Source, slice_name, slice_number
+from cascade.io.probability import Uint16Array, to_uint16
+from cascade.io.slices import BlankSlice, BoolArray, CapturedSource, Slice, Source, slice_name, slice_number
 from cascade.pipeline import BLANK_NOTE, Prediction
+from cascade.prediction.captures import draw_captures
 from cascade.prediction.journal import Entry
 from cascade.prediction.overlay import overlay_png, preview_png
 from cascade.prediction.results import ResultsFolder, SliceResult
@@ -32,6 +36,7 @@ class InputState:
         file_stats: Size and modification time of its files, taken before the first of them is read.
         rows: Index of a slice → its row, for the slices that are finished.
         stack: The predictions; no tumor for slices that are not finished or have failed. None before the first.
+        probability: (N, H, W) tumor probabilities, 0 in slices without a prediction. None unless they are written.
         files: What was written for the input: path below the results folder → SHA-256.
         lock: Guards the attributes above, since several threads process the slices of one volume.
     """
@@ -40,6 +45,7 @@ class InputState:
     file_stats: FileStats
     rows: dict[int, SliceResult] = field(default_factory=dict)
     stack: Stack | None = None
+    probability: Uint16Array | None = None
     files: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -86,6 +92,10 @@ class Recorder:
                 shape = (state.source.count, *prediction.mask.shape)
                 state.stack = Stack.empty(shape, slice_.spacing_mm, state.source.slab_mm)
             state.stack.put(index, prediction.mask, prediction.evidence, prediction.probabilities.values())
+            if prediction.probability_map is not None:
+                if state.probability is None:
+                    state.probability = np.zeros(state.stack.masks.shape, np.uint16)
+                state.probability[index] = to_uint16(prediction.probability_map)
         self._add(state, index, row)
 
     def record_failure(self, state: InputState, index: int, error: CascadeError) -> None:
@@ -127,7 +137,7 @@ class Recorder:
         source = state.source
         rows = [state.rows[index] for index in range(source.count)]
         try:
-            rows, finding = self._write_mask(state, rows)
+            rows, finding = self._write_input(state, rows)
             sha256 = sha256_of_files(source.files)
             if file_stats(source.files) != state.file_stats:
                 raise CascadeError(f"{source.files[0]}: was changed during the run", fix="run again with --resume")
@@ -138,6 +148,7 @@ class Recorder:
                 with suppress(OSError):
                     (self._folder.out / path).unlink()
         source.close()
+        state.stack = state.probability = None  # the executor keeps the states until its run ends
         read = tuple(self._folder.input_name(path) for path in source.files)
         if source.name not in read:  # a series, or a part of a file
             names = read if len(read) > 1 else read * source.count
@@ -145,18 +156,21 @@ class Recorder:
         volume = _volume_row(source, rows, finding) if source.count > 1 else None
         self._on_finished(Entry(source.name, sha256, tuple(rows), state.files, read, volume))
 
-    def _write_mask(self, state: InputState, rows: list[SliceResult]) -> tuple[list[SliceResult], VolumeFinding | None]:
-        """Write the mask if any slice of the input was predicted.
+    def _write_input(
+        self, state: InputState, rows: list[SliceResult]
+    ) -> tuple[list[SliceResult], VolumeFinding | None]:
+        """Write the files of the whole input if any slice of it was predicted.
 
         Returns:
-            The rows with its path, and the finding if the input is a volume.
+            The rows with their paths, and the finding if the input is a volume.
         """
         source, failed = state.source, sum(row.status == "error" for row in rows)
         if failed == 0 and state.stack is None:
             raise CascadeError(f"{source.files[0]}: all its slices are blank", fix="export it again")
         if failed == len(rows) or state.stack is None:
             return rows, None
-        masks, finding = state.stack.masks, None
+        masks = accepted = state.stack.masks
+        finding = None
         if source.count > 1:
             finding, accepted = find_tumor(state.stack, self._folder.volume_rule, self._folder.uncertain_below)
             pixels = accepted.sum(axis=(1, 2)).tolist()
@@ -166,14 +180,42 @@ class Recorder:
             ]
             masks = masks if self._folder.keep_all_components else accepted
         path = self._folder.mask_path(source.name, source.mask_suffix)
-        written = self._write(state, path, source.mask_bytes(masks))
+        mask, probability_map = self._write(state, path, source.mask_bytes(masks)), None
+        if state.probability is not None:
+            path = self._folder.probability_path(source.name, source.mask_suffix)
+            probability_map = self._write(state, path, source.probability_bytes(state.probability))
         notes = _failure_notes(failed)
         rows = [
-            row if row.status == "error" else replace(row, mask=written, notes=(*row.notes, *notes)) for row in rows
+            row
+            if row.status == "error"
+            else replace(row, mask=mask, probability_map=probability_map, notes=(*row.notes, *notes))
+            for row in rows
         ]
+        rows = self._write_captures(state, rows, accepted, finding)
         if any(row.mask_mm2 is not None for row in rows):  # blank slices carry no spacing of their own
             rows = [replace(row, mask_mm2=0.0) if row.mask_pixels == 0 else row for row in rows]
         return rows, finding
+
+    def _write_captures(
+        self, state: InputState, rows: list[SliceResult], masks: BoolArray, finding: VolumeFinding | None
+    ) -> list[SliceResult]:
+        """Write secondary captures of the slices with a tumor, and return the rows with their paths."""
+        source = state.source
+        if not (self._folder.secondary_capture and isinstance(source, CapturedSource) and masks.any()):
+            return rows
+        if source.missing_for_capture:
+            note = f"its header gives no {' and '.join(source.missing_for_capture)}: it has no secondary capture"
+            return [replace(row, notes=(*row.notes, note)) for row in rows]
+        if finding:
+            probabilities, uncertain = finding.probabilities, finding.uncertain
+        else:
+            probabilities = dict(zip(CLASS_NAMES, rows[0].probabilities or (), strict=True))
+            uncertain = rows[0].uncertain
+        captured = list(rows)
+        for index, content in source.encode_captures(draw_captures(source, masks, probabilities, uncertain=uncertain)):
+            path = self._folder.capture_path(source.name, slice_number(source, index))
+            captured[index] = replace(rows[index], secondary_capture=self._write(state, path, content))
+        return captured
 
     def _write(self, state: InputState, path: Path, content: bytes) -> str:
         """Write a file for an input, and return its path below the results folder."""
@@ -192,8 +234,9 @@ def _volume_row(source: Source, rows: list[SliceResult], finding: VolumeFinding 
         return VolumeResult(source.name, "error", source.count, notes=source.notes, problem=problem, fix=failed[0].fix)
     if finding is None:
         raise RuntimeError(f"{source.name}: no slice failed, but there is no finding")
-    mask = next(row.mask for row in rows if row.status != "error")
-    return volume_result(source.name, finding, mask, (*source.notes, *_failure_notes(len(failed))))
+    row = next(row for row in rows if row.status != "error")
+    notes = (*source.notes, *_failure_notes(len(failed)))
+    return volume_result(source.name, finding, row.mask, row.probability_map, notes)
 
 
 def _failure_notes(failed: int) -> tuple[str, ...]:

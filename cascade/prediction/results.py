@@ -10,8 +10,15 @@ from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
 from cascade.discovery.output_marker import RESULTS
 from cascade.errors import CascadeError
-from cascade.io.slices import Source, slice_number
-from cascade.prediction.output_dir import PARQUET, VOLUMES, mask_path, overlay_path
+from cascade.io.slices import CapturedSource, Source, slice_number
+from cascade.prediction.output_dir import (
+    PARQUET,
+    VOLUMES,
+    capture_path,
+    mask_path,
+    overlay_path,
+    probability_path,
+)
 from cascade.prediction.tables import AddRecord, open_csv, open_json
 from cascade.prediction.volumes import Status, VolumeResult, volume_record
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
@@ -37,7 +44,9 @@ class SliceResult:
         accepted_pixels: Pixels that belong to the finding of the volume; None for a single slice or an error.
         latency_ms: Time of both models for the batch, divided by the number of slices in it.
         mask: Path of the mask below the results folder; all slices of a volume share one mask.
+        probability_map: Path of the probability map below the results folder, likewise; None unless requested.
         overlay: Path of the overlay below the results folder.
+        secondary_capture: Path of the secondary capture below the results folder; None without a tumor.
         notes: Remarks on the input file.
         problem: Why the slice could not be processed; empty unless `status` is "error".
         fix: What the user can do about it; empty unless `status` is "error".
@@ -55,7 +64,9 @@ class SliceResult:
     accepted_pixels: int | None = None
     latency_ms: float | None = None
     mask: str | None = None
+    probability_map: str | None = None
     overlay: str | None = None
+    secondary_capture: str | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
     fix: str = ""
@@ -84,6 +95,8 @@ class ResultsFolder:
         uncertain_below: A class with a lower probability is marked as uncertain.
         volume_rule: When a component of a volume is a tumor.
         keep_all_components: True if masks of volumes also hold the components that are no tumor by this rule.
+        probabilities: True if probability maps are written.
+        secondary_capture: True if secondary captures of DICOM inputs are written.
         unpacked: Folder that zips were unpacked to, under the names that they have below `inputs`.
         parquet: True if results.parquet is written too.
     """
@@ -96,6 +109,8 @@ class ResultsFolder:
     uncertain_below: float = 0.0
     volume_rule: VolumeRule = field(default_factory=VolumeRule)
     keep_all_components: bool = False
+    probabilities: bool = False
+    secondary_capture: bool = False
     unpacked: Path | None = None
     parquet: bool = False
 
@@ -129,11 +144,24 @@ class ResultsFolder:
         """Return the path of the overlay of an input, or of the slice with this number in it."""
         return overlay_path(self.out, name, number)
 
+    def probability_path(self, name: str, suffix: str = ".png") -> Path:
+        """Return the path of the probability map of an input."""
+        return probability_path(self.out, name, suffix)
+
+    def capture_path(self, name: str, number: str | None = None) -> Path:
+        """Return the path of the secondary capture of an input, or of the slice with this number in it."""
+        return capture_path(self.out, name, number)
+
     def output_files(self, source: Source) -> list[str]:
         """Return all files that may be written for an input, as paths below `out`."""
         paths = [self.mask_path(source.name, source.mask_suffix)]
+        numbers = [slice_number(source, index) for index in range(source.count)]
+        if self.probabilities:
+            paths.append(self.probability_path(source.name, source.mask_suffix))
         if self.overlays:
-            paths += [self.overlay_path(source.name, slice_number(source, index)) for index in range(source.count)]
+            paths += [self.overlay_path(source.name, number) for number in numbers]
+        if self.secondary_capture and isinstance(source, CapturedSource):
+            paths += [self.capture_path(source.name, number) for number in numbers]
         return [path.relative_to(self.out).as_posix() for path in paths]
 
     def save(self, rows: Iterable[SliceResult], volumes: Iterable[VolumeResult] = (), *, complete: bool) -> None:
@@ -208,7 +236,9 @@ def _record(row: SliceResult) -> dict[str, Any]:
         "accepted_pixels": row.accepted_pixels,
         "latency_ms": row.latency_ms,
         "mask": row.mask,
+        "probability_map": row.probability_map,
         "overlay": row.overlay,
+        "secondary_capture": row.secondary_capture,
         "notes": "; ".join(row.notes) or None,
         "problem": row.problem or None,
         "fix": row.fix or None,
@@ -234,7 +264,9 @@ CSV_COLUMNS = (
     "accepted_pixels",
     "latency_ms",
     "mask",
+    "probability_map",
     "overlay",
+    "secondary_capture",
     "notes",
     "problem",
     "fix",
@@ -256,6 +288,7 @@ VOLUME_COLUMNS = (
     "key_slice",
     "support",
     "mask",
+    "probability_map",
     "notes",
     "problem",
     "fix",

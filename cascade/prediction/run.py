@@ -44,6 +44,8 @@ class RunOptions:
         report: Write report.html.
         keep_identifiers: Keep patient identifiers in DICOM masks.
         keep_all_components: Keep the components in masks of volumes that do not belong to the finding.
+        probabilities: Write the tumor probability of each pixel.
+        secondary_capture: Write DICOM secondary captures of the slices of DICOM inputs that show a tumor.
         overwrite: Replace the results of an earlier run.
         resume: Continue an earlier run; finished inputs are not computed again.
     """
@@ -58,6 +60,8 @@ class RunOptions:
     report: bool = True
     keep_identifiers: bool = False
     keep_all_components: bool = False
+    probabilities: bool = False
+    secondary_capture: bool = False
     overwrite: bool = False
     resume: bool = False
 
@@ -81,7 +85,8 @@ def predict_paths(
 ) -> RunResult:
     """Predict all slices in files and folders, and write the results.
 
-    Writes masks, overlays, results.csv, volumes.csv, results.json, run.json and report.html.
+    Writes masks, overlays, results.csv, volumes.csv, results.json, run.json and report.html; if requested, probability
+    maps and secondary captures too.
 
     Args:
         cascade: Loaded models, or the workers of a cluster that have loaded them.
@@ -113,6 +118,8 @@ def predict_paths(
             uncertain_below=executor.uncertain_below,
             volume_rule=executor.volume_rule,
             keep_all_components=options.keep_all_components,
+            probabilities=options.probabilities,
+            secondary_capture=options.secondary_capture,
             unpacked=inputs.unpacked,
             parquet=executor.is_remote,
         )
@@ -255,5 +262,7 @@ def run_settings(executor: Executor, options: RunOptions, inputs: Path) -> dict[
         "overlays": options.overlays,
         "keep_identifiers": options.keep_identifiers,
         "keep_all_components": options.keep_all_components,
+        "probabilities": options.probabilities,
+        "secondary_capture": options.secondary_capture,
         "volume_rule": asdict(executor.volume_rule),
     }

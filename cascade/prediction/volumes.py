@@ -26,6 +26,7 @@ class VolumeResult:
         longest_mm: Longest diameter in the key slice, in millimeters; None without a tumor or spacing.
         perpendicular_mm: Longest diameter at right angles to it.
         mask: Path of the mask below the results folder.
+        probability_map: Path of the probability map below the results folder; None unless requested.
         notes: Remarks on the input.
         problem: Why there is no finding; empty unless `status` is "error".
         fix: What the user can do about it; empty unless `status` is "error".
@@ -43,6 +44,7 @@ class VolumeResult:
     longest_mm: float | None = None
     perpendicular_mm: float | None = None
     mask: str | None = None
+    probability_map: str | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
     fix: str = ""
@@ -53,13 +55,16 @@ class VolumeResult:
         return CLASS_NAMES[self.probabilities.index(max(self.probabilities))] if self.probabilities else None
 
 
-def volume_result(name: str, finding: VolumeFinding, mask: str | None, notes: tuple[str, ...]) -> VolumeResult:
+def volume_result(
+    name: str, finding: VolumeFinding, mask: str | None, probability_map: str | None, notes: tuple[str, ...]
+) -> VolumeResult:
     """Return the row of a volume with this finding.
 
     Args:
         name: Name of the input.
         finding: What was found in it.
         mask: Path of its mask below the results folder.
+        probability_map: Path of its probability map below the results folder; None unless requested.
         notes: Remarks on the input.
     """
     diameters = finding.diameters
@@ -76,6 +81,7 @@ def volume_result(name: str, finding: VolumeFinding, mask: str | None, notes: tu
         longest_mm=round(diameters.longest_mm, 2) if diameters else None,
         perpendicular_mm=round(diameters.perpendicular_mm, 2) if diameters else None,
         mask=mask,
+        probability_map=probability_map,
         notes=notes,
     )
 
@@ -103,6 +109,7 @@ def volume_record(row: VolumeResult) -> dict[str, Any]:
         "key_slice": row.key_slice,
         "support": row.support,
         "mask": row.mask,
+        "probability_map": row.probability_map,
         "notes": "; ".join(row.notes) or None,
         "problem": row.problem or None,
         "fix": row.fix or None,

@@ -35,7 +35,7 @@ from cascade.prediction.cluster import ClusterOptions, open_cluster  # noqa: E40
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = RunOptions(batch_size=2, report=False)
+OPTIONS = RunOptions(batch_size=2, report=False, probabilities=True, secondary_capture=True)
 
 IMAGES = 40
 
@@ -141,7 +141,8 @@ def comparable(out):
     rows = [{key: value for key, value in row.items() if key != "latency_ms"} for row in rows_of(out)]
     for row in rows:
         row["problem"] = row["problem"] and row["problem"].replace(str(out), "OUT")
-    files = [path for path in files_below(out) if path.parts[0] in ("masks", "overlays")]
+    folders = ("masks", "overlays", "probabilities", "secondary_captures")
+    files = [path for path in files_below(out) if path.parts[0] in folders]
     return rows, {path: content_of(out / path) for path in files}
 
 

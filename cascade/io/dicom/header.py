@@ -66,6 +66,7 @@ class Header:
         transfer_syntax_uid: The encoding of the pixels.
         inverted: High values are dark (MONOCHROME1).
         lossy: The pixels were compressed with loss.
+        burned_in_annotation: YES or NO, whether the pixels contain text that identifies the patient; empty if unknown.
         thickness_mm: Slice thickness in millimeters.
         padding: Lowest and highest stored value that stands for "no signal", as the header writes them.
         frames: The frames, in stored order.
@@ -87,6 +88,7 @@ class Header:
     columns: int
     inverted: bool
     lossy: bool
+    burned_in_annotation: str
     thickness_mm: float | None
     padding: tuple[float, float] | None
     frames: tuple[Frame, ...]
@@ -212,6 +214,7 @@ def _header(path: Path, dataset: Dataset, identifiers: tuple[str, ...]) -> Heade
         columns=int(dataset.Columns),
         inverted=dataset.PhotometricInterpretation == "MONOCHROME1",
         lossy=dataset.get("LossyImageCompression") == "01",
+        burned_in_annotation=next((text for text in ("YES", "NO") if dataset.get("BurnedInAnnotation") == text), ""),
         thickness_mm=_thickness(dataset, invalid),
         padding=_padding(dataset, invalid),
         frames=frames,

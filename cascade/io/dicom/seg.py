@@ -1,4 +1,4 @@
-"""Encode the masks of DICOM images as a binary DICOM segmentation with references to the images."""
+"""Encode the masks of DICOM images, or their tumor probabilities, as a DICOM segmentation that refers to the images."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,17 @@ from pydicom import Dataset
 from pydicom.valuerep import DSfloat
 
 from cascade import __version__
+from cascade.contract import FloatArray
 from cascade.io.dicom.attributes import IDENTIFIERS, MULTI_FRAME
 from cascade.io.dicom.frame import Frame
 from cascade.io.dicom.header import Header
 
-SERIES_NUMBER = 9001
-"""Series number outside the range that scanners use."""
+SERIES_NUMBER, PROBABILITY_SERIES_NUMBER = 9001, 9002
+"""Series numbers outside the range that scanners use."""
 
 
-def encode_segmentation(headers: Sequence[Header], masks: NDArray[np.bool_]) -> bytes:
-    """Encode masks as the content of a DICOM SEG file, with one frame per mask, even if it is empty.
+def encode_segmentation(headers: Sequence[Header], slices: NDArray[np.bool_] | FloatArray) -> bytes:
+    """Encode masks or probabilities as the content of a DICOM SEG file, with one frame per slice, even if it is empty.
 
     The file contains the UIDs of the images, so that viewers can show it on top of them, their geometry, and the
     identifiers of patient and study if the headers have them. Otherwise the identifiers are empty, which some archives
@@ -27,14 +28,16 @@ def encode_segmentation(headers: Sequence[Header], masks: NDArray[np.bool_]) -> 
     Args:
         headers: Headers of single-frame files, one per mask; or that of one multi-frame file. They must have a
             geometry, and that of a single slice a thickness.
-        masks: (count, H, W) bool, in the order of the headers, or of the frames of the multi-frame file.
+        slices: (count, H, W), in the order of the headers, or of the frames of the multi-frame file: masks of bool, or
+            probabilities of float32, 0 to 1, which are stored as multiples of 1/255.
     """
     # Slow to import, and not needed for reading.
     import highdicom as hd
     from highdicom.seg import Segmentation, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    first = headers[0]
+    is_mask, first = slices.dtype == np.bool_, headers[0]
+    what = "tumor" if is_mask else "probability of tumor"
     distances = sorted(frame.distance_mm for header in headers for frame in header.frames)
     thickness = first.thickness_mm or float(np.median(np.diff(distances)))
     tumor = SegmentDescription(
@@ -49,11 +52,12 @@ def encode_segmentation(headers: Sequence[Header], masks: NDArray[np.bool_]) -> 
     )
     segmentation = Segmentation(
         source_images=[_source_image(header, first.frames[0], thickness) for header in headers],
-        pixel_array=masks,
-        segmentation_type="BINARY",
+        pixel_array=slices,
+        segmentation_type="BINARY" if is_mask else "FRACTIONAL",
+        fractional_type="PROBABILITY",
         segment_descriptions=[tumor],
         series_instance_uid=hd.UID(),
-        series_number=SERIES_NUMBER,
+        series_number=SERIES_NUMBER if is_mask else PROBABILITY_SERIES_NUMBER,
         sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer="cascade",
@@ -61,17 +65,22 @@ def encode_segmentation(headers: Sequence[Header], masks: NDArray[np.bool_]) -> 
         software_versions=__version__,
         device_serial_number="0",
         omit_empty_frames=False,
-        content_label="TUMOR",
+        content_label="TUMOR" if is_mask else "PROBABILITY",
         content_description="found by cascade, for research only",
-        series_description="tumor found by cascade, for research only",
+        series_description=f"{what} found by cascade, for research only",
     )
-    if identifiers := first.identifiers:
-        segmentation.SpecificCharacterSet = "ISO_IR 192"
-        for keyword, value in identifiers.items():  # not by highdicom, which rejects invalid values
-            setattr(segmentation, keyword, value)
+    set_identifiers(segmentation, first)
     content = io.BytesIO()
     segmentation.save_as(content, enforce_file_format=True)
     return content.getvalue()
+
+
+def set_identifiers(dataset: Dataset, header: Header) -> None:
+    """Copy the identifiers of patient and study, if the header has them. highdicom would reject invalid values."""
+    if header.identifiers:
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+    for keyword, value in header.identifiers.items():
+        setattr(dataset, keyword, value)
 
 
 def _source_image(header: Header, frame: Frame, thickness_mm: float) -> Dataset:

@@ -1,19 +1,22 @@
 """Read the slices of a DICOM volume in radiological orientation, and write their masks on the stored grid."""
 
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import generate_uid
 
 from cascade.errors import CascadeError
 from cascade.io.dicom.attributes import CONTRAST_ATTRIBUTES
+from cascade.io.dicom.capture import encode_capture
 from cascade.io.dicom.frame import LPS_TO_RAS, Frame
 from cascade.io.dicom.header import Header
 from cascade.io.dicom.pixels import PixelFile, decode_frame
 from cascade.io.dicom.seg import encode_segmentation
 from cascade.io.image import mask_png
+from cascade.io.probability import Uint16Array, probability_png, to_float
 from cascade.io.silence import silence_decoders
 from cascade.io.slices import Slice, check_volume_size, slabs_mm, slice_of
 
@@ -137,9 +140,45 @@ class DicomSource:
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
         """Encode masks (count, H, W) as a DICOM segmentation, or as PNG for a slice without place in the patient."""
-        along_normal = np.ascontiguousarray(np.moveaxis(self.grid.to_stored(masks), 2, 0))
-        if self._missing:
-            return mask_png(along_normal[0])
+        along_normal = self._along_normal(masks)
+        return mask_png(along_normal[0]) if self._missing else self._segmentation(along_normal)
+
+    def probability_bytes(self, values: Uint16Array) -> bytes:
+        """Encode probabilities as a fractional DICOM segmentation, or as PNG, see `Source.probability_bytes`.
+
+        A segmentation has 8 bits per pixel. It is what viewers of segmentations read, with the references and the
+        geometry of the mask; the 16 bits of a parametric map are read by few.
+        """
+        along_normal = self._along_normal(values)
+        return probability_png(along_normal[0]) if self._missing else self._segmentation(to_float(along_normal))
+
+    @property
+    def missing_for_capture(self) -> list[str]:
+        """See `CapturedSource.missing_for_capture`."""
+        return [keyword for keyword in ("StudyInstanceUID", "SOPInstanceUID") if keyword in self._missing]
+
+    def encode_captures(self, pictures: Iterable[tuple[int, NDArray[np.uint8]]]) -> Iterator[tuple[int, bytes]]:
+        """Encode pictures as secondary captures, see `CapturedSource.encode_captures`."""
+        series_uid = generate_uid(prefix=None)
+        for index, picture in pictures:
+            header, frame_index, _ = self._slices[index]
+            with silence_decoders():
+                content = encode_capture(
+                    header,
+                    frame_index,
+                    picture,
+                    instance_number=index + 1,
+                    series_uid=series_uid,
+                    plane=self.grid.plane,
+                    spacing_mm=self.grid.spacing_mm[1:] if header.frames[frame_index].spacing_mm else None,
+                )
+            yield index, content
+
+    def _along_normal(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """Return displayed slices (count, H, W) as they are stored, in their order along the normal."""
+        return np.ascontiguousarray(np.moveaxis(self.grid.to_stored(slices), 2, 0))
+
+    def _segmentation(self, along_normal: NDArray[Any]) -> bytes:
         slices = self._slices[::-1] if self.grid.flipped[0] else self._slices
         with silence_decoders():
             if len(self._headers) > 1:
