@@ -22,6 +22,7 @@ from cascade.runtime.protocol import Backend, Future, Outputs
 from cascade.runtime.select import AUTO, open_backend
 from cascade.volume.finding import VolumeFinding, VolumeRule, find_tumor
 from cascade.volume.stack import Stack
+from cascade.volume.stripped import STRIPPED_NOTE, is_looked_at, is_stripped, looks_stripped
 
 BATCH = 8
 """Number of slices of a volume that go through the models at once."""
@@ -164,7 +165,8 @@ class Cascade:
     ) -> VolumePrediction:
         """Predict every slice of a volume, and decide whether the volume shows a tumor.
 
-        A blank slice of a volume has an empty mask and the note "blank".
+        A blank slice of a volume has an empty mask and the note "blank". If the volume is skull-stripped, all slices
+        have a note.
 
         Args:
             volume: Path of a file, or of a folder of one DICOM series; an array of three axes, whose slices are as
@@ -187,13 +189,16 @@ class Cascade:
     def _predict_slices(self, source: SliceReader, *, probability_map: bool) -> tuple[list[Prediction], Stack]:
         predictions: list[Prediction] = []
         blank: list[BlankSlice] = []
+        looks: list[bool | None] = []
         spacing_mm = None
         for start in range(0, source.count, BATCH):
             items = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
             real = [item for item in items if isinstance(item, Slice)]
             predicted = iter(self.submit(real, probability_map=probability_map).result())
-            for item in items:
+            for index, item in enumerate(items, start):
                 if isinstance(item, Slice):
+                    looked_at = is_looked_at(index, source.count)
+                    looks.append(looks_stripped(item.pixels, item.spacing_mm) if looked_at else None)
                     prediction = next(predicted)
                     predictions.append(replace(prediction, notes=(*source.notes, *prediction.notes)))
                     spacing_mm = item.spacing_mm
@@ -207,6 +212,8 @@ class Cascade:
         shapes = {prediction.mask.shape for prediction in predictions}
         if len(shapes) > 1:
             raise CascadeError(f"slices of {len(shapes)} sizes are not one volume", fix="use predict_batch")
+        if is_stripped(looks):
+            predictions = [replace(item, notes=(*item.notes, STRIPPED_NOTE)) for item in predictions]
         stack = Stack.empty((source.count, *predictions[0].mask.shape), spacing_mm, source.slab_mm)
         for index, prediction in enumerate(predictions):
             stack.put(index, prediction.mask, prediction.evidence, prediction.probabilities.values())

@@ -22,6 +22,7 @@ from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_result
 from cascade.volume.finding import VolumeFinding, find_tumor
 from cascade.volume.stack import Stack
+from cascade.volume.stripped import STRIPPED_NOTE, is_looked_at, is_stripped, looks_stripped
 
 ProgressCallback = Callable[[int], object]
 """Called with a number of slices."""
@@ -37,6 +38,7 @@ class InputState:
         rows: Index of a slice → its row, for the slices that are finished.
         stack: The predictions; no tumor for slices that are not finished or have failed. None before the first.
         probability: (N, H, W) tumor probabilities, 0 in slices without a prediction. None unless they are written.
+        looks: What `looks_stripped` says about the slices; None for those that it does not look at.
         files: What was written for the input: path below the results folder → SHA-256.
         lock: Guards the attributes above, since several threads process the slices of one volume.
     """
@@ -46,6 +48,7 @@ class InputState:
     rows: dict[int, SliceResult] = field(default_factory=dict)
     stack: Stack | None = None
     probability: Uint16Array | None = None
+    looks: list[bool | None] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -78,6 +81,8 @@ class Recorder:
     def record(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> None:
         """Write the overlay of a predicted slice and add its row; with the last slice, finish the input."""
         row = self._row(state, index, slice_, prediction)
+        looked_at = is_looked_at(index, state.source.count)
+        stripped = looks_stripped(slice_.pixels, slice_.spacing_mm) if looked_at else None
         try:
             if self._folder.overlays:
                 # Volumes have hundreds of slices, most without a tumor: a small picture of these must do.
@@ -88,6 +93,7 @@ class Recorder:
             self._add(state, index, self._folder.error_row(row.name, error, row.index))
             return
         with state.lock:
+            state.looks.append(stripped)
             if state.stack is None:
                 shape = (state.source.count, *prediction.mask.shape)
                 state.stack = Stack.empty(shape, slice_.spacing_mm, state.source.slab_mm)
@@ -153,7 +159,7 @@ class Recorder:
         if source.name not in read:  # a series, or a part of a file
             names = read if len(read) > 1 else read * source.count
             rows = [replace(row, file=name) for row, name in zip(rows, names, strict=True)]
-        volume = _volume_row(source, rows, finding) if source.count > 1 else None
+        volume = _volume_row(state, rows, finding) if source.count > 1 else None
         self._on_finished(Entry(source.name, sha256, tuple(rows), state.files, read, volume))
 
     def _write_input(
@@ -184,7 +190,7 @@ class Recorder:
         if state.probability is not None:
             path = self._folder.probability_path(source.name, source.mask_suffix)
             probability_map = self._write(state, path, source.probability_bytes(state.probability))
-        notes = _failure_notes(failed)
+        notes = _volume_notes(state, failed)
         rows = [
             row
             if row.status == "error"
@@ -226,8 +232,9 @@ class Recorder:
         return relative
 
 
-def _volume_row(source: Source, rows: list[SliceResult], finding: VolumeFinding | None) -> VolumeResult:
+def _volume_row(state: InputState, rows: list[SliceResult], finding: VolumeFinding | None) -> VolumeResult:
     """Return the row of a volume. A tumor may hide in slices that failed: without one in the others, it is an error."""
+    source = state.source
     failed = [row for row in rows if row.status == "error"]
     if failed and (finding is None or finding.label is None):
         problem = failed[0].problem if finding is None else f"{failed[0].problem}; the other slices show no tumor"
@@ -235,9 +242,11 @@ def _volume_row(source: Source, rows: list[SliceResult], finding: VolumeFinding 
     if finding is None:
         raise RuntimeError(f"{source.name}: no slice failed, but there is no finding")
     row = next(row for row in rows if row.status != "error")
-    notes = (*source.notes, *_failure_notes(len(failed)))
+    notes = (*source.notes, *_volume_notes(state, len(failed)))
     return volume_result(source.name, finding, row.mask, row.probability_map, notes)
 
 
-def _failure_notes(failed: int) -> tuple[str, ...]:
-    return (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()
+def _volume_notes(state: InputState, failed: int) -> tuple[str, ...]:
+    """Return what is known about a volume after its last slice, of which `failed` could not be predicted."""
+    notes = (f"{failed} of its slices failed: the mask shows no tumor in them",) if failed else ()
+    return (*notes, STRIPPED_NOTE) if is_stripped(state.looks) else notes
