@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -81,12 +82,13 @@ def planted_in(folder):
 def test_no_patient_data_of_the_files_reaches_the_results(scans, out, tmp_path):
     plant(scans)
     assert len(planted_in(scans)) >= 10
-    run = predict_paths(cascade_of(), [scans], out)
+    options = RunOptions(probabilities=True, secondary_capture=True)
+    run = predict_paths(cascade_of(), [scans], out, options)
     assert {Path(row.name).name for row in run.failed} == {"broken.dcm", "broken.png"}
     assert len(run.rows) > 20
     assert planted_in(out) == set()
-    predict_paths(cascade_of(), [scans], tmp_path / "kept", RunOptions(keep_identifiers=True))
+    predict_paths(cascade_of(), [scans], tmp_path / "kept", replace(options, keep_identifiers=True))
     kept = planted_in(tmp_path / "kept")
-    assert kept
-    assert all(name.endswith(".seg.dcm") for name in kept)
+    assert {name.partition("/")[0] for name in kept} == {"masks", "probabilities", "secondary_captures"}
+    assert all(name.endswith(".seg.dcm") or name.startswith("secondary_captures/") for name in kept)
     assert str(pydicom.dcmread(tmp_path / "kept" / "masks/alone.seg.dcm").PatientID) == "PLANTED-1"
