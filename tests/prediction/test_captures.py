@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pydicom
@@ -156,6 +157,17 @@ def test_other_formats_have_no_capture_and_captures_are_never_input(scans, out):
     assert [bool(row["secondary_capture"]) for row in rows_of(out)] == [False, True]
     second = predict_paths(cascade_of(), [scans.parent], scans.parent / "second")
     assert [row.name for row in second.rows] == ["scans/a.png", "scans/b.dcm"]
+
+
+def test_the_journal_names_maps_and_captures_before_they_are_written(scans, out):
+    """A run that was killed could not remove them otherwise."""
+    series(scans / "series", head(3, 4, 5), PixelSpacing=SPACING)
+    predict(scans, out, probabilities=True)
+    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
+    announced = {path for line in lines for paths in line.get("begun", {}).values() for path in paths}
+    (entry,) = [line for line in lines if "rows" in line]
+    assert entry["files"].keys() <= announced
+    assert {path.partition("/")[0] for path in entry["files"]} == {"masks", "probabilities", "secondary_captures"}
 
 
 def test_resuming_computes_an_input_again_whose_capture_was_removed(scans, out):
