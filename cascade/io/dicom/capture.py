@@ -5,6 +5,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from cascade import __version__
 from cascade.io.dicom.header import Header
@@ -58,7 +59,7 @@ def encode_capture(
         series_description="tumor outlined by cascade, for research only",
         pixel_spacing=spacing_mm,
         patient_orientation=DISPLAYED[2 if plane is None else plane],
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     if plane is None:
         capture.PatientOrientation = []  # highdicom demands a value, the standard allows that it is unknown
