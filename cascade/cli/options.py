@@ -13,13 +13,13 @@ MODELS_PANEL = "Models"
 Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
 Models = Annotated[
     Path,
-    typer.Option("--models", help="Model folder.", show_default="bundled models", rich_help_panel=MODELS_PANEL),
+    typer.Option("--models", help="Folder of the models.", show_default="bundled models", rich_help_panel=MODELS_PANEL),
 ]
 Engines = Annotated[
     Path | None,
     typer.Option(
         "--engines",
-        help="Engine folder.",
+        help="Folder of the TensorRT engines.",
         show_default="user cache",
         rich_help_panel=MODELS_PANEL,
     ),
@@ -28,8 +28,7 @@ BackendName = Annotated[
     str,
     typer.Option(
         "--backend",
-        help=f"{', '.join(BACKENDS)}; default: auto.",
-        show_default=False,
+        help=f"{', '.join(BACKENDS)}, or auto.",
         rich_help_panel=MODELS_PANEL,
     ),
 ]

@@ -19,13 +19,13 @@ from cascade.runtime.select import AUTO
 if TYPE_CHECKING:  # loads NumPy, which --help does not need
     from cascade.prediction.executor import Executor
 
-INPUT, OUTPUT = "Input", "Output"
+INPUT, OUTPUT, CLUSTER, LOGGING = "Input", "Output", "Cluster", "Logging"
 
 
 def predict(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Files, folders, zips; - (stdin).", show_default=False),
+        typer.Argument(help="Files, folders, patterns and zips; - reads a list from stdin.", show_default=False),
     ],
     recursive: Annotated[
         bool, typer.Option(help="Search subfolders.", show_default=False, rich_help_panel=INPUT)
@@ -35,13 +35,13 @@ def predict(
         typer.Option(
             "--include",
             metavar="PATTERN",
-            help="Use only names that match.",
+            help="Read only files that match PATTERN.",
             rich_help_panel=INPUT,
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help="Leave out names that match.", rich_help_panel=INPUT),
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out files that match PATTERN.", rich_help_panel=INPUT),
     ] = None,
     axis: Annotated[
         int | None,
@@ -64,13 +64,11 @@ def predict(
     out: Annotated[
         Path, typer.Option("--out", help="Folder; default: results.", show_default=False, rich_help_panel=OUTPUT)
     ] = Path("results"),
-    overlays: Annotated[
-        bool, typer.Option(help="Write overlay images.", show_default=False, rich_help_panel=OUTPUT)
-    ] = True,
+    overlays: Annotated[bool, typer.Option(help="Draw overlays.", show_default=False, rich_help_panel=OUTPUT)] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.", show_default=False, rich_help_panel=OUTPUT)] = True,
     keep_identifiers: Annotated[
         bool,
-        typer.Option("--keep-identifiers", help="Keep IDs in DICOM masks.", rich_help_panel=OUTPUT),
+        typer.Option("--keep-identifiers", help="Keep IDs in DICOM files.", rich_help_panel=OUTPUT),
     ] = False,
     keep_all_components: Annotated[
         bool,
@@ -82,7 +80,7 @@ def predict(
     ] = False,
     secondary_capture: Annotated[
         bool,
-        typer.Option("--secondary-capture", help="Write DICOM pictures.", rich_help_panel=OUTPUT),
+        typer.Option("--secondary-capture", help="Write secondary captures.", rich_help_panel=OUTPUT),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results in --out.", rich_help_panel=OUTPUT)
@@ -97,13 +95,27 @@ def predict(
     batch_size: BatchSize = 8,
     cluster: Annotated[
         str | None,
-        typer.Option("--cluster", metavar="ADDRESS", help="Ray cluster: local, auto, HOST:PORT.", show_default=False),
+        typer.Option(
+            "--cluster",
+            metavar="ADDRESS",
+            help="Ray cluster: local, auto, HOST:PORT.",
+            show_default=False,
+            rich_help_panel=CLUSTER,
+        ),
     ] = None,
-    gpus_per_worker: Annotated[int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of a worker.")] = 0,
-    cpus_per_worker: Annotated[int, typer.Option("--cpus-per-worker", metavar="N", help="CPUs of a worker.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also print notes on single inputs.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print results.json to stdout.")] = False,
+    gpus_per_worker: Annotated[
+        int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of a worker.", rich_help_panel=CLUSTER)
+    ] = 0,
+    cpus_per_worker: Annotated[
+        int, typer.Option("--cpus-per-worker", metavar="N", help="CPUs of a worker.", rich_help_panel=CLUSTER)
+    ] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=LOGGING)] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print notes on single inputs.", rich_help_panel=LOGGING)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print results.json to stdout.", rich_help_panel=LOGGING)
+    ] = False,
 ) -> None:
     """Segment and classify tumors in MRI slices. For research only.
 
