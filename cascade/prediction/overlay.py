@@ -1,16 +1,15 @@
 """A slice and its prediction → a PNG to look at."""
 
-import io
 import math
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box, FloatArray
+from cascade.io.png import encode_png
 from cascade.io.slices import Slice
 from cascade.pipeline import Prediction
 
@@ -65,13 +64,8 @@ def preview_png(slice_: Slice, prediction: Prediction) -> bytes:
 
 
 def _overlay(picture: IndexArray, prediction: Prediction) -> bytes:
-    image = Image.fromarray(_draw(picture, prediction))
-    image.putpalette(PALETTE)
-    size = PngInfo()
-    size.add_text(SIZE, f"{picture.shape[1]}x{picture.shape[0]}")
-    content = io.BytesIO()
-    image.save(content, "PNG", compress_level=0, pnginfo=size)
-    return content.getvalue()
+    size = f"{picture.shape[1]}x{picture.shape[0]}"
+    return encode_png(_draw(picture, prediction), level=0, palette=PALETTE, text={SIZE: size})
 
 
 def _draw(picture: IndexArray, prediction: Prediction) -> IndexArray:
