@@ -2,21 +2,20 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from cascade.benchmarking.compare import Comparison, compare_reports
 from cascade.benchmarking.flops import GraphCost, count_cost
 from cascade.benchmarking.plot import latency_plot
 from cascade.benchmarking.report import BackendReport, Report, Settings, combine_rounds, device_of, read_report
-from cascade.benchmarking.roofline import CpuRoofline, Roofline, measure_gpu
+from cascade.benchmarking.roofline import Roofline
 from cascade.benchmarking.rounds import (
     Measurements,
+    Peaks,
     ProgressCallback,
     ReadyBackend,
     run_rounds,
@@ -24,7 +23,7 @@ from cascade.benchmarking.rounds import (
     start_backends,
 )
 from cascade.benchmarking.simulated import SEED, SIMULATED_SLICES, simulate_slices
-from cascade.benchmarking.worker import Unavailable, Worker
+from cascade.benchmarking.worker import Worker
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.discovery.output_marker import BENCHMARK_PICTURE
@@ -33,10 +32,8 @@ from cascade.files import write_atomically
 from cascade.io.image import read_slice
 from cascade.runtime.gpu import select_gpu
 from cascade.runtime.machine import this_machine
-from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel, find_model
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.select import BACKENDS
-
-T = TypeVar("T")
 
 DEFAULT_BASELINE = "onnxruntime"
 
@@ -85,8 +82,6 @@ def benchmark(
     if earlier_report:
         compare_reports(earlier_report, earlier_report)  # detect a damaged file now, not after minutes
     machine = this_machine()
-    not_measured: dict[str, Unavailable] = {}
-    rooflines: dict[str, Roofline] = {}
     with ExitStack() as stack:
         slices, source = stack.enter_context(slices_to_run(paths, max(map(slices_per_round, sizes))))
         scratch = stack.enter_context(_scratch_folder(out))
@@ -98,15 +93,15 @@ def benchmark(
             on_progress,
         )
         settings = Settings(sizes, rounds, warm_up, choose_baseline(baseline, ready, unavailable))
-        if any(device_of(name) == "gpu" for name in ready) and (
-            gpu := _try("gpu limit", partial(measure_gpu, device), not_measured)
-        ):
-            rooflines["gpu"] = gpu
-        cpu = CpuRoofline()
-        measures = {name: backend.measure for name, backend in ready.items()}
-        measurements = run_rounds(measures, settings, cpu.measure, on_progress)
-        rooflines["cpu"] = cpu.best()
-    costs = _try("arithmetic of the graphs", lambda: _count_costs(graphs), not_measured) or {}
+        workers = {name: item.worker for name, item in ready.items()}
+        peaks = Peaks(workers, scratch, device)
+        measures = {name: worker.measure for name, worker in workers.items()}
+        measurements = run_rounds(measures, settings, peaks.measure, on_progress)
+    rooflines, not_measured = peaks.best(), peaks.not_measured
+    try:
+        costs = {name: count_cost(graph.path) for name, graph in graphs.items()}
+    except CascadeError as error:
+        costs, not_measured["arithmetic of the graphs"] = {}, error
     report = Report(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         settings=settings,
@@ -141,9 +136,7 @@ def check_request(
     if not backends:
         raise CascadeError("no backend was specified", fix=f"choose from {', '.join(BACKENDS)}")
     if baseline and baseline not in backends:
-        raise CascadeError(
-            f"the baseline {baseline} is not among the backends", fix="add it to --backends, or choose one of them"
-        )
+        raise CascadeError(f"the baseline {baseline} is not among the backends", fix="add it to --backends")
     if not batch_sizes or min(batch_sizes) < 1:
         raise CascadeError("batch size must be at least 1", fix="choose --batch-sizes such as 1,8,32")
     if rounds < 1 or warm_up < 0:
@@ -186,7 +179,7 @@ def _scratch_folder(out: Path) -> Iterator[Path]:
         yield Path(name).resolve()
 
 
-def choose_baseline(requested: str | None, ready: Mapping[str, object], unavailable: Mapping[str, Unavailable]) -> str:
+def choose_baseline(requested: str | None, ready: Mapping[str, object], unavailable: Mapping[str, CascadeError]) -> str:
     """Choose the baseline among the backends that run.
 
     Raises:
@@ -208,24 +201,11 @@ def _backend_reports(
     rooflines: dict[str, Roofline],
 ) -> dict[str, BackendReport]:
     reports = {}
-    for name, backend in ready.items():
-        device, rounds, baseline = device_of(name), measurements[name], measurements[settings.baseline]
+    for name, item in ready.items():
+        rounds, baseline = measurements[name], measurements[settings.baseline]
         batches = [
-            combine_rounds(size, rounds[size], baseline[size], backend.peak_host_mb[size], costs, rooflines.get(device))
+            combine_rounds(size, rounds[size], baseline[size], item.peak_host_mb[size], costs, rooflines.get(name))
             for size in settings.batch_sizes
         ]
-        reports[name] = BackendReport(device, backend.loaded, backend.device_memory_mb, batches)
+        reports[name] = BackendReport(device_of(name), item.worker.loaded, item.device_memory_mb, batches)
     return reports
-
-
-def _count_costs(graphs: Mapping[str, ExportedModel]) -> dict[str, GraphCost]:
-    return {name: count_cost(graph.path) for name, graph in graphs.items()}
-
-
-def _try(what: str, measure: Callable[[], T], not_measured: dict[str, Unavailable]) -> T | None:
-    """Measure something, or record in `not_measured` why it failed."""
-    try:
-        return measure()
-    except CascadeError as error:
-        not_measured[what] = Unavailable(error.problem, error.fix)
-        return None

@@ -85,7 +85,8 @@ def _warnings(current: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
         if sha256 != earlier["models"][name]:
             warnings.append(f"different {name}: the SHA-256 of the model differs")
     compare("slices", earlier["slices"], current["slices"])
-    before, after = (content["limits"]["cpu"]["gflops"] for content in (earlier, current))
-    if not 0.9 < after / before < 1.1:
-        warnings.append(f"the processor's own speed changed from {before:g} to {after:g} GFLOP/s (matrix product)")
+    for name in sorted(earlier["rooflines"].keys() & current["rooflines"].keys()):
+        before, after = (content["rooflines"][name]["gflops"] for content in (earlier, current))
+        if not 0.9 < after / before < 1.1:
+            warnings.append(f"the peak of {name} changed from {before:g} to {after:g} GFLOP/s")
     return warnings

@@ -4,14 +4,13 @@ import io
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import LogLocator
 
 from cascade.benchmarking.report import Report
 
 COLORS = {"tensorrt": "#009E73", "tensorrt-rtx": "#CC79A7", "openvino": "#D55E00", "onnxruntime": "#0072B2"}
 """Colors of the palette of Okabe and Ito, which stay distinct with color vision deficiency."""
 
-GRAY = "#666666"
 DPI = 150
 
 
@@ -19,8 +18,8 @@ def latency_plot(report: Report) -> bytes:
     """Plot a report as PNG.
 
     Both axes are logarithmic: a runtime that gains nothing from batches gives a straight line of slope 1. The dotted
-    line is the time that the FLOPs of both graphs take at the roofline. A backend with a lower precision, or one that
-    skips the classifier on slices without a tumor, may be below it.
+    lines are the time that the FLOPs of both graphs take at the roofline. A backend that skips the classifier on slices
+    without a tumor may be below its line.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -34,10 +33,10 @@ def latency_plot(report: Report) -> bytes:
         right.plot(sizes, models, "-", color=color, marker="o", label=f"{name}, models only")
         right.plot(sizes, end_to_end, "--", color=color, marker="o", label=f"{name}, files to results")
     flops = sum(cost.flops for cost in report.costs.values())
-    for device, roofline in report.rooflines.items() if flops else ():
+    for name, roofline in report.rooflines.items() if flops else ():
         minimum_ms = [1e3 * flops * size / (roofline.gflops * 1e9) for size in sizes]
-        label = f"{device} roofline: {roofline.what.split(',')[0]}"
-        left.plot(sizes, minimum_ms, color=GRAY, linestyle=":", label=label)
+        label = f"{name}, roofline in {roofline.what.split()[0]}"
+        left.plot(sizes, minimum_ms, color=COLORS[name], linestyle=":", label=label)
     left.set(ylabel="ms per batch; line p50, band to p95", title="Latency of both models")
     right.set(ylabel="slices per second, median of the rounds", title="Throughput")
     for axes in (left, right):
@@ -55,8 +54,9 @@ def _use_log_scale(axes: Axes, sizes: tuple[int, ...]) -> None:
     axes.set(xscale="log", yscale="log", xlabel="slices per batch")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    axes.yaxis.set_minor_formatter("")
     axes.tick_params(axis="y", which="both", labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.6, which="both")

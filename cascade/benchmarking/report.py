@@ -1,7 +1,7 @@
 """Turn measurements into a report, and the report into benchmark.json.
 
-benchmark.json contains the fields of `Report` and `"schema": "cascade benchmark 1"`. The schema's number increases if a
-field changes its meaning or is removed. A number that a backend or a machine does not have is null, never 0. Times are
+benchmark.json contains the fields of `Report` and the schema, whose number increases if a field changes its meaning or
+is removed. A number that a backend or a machine does not have is null, never 0. Times are
 milliseconds of a batch unless the name says otherwise.
 """
 
@@ -17,15 +17,12 @@ import numpy as np
 from cascade.benchmarking.flops import GraphCost
 from cascade.benchmarking.roofline import Roofline
 from cascade.benchmarking.timing import STAGES, Measurement
-from cascade.benchmarking.worker import LoadedBackend, Unavailable
+from cascade.benchmarking.worker import LoadedBackend
 from cascade.discovery.output_marker import BENCHMARK
 from cascade.errors import CascadeError
 from cascade.runtime.engines import FLAVORS
 from cascade.runtime.machine import Machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
-
-JSON_NAMES = {"costs": "work", "rooflines": "limits", "not_measured": "absent"}
-"""Names in benchmark.json of the fields of `Report` whose names differ there."""
 
 
 def device_of(backend: str) -> str:
@@ -105,8 +102,7 @@ class BatchSizeResult:
         end_to_end_ratio: Speed-up of `end_to_end`.
         gflops: 10^9 floating-point operations per second of each graph in its stage, and of both in models_ms. Empty
             if they could not be counted.
-        percent_of_limit: `gflops` in percent of the device's roofline. A backend with a lower precision than that of
-            the roofline may exceed 100. Empty if either is missing.
+        percent_of_limit: `gflops` in percent of the roofline of the backend. Empty if either is missing.
         bytes_moved: Memory traffic of both graphs by precision, see `GraphCost`. Empty if it could not be counted.
         peak_host_mb: Peak memory of the backend's process up to this batch size, in MiB; None if unknown.
     """
@@ -154,9 +150,9 @@ class Report:
         slices: Origin and number of the slices.
         models: SHA-256 of each graph.
         machine: The machine.
-        costs: Cost of each graph; empty if it could not be counted. `work` in the JSON.
-        rooflines: Peak performance of each device, `cpu` and `gpu`. `limits` in the JSON.
-        not_measured: What could not be measured, and why. `absent` in the JSON.
+        costs: Cost of each graph; empty if it could not be counted.
+        rooflines: Peak performance by backend, in its precision.
+        not_measured: What could not be measured, and why.
         unavailable: Requested backends that cannot run, and why.
         backends: Results of the other backends.
     """
@@ -168,14 +164,14 @@ class Report:
     machine: Machine
     costs: dict[str, GraphCost]
     rooflines: dict[str, Roofline]
-    not_measured: dict[str, Unavailable]
-    unavailable: dict[str, Unavailable]
+    not_measured: dict[str, CascadeError]
+    unavailable: dict[str, CascadeError]
     backends: dict[str, BackendReport]
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to the contents of benchmark.json."""
-        content = {JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
-        plain: dict[str, Any] = json.loads(json.dumps({"schema": BENCHMARK, **content}))
+        """Convert to the contents of benchmark.json. A CascadeError becomes its problem and fix."""
+        text = json.dumps({"schema": BENCHMARK, **asdict(self)}, default=vars)
+        plain: dict[str, Any] = json.loads(text)
         return plain
 
 

@@ -1,44 +1,45 @@
-"""Peak performance of the processor and the GPU: a large matrix product for arithmetic, a large copy for memory.
+"""Peak performance in the precision in which a backend computes, and of the memory.
 
-Convolutions are computed as matrix products, and at this size overheads are negligible. What a backend reaches of the
-peak shows how much faster it could become.
+What a backend reaches of the peak shows how much faster it could become. On the CPU its own runtime executes
+convolutions that stay in the cache, with as many threads as the models: the peak of OpenVINO in BF16 is several times
+that of FP32.
 """
 
-import ctypes
-import ctypes.util
-import multiprocessing
-import site
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import c_float, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from cascade.contract import SLICE_SIZE
 from cascade.errors import CascadeError
+from cascade.files import sha256_of
 from cascade.runtime.machine import usable_threads
+from cascade.runtime.models import CLASSIFIER, SEGMENTER
+from cascade.runtime.select import open_backend
 
-CPU_MATRIX_SIZE = 4096
-CPU_COPY_MB = 256
+COPY_MB = 256
 
-GPU_MATRIX_SIZE = 8192
-GPU_REPEATS = 10
-GPU_ROUNDS = 3
-GPU_TIMEOUT_S = 120
-
-# cublas_api.h, library_types.h and driver_types.h
-CUDA_R_16F, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT, CUBLAS_OP_N = 2, 68, -1, 0
-HOST_TO_DEVICE, DEVICE_TO_DEVICE = 1, 3
+LAYERS, CHANNELS = 8, 256
+SLICES = 8
+GRAPH = """<ir_version: 10, opset_import: ["": 20]>
+convolutions (float[batch, 1, 512, 512] slice) => (float[batch, 1, 512, 512] probability) {{
+    channels = Constant <value_ints = [-1, 256, 32, 32]> ()
+    plane = Constant <value_ints = [-1, 1, 512, 512]> ()
+    layer0 = Reshape (slice, channels)
+    {layers}
+    probability = Reshape ({last}, plane)
+}}"""
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """Peak performance of a device, measured in the same run as the backends.
+    """Peak performance of a backend's device, measured in the same run.
 
     Attributes:
-        what: The operation that was measured, with its precision.
+        what: The operation that was measured; begins with its precision.
         gflops: 10^9 floating-point operations per second in the best round.
         gflops_by_round: The same for each round. A trend shows that the machine's speed drifts.
         gb_per_second: 10^9 bytes read and written per second in the best round.
@@ -50,105 +51,62 @@ class Roofline:
     gb_per_second: float
 
 
-class CpuRoofline:
-    """Peak performance of the processor. Call `measure` in each round, then `best`. Uses all cores."""
+def write_convolutions(folder: Path) -> None:
+    """Write a folder of models, of which both are LAYERS convolutions of 3 x 3, from CHANNELS channels to as many.
 
-    def __init__(self, size: int = CPU_MATRIX_SIZE, copy_mb: int = CPU_COPY_MB) -> None:
-        random = np.random.default_rng(0)
-        self._left, self._right = (random.random((size, size), np.float32) for _ in range(2))
-        self._product = np.empty((size, size), np.float32)
-        self._source = np.ones(copy_mb * 2**18, np.float32)
-        self._target = np.zeros_like(self._source)
-        self._gflops: list[float] = []
-        self._gb_per_second: list[float] = []
-
-    def measure(self) -> None:
-        """Time one matrix product and one copy of a large array, and add them to the measurements."""
-        np.matmul(self._left, self._right, out=self._product)  # untimed, to wake the cores up
-        start = time.perf_counter()
-        np.matmul(self._left, self._right, out=self._product)
-        self._gflops.append(round(2e-9 * len(self._left) ** 3 / (time.perf_counter() - start), 1))
-        threads = usable_threads()
-        parts = zip(np.array_split(self._target, threads), np.array_split(self._source, threads), strict=True)
-        with ThreadPoolExecutor(threads) as pool:
-            start = time.perf_counter()
-            list(pool.map(lambda pair: np.copyto(*pair), parts))  # copyto releases Python's lock
-            seconds = time.perf_counter() - start
-        self._gb_per_second.append(round(2e-9 * self._source.nbytes / seconds, 1))
-
-    def best(self) -> Roofline:
-        """Return the best of all measurements: GFLOP/s, and GB/s read and written."""
-        size = len(self._left)
-        what = f"FP32 product of two {size} x {size} matrices, NumPy {np.__version__}"
-        return Roofline(what, max(self._gflops), self._gflops, max(self._gb_per_second))
-
-
-def measure_gpu(device: int | None = None) -> Roofline:
-    """Measure the peak performance of an NVIDIA GPU with cuBLAS, in FP16 with FP32 sums as in the engines.
-
-    A separate process frees its memory and CUDA context before a backend is measured. cuBLAS is called through ctypes,
-    since neither TensorRT nor pycuda offers a matrix product by itself.
-
-    Args:
-        device: Number of the GPU; None for the first.
+    Their input and output are those of the segmenter, so that every backend opens them.
 
     Raises:
-        CascadeError: If there is no GPU or no cuBLAS, or a call fails.
+        CascadeError: If the package onnx is missing.
     """
     try:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:  # terminates the process in the end
-            return pool.apply_async(_measure_gpu, [device or 0]).get(GPU_TIMEOUT_S)
-    # No library, no GPU, a library without the function, or a process that died or hangs.
-    except (OSError, RuntimeError, AttributeError, multiprocessing.TimeoutError) as error:
+        import onnx
+    except ImportError as error:
         raise CascadeError(
-            f"cuBLAS cannot be measured: {error or 'it does not respond'}",
-            fix="install the CUDA toolkit, or pip install nvidia-cublas",
+            "the peak of the processor requires the package onnx", fix="pip install 'cascade-mri[benchmark]'"
         ) from error
+    layers = "\n".join(
+        f"layer{number + 1} = Conv <pads = [1, 1, 1, 1]> (layer{number}, kernel)" for number in range(LAYERS)
+    )
+    model = onnx.parser.parse_model(GRAPH.format(layers=layers, last=f"layer{LAYERS}"))
+    scale = (9 * CHANNELS) ** -0.5  # keeps the variance from layer to layer
+    kernel = np.random.default_rng(0).normal(0, scale, (CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(kernel, "kernel"))
+    folder.mkdir()
+    for name in (SEGMENTER, CLASSIFIER):
+        onnx.save(model, folder / f"{name}.onnx")
+    record = {"sha256": sha256_of(folder / f"{SEGMENTER}.onnx")}
+    (folder / "models.json").write_text(json.dumps({SEGMENTER: record, CLASSIFIER: record}))
 
 
-def _measure_gpu(device: int = 0) -> Roofline:
-    cuda, cublas = _library("cudart"), _library("cublas")
-    _check(cuda.cudaSetDevice(c_int(device)), "cudaSetDevice")
-    size, nbytes = GPU_MATRIX_SIZE, 2 * GPU_MATRIX_SIZE**2
-    host = np.random.default_rng(0).random((size, size), np.float32).astype(np.float16)  # zeros would use less power
-    left, right, product, handle = (c_void_p() for _ in range(4))
-    for pointer in (left, right, product):
-        _check(cuda.cudaMalloc(ctypes.byref(pointer), c_size_t(nbytes)), "cudaMalloc")
-        source = host.ctypes.data_as(c_void_p)
-        _check(cuda.cudaMemcpy(pointer, source, c_size_t(nbytes), c_int(HOST_TO_DEVICE)), "cudaMemcpy")
-    _check(cublas.cublasCreate_v2(ctypes.byref(handle)), "cublasCreate")
-    one, zero = ctypes.byref(c_float(1)), ctypes.byref(c_float(0))
-    half, none, n = c_int(CUDA_R_16F), c_int(CUBLAS_OP_N), c_int(size)
-    operands = (n, n, n, one, left, half, n, right, half, n, zero, product, half, n)
-    algorithm = (c_int(CUBLAS_COMPUTE_32F), c_int(CUBLAS_GEMM_DEFAULT))
-    multiply = partial(cublas.cublasGemmEx, handle, none, none, *operands, *algorithm)
-    copy = partial(cuda.cudaMemcpyAsync, left, right, c_size_t(nbytes), c_int(DEVICE_TO_DEVICE), c_void_p())
+class Convolutions:
+    """The graphs of `write_convolutions`, loaded into a backend on the CPU.
 
-    def seconds(operation: "partial[int]") -> float:
-        """Seconds of one of GPU_REPEATS operations, which are enqueued at once after an untimed one."""
-        _check(operation(), operation.func.__name__)
-        _check(cuda.cudaDeviceSynchronize(), "cudaDeviceSynchronize")
+    Args:
+        backend: Name of the backend.
+        folder: Folder of the graphs.
+    """
+
+    def __init__(self, backend: str, folder: Path) -> None:
+        self._backend = open_backend(backend, folder).backend
+        shape = (SLICES, 1, SLICE_SIZE, SLICE_SIZE)
+        self._slices = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+    def gflops(self) -> float:
+        """Measure 10^9 floating-point operations per second."""
+        self._backend.segment(self._slices)  # untimed, to wake the cores up
         start = time.perf_counter()
-        for _ in range(GPU_REPEATS):
-            _check(operation(), operation.func.__name__)
-        _check(cuda.cudaDeviceSynchronize(), "cudaDeviceSynchronize")
-        return (time.perf_counter() - start) / GPU_REPEATS
-
-    gflops = [round(2e-9 * size**3 / seconds(multiply), 1) for _ in range(GPU_ROUNDS)]
-    gb_per_second = max(round(2e-9 * nbytes / seconds(copy), 1) for _ in range(GPU_ROUNDS))
-    what = f"FP16 product of two {size} x {size} matrices, summed in FP32, cuBLAS"
-    return Roofline(what, max(gflops), gflops, gb_per_second)
+        self._backend.segment(self._slices)
+        seconds = time.perf_counter() - start
+        return round(2e-9 * self._slices.size * 9 * CHANNELS * LAYERS / seconds, 1)
 
 
-def _check(status: int, call: str) -> None:
-    if status != 0:
-        raise RuntimeError(f"{call} failed with status {status}")
-
-
-def _library(name: str) -> ctypes.CDLL:
-    """Load a CUDA library of the system or of NVIDIA's Python packages."""
-    packaged = [path for folder in site.getsitepackages() for path in Path(folder).glob(f"nvidia/*/lib/lib{name}.so.*")]
-    path = ctypes.util.find_library(name) or (str(packaged[0]) if packaged else None)
-    if path is None:
-        raise OSError(f"there is no lib{name}")
-    return ctypes.CDLL(path)
+def measure_copy(megabytes: int = COPY_MB) -> float:
+    """Measure 10^9 bytes per second, read and written, of a copy in memory by all cores."""
+    source, target = (np.ones(megabytes * 2**18, np.float32) for _ in range(2))
+    threads = usable_threads()
+    parts = zip(np.array_split(target, threads), np.array_split(source, threads), strict=True)
+    with ThreadPoolExecutor(threads) as pool:
+        start = time.perf_counter()
+        list(pool.map(lambda pair: np.copyto(*pair), parts))  # copyto releases Python's lock
+        return round(2e-9 * source.nbytes / (time.perf_counter() - start), 1)

@@ -1,12 +1,15 @@
-"""Load the backends one after the other, then measure them round-robin, each in a process of its own."""
+"""Load the backends one after the other, then measure them and their peaks round-robin, each in its own process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
+from cascade.benchmarking.cublas import measure_gpu
 from cascade.benchmarking.report import Settings, device_of
+from cascade.benchmarking.roofline import CHANNELS, Roofline, measure_copy, write_convolutions
 from cascade.benchmarking.timing import Measurement, Request
-from cascade.benchmarking.worker import LoadedBackend, Unavailable, Worker
+from cascade.benchmarking.worker import Worker
 from cascade.errors import CascadeError
 from cascade.runtime.machine import gpu_memory_in_use_mb
 
@@ -31,14 +34,12 @@ class ReadyBackend:
     """A backend that is loaded and warmed up.
 
     Attributes:
-        measure: Measures it.
-        loaded: Its start-up times.
-        peak_host_mb: Peak memory of its process after each batch size, in MiB; None if unknown.
+        worker: Its process.
+        peak_host_mb: Peak memory of the process after each batch size, in MiB; None if unknown.
         device_memory_mb: Growth of the GPU memory in use by all processes, in MiB; None on the CPU.
     """
 
-    measure: Measure
-    loaded: LoadedBackend
+    worker: Worker
     peak_host_mb: dict[int, float | None]
     device_memory_mb: float | None
 
@@ -49,7 +50,7 @@ def start_backends(
     batch_sizes: Sequence[int],
     warm_up: int,
     on_progress: ProgressCallback = lambda step, fraction: None,
-) -> tuple[dict[str, ReadyBackend], dict[str, Unavailable]]:
+) -> tuple[dict[str, ReadyBackend], dict[str, CascadeError]]:
     """Start backends one after the other, each warmed up before the next is loaded, to tell their memory apart.
 
     Args:
@@ -66,7 +67,7 @@ def start_backends(
         CascadeError: If none runs.
     """
     ready: dict[str, ReadyBackend] = {}
-    unavailable: dict[str, Unavailable] = {}
+    unavailable: dict[str, CascadeError] = {}
     for name in names:
         on_progress(f"loading {name}", 0)
         before_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
@@ -75,16 +76,62 @@ def start_backends(
             batches = max(warm_up, BATCHES_IN_FLIGHT)
             peaks = {size: worker.measure(Request(size, batches, 0)).peak_host_mb for size in batch_sizes}
         except CascadeError as error:
-            unavailable[name] = Unavailable(error.problem, error.fix)
+            unavailable[name] = error
             continue
-        after_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
+        after_mb = gpu_memory_in_use_mb() if before_mb is not None else None
         growth_mb = after_mb - before_mb if after_mb is not None and before_mb is not None else None
-        ready[name] = ReadyBackend(worker.measure, worker.loaded, peaks, growth_mb)
+        ready[name] = ReadyBackend(worker, peaks, growth_mb)
     if not ready:
         reasons = "\n".join(f"{name}: {item.problem}" for name, item in unavailable.items())
         fixes = "; ".join(dict.fromkeys(item.fix for item in unavailable.values()))
         raise CascadeError(f"no backend can run\n{reasons}", fix=fixes)
     return ready, unavailable
+
+
+class Peaks:
+    """Rooflines of backends. Those on a GPU are measured at once, those on the CPU with each call of `measure`.
+
+    Args:
+        workers: Processes of the backends.
+        scratch: Folder for temporary files.
+        device: Number of the GPU; None for the first.
+
+    Attributes:
+        not_measured: What could not be measured, and why.
+    """
+
+    def __init__(self, workers: Mapping[str, Worker], scratch: Path, device: int | None = None) -> None:
+        self.not_measured: dict[str, CascadeError] = {}
+        self._on_cpu = {name: worker for name, worker in workers.items() if device_of(name) == "cpu"}
+        self._gflops: dict[str, list[float]] = {name: [] for name in self._on_cpu}
+        self._gb_per_second: list[float] = []
+        self._on_gpu: dict[str, Roofline] = {}
+        self._models = scratch / "convolutions"
+        try:
+            if names := workers.keys() - self._on_cpu.keys():
+                self._on_gpu = dict.fromkeys(sorted(names), measure_gpu(device))
+        except CascadeError as error:
+            self.not_measured["gpu limit"] = error
+        try:
+            write_convolutions(self._models)
+        except CascadeError as error:
+            self.not_measured["cpu limit"] = error
+            self._on_cpu = {}
+
+    def measure(self) -> None:
+        """Measure each backend on the CPU in its own process, then a copy in memory."""
+        for name, worker in self._on_cpu.items():
+            self._gflops[name].append(worker.measure_peak(self._models))
+        self._gb_per_second.append(measure_copy())
+
+    def best(self) -> dict[str, Roofline]:
+        """Return the best of all measurements by backend."""
+        on_cpu = {}
+        for name, worker in self._on_cpu.items():
+            runtime, _, precision = worker.loaded.description.rpartition(", ")
+            what = f"{precision} convolutions of {CHANNELS} channels, {runtime}"
+            on_cpu[name] = Roofline(what, max(self._gflops[name]), self._gflops[name], max(self._gb_per_second))
+        return self._on_gpu | on_cpu
 
 
 def run_rounds(

@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from cascade.benchmarking.roofline import Convolutions
 from cascade.benchmarking.timing import Measurement, Request, measure
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
@@ -36,14 +37,6 @@ class LoadedBackend:
     first_slice_ms: float
 
 
-@dataclass(frozen=True)
-class Unavailable:
-    """Why something cannot run or be measured, and how to fix it: the content of a CascadeError."""
-
-    problem: str
-    fix: str
-
-
 class Worker:
     """The process of one backend. It is idle while other backends are measured.
 
@@ -51,22 +44,16 @@ class Worker:
         name: One of BACKENDS.
         models: Folder of the models.
         engines: Folder of the engines; None for the default.
-        slices: Slices to run.
-        scratch: Folder for temporary files. They remain there if the process is killed.
+        slices: Slices to run. They repeat if there are too few.
+        scratch: Folder for temporary results.
         device: Number of the GPU; None for the first. Backends on the CPU ignore it.
 
     Raises:
-        CascadeError: If the backend cannot run here.
+        CascadeError: If the backend cannot run, or its process died. So do the methods.
     """
 
     def __init__(
-        self,
-        name: str,
-        models: Path,
-        engines: Path | None,
-        slices: Inputs,
-        scratch: Path,
-        device: int | None = None,
+        self, name: str, models: Path, engines: Path | None, slices: Inputs, scratch: Path, device: int | None = None
     ) -> None:
         self.name = name
         context = multiprocessing.get_context("spawn")
@@ -83,13 +70,13 @@ class Worker:
             raise
 
     def measure(self, request: Request) -> Measurement:
-        """Measure the backend.
-
-        Raises:
-            CascadeError: If it fails, or its process died.
-        """
+        """Measure the backend."""
         measurement: Measurement = self._receive(request)
         return measurement
+
+    def measure_peak(self, convolutions: Path) -> float:
+        """Measure the peak of its runtime in GFLOP/s, with the graphs of `write_convolutions`."""
+        return float(self._receive(convolutions))
 
     def close(self) -> None:
         """End the process; kill it if it is still measuring after SHUTDOWN_TIMEOUT_S."""
@@ -99,7 +86,7 @@ class Worker:
             self._process.kill()
             self._process.join()
 
-    def _receive(self, request: Request | None = None) -> Any:
+    def _receive(self, request: Request | Path | None = None) -> Any:
         """Send a request, if there is one, and wait for the reply."""
         try:
             if request:
@@ -111,8 +98,8 @@ class Worker:
                 f"the process of {self.name} died with exit code {self._process.exitcode}",
                 fix="choose smaller --batch-sizes if it ran out of memory, or omit this backend from --backends",
             ) from None
-        if isinstance(reply, Unavailable):
-            raise CascadeError(reply.problem, fix=reply.fix)
+        if isinstance(reply, CascadeError):
+            raise reply
         return reply
 
 
@@ -139,13 +126,21 @@ def serve(
         end = time.monotonic()
         times_ms = (round(1000 * seconds, 2) for seconds in (loaded - requested, loaded - start, end - loaded))
         connection.send(LoadedBackend(backend.description, *times_ms))
+        convolutions: Convolutions | None = None
         while True:
-            connection.send(measure(backend, slices, connection.recv(), scratch))
+            request = connection.recv()
+            if isinstance(request, Request):
+                connection.send(measure(backend, slices, request, scratch))
+            else:  # loaded on demand, to keep it out of the backend's peak memory
+                convolutions = convolutions or Convolutions(name, request)
+                connection.send(convolutions.gflops())
     except (EOFError, ConnectionError):
         return  # the parent closed the connection
     except CascadeError as error:
-        connection.send(Unavailable(error.problem, error.fix))
+        connection.send(error)
     except Exception as error:  # a runtime that loads here and then fails may raise any exception
         connection.send(
-            Unavailable(f"{name} failed: {type(error).__name__}: {error}", "omit it from --backends, or report this")
+            CascadeError(
+                f"{name} failed: {type(error).__name__}: {error}", fix="omit it from --backends, or report this"
+            )
         )

@@ -113,8 +113,8 @@ def _stages(report: Report) -> RenderableType:
 
 def _roofline(report: Report) -> RenderableType:
     lines = [
-        f"{device} roofline: {item.gflops:,.0f} GFLOP/s, {item.what}; memory {item.gb_per_second:,.0f} GB/s (copy)"
-        for device, item in report.rooflines.items()
+        f"{name} roofline: {item.gflops:,.0f} GFLOP/s, {item.what}; memory {item.gb_per_second:,.0f} GB/s (copy)"
+        for name, item in report.rooflines.items()
     ]
     lines += [
         f"{name}: {item.flops / 1e9:.2f} GFLOP per slice; moves {item.bytes_moved(1, 4) / 1e6:,.0f} MB in FP32, "
@@ -130,9 +130,8 @@ def _roofline(report: Report) -> RenderableType:
         cells = [_gflops(item, key) for key in (SEGMENTER, CLASSIFIER, "models")]
         table.add_row(str(item.batch_size), name, *cells, f"{item.classified_share:.0%}")
     return _titled(
-        "GFLOP/s (percent of the device's roofline)",
+        "GFLOP/s (percent of the roofline, which is that of the precision of the backend)",
         table,
-        "A backend with a lower precision than that of the roofline may exceed 100 %.",
         "\n".join(lines),
     )
 

@@ -11,7 +11,7 @@ RESULTS = "cascade results 3"
 EVALUATION = "cascade evaluation 2"
 """The `schema` field in metrics.json of `cascade evaluate`."""
 
-BENCHMARK = "cascade benchmark 1"
+BENCHMARK = "cascade benchmark 2"
 """The `schema` field in benchmark.json of `cascade benchmark`."""
 
 EVALUATION_PICTURES = frozenset(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cascade.benchmarking.benchmark import check_request, choose_baseline, slices_to_run
 from cascade.benchmarking.timing import STAGES, Request
-from cascade.benchmarking.worker import Unavailable, Worker
+from cascade.benchmarking.worker import Worker
 from cascade.cli import main
 from cascade.cli.app import app
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SLICE, SLICE_SIZE
@@ -104,7 +104,7 @@ def content(done):
 
 @pytest.mark.slow
 def test_the_report_has_every_backend_and_batch_size_once(content):
-    assert content["schema"] == "cascade benchmark 1"
+    assert content["schema"] == "cascade benchmark 2"
     assert "onnxruntime" in content["backends"]
     assert set(content["backends"]) | set(content["unavailable"]) == set(BACKENDS)
     assert content["settings"] == {"batch_sizes": [1, 2], "rounds": 1, "warm_up": 1, "baseline": "onnxruntime"}
@@ -126,15 +126,26 @@ def test_the_baseline_is_as_fast_as_itself(content):
 
 
 @pytest.mark.slow
-def test_the_report_contains_flops_and_roofline(content, models):
+def test_the_report_contains_flops(content, models):
     """Nine products at each pixel of the slice; three and four for its mean."""
-    assert content["work"]["segmenter"]["flops"] == 2 * 512 * 512 * 9
-    assert content["work"]["classifier"]["flops"] == 2 * 3 + 2 * 4
-    assert content["limits"]["cpu"]["what"].startswith("FP32 product")
-    for item in content["backends"]["onnxruntime"]["batches"]:
-        share = item["gflops"]["segmenter"] / content["limits"]["cpu"]["gflops"]
-        assert math.isclose(item["percent_of_limit"]["segmenter"], 100 * share, abs_tol=0.01)
+    assert content["costs"]["segmenter"]["flops"] == 2 * 512 * 512 * 9
+    assert content["costs"]["classifier"]["flops"] == 2 * 3 + 2 * 4
     assert content["models"] == {name: sha256_of(models / f"{name}.onnx") for name in ("segmenter", "classifier")}
+
+
+@pytest.mark.slow
+def test_the_share_of_the_roofline_is_that_of_the_precision_of_the_backend(done, content):
+    """The roofline was one of FP32 for all: OpenVINO in BF16 reached 94 % of it where it reached 14 % of its own."""
+    assert set(content["rooflines"]) == set(content["backends"])
+    for name, backend in content["backends"].items():
+        roofline = content["rooflines"][name]
+        precision = backend["loaded"]["description"].split(", ")[-1]
+        assert roofline["what"].startswith(f"{precision} convolutions")
+        assert f"{roofline['what']}; memory" in done[0]
+        assert len(roofline["gflops_by_round"]) == content["settings"]["rounds"]
+        for item in backend["batches"]:
+            share = item["gflops"]["segmenter"] / roofline["gflops"]
+            assert math.isclose(item["percent_of_limit"]["segmenter"], 100 * share, abs_tol=0.01)
 
 
 @pytest.mark.slow
@@ -200,7 +211,7 @@ def test_compare_shows_the_ratios_and_warns_of_another_machine(done, scans, mode
 def test_invalid_requests_are_rejected_before_any_measurement(models, tmp_path, capsys, monkeypatch, options, problem):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    (tmp_path / "incomplete.json").write_text('{"schema": "cascade benchmark 1"}')
+    (tmp_path / "incomplete.json").write_text('{"schema": "cascade benchmark 2"}')
     monkeypatch.setattr("cascade.benchmarking.benchmark.Worker", lambda *arguments: pytest.fail("it measured"))
     with pytest.raises(SystemExit) as stopped:
         main(["benchmark", "--models", str(models), "--out", str(tmp_path / "out"), *options])
@@ -227,7 +238,7 @@ def test_the_default_baseline_is_onnxruntime_or_else_the_first_backend_that_runs
     assert choose_baseline(None, {"tensorrt": 1, "openvino": 1}, {}) == "tensorrt"
     assert choose_baseline("openvino", {"openvino": 1}, {}) == "openvino"
     with pytest.raises(CascadeError, match="the baseline tensorrt cannot run: no GPU"):
-        choose_baseline("tensorrt", {"openvino": 1}, {"tensorrt": Unavailable("no GPU", "buy one")})
+        choose_baseline("tensorrt", {"openvino": 1}, {"tensorrt": CascadeError("no GPU", fix="buy one")})
 
 
 def test_the_default_request_is_valid():

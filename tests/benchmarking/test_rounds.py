@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.benchmarking import cublas, rounds
 from cascade.benchmarking import roofline as roofline_module
 from cascade.benchmarking.compare import compare_reports
-from cascade.benchmarking.flops import GraphCost
+from cascade.benchmarking.flops import GraphCost, count_cost
 from cascade.benchmarking.report import Percentiles, Settings, Spread, combine_rounds, paired_ratio, read_report
-from cascade.benchmarking.roofline import CpuRoofline, Roofline, measure_gpu
-from cascade.benchmarking.rounds import run_rounds
+from cascade.benchmarking.roofline import CHANNELS, LAYERS, Convolutions, Roofline, measure_copy, write_convolutions
+from cascade.benchmarking.rounds import Peaks, run_rounds
 from cascade.benchmarking.simulated import simulated_slice
 from cascade.benchmarking.timing import Measurement, Request, measure
+from cascade.benchmarking.worker import LoadedBackend
 from cascade.contract import Box
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
@@ -154,20 +156,70 @@ def test_a_classifier_that_did_not_run_has_no_speed():
     assert set(combine_rounds(2, [idle], [idle], 1, costs, None).gflops) == {"models", "segmenter"}
 
 
-def test_the_roofline_is_the_best_round_and_names_its_precision():
-    roofline = CpuRoofline(size=64, copy_mb=1)
-    roofline.measure()
-    roofline.measure()
-    best = roofline.best()
-    assert len(best.gflops_by_round) == 2
-    assert best.gflops == max(best.gflops_by_round)
-    assert best.what.startswith("FP32 product of two 64 x 64 matrices")
+class StubWorker:
+    """The process of a backend on the CPU that is faster in the second round."""
+
+    def __init__(self, description):
+        self.loaded = LoadedBackend(description, 3, 2, 1)
+        self._gflops = iter((1900.0, 2000.0))
+
+    def measure_peak(self, models):
+        assert {path.name for path in models.iterdir()} == {"segmenter.onnx", "classifier.onnx", "models.json"}
+        return next(self._gflops)
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """A memory that copies 10 GB/s, then 9."""
+    values = iter((10.0, 9.0))
+    monkeypatch.setattr(rounds, "measure_copy", lambda: next(values))
+
+
+def test_the_roofline_is_the_best_round_and_names_its_precision(tmp_path, copies):
+    peaks = Peaks({"openvino": StubWorker("OpenVINO 1.2, CPU, BF16")}, tmp_path)
+    peaks.measure()
+    peaks.measure()
+    what = "BF16 convolutions of 256 channels, OpenVINO 1.2, CPU"
+    assert peaks.best() == {"openvino": Roofline(what, 2000.0, [1900.0, 2000.0], 10.0)}
+    assert peaks.not_measured == {}
+
+
+def test_a_gpu_whose_peak_cannot_be_measured_is_listed_with_the_reason(tmp_path, copies, monkeypatch):
+    def fail(device):
+        raise CascadeError("there is no libcublas", fix="install it")
+
+    monkeypatch.setattr(rounds, "measure_gpu", fail)
+    stub = StubWorker("ONNX Runtime 1.2, CPU, FP32")
+    peaks = Peaks({"tensorrt": stub, "onnxruntime": stub}, tmp_path)
+    peaks.measure()
+    assert set(peaks.best()) == {"onnxruntime"}
+    assert peaks.not_measured["gpu limit"].problem == "there is no libcublas"
+
+
+def test_without_onnx_the_peak_of_the_processor_is_listed_with_the_extra_to_install(tmp_path, copies, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    peaks = Peaks({"openvino": StubWorker("OpenVINO 1.2, CPU, BF16")}, tmp_path)
+    peaks.measure()
+    assert peaks.best() == {}
+    assert "cascade-mri[benchmark]" in peaks.not_measured["cpu limit"].fix
+
+
+def test_the_convolutions_keep_the_size_of_numbers_and_have_the_flops_that_are_counted(tmp_path, monkeypatch):
+    """Numbers that grow or vanish would be infinite or subnormal, which takes another time."""
+    monkeypatch.setattr(roofline_module, "SLICES", 1)
+    folder = tmp_path / "convolutions"
+    write_convolutions(folder)
+    convolutions = Convolutions("onnxruntime", folder)
+    assert 0.5 < convolutions._backend.segment(convolutions._slices).std() < 2
+    assert count_cost(folder / "segmenter.onnx").flops == 2 * 512 * 512 * 9 * CHANNELS * LAYERS
+    assert convolutions.gflops() > 0
+    assert measure_copy(megabytes=1) > 0
 
 
 def test_without_a_gpu_its_roofline_is_an_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hides those that are there
     with pytest.raises(CascadeError, match="cuBLAS cannot be measured: "):
-        measure_gpu()
+        cublas.measure_gpu()
 
 
 def test_the_roofline_of_a_gpu_is_measured_with_cublas(monkeypatch):
@@ -183,9 +235,9 @@ def test_the_roofline_of_a_gpu_is_measured_with_cublas(monkeypatch):
             function.__name__ = name
             return function
 
-    monkeypatch.setattr(roofline_module, "_library", lambda name: Library())
-    monkeypatch.setattr(roofline_module, "GPU_MATRIX_SIZE", 64)
-    roofline = roofline_module._measure_gpu(device=1)
+    monkeypatch.setattr(cublas, "_library", lambda name: Library())
+    monkeypatch.setattr(cublas, "MATRIX_SIZE", 64)
+    roofline = cublas._measure_gpu(device=1)
     assert roofline.what.startswith("FP16 product of two 64 x 64 matrices")
     assert roofline.gflops == max(roofline.gflops_by_round)
     assert len(roofline.gflops_by_round) == 3
@@ -246,12 +298,12 @@ def test_the_simulated_slices_are_the_same_each_time():
 
 
 REPORT = {
-    "schema": "cascade benchmark 1",
+    "schema": "cascade benchmark 2",
     "date": "2026-01-01T00:00:00+00:00",
     "slices": "16 simulated",
     "models": {"segmenter": "aa", "classifier": "bb"},
     "machine": {"cpu": "Abacus 2", "load_average": 0.1, "versions": {"numpy": "2.0"}},
-    "limits": {"cpu": {"gflops": 100.0}},
+    "rooflines": {"openvino": {"gflops": 100.0}},
     "backends": {
         "openvino": {"batches": [{"batch_size": 8, "models": {"median": 30.0}, "end_to_end": {"median": 24.0}}]}
     },
@@ -273,7 +325,7 @@ def test_a_comparison_warns_of_differences_and_lists_what_only_one_has():
     then["machine"] = {"cpu": "Abacus 1", "load_average": 0.1, "versions": {"numpy": "1.26"}}
     then["models"]["segmenter"] = "cc"
     then["slices"] = "3 slices of /data"
-    then["limits"]["cpu"]["gflops"] = 50.0
+    then["rooflines"]["openvino"]["gflops"] = 50.0
     then["backends"]["onnxruntime"] = then["backends"].pop("openvino")
     comparison = compare_reports(REPORT, then)
     assert comparison.warnings == [
@@ -281,7 +333,7 @@ def test_a_comparison_warns_of_differences_and_lists_what_only_one_has():
         "different version of numpy: was 1.26, is 2.0",
         "different segmenter: the SHA-256 of the model differs",
         "different slices: was 3 slices of /data, is 16 simulated",
-        "the processor's own speed changed from 50 to 100 GFLOP/s (matrix product)",
+        "the peak of openvino changed from 50 to 100 GFLOP/s",
     ]
     assert comparison.changes == []
     assert comparison.missing == [
@@ -302,8 +354,8 @@ def test_an_incomplete_earlier_report_is_rejected():
     [
         (None, "there is no such file"),
         ("no JSON", "cannot be read as JSON"),
-        ("[1]", "not 'cascade benchmark 1'"),
-        (json.dumps({"schema": "cascade results 1"}), "'cascade results 1', not 'cascade benchmark 1'"),
+        ("[1]", "not 'cascade benchmark 2'"),
+        (json.dumps({"schema": "cascade results 1"}), "'cascade results 1', not 'cascade benchmark 2'"),
     ],
 )
 def test_a_file_that_is_not_a_benchmark_is_rejected(tmp_path, content, problem):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.benchmarking.roofline import measure_gpu
+from cascade.benchmarking.cublas import measure_gpu
 from cascade.errors import CascadeError
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
