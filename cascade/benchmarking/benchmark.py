@@ -17,7 +17,6 @@ from cascade.benchmarking.rounds import (
     Measurements,
     Peaks,
     ProgressCallback,
-    ReadyBackend,
     run_rounds,
     slices_per_round,
     start_backends,
@@ -93,9 +92,8 @@ def benchmark(
             on_progress,
         )
         settings = Settings(sizes, rounds, warm_up, choose_baseline(baseline, ready, unavailable))
-        workers = {name: item.worker for name, item in ready.items()}
-        peaks = Peaks(workers, scratch, device)
-        measures = {name: worker.measure for name, worker in workers.items()}
+        peaks = Peaks(ready, scratch, device)
+        measures = {name: worker.measure for name, worker in ready.items()}
         measurements = run_rounds(measures, settings, peaks.measure, on_progress)
     rooflines, not_measured = peaks.best(), peaks.not_measured
     try:
@@ -103,16 +101,16 @@ def benchmark(
     except CascadeError as error:
         costs, not_measured["arithmetic of the graphs"] = {}, error
     report = Report(
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=settings,
-        slices=source,
-        models={name: graph.sha256 for name, graph in graphs.items()},
-        machine=machine,
-        costs=costs,
-        rooflines=rooflines,
-        not_measured=not_measured,
-        unavailable=unavailable,
-        backends=_backend_reports(ready, measurements, settings, costs, rooflines),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        settings,
+        source,
+        {name: graph.sha256 for name, graph in graphs.items()},
+        machine,
+        costs,
+        rooflines,
+        not_measured,
+        unavailable,
+        _backend_reports(ready, measurements, settings, costs, rooflines),
     )
     content = report.to_json()
     comparison = compare_reports(content, earlier_report) if earlier_report else None
@@ -194,18 +192,18 @@ def choose_baseline(requested: str | None, ready: Mapping[str, object], unavaila
 
 
 def _backend_reports(
-    ready: Mapping[str, ReadyBackend],
+    workers: Mapping[str, Worker],
     measurements: Measurements,
     settings: Settings,
     costs: dict[str, GraphCost],
     rooflines: dict[str, Roofline],
 ) -> dict[str, BackendReport]:
     reports = {}
-    for name, item in ready.items():
+    for name, worker in workers.items():
         rounds, baseline = measurements[name], measurements[settings.baseline]
         batches = [
-            combine_rounds(size, rounds[size], baseline[size], item.peak_host_mb[size], costs, rooflines.get(name))
+            combine_rounds(size, rounds[size], baseline[size], worker.peak_host_mb[size], costs, rooflines.get(name))
             for size in settings.batch_sizes
         ]
-        reports[name] = BackendReport(device_of(name), item.worker.loaded, item.device_memory_mb, batches)
+        reports[name] = BackendReport(device_of(name), worker.loaded, worker.device_memory_mb, batches)
     return reports

@@ -69,24 +69,25 @@ def _batches(content: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def _warnings(current: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
-    warnings = []
-
-    def compare(label: str, before: object, after: object) -> None:
-        if before != after:
-            warnings.append(f"different {label}: was {before}, is {after}")
-
-    machines = earlier["machine"], current["machine"]
-    for name, value in machines[1].items():
-        if name not in ("load_average", "versions"):
-            compare(f"machine, {name}", machines[0].get(name), value)
-    for name in sorted({**machines[0]["versions"], **machines[1]["versions"]}):
-        compare(f"version of {name}", *(machine["versions"].get(name) for machine in machines))
-    for name, sha256 in current["models"].items():
-        if sha256 != earlier["models"][name]:
-            warnings.append(f"different {name}: the SHA-256 of the model differs")
-    compare("slices", earlier["slices"], current["slices"])
+    before, after = _facts(earlier), _facts(current)
+    warnings = [
+        f"different {label}: was {before.get(label)}, is {after.get(label)}"
+        for label in {**after, **before}
+        if before.get(label) != after.get(label)
+    ]
     for name in sorted(earlier["rooflines"].keys() & current["rooflines"].keys()):
-        before, after = (content["rooflines"][name]["gflops"] for content in (earlier, current))
-        if not 0.9 < after / before < 1.1:
-            warnings.append(f"the peak of {name} changed from {before:g} to {after:g} GFLOP/s")
+        peaks = [content["rooflines"][name]["gflops"] for content in (earlier, current)]
+        if not 0.9 < peaks[1] / peaks[0] < 1.1:
+            warnings.append(f"the peak of {name} changed from {peaks[0]:g} to {peaks[1]:g} GFLOP/s")
     return warnings
+
+
+def _facts(content: dict[str, Any]) -> dict[str, object]:
+    """Return what should be the same in both benchmarks."""
+    machine = {name: value for name, value in content["machine"].items() if name not in ("load_average", "versions")}
+    return {
+        **{f"machine, {name}": value for name, value in machine.items()},
+        **{f"version of {name}": version for name, version in sorted(content["machine"]["versions"].items())},
+        **{f"{name} (SHA-256)": sha256[:12] for name, sha256 in content["models"].items()},
+        "slices": content["slices"],
+    }

@@ -63,8 +63,7 @@ class Spread:
 def paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> Spread:
     """Ratio of each round's value to the baseline's value in the same round.
 
-    A machine that becomes slower affects both values of a round, and so not their ratio. It would affect a ratio of
-    medians.
+    Unlike a ratio of medians, it does not change if the machine becomes slower after some rounds.
     """
     return Spread.of([value / base for value, base in zip(values, baseline, strict=True)])
 

@@ -109,4 +109,4 @@ def measure_copy(megabytes: int = COPY_MB) -> float:
     with ThreadPoolExecutor(threads) as pool:
         start = time.perf_counter()
         list(pool.map(lambda pair: np.copyto(*pair), parts))  # copyto releases Python's lock
-        return round(2e-9 * source.nbytes / (time.perf_counter() - start), 1)
+        return round(2e-9 * source.nbytes / (time.perf_counter() - start), 3)

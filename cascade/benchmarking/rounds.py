@@ -1,7 +1,6 @@
 """Load the backends one after the other, then measure them and their peaks round-robin, each in its own process."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -29,28 +28,13 @@ ProgressCallback = Callable[[str, float], object]
 """Called with the next step, and the completed fraction of all rounds, 0 to 1."""
 
 
-@dataclass(frozen=True)
-class ReadyBackend:
-    """A backend that is loaded and warmed up.
-
-    Attributes:
-        worker: Its process.
-        peak_host_mb: Peak memory of the process after each batch size, in MiB; None if unknown.
-        device_memory_mb: Growth of the GPU memory in use by all processes, in MiB; None on the CPU.
-    """
-
-    worker: Worker
-    peak_host_mb: dict[int, float | None]
-    device_memory_mb: float | None
-
-
 def start_backends(
     names: Sequence[str],
     start_worker: Callable[[str], Worker],
     batch_sizes: Sequence[int],
     warm_up: int,
     on_progress: ProgressCallback = lambda step, fraction: None,
-) -> tuple[dict[str, ReadyBackend], dict[str, CascadeError]]:
+) -> tuple[dict[str, Worker], dict[str, CascadeError]]:
     """Start backends one after the other, each warmed up before the next is loaded, to tell their memory apart.
 
     Args:
@@ -66,21 +50,21 @@ def start_backends(
     Raises:
         CascadeError: If none runs.
     """
-    ready: dict[str, ReadyBackend] = {}
+    ready: dict[str, Worker] = {}
     unavailable: dict[str, CascadeError] = {}
     for name in names:
         on_progress(f"loading {name}", 0)
         before_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
         try:
             worker = start_worker(name)
-            batches = max(warm_up, BATCHES_IN_FLIGHT)
-            peaks = {size: worker.measure(Request(size, batches, 0)).peak_host_mb for size in batch_sizes}
+            worker.warm_up(batch_sizes, max(warm_up, BATCHES_IN_FLIGHT))
         except CascadeError as error:
             unavailable[name] = error
             continue
-        after_mb = gpu_memory_in_use_mb() if before_mb is not None else None
-        growth_mb = after_mb - before_mb if after_mb is not None and before_mb is not None else None
-        ready[name] = ReadyBackend(worker, peaks, growth_mb)
+        after_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
+        if before_mb is not None and after_mb is not None:
+            worker.device_memory_mb = after_mb - before_mb
+        ready[name] = worker
     if not ready:
         reasons = "\n".join(f"{name}: {item.problem}" for name, item in unavailable.items())
         fixes = "; ".join(dict.fromkeys(item.fix for item in unavailable.values()))

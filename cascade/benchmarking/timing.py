@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -77,13 +77,7 @@ class Measurement:
 
 
 def measure(backend: Backend, slices: Inputs, request: Request, scratch: Path) -> Measurement:
-    """Measure a backend.
-
-    Args:
-        backend: The backend.
-        slices: One or more slices. They repeat if the request needs more.
-        request: What to measure.
-        scratch: Folder for temporary results, on the disk whose speed is to be measured.
+    """Measure a backend with slices that repeat if there are too few, on the disk of `scratch`.
 
     Raises:
         CascadeError: If a slice cannot be read or a result cannot be written.
@@ -98,26 +92,20 @@ def measure(backend: Backend, slices: Inputs, request: Request, scratch: Path) -
 
 
 class TimedBackend:
-    """Passes batches on to a backend, and keeps the outputs and the duration of the last one."""
+    """A backend that keeps the outputs and the duration of the last batch."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.description = backend.description
-        self.segment, self.classify = backend.segment, backend.classify
+        self.description, self.segment, self.classify = backend.description, backend.segment, backend.classify
         self.outputs: Outputs
         self.models_ms = 0.0
 
     def submit(self, slices: FloatArray) -> Future[Outputs]:
-        """Start a batch, see `Backend.submit`; its result also sets `outputs` and `models_ms`."""
+        """Run a batch to its end."""
         start = time.perf_counter()
-        future = self._backend.submit(slices)
-
-        def result() -> Outputs:
-            self.outputs = future.result()
-            self.models_ms = _ms_since(start)
-            return self.outputs
-
-        return Future(result)
+        self.outputs = self._backend.submit(slices).result()
+        self.models_ms = _ms_since(start)
+        return Future(lambda: self.outputs)
 
 
 def _time_stages(
@@ -159,14 +147,13 @@ def _time_stages(
 def _run_models(backend: Backend, arrays: list[FloatArray], batches: int) -> float:
     """Run both models with two batches in flight. Returns the seconds."""
     start = time.perf_counter()
-    previous: Future[Outputs] | None = None
+    in_flight: deque[Future[Outputs]] = deque()
     for array in islice(cycle(arrays), batches):
-        future = backend.submit(array)
-        if previous:
-            previous.result()
-        previous = future
-    if previous:
-        previous.result()
+        in_flight.append(backend.submit(array))
+        if len(in_flight) == 2:
+            in_flight.popleft().result()
+    for future in in_flight:
+        future.result()
     return time.perf_counter() - start
 
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,6 +49,11 @@ class Worker:
         scratch: Folder for temporary results.
         device: Number of the GPU; None for the first. Backends on the CPU ignore it.
 
+    Attributes:
+        loaded: Start-up times.
+        peak_host_mb: Peak memory of the process after the warm-up with each batch size, in MiB; None if unknown.
+        device_memory_mb: Growth of the GPU memory in use by all processes, in MiB; None on the CPU.
+
     Raises:
         CascadeError: If the backend cannot run, or its process died. So do the methods.
     """
@@ -56,6 +62,8 @@ class Worker:
         self, name: str, models: Path, engines: Path | None, slices: Inputs, scratch: Path, device: int | None = None
     ) -> None:
         self.name = name
+        self.peak_host_mb: dict[int, float | None] = {}
+        self.device_memory_mb: float | None = None
         context = multiprocessing.get_context("spawn")
         self._connection, child_connection = context.Pipe()
         device = device if name in FLAVORS else None
@@ -68,6 +76,11 @@ class Worker:
         except BaseException:
             self.close()
             raise
+
+    def warm_up(self, batch_sizes: Sequence[int], batches: int) -> None:
+        """Run batches of each size, ascending, and note the peak memory."""
+        for size in batch_sizes:
+            self.peak_host_mb[size] = self.measure(Request(size, batches, 0)).peak_host_mb
 
     def measure(self, request: Request) -> Measurement:
         """Measure the backend."""
@@ -139,8 +152,5 @@ def serve(
     except CascadeError as error:
         connection.send(error)
     except Exception as error:  # a runtime that loads here and then fails may raise any exception
-        connection.send(
-            CascadeError(
-                f"{name} failed: {type(error).__name__}: {error}", fix="omit it from --backends, or report this"
-            )
-        )
+        problem = f"{name} failed: {type(error).__name__}: {error}"
+        connection.send(CascadeError(problem, fix="omit it from --backends, or report this"))

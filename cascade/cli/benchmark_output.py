@@ -1,6 +1,6 @@
 """What `cascade benchmark` prints: the machine, the tables, and what could not be measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich import box
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cascade.benchmarking.compare import Comparison
-from cascade.benchmarking.report import BatchSizeResult, Report, Spread
+from cascade.benchmarking.report import BatchSizeResult, Report
 from cascade.benchmarking.timing import STAGES
 from cascade.runtime.machine import Machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
@@ -63,8 +63,9 @@ def _backends(report: Report) -> RenderableType:
     table = _table(("\nbackend", "\nruns on"), headings)
     for name, item in report.backends.items():
         loaded = item.loaded
-        values = (loaded.start_ms, loaded.load_ms, loaded.first_slice_ms, item.batches[-1].peak_host_mb)
-        table.add_row(name, loaded.description, *map(_integer, (*values, item.device_memory_mb)))
+        memory = (item.batches[-1].peak_host_mb, item.device_memory_mb)
+        values = (loaded.start_ms, loaded.load_ms, loaded.first_slice_ms, *memory)
+        table.add_row(name, loaded.description, *("-" if value is None else f"{value:,.0f}" for value in values))
     unavailable = [
         Text(f"{name} cannot run: {reason.problem}\n  fix: {reason.fix}", "yellow")
         for name, reason in report.unavailable.items()
@@ -73,18 +74,16 @@ def _backends(report: Report) -> RenderableType:
 
 
 def _speed(report: Report) -> RenderableType:
-    headings = (
-        "models\np50 ms",
-        "models\nslices/s",
-        "models\nspeed-up",
-        "end to end\nslices/s",
-        "end to end\nspeed-up",
-    )
+    ends = ("p50 ms", "slices/s", "speed-up")
+    headings = [*(f"models\n{end}" for end in ends), *(f"end to end\n{end}" for end in ends[1:])]
     table = _table(("\nbatch", "\nbackend"), headings)
     for name, item in _results(report, table):
-        latency_ms, models = f"{item.models_ms.p50:.1f}", f"{item.models.median:.1f}"
-        end_to_end = (f"{item.end_to_end.median:.1f}", _spread(item.end_to_end_ratio))
-        table.add_row(str(item.batch_size), name, latency_ms, models, _spread(item.models_ratio), *end_to_end)
+        speeds = [
+            cell
+            for speed, ratio in ((item.models, item.models_ratio), (item.end_to_end, item.end_to_end_ratio))
+            for cell in (f"{speed.median:.1f}", f"{ratio.median:.2f} ({ratio.least:.2f}-{ratio.greatest:.2f})")
+        ]
+        table.add_row(str(item.batch_size), name, f"{item.models_ms.p50:.1f}", *speeds)
     rounds = "1 round" if report.settings.rounds == 1 else f"{report.settings.rounds} rounds"
     return _titled(
         "Throughput: models from memory to memory, end to end from files to results as `cascade predict`",
@@ -96,14 +95,14 @@ def _speed(report: Report) -> RenderableType:
 def _stages(report: Report) -> RenderableType:
     batches = [item for backend in report.backends.values() for item in backend.batches]
     stages = [stage for stage in STAGES if any(item.stages_ms[stage] for item in batches)]
-    table = _table(("batch size\n(batches)", "\nbackend", ""), (*(f"\n{stage}" for stage in stages), "\ntotal"))
+    table = _table(("batch size\n(batches)", "\nbackend", ""), [f"\n{name}" for name in (*stages, "total")])
     for name, item in _results(report, table):
         columns = [*(item.stages_ms[stage] for stage in stages), item.total_ms]
+        labels = (f"{item.batch_size} ({item.total_ms.samples})", name)
         for percentile in ("p50", "p95", "p99"):
             cells = ["-" if value is None else f"{getattr(value, percentile):.1f}" for value in columns]
-            first = percentile == "p50"
-            labels = (f"{item.batch_size} ({item.total_ms.samples})", name) if first else ("", "")
             table.add_row(*labels, percentile, *cells)
+            labels = ("", "")
     return _titled(
         "Latency of each stage in ms per batch, one stage after the other",
         table,
@@ -129,11 +128,7 @@ def _roofline(report: Report) -> RenderableType:
     for name, item in _results(report, table):
         cells = [_gflops(item, key) for key in (SEGMENTER, CLASSIFIER, "models")]
         table.add_row(str(item.batch_size), name, *cells, f"{item.classified_share:.0%}")
-    return _titled(
-        "GFLOP/s (percent of the roofline, which is that of the precision of the backend)",
-        table,
-        "\n".join(lines),
-    )
+    return _titled("GFLOP/s (percent of the roofline in the precision of the backend)", table, "\n".join(lines))
 
 
 def _comparison(comparison: Comparison) -> RenderableType:
@@ -156,7 +151,7 @@ def _results(report: Report, table: Table) -> Iterator[tuple[str, BatchSizeResul
         table.add_section()
 
 
-def _table(labels: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+def _table(labels: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in labels:
         table.add_column(heading, no_wrap=heading.strip() == "backend")
@@ -168,14 +163,6 @@ def _table(labels: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
 def _titled(title: str, table: Table, *notes: str | Text) -> Group:
     """Add a title and notes that, unlike the table's own, are not wrapped to its width."""
     return Group(Text(f"\n{title}", "bold"), table, *(Text(note) if isinstance(note, str) else note for note in notes))
-
-
-def _integer(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _spread(value: Spread) -> str:
-    return f"{value.median:.2f} ({value.least:.2f}-{value.greatest:.2f})"
 
 
 def _gflops(item: BatchSizeResult, key: str) -> str:
