@@ -1,49 +1,34 @@
-"""Measure how much faster the backends are than a plain PyTorch FP32 script with the same two models.
+"""Measure how much faster the backends are than PyTorch with the same two models.
 
     python tests/benchmarks/benchmark_pytorch.py                                  synthetic slices
     python tests/benchmarks/benchmark_pytorch.py figshare/ --batch-sizes 1,8      your own
 
-PlainScript below is a straightforward script: read a batch of files, segment, threshold, crop, classify, and write the
-masks, in eval and inference mode with PyTorch's default number of threads. The weights are those of the ONNX graphs or
-of training runs. The script and the backends are measured round-robin on the same slices. Like the script, the backends
-write no overlays and run the classifier only on slices with a tumor.
+The script of pytorch_script.py runs in plain FP32, in BF16, and compiled. First its outputs are compared with those of
+ONNX Runtime: none is fast because it is wrong. Then all scripts and backends are measured round-robin on the same
+slices. Like the scripts, the backends write no overlays and run the classifier only on slices with a tumor.
 """
 
 import argparse
 import json
 import tempfile
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
-from itertools import cycle, islice
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from pytorch_script import PLAIN, PRECISIONS, Difference, load_script
 
 from cascade.benchmarking.benchmark import check_request, slices_to_run
-from cascade.benchmarking.report import Settings, combine_rounds
-from cascade.benchmarking.rounds import Measure, run_rounds, slices_per_round, start_backends
-from cascade.benchmarking.timing import Measurement, Request, peak_host_mb
+from cascade.benchmarking.report import Settings, Spread, combine_rounds, paired_ratio
+from cascade.benchmarking.rounds import Measure, Measurements, run_rounds, slices_per_round, start_backends
 from cascade.benchmarking.worker import Worker
 from cascade.cli.benchmark import batch_size_list
-from cascade.contract import PROBABILITY, SLICE, THRESHOLD
-from cascade.discovery.inputs import Inputs
 from cascade.files import write_atomically
-from cascade.io.image import read_slice
-from cascade.io.preprocess import Letterbox
 from cascade.runtime.machine import this_machine
-from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
-from cascade.runtime.onnxruntime import OnnxRuntimeGraph
-from train.classifier import ClassifierNetwork
-from train.preprocessing import ClassifierGraph, SegmenterGraph
-from train.segmenter import segmenter_network
-from train.weights import load_file, load_fitting
+from cascade.runtime.models import BUNDLED_MODELS
 
-PYTORCH = "pytorch"
+SPEEDS = {"models": "models_slices_per_second", "end_to_end": "end_to_end_slices_per_second"}
+"""What is compared: the models only, and from files to results."""
 
 
 def main() -> None:
@@ -54,6 +39,7 @@ def main() -> None:
     parser.add_argument("--segmenter-run", type=Path, help="take PyTorch's weights from the best.ckpt of this run")
     parser.add_argument("--classifier-run", type=Path, help="likewise for the classifier")
     parser.add_argument("--backends", default="openvino,onnxruntime")
+    parser.add_argument("--scripts", default=",".join(PRECISIONS), help=f"in addition to {PLAIN}")
     parser.add_argument("--batch-sizes", default="8")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=2)
@@ -61,13 +47,25 @@ def main() -> None:
     options = parser.parse_args()
     names, sizes = options.backends.split(","), batch_size_list(options.batch_sizes)
     check_request(names, sizes, options.rounds, options.warm_up, baseline=None)
-    networks = load_networks(options.models, options.segmenter_run, options.classifier_run)
     with ExitStack() as stack:
         slices, source = stack.enter_context(slices_to_run(options.paths, max(map(slices_per_round, sizes))))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        script = PlainScript(*networks, slices, 0.5 if options.segmenter_run else threshold_of(options.models))
         print(f"{source}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-        print(f"maximum difference from ONNX Runtime's probabilities: {script.difference(options.models):.1g}")
+        measures: dict[str, Measure] = {}
+        differences: dict[str, Difference] = {}
+        failures: dict[str, str] = {}
+        for name in [PLAIN, *(name for name in options.scripts.split(",") if name != PLAIN)]:
+            script = load_script(name, slices, options.models, options.segmenter_run, options.classifier_run)
+            try:
+                differences[name] = script.difference(options.models)
+                for size in sizes:
+                    script.run(torch.from_numpy(next(script.batches(size))[1]))  # compiles for this size
+            except Exception as error:  # the compiler of torch raises nearly every type
+                failures[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                print(f"{name} cannot run: {failures[name]}", flush=True)
+                continue
+            measures[name] = script.measure
+            print(f"{name}, {PRECISIONS[name]}; maximum difference from ONNX Runtime: {differences[name]}", flush=True)
         ready, unavailable = start_backends(
             names,
             lambda name: stack.enter_context(closing(Worker(name, options.models, options.engines, slices, scratch))),
@@ -76,128 +74,87 @@ def main() -> None:
         )
         for name, reason in unavailable.items():
             print(f"{name} cannot run: {reason.problem}")
-        measures: dict[str, Measure] = {PYTORCH: script.measure}
-        measures |= {name: without_overlays(item.measure) for name, item in ready.items()}
-        settings = Settings(tuple(sizes), options.rounds, options.warm_up, PYTORCH)
+        measures |= {name: without_overlays(worker.measure) for name, worker in ready.items()}
+        settings = Settings(tuple(sizes), options.rounds, options.warm_up, PLAIN)
         measurements = run_rounds(measures, settings, on_progress=lambda step, fraction: print(step, flush=True))
-    descriptions = {name: item.loaded.description for name, item in ready.items()}
-    figures = []
-    for size in sizes:
-        for name, by_size in measurements.items():
-            result = combine_rounds(size, by_size[size], measurements[PYTORCH][size], None, {}, None)
-            figures.append({"backend": descriptions.get(name, "PyTorch, CPU, FP32"), **asdict(result)})
-            print(
-                f"batch {size:>3}  {name:<12} models {result.models.median:7.1f} slices/s, "
-                f"{result.models_ratio.median:.2f} x PyTorch ({result.models_ratio.least:.2f} to "
-                f"{result.models_ratio.greatest:.2f}); end to end {result.end_to_end.median:7.1f} slices/s, "
-                f"{result.end_to_end_ratio.median:.2f} x ({result.end_to_end_ratio.least:.2f} to "
-                f"{result.end_to_end_ratio.greatest:.2f})"
-            )
+    figures = [row for size in sizes for row in compare(measurements, size)]
+    for row in figures:
+        print(row.line())
     if options.out:
-        versions = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-        content = {"slices": source, "pytorch": versions, "machine": asdict(this_machine()), "figures": figures}
+        content = {
+            "slices": source,
+            "pytorch": {"torch": torch.__version__, "threads": torch.get_num_threads(), "scripts": PRECISIONS},
+            "machine": asdict(this_machine()),
+            "backends": {name: worker.loaded.description for name, worker in ready.items()},
+            "cannot_run": failures | {name: reason.problem for name, reason in unavailable.items()},
+            "differences": {name: asdict(item) for name, item in differences.items()},
+            "figures": [
+                asdict(row) | asdict(combine_rounds(row.batch_size, rounds, rounds, None, {}, None))
+                for row in figures
+                for rounds in [measurements[row.name][row.batch_size]]
+            ],
+        }
         write_atomically(options.out, json.dumps(content, indent=1).encode())
 
 
 def without_overlays(measure: Measure) -> Measure:
-    """Measure a backend without drawing overlays, like the plain script."""
+    """Measure a backend without drawing overlays, like the scripts."""
     return lambda request: measure(replace(request, overlays=False))
 
 
-class PlainScript:
-    """Both networks in PyTorch, in this process."""
+@dataclass(frozen=True)
+class Row:
+    """Speed of a script or backend at one batch size; dictionaries have the keys of SPEEDS.
 
-    def __init__(self, segmenter: nn.Module, classifier: nn.Module, slices: Inputs, detection_threshold: float) -> None:
-        self._segmenter = SegmenterGraph(segmenter, detection_threshold).eval()
-        self._classifier = ClassifierGraph(classifier).eval()
-        self._slices = slices
-
-    def run(self, slices: Tensor) -> tuple[Tensor, Tensor]:
-        """Run both networks on slices (N, 1, 512, 512) float32.
-
-        Returns:
-            Tumor probability in the shape of `slices`, and class probabilities (M, 3) of the M slices with a tumor.
-        """
-        with torch.inference_mode():
-            probability = self._segmenter(slices)
-            positive = probability.amax((1, 2, 3)) >= THRESHOLD
-            if not positive.any():
-                return probability, torch.empty(0, 3)
-            return probability, self._classifier(slices[positive], probability[positive])[0]
-
-    def from_files(self, paths: list[Path], out: Path) -> None:
-        """Read a batch of files, and write their masks and classes."""
-        read = [read_slice(path).pixels for path in paths]
-        letterboxes = [Letterbox(*pixels.shape) for pixels in read]
-        array = torch.from_numpy(squares(read))
-        probability, classes = self.run(array)
-        for path, box, plane in zip(paths, letterboxes, probability[:, 0].numpy(), strict=True):
-            Image.fromarray((box.original(plane) >= THRESHOLD).astype(np.uint8) * 255).save(out / f"{path.stem}.png")
-        (out / "classes.json").write_text(json.dumps(classes.tolist()))
-
-    def measure(self, request: Request) -> Measurement:
-        """Measure like a backend, but without stages."""
-        batches = self._batches(request.batch_size)
-        arrays = [torch.from_numpy(squares([read_slice(path).pixels for path in next(batches)])) for _ in range(2)]
-        models_ms, classified = [], []
-        for array in islice(cycle(arrays), request.warm_up + request.batches):
-            began = time.perf_counter()
-            classified.append(len(self.run(array)[1]))
-            models_ms.append(1000 * (time.perf_counter() - began))
-        models_ms, classified = models_ms[request.warm_up :], classified[request.warm_up :]
-        total_ms = []
-        with tempfile.TemporaryDirectory() as out:
-            for batch in islice(batches, request.batches):
-                began = time.perf_counter()
-                self.from_files(batch, Path(out))
-                total_ms.append(1000 * (time.perf_counter() - began))
-        return Measurement(
-            {},
-            models_ms,
-            total_ms,
-            sum(classified),
-            1000 * request.slices / sum(models_ms),
-            1000 * request.slices / sum(total_ms),
-            peak_host_mb(),
-        )
-
-    def difference(self, models: Path) -> float:
-        """Maximum difference from ONNX Runtime in the segmenter's probabilities, over up to eight slices."""
-        array = squares([read_slice(path).pixels for path in next(self._batches(8))])
-        theirs = OnnxRuntimeGraph(find_model(SEGMENTER, models).path).run(**{SLICE: array})[PROBABILITY]
-        return float(np.abs(self.run(torch.from_numpy(array))[0].numpy() - theirs).max())
-
-    def _batches(self, size: int) -> Iterator[list[Path]]:
-        names = cycle(self._slices.names)
-        while True:
-            yield [self._slices.folder / name for name in islice(names, size)]
-
-
-def squares(read: list[np.ndarray]) -> np.ndarray:
-    """(N, 1, 512, 512) float32."""
-    return np.stack([Letterbox(*pixels.shape).square(pixels) for pixels in read])[:, None]
-
-
-def threshold_of(models: Path) -> float:
-    """Detection threshold that the segmenter was exported with."""
-    return float(find_model(SEGMENTER, models).record["calibration"]["detection_threshold"])
-
-
-def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path | None) -> list[nn.Module]:
-    """Load the segmenter and the classifier.
-
-    Raises:
-        CascadeError: If the weights belong to other networks.
+    Attributes:
+        slices_per_second: Median, minimum and maximum over the rounds.
+        fastest: The fastest script.
+        over_plain: Speed-up over plain FP32 in the same round.
+        over_fastest: Speed-up over the fastest script in the same round.
     """
-    networks = []
-    for name, network, run in (
-        (SEGMENTER, segmenter_network(), segmenter_run),
-        (CLASSIFIER, ClassifierNetwork(), classifier_run),
-    ):
-        path = run / "best.ckpt" if run else find_model(name, models).path
-        load_fitting(network, load_file(path), str(path))
-        networks.append(network)
-    return networks
+
+    name: str
+    batch_size: int
+    slices_per_second: dict[str, Spread]
+    fastest: dict[str, str]
+    over_plain: dict[str, Spread]
+    over_fastest: dict[str, Spread]
+
+    def line(self) -> str:
+        """Describe the row in one line."""
+        parts = [
+            f"{label} {self.slices_per_second[speed].median:.1f} slices/s, {spread(self.over_plain[speed])} x {PLAIN}, "
+            f"{spread(self.over_fastest[speed])} x {self.fastest[speed]}"
+            for speed, label in (("models", "models"), ("end_to_end", "files to results"))
+        ]
+        return f"batch {self.batch_size:>3}  {self.name:<21} {'; '.join(parts)}"
+
+
+def compare(measurements: Measurements, batch_size: int) -> list[Row]:
+    """Compare all scripts and backends at one batch size, round by round."""
+    values = {
+        speed: {name: [getattr(item, field) for item in sizes[batch_size]] for name, sizes in measurements.items()}
+        for speed, field in SPEEDS.items()
+    }
+    scripts = [name for name in measurements if name in PRECISIONS]
+    fastest = {
+        speed: max(scripts, key=lambda name: Spread.of(by_name[name]).median) for speed, by_name in values.items()
+    }
+    return [
+        Row(
+            name,
+            batch_size,
+            {speed: Spread.of(by_name[name]) for speed, by_name in values.items()},
+            fastest,
+            {speed: paired_ratio(by_name[name], by_name[PLAIN]) for speed, by_name in values.items()},
+            {speed: paired_ratio(by_name[name], by_name[fastest[speed]]) for speed, by_name in values.items()},
+        )
+        for name in measurements
+    ]
+
+
+def spread(value: Spread) -> str:
+    return f"{value.median:.2f} ({value.least:.2f} to {value.greatest:.2f})"
 
 
 if __name__ == "__main__":
