@@ -5,8 +5,6 @@ from typing import Any
 
 from cascade.errors import CascadeError
 
-SPEEDS = ("models", "end_to_end")
-
 
 @dataclass(frozen=True)
 class Change:
@@ -42,16 +40,17 @@ def compare_reports(current: dict[str, Any], earlier: dict[str, Any]) -> Compari
         CascadeError: If the earlier one is incomplete.
     """
     try:
-        before, after = _batches(earlier), _batches(current)
+        before, after = _medians(earlier), _medians(current)
         changes = [
-            Change(*key, *(round(after[key][item]["median"] / before[key][item]["median"], 4) for item in SPEEDS))
+            Change(*key, *(round(new / old, 4) for new, old in zip(after[key], before[key], strict=True)))
             for key in after
             if key in before
         ]
         missing = [
-            f"{backend}, batch {size}: only in the {'current' if (backend, size) in after else 'earlier'} benchmark"
-            for backend, size in {**after, **before}
-            if (backend, size) not in before or (backend, size) not in after
+            f"{name}, batch {size}: only in the {which} benchmark"
+            for which, one, other in (("current", after, before), ("earlier", before, after))
+            for name, size in one
+            if (name, size) not in other
         ]
         return Comparison(str(earlier["date"]), changes, missing, _warnings(current, earlier))
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
@@ -60,11 +59,12 @@ def compare_reports(current: dict[str, Any], earlier: dict[str, Any]) -> Compari
         ) from error
 
 
-def _batches(content: dict[str, Any]) -> dict[tuple[str, int], dict[str, Any]]:
+def _medians(content: dict[str, Any]) -> dict[tuple[str, int], tuple[float, float]]:
+    """Return the speed of the models and from files to results, by backend and batch size."""
     return {
-        (name, batches["batch_size"]): batches
+        (name, item["batch_size"]): (item["models"]["median"], item["end_to_end"]["median"])
         for name, backend in content["backends"].items()
-        for batches in backend["batches"]
+        for item in backend["batches"]
     }
 
 

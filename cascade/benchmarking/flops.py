@@ -40,18 +40,26 @@ class GraphCost:
         return bytes_per_number * (self.weights + batch_size * self.activations)
 
 
-def count_cost(path: Path) -> GraphCost:
-    """Count the cost of an ONNX graph whose only dynamic dimension is the batch, the first one.
+def import_onnx() -> Any:
+    """Import onnx, which only the benchmark needs.
 
     Raises:
-        CascadeError: If the package onnx is missing, or a shape cannot be inferred.
+        CascadeError: If it is missing.
     """
     try:
         import onnx
     except ImportError as error:
-        raise CascadeError(
-            "counting FLOPs requires the package onnx", fix="pip install 'cascade-mri[benchmark]'"
-        ) from error
+        raise CascadeError("the package onnx is missing", fix="pip install 'cascade-mri[benchmark]'") from error
+    return onnx
+
+
+def count_cost(path: Path) -> GraphCost:
+    """Count the cost of an ONNX graph whose only dynamic dimension is the batch, the first one.
+
+    Raises:
+        CascadeError: If onnx is missing, or a shape cannot be inferred.
+    """
+    onnx = import_onnx()
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
     graph = model.graph
     shapes = {value.name: _shape(value) for value in (*graph.value_info, *graph.input, *graph.output)}

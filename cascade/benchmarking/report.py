@@ -70,14 +70,7 @@ def paired_ratio(values: Sequence[float], baseline: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a benchmark.
-
-    Attributes:
-        batch_sizes: Ascending.
-        rounds: Measurements of each backend at each batch size.
-        warm_up: Untimed batches before each measurement.
-        baseline: Backend that the others are compared with.
-    """
+    """Settings of a benchmark, see the function `benchmark`. The batch sizes ascend."""
 
     batch_sizes: tuple[int, ...]
     rounds: int

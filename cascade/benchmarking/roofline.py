@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cascade.benchmarking.flops import import_onnx
 from cascade.contract import SLICE_SIZE
-from cascade.errors import CascadeError
 from cascade.files import sha256_of
 from cascade.runtime.machine import usable_threads
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
@@ -59,12 +59,7 @@ def write_convolutions(folder: Path) -> None:
     Raises:
         CascadeError: If the package onnx is missing.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise CascadeError(
-            "the peak of the processor requires the package onnx", fix="pip install 'cascade-mri[benchmark]'"
-        ) from error
+    onnx = import_onnx()
     layers = "\n".join(
         f"layer{number + 1} = Conv <pads = [1, 1, 1, 1]> (layer{number}, kernel)" for number in range(LAYERS)
     )

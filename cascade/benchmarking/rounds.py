@@ -106,7 +106,8 @@ class Peaks:
         """Measure each backend on the CPU in its own process, then a copy in memory."""
         for name, worker in self._on_cpu.items():
             self._gflops[name].append(worker.measure_peak(self._models))
-        self._gb_per_second.append(measure_copy())
+        if self._on_cpu:
+            self._gb_per_second.append(measure_copy())
 
     def best(self) -> dict[str, Roofline]:
         """Return the best of all measurements by backend."""

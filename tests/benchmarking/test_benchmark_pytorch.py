@@ -6,8 +6,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("segmentation_models_pytorch")
 
-from benchmark_pytorch import compare
+from benchmark_pytorch import compare, start_scripts
 from pytorch_script import Difference, Script, difference
+from tiny_models import write_models
 from torch import nn
 
 from cascade.benchmarking.report import Spread
@@ -68,12 +69,35 @@ class Classifier(nn.Module):
         return torch.full((len(slices), 3), 1 / 3), torch.zeros(len(slices), 4)
 
 
-@pytest.mark.parametrize(("bf16", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
-def test_a_script_computes_in_its_precision_and_measures_what_was_requested(tmp_path, monkeypatch, bf16, dtype):
+@pytest.fixture
+def slices(tmp_path, monkeypatch):
     monkeypatch.setattr("cascade.benchmarking.simulated.SIMULATED_SLICES", 2)
     simulate_slices(tmp_path)
+    return find_slices([tmp_path])
+
+
+def test_a_script_that_does_not_compile_is_listed_with_the_reason(slices, tmp_path, monkeypatch, capsys):
+    """The others are measured all the same."""
+
+    def fail(network):
+        raise RuntimeError("no C++ compiler\nand many more lines")
+
+    def load(name):
+        return Script(Segmenter(), Classifier(), slices, compiled="compiled" in name)
+
+    monkeypatch.setattr(torch, "compile", fail)
+    names = ["pytorch", "pytorch-compiled"]
+    scripts, differences, failures = start_scripts(names, load, write_models(tmp_path / "models"), [1, 2])
+    assert list(scripts) == list(differences) == ["pytorch"]
+    assert differences["pytorch"].probability > 0.5  # the tiny models find tumor in some pixels only
+    assert failures == {"pytorch-compiled": "RuntimeError: no C++ compiler"}
+    assert "pytorch-compiled cannot run: RuntimeError: no C++ compiler\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_a_script_computes_in_its_precision_and_measures_what_was_requested(slices, bf16, dtype):
     segmenter = Segmenter()
-    script = Script(segmenter, Classifier(), find_slices([tmp_path]), bf16=bf16)
+    script = Script(segmenter, Classifier(), slices, bf16=bf16)
     measurement = script.measure(Request(batch_size=2, batches=3, warm_up=1))
     assert segmenter.dtype == dtype
     assert len(measurement.models_ms) == len(measurement.total_ms) == 3

@@ -11,15 +11,16 @@ slices. Like the scripts, the backends write no overlays and run the classifier 
 import argparse
 import json
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from pytorch_script import PLAIN, PRECISIONS, Difference, load_script
+from pytorch_script import PLAIN, PRECISIONS, Difference, Script, load_script
 
 from cascade.benchmarking.benchmark import check_request, slices_to_run
-from cascade.benchmarking.report import Settings, Spread, combine_rounds, paired_ratio
+from cascade.benchmarking.report import Settings, Spread, paired_ratio
 from cascade.benchmarking.rounds import Measure, Measurements, run_rounds, slices_per_round, start_backends
 from cascade.benchmarking.worker import Worker
 from cascade.cli.benchmark import batch_size_list
@@ -46,55 +47,71 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     names, sizes = options.backends.split(","), batch_size_list(options.batch_sizes)
+    scripts_to_run = options.scripts.split(",")
+    if unknown := set(scripts_to_run) - set(PRECISIONS):
+        parser.error(f"unknown script {min(unknown)!r}: choose from {', '.join(PRECISIONS)}")
     check_request(names, sizes, options.rounds, options.warm_up, baseline=None)
     with ExitStack() as stack:
         slices, source = stack.enter_context(slices_to_run(options.paths, max(map(slices_per_round, sizes))))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         print(f"{source}; PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-        measures: dict[str, Measure] = {}
-        differences: dict[str, Difference] = {}
-        failures: dict[str, str] = {}
-        for name in [PLAIN, *(name for name in options.scripts.split(",") if name != PLAIN)]:
-            script = load_script(name, slices, options.models, options.segmenter_run, options.classifier_run)
-            try:
-                differences[name] = script.difference(options.models)
-                for size in sizes:
-                    script.run(torch.from_numpy(next(script.batches(size))[1]))  # compiles for this size
-            except Exception as error:  # the compiler of torch raises nearly every type
-                failures[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-                print(f"{name} cannot run: {failures[name]}", flush=True)
-                continue
-            measures[name] = script.measure
-            print(f"{name}, {PRECISIONS[name]}; maximum difference from ONNX Runtime: {differences[name]}", flush=True)
+        scripts, differences, failures = start_scripts(
+            [PLAIN, *(name for name in scripts_to_run if name != PLAIN)],
+            lambda name: load_script(name, slices, options.models, options.segmenter_run, options.classifier_run),
+            options.models,
+            sizes,
+        )
         ready, unavailable = start_backends(
             names,
             lambda name: stack.enter_context(closing(Worker(name, options.models, options.engines, slices, scratch))),
             sizes,
             options.warm_up,
         )
-        for name, reason in unavailable.items():
-            print(f"{name} cannot run: {reason.problem}")
+        failures |= {name: reason.problem for name, reason in unavailable.items()}
+        measures = {name: script.measure for name, script in scripts.items()}
         measures |= {name: without_overlays(worker.measure) for name, worker in ready.items()}
         settings = Settings(tuple(sizes), options.rounds, options.warm_up, PLAIN)
         measurements = run_rounds(measures, settings, on_progress=lambda step, fraction: print(step, flush=True))
     figures = [row for size in sizes for row in compare(measurements, size)]
     for row in figures:
         print(row.line())
+    for name, reason in failures.items():
+        print(f"{name} cannot run: {reason}")
     if options.out:
         content = {
             "slices": source,
             "pytorch": {"torch": torch.__version__, "threads": torch.get_num_threads(), "scripts": PRECISIONS},
             "machine": asdict(this_machine()),
             "backends": {name: worker.loaded.description for name, worker in ready.items()},
-            "cannot_run": failures | {name: reason.problem for name, reason in unavailable.items()},
+            "cannot_run": failures,
             "differences": {name: asdict(item) for name, item in differences.items()},
-            "figures": [
-                asdict(row) | asdict(combine_rounds(row.batch_size, rounds, rounds, None, {}, None))
-                for row in figures
-                for rounds in [measurements[row.name][row.batch_size]]
-            ],
+            "figures": [asdict(row) for row in figures],
         }
         write_atomically(options.out, json.dumps(content, indent=1).encode())
+
+
+def start_scripts(
+    names: Sequence[str], load: Callable[[str], Script], models: Path, batch_sizes: Sequence[int]
+) -> tuple[dict[str, Script], dict[str, Difference], dict[str, str]]:
+    """Load scripts, compare them with ONNX Runtime, and compile them for all batch sizes.
+
+    Returns:
+        The scripts that run, their differences, and why the others do not run.
+    """
+    scripts, differences, failures = {}, {}, {}
+    for name in names:
+        try:
+            script = load(name)
+            differences[name] = script.difference(models)
+            for size in batch_sizes:
+                script.run(next(script.batches(size)))
+        except Exception as error:  # the compiler of torch raises nearly every type
+            failures[name] = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            print(f"{name} cannot run: {failures[name]}", flush=True)
+            continue
+        scripts[name] = script
+        print(f"{name}, {PRECISIONS[name]}; maximum difference from ONNX Runtime: {differences[name]}", flush=True)
+    return scripts, differences, failures
 
 
 def without_overlays(measure: Measure) -> Measure:

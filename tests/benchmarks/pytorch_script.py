@@ -104,7 +104,7 @@ class Script:
     def measure(self, request: Request) -> Measurement:
         """Measure like a backend, but without stages."""
         batches = self.batches(request.batch_size)
-        arrays = [torch.from_numpy(next(batches)[1]) for _ in range(2)]
+        arrays = [next(batches) for _ in range(2)]
         models_ms, classified = [], []
         for array in islice(cycle(arrays), request.warm_up + request.batches):
             began = time.perf_counter()
@@ -129,15 +129,15 @@ class Script:
 
     def difference(self, models: Path) -> Difference:
         """Compare the outputs for eight slices with those of ONNX Runtime."""
-        _, array = next(self.batches(8))
-        expected = open_backend("onnxruntime", models).backend.submit(array).result()
-        probability, classes = (output.float().numpy() for output in self.run(torch.from_numpy(array)))
+        array = next(self.batches(8))
+        expected = open_backend("onnxruntime", models).backend.submit(array.numpy()).result()
+        probability, classes = (output.float().numpy() for output in self.run(array))
         return difference(probability, classes, expected.probability, expected.class_probability)
 
-    def batches(self, size: int) -> Iterator[tuple[list[Path], np.ndarray]]:
-        """Paths and slices of batches without end."""
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Batches of slices (size, 1, 512, 512) without end."""
         for paths in self._paths(size):
-            yield paths, squares([read_slice(path).pixels for path in paths])
+            yield torch.from_numpy(squares([read_slice(path).pixels for path in paths]))
 
     def _paths(self, size: int) -> Iterator[list[Path]]:
         names = cycle(self._slices.names)
