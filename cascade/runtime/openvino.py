@@ -64,7 +64,9 @@ class OpenVinoGraph:
     """
 
     def __init__(self, core: Any, path: Path, precision: str, threads: int | None = None) -> None:
-        settings = {"PERFORMANCE_HINT": "LATENCY"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        # A thread that is pinned to a core waits there for the readers and writers, and for other programs.
+        settings = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
+        settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
         try:
             model = core.read_model(path)
             self._outputs = [output.any_name for output in model.outputs]
