@@ -24,7 +24,7 @@ TIFF_PREFIXES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, little and big endian."""
 
 MASK_COMPRESSION = 2
-"""Level 1 is no faster, and its files are three times as large."""
+"""Level 1 is hardly faster, and its files are three times as large."""
 
 
 @dataclass(frozen=True)
