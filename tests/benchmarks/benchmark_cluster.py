@@ -21,10 +21,11 @@ from cascade.io.image import ImageSource
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction import cluster
-from cascade.prediction.cluster import ClusterOptions, RayExecutor, open_cluster
+from cascade.prediction.cluster import ClusterOptions, open_cluster
 from cascade.prediction.driver import predict_sources
 from cascade.prediction.executor import Executor
 from cascade.prediction.journal import Entry, Journal
+from cascade.prediction.ray_executor import RayExecutor
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.run import RunOptions, predict_paths
 from cascade.prediction.worker import ModelOptions, Worker, WorkerInfo

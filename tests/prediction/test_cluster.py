@@ -259,6 +259,24 @@ def test_an_address_at_which_nothing_answers_is_an_error_at_once():
         pass
 
 
+@pytest.mark.parametrize("failures", [1, cluster.MAX_TRIES])
+def test_ray_is_started_again_if_a_busy_machine_was_too_slow_for_it(monkeypatch, failures):
+    """Ray raises a plain `Exception` then, which once ended in a traceback."""
+    starts = []
+
+    def init(*arguments, **options):
+        starts.append(arguments)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "nodes", list)
+    reason = "timed out" if failures == cluster.MAX_TRIES else "no machine"
+    with pytest.raises(CascadeError, match=reason), open_cluster(ClusterOptions("local"), None):
+        pass
+    assert len(starts) == min(failures + 1, cluster.MAX_TRIES)
+
+
 def start_command(models, scans, out):
     """Start `cascade predict --cluster local` in a process group of its own. It runs until it is stopped."""
     script = Path(__file__).with_name("held_cascade.py")

@@ -1,0 +1,245 @@
+"""The executor whose workers are Ray actors.
+
+The workers are plain actors instead of `ray.data.Dataset.map_batches`, because Ray Data repeats a block without end if
+its worker dies, so that one input that kills its worker would stop the run, and with restarts off it gives up the whole
+data set. Two blocks per worker are under way, which bounds the memory of the driver whatever the number of inputs.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from cascade.errors import CascadeError
+from cascade.io.slices import Source
+from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
+from cascade.prediction.executor import Job
+from cascade.prediction.journal import Entry, failed_source
+from cascade.prediction.output_dir import remove_temporary, remove_written
+from cascade.prediction.worker import ModelOptions, WorkerInfo, check_same
+
+BLOCKS_PER_WORKER = 2
+"""The second block waits at the worker, so that it need not wait for the driver."""
+
+MAX_SECONDS_WITHOUT_WORKER = 600.0
+"""The run ends if no worker is ready for this long: none could be started in place of those that were lost."""
+
+MAX_STARTS = 3
+"""Number of workers that may fail to start in the place of one that was lost. Then the others do without it."""
+
+CONTROL = "control"
+"""Group of the calls that a worker answers while it predicts."""
+
+SAME_EVERYWHERE = "install the same versions of Python, Ray and cascade-mri[cluster] on all machines"
+RESUME = "check the machines of the cluster, and continue with --resume"
+
+
+@dataclass(eq=False)
+class Slot:
+    """The place of a worker, which another worker takes if it is lost.
+
+    Attributes:
+        actor: Handle of the worker.
+        opened: Reference to its `WorkerInfo`; None once the worker is ready.
+        info: What the last worker that was ready here had loaded.
+        blocks: Reference to the result of each block that it has been given → the block, in the order of processing.
+        failures: How many workers in a row could not be started.
+    """
+
+    actor: Any
+    opened: Any
+    info: WorkerInfo | None = None
+    blocks: dict[Any, Block] = field(default_factory=dict)
+    failures: int = 0
+
+
+class RayExecutor:
+    """The executor that spreads blocks of inputs over the workers of a cluster.
+
+    Attributes:
+        losses: How many workers were lost so far.
+    """
+
+    is_remote = True
+
+    def __init__(self, actor_class: Any, count: int, models: ModelOptions) -> None:
+        """Start the workers, and wait for them.
+
+        Args:
+            actor_class: Remote class of the workers.
+            count: Number of workers.
+            models: What they load.
+
+        Raises:
+            CascadeError: A worker cannot start, or the workers do not agree.
+        """
+        self._actor_class, self._models = actor_class, models
+        self._paths: tuple[Path, ...] = ()
+        self.losses = 0
+        self._slots = [Slot(*self._start()) for _ in range(count)]
+        self._first = first = _get(self._slots[0].opened)
+        for slot in self._slots:
+            self._put_into_service(slot)
+        self.models, self.description = first.models, first.description
+        self.uncertain_below, self.volume_rule = first.uncertain_below, first.volume_rule
+        self.skipped_backends = first.skipped_backends
+
+    @property
+    def workers(self) -> list[WorkerInfo]:
+        """What each worker that is ready has loaded."""
+        return [slot.info for slot in self._slots if slot.info and slot.opened is None]
+
+    def check_access(self, paths: Sequence[Path]) -> None:
+        """See `Executor.check_access`."""
+        self._paths = tuple(path.absolute() for path in paths)
+        _get([slot.actor.check_access.remote(self._paths) for slot in self._slots])
+
+    def run(self, sources: Sequence[Source], job: Job) -> None:
+        """Spread the sources over the workers, see `Executor.run`.
+
+        The inputs of a worker that is lost are processed by others. An input on which workers are lost again and again
+        becomes a row with status "error".
+        """
+        job = replace(job, folder=replace(job.folder, out=job.folder.out.absolute()))  # workers have other directories
+        self._run(BlockQueue(sources, job.batch_size, len(self._slots)), job)
+        if self.losses:
+            remove_temporary(job.folder.out)
+
+    def close(self) -> None:
+        """End the workers."""
+        for slot in self._slots:
+            ray.kill(slot.actor)
+
+    def _run(self, queue: BlockQueue, job: Job) -> None:
+        ready = time.monotonic()
+        stopping = False
+        while queue or any(slot.blocks for slot in self._slots):
+            if job.stop.is_set() and not stopping:
+                stopping = True
+                for slot in self._slots:
+                    slot.actor.stop.options(concurrency_group=CONTROL).remote()
+            if stopping and not any(slot.blocks for slot in self._slots):
+                break
+            if not stopping:
+                self._hand_out(queue, job)
+            done = self._wait()
+            for slot in list(self._slots):
+                if slot.opened in done:
+                    self._welcome(slot)
+                self._collect(slot, done, queue, job)
+            if any(slot.opened is None for slot in self._slots):
+                ready = time.monotonic()
+            elif time.monotonic() - ready > MAX_SECONDS_WITHOUT_WORKER:
+                raise CascadeError("all workers were lost, and none could be started again", fix=RESUME)
+
+    def _start(self) -> tuple[Any, Any]:
+        """Start a worker. Returns its handle and the reference to its `WorkerInfo`."""
+        actor = self._actor_class.remote()
+        return actor, actor.open.remote(self._models, self._paths)
+
+    def _hand_out(self, queue: BlockQueue, job: Job) -> None:
+        for depth in range(1, BLOCKS_PER_WORKER + 1):  # one block for each worker before any gets a second one
+            for slot in self._slots:
+                if (
+                    slot.opened is None
+                    and len(slot.blocks) < depth
+                    and not any(block.alone for block in slot.blocks.values())
+                    and (block := queue.take(slot, is_idle=not slot.blocks, is_last=len(self._slots) == 1))
+                ):
+                    job.on_begin(block.sources)
+                    reference = slot.actor.predict.remote(block.sources, job.folder, job.batch_size)
+                    slot.blocks[reference] = block
+
+    def _wait(self) -> set[Any]:
+        """Wait until a worker has finished something, for a second at most. Returns the references that are done."""
+        pending = [slot.opened for slot in self._slots if slot.opened]
+        pending += [reference for slot in self._slots for reference in slot.blocks]
+        if ray.wait(pending, num_returns=1, timeout=1.0)[0]:
+            return set(ray.wait(pending, num_returns=len(pending), timeout=0)[0])
+        return set()
+
+    def _welcome(self, slot: Slot) -> None:
+        """Take a worker that was started in place of another into service, unless it cannot replace it."""
+        try:
+            self._put_into_service(slot)
+        except CascadeError:
+            slot.failures += 1
+            ray.kill(slot.actor)
+            if slot.failures < MAX_STARTS:
+                slot.actor, slot.opened = self._start()
+                return
+            self._slots.remove(slot)
+            if not self._slots:
+                raise
+
+    def _put_into_service(self, slot: Slot) -> None:
+        """Wait until a worker has loaded the models, and check that they are those of the others."""
+        slot.info = _get(slot.opened)
+        check_same(self._first, slot.info)
+        slot.opened, slot.failures = None, 0
+
+    def _collect(self, slot: Slot, done: set[Any], queue: BlockQueue, job: Job) -> None:
+        """Take the results of the blocks that a worker has finished. If it is lost, take its blocks back."""
+        while slot.blocks and (reference := next(iter(slot.blocks))) in done:
+            block = slot.blocks.pop(reference)
+            try:
+                entries: list[Entry] = ray.get(reference)
+            except RayTaskError as error:
+                raise _cause(error) from None
+            except RayError:
+                ray.kill(slot.actor)  # it may be alive on a machine that cannot be reached
+                self._lose([block, *slot.blocks.values()], queue, job)
+                slot.blocks.clear()
+                slot.actor, slot.opened = self._start()
+            else:
+                self._finish(block, entries, slot, queue, job)
+
+    def _finish(self, block: Block, entries: list[Entry], slot: Slot, queue: BlockQueue, job: Job) -> None:
+        """Note the inputs that are finished. Those that have failed are processed once more, by another worker."""
+        failed = {entry.name for entry in entries if entry.failed}
+        again = [source for source in block.sources if source.name in failed]
+        retried = failed if again and not job.stop.is_set() and queue.retry(block, again, slot) else set()
+        for entry in entries:
+            if entry.name in retried:
+                remove_written(job.folder.out, entry.files)
+            else:
+                job.on_finished(entry)
+                job.on_progress(len(entry.rows))
+
+    def _lose(self, blocks: Sequence[Block], queue: BlockQueue, job: Job) -> None:
+        """Put the blocks of a lost worker back into the queue, or give an input up."""
+        self.losses += 1
+        for block in blocks:
+            for source in block.sources:  # no row refers to what the worker has written
+                remove_written(job.folder.out, job.folder.output_files(source))
+        if killer := queue.lose(blocks):
+            error = CascadeError(
+                f"{killer.files[0]}: {MAX_TRIES} workers were lost while they processed it",
+                fix="give the workers more memory, or exclude the input",
+            )
+            job.on_finished(failed_source(job.folder, killer, error))
+            job.on_progress(killer.count)
+
+
+def _get(references: Any) -> Any:
+    """Return the results of workers that start.
+
+    Raises:
+        CascadeError: One of them fails, or does not start.
+    """
+    try:
+        return ray.get(references, timeout=MAX_SECONDS_WITHOUT_WORKER)
+    except RayTaskError as error:
+        raise _cause(error) from None
+    except RayError as error:
+        raise CascadeError(f"a worker does not start ({error})", fix=SAME_EVERYWHERE) from error
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """Return the exception that a worker has raised; with the traceback of the worker unless the user can fix it."""
+    cause = error.cause
+    return cause if isinstance(cause, CascadeError) else error
