@@ -12,6 +12,7 @@ from cascade.io.checksums import file_stats
 from cascade.io.slices import Slice, Source
 from cascade.pipeline import Cascade, Prediction
 from cascade.prediction.executor import Job
+from cascade.prediction.journal import journal_line
 from cascade.prediction.recorder import InputState, Recorder
 from cascade.runtime.machine import usable_threads
 from cascade.runtime.protocol import Future
@@ -62,7 +63,7 @@ class InProcess:
 
         At most five batches are in memory: two being read, two in the models, one being written.
         """
-        recorder = Recorder(job.folder, job.on_finished, job.on_progress)
+        recorder = Recorder(job.folder, lambda entry: job.on_finished([journal_line(entry)]), job.on_progress)
         writes: list[futures.Future[None]] = []
 
         def write(batch: Batch, future: Future[list[Prediction]]) -> None:

@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import InProcess
 from cascade.prediction.executor import Executor, Job
-from cascade.prediction.journal import Entry, Journal, failed_source, unopened_input
+from cascade.prediction.journal import Entry, Journal, failed_source, journal_line, unopened_input
 from cascade.prediction.ledger import Ledger
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult
@@ -55,9 +56,14 @@ class RunResult:
         return self.remaining > 0
 
     @cached_property
+    def statuses(self) -> Counter[str]:
+        """Status → number of rows."""
+        return Counter(row.status for row in self.rows)
+
+    @cached_property
     def failed(self) -> list[SliceResult]:
         """Results of the slices that could not be read, predicted or written."""
-        return [row for row in self.rows if row.status == "error"]
+        return [row for row in self.rows if row.status == "error"] if self.statuses["error"] else []
 
     @property
     def exit_code(self) -> int:
@@ -110,10 +116,10 @@ def predict_sources(
             if resumed_rows:
                 on_progress(resumed_rows)
             for name, error in problems.items():
-                ledger.add(unopened_input(folder, name, error))
+                ledger.add([journal_line(unopened_input(folder, name, error))])
             for source in sources:
                 if source.name in collisions:
-                    ledger.add(failed_source(folder, source, collisions[source.name]))
+                    ledger.add([journal_line(failed_source(folder, source, collisions[source.name]))])
             job = Job(folder, batch_size, ledger.begin, ledger.add, on_progress, stop)
             executor.run([source for source in sources if source.name not in collisions], job)
         finally:

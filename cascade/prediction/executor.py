@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cascade.io.slices import Source
-from cascade.prediction.journal import Entry
+from cascade.prediction.journal import JournalLine
 from cascade.prediction.results import ResultsFolder
 from cascade.volume.finding import VolumeRule
 
@@ -20,7 +20,7 @@ class Job:
         folder: Where masks and overlays go.
         batch_size: Number of slices that go through the models at once.
         on_begin: Called with inputs before the first file of theirs is written.
-        on_finished: Called once with each finished input, which may have failed.
+        on_finished: Called with inputs that have just been finished, or have failed; once with each input.
         on_progress: Called with the number of slices that have just been finished.
         stop: Set when the executor should finish what it has begun, and return.
     """
@@ -28,7 +28,7 @@ class Job:
     folder: ResultsFolder
     batch_size: int
     on_begin: Callable[[Sequence[Source]], object]
-    on_finished: Callable[[Entry], object]
+    on_finished: Callable[[Sequence[JournalLine]], object]
     on_progress: Callable[[int], object]
     stop: threading.Event
 

@@ -7,11 +7,11 @@ import json
 import os
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
@@ -28,6 +28,9 @@ FAILED = "failed"
 """Key of a line with an entry that has rows with errors. It is reported, and `--resume` processes its input again."""
 
 ROW_FIELDS = tuple(field.name for field in fields(SliceResult))
+
+READ_BYTES = 2**16
+"""Neighboring entries often follow each other in the tables: so many bytes hold about 80."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,31 @@ class Entry:
             return False
 
 
+class JournalLine(NamedTuple):
+    """An entry as the journal stores it. Workers make it, so that the driver of many need not encode anything.
+
+    Attributes:
+        name: Name of the input.
+        text: The line.
+        slices: Number of rows.
+        volumes: 1 if there is a row of a volume, else 0.
+        failed: True if a slice could not be processed.
+    """
+
+    name: str
+    text: bytes
+    slices: int
+    volumes: int
+    failed: bool
+
+
+def journal_line(entry: Entry) -> JournalLine:
+    """Encode a finished input for the journal."""
+    content, failed = _content(entry), entry.failed
+    text = _line({FAILED: content} if failed else content)
+    return JournalLine(entry.name, text, len(entry.rows), 1 if entry.volume else 0, failed)
+
+
 def failed_source(folder: ResultsFolder, source: Source, error: CascadeError) -> Entry:
     """Return the entry of an input of which no slice could be processed."""
     rows = tuple(
@@ -95,13 +123,13 @@ class Journal:
         path: The file.
     """
 
-    def __init__(self, out: Path, settings: dict[str, Any], entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, out: Path, settings: dict[str, Any], lines: Iterable[JournalLine] = ()) -> None:
         """Replace the journal in a folder.
 
         Args:
             out: Results folder.
             settings: What the results depend on besides the inputs, ready for JSON.
-            entries: Entries to keep from an earlier run.
+            lines: Entries to keep from an earlier run.
 
         Raises:
             CascadeError: The folder cannot be written.
@@ -111,11 +139,11 @@ class Journal:
         self._positions = array("q")
         with open_atomically(self.path) as file:
             self._end = file.write(_line(settings))
-            for entry in entries:
+            for line in lines:
                 self._positions.append(self._end)
-                self._end += file.write(_line(_content(entry)))
+                self._end += file.write(line.text)
         self._file: BinaryIO = self.path.open("ab")
-        self._reader = self.path.open("rb")  # reads this journal even if another run replaces it
+        self._reader = self.path.open("rb", READ_BYTES)  # reads this journal even if another run replaces it
 
     def __len__(self) -> int:
         """Return the number of entries."""
@@ -130,8 +158,8 @@ class Journal:
         with self._lock:
             self._reader.seek(self._positions[number])
             line = self._reader.readline()
-        content = _parse(line)
-        entry = _entry(content.get(FAILED, content))
+        content = parse_line(line)
+        entry = entry_of(content.get(FAILED, content))
         if entry is None:
             raise CascadeError(f"{self.path}: was changed during the run", fix="start over with --overwrite")
         return entry
@@ -149,16 +177,18 @@ class Journal:
         with self._lock:
             self._append(line)
 
-    def add(self, entry: Entry) -> None:
-        """Note a finished input.
+    def add(self, lines: Sequence[JournalLine]) -> None:
+        """Note finished inputs.
 
         Raises:
             CascadeError: The disk is full.
         """
-        content = _content(entry)
-        line = _line({FAILED: content} if entry.failed else content)
+        text = b"".join(line.text for line in lines)
         with self._lock:
-            self._positions.append(self._append(line))
+            start = self._append(text)
+            for line in lines:
+                self._positions.append(start)
+                start += len(line.text)
 
     def sync(self) -> None:
         """Wait until everything is on the disk, so that even a power failure does not take it.
@@ -179,13 +209,13 @@ class Journal:
         with suppress(OSError):  # an `add` that could not write its text has already reported it
             self._file.close()
 
-    def _append(self, line: bytes) -> int:
-        """Append a line, and return where it begins."""
-        start, self._end = self._end, self._end + len(line)
+    def _append(self, text: bytes) -> int:
+        """Append whole lines, and return where they begin."""
+        start, self._end = self._end, self._end + len(text)
         try:
-            self._file.write(line)
+            self._file.write(text)
             self._file.flush()
-        except OSError as error:  # the rest of the line stays in the buffer
+        except OSError as error:  # the rest of the text stays in the buffer
             raise self._error(error) from error
         return start
 
@@ -193,45 +223,6 @@ class Journal:
         return CascadeError(
             f"{self.path}: cannot be written ({error.strerror})", fix="free disk space and continue with --resume"
         )
-
-
-def read_entries(out: Path, settings: dict[str, Any]) -> dict[str, Entry]:
-    """Read the finished inputs of an earlier run.
-
-    Args:
-        out: Results folder.
-        settings: Settings of this run; they must equal those of the earlier run.
-
-    Returns:
-        Name of the input → entry; empty if there is no journal.
-
-    Raises:
-        CascadeError: The settings differ, so that the results of both runs cannot be combined.
-    """
-    lines = _read(out)
-    previous = next(lines, {})
-    entries = {entry.name: entry for line in lines if (entry := _entry(line))}
-    current = json.loads(json.dumps(settings))
-    if entries and previous != current:
-        changes = [
-            f"{key} was {previous.get(key)}, is {value}" for key, value in current.items() if previous.get(key) != value
-        ]
-        raise CascadeError(
-            f"{out}: contains a run that cannot be resumed: {'; '.join(changes)}",
-            fix="use the same settings, start over with --overwrite, or choose another folder with --out",
-        )
-    return entries
-
-
-def previous_files(out: Path) -> set[str]:
-    """Return what the run in a folder wrote, also for inputs that it did not finish, as paths below the folder."""
-    begun: dict[str, Iterable[str]] = {}
-    for line in _read(out):
-        files = line.get(STARTED, {})
-        begun |= {files: [files]} if isinstance(files, str) else files  # version 0.1 noted each file by itself
-        if entry := _entry(line.get(FAILED, line)):
-            begun[entry.name] = entry.files  # these, and no others, were written
-    return {path for files in begun.values() for path in files}
 
 
 def _content(entry: Entry) -> dict[str, Any]:
@@ -244,13 +235,7 @@ def _line(content: dict[str, Any]) -> bytes:
     return f"{json.dumps(content)}\n".encode()
 
 
-def _read(out: Path) -> Iterator[dict[str, Any]]:
-    """Yield the settings, then all lines after them; nothing if there is no journal."""
-    with suppress(OSError), (out / JOURNAL).open("rb") as file:
-        yield from map(_parse, file)
-
-
-def _parse(line: bytes) -> dict[str, Any]:
+def parse_line(line: bytes) -> dict[str, Any]:
     """Return the JSON object of a line; empty if there is none."""
     try:
         content = json.loads(line)
@@ -259,7 +244,8 @@ def _parse(line: bytes) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _entry(content: dict[str, Any]) -> Entry | None:
+def entry_of(content: dict[str, Any]) -> Entry | None:
+    """Return the entry that a line contains, or None. The dictionary is used up."""
     try:
         rows = tuple(_row(row) for row in content["rows"])
         volume = volume_from_json(content["volume"]) if content["volume"] else None
@@ -269,13 +255,8 @@ def _entry(content: dict[str, Any]) -> Entry | None:
 
 
 def _row(content: dict[str, Any]) -> SliceResult:
-    values = {name: content[name] for name in ROW_FIELDS}
-    box, probabilities = values["box"], values["probabilities"]
-    return SliceResult(
-        **values
-        | {
-            "box": Box(*box) if box else None,
-            "probabilities": tuple(probabilities) if probabilities else None,
-            "notes": tuple(values["notes"]),
-        }
-    )
+    box, probabilities = content["box"], content["probabilities"]
+    content["box"] = Box(*box) if box else None
+    content["probabilities"] = tuple(probabilities) if probabilities else None
+    content["notes"] = tuple(content["notes"])
+    return SliceResult(*map(content.__getitem__, ROW_FIELDS))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.io.slices import Source
-from cascade.prediction.journal import Entry, Journal
+from cascade.prediction.journal import Entry, Journal, JournalLine
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult
 
@@ -57,15 +57,16 @@ class Ledger:
         if files := {source.name: self._folder.output_files(source) for source in sources}:
             self._journal.begin(files)
 
-    def add(self, entry: Entry) -> None:
-        """Note a finished input.
+    def add(self, lines: Sequence[JournalLine]) -> None:
+        """Note finished inputs.
 
         Raises:
             CascadeError: The journal cannot be written.
         """
         with self._lock:
-            self._journal.add(entry)
-            self._note(entry.name, *_counts(entry))
+            self._journal.add(lines)
+            for line in lines:
+                self._note(line.name, line.slices, line.volumes)
             if time.monotonic() - self._synced > SECONDS_BETWEEN_SYNCS:
                 self._journal.sync()
                 self._synced = time.monotonic()

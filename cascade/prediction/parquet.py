@@ -1,6 +1,6 @@
 """The rows of a run as Parquet, for archives that are too large for a spreadsheet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,11 +41,11 @@ def open_parquet(path: Path, columns: tuple[str, ...], metadata: dict[str, str])
     with open_atomically(path) as file, ParquetWriter(file, schema) as writer:
 
         def flush() -> None:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+            writer.write_table(pa.Table.from_arrays([_column(rows, field) for field in schema], schema=schema))
             rows.clear()
 
         def add(record: Record) -> None:
-            rows.append({column: _as_utf8(record.get(column)) for column in columns})
+            rows.append(record)
             if len(rows) == ROWS_PER_GROUP:
                 flush()
 
@@ -56,6 +56,14 @@ def open_parquet(path: Path, columns: tuple[str, ...], metadata: dict[str, str])
 def _type(column: str) -> pa.DataType:
     is_number = column.startswith(("probability_", "box_"))
     return TYPES.get(column, pa.float64() if is_number else pa.string())
+
+
+def _column(rows: Sequence[Record], field: pa.Field) -> pa.Array:
+    values = [row.get(field.name) for row in rows]
+    try:
+        return pa.array(values, field.type)
+    except UnicodeEncodeError:
+        return pa.array(map(_as_utf8, values), field.type)
 
 
 def _as_utf8(value: object) -> object:

@@ -18,7 +18,7 @@ from cascade.errors import CascadeError
 from cascade.io.slices import Source
 from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
 from cascade.prediction.executor import Job
-from cascade.prediction.journal import Entry, failed_source
+from cascade.prediction.journal import JournalLine, failed_source, journal_line
 from cascade.prediction.output_dir import remove_temporary, remove_written
 from cascade.prediction.worker import ModelOptions, WorkerInfo, check_same
 
@@ -187,7 +187,7 @@ class RayExecutor:
         while slot.blocks and (reference := next(iter(slot.blocks))) in done:
             block = slot.blocks.pop(reference)
             try:
-                entries: list[Entry] = ray.get(reference)
+                lines: list[JournalLine] = ray.get(reference)
             except RayTaskError as error:
                 raise _cause(error) from None
             except RayError:
@@ -196,19 +196,18 @@ class RayExecutor:
                 slot.blocks.clear()
                 slot.actor, slot.opened = self._start()
             else:
-                self._finish(block, entries, slot, queue, job)
+                self._finish(block, lines, slot, queue, job)
 
-    def _finish(self, block: Block, entries: list[Entry], slot: Slot, queue: BlockQueue, job: Job) -> None:
+    def _finish(self, block: Block, lines: list[JournalLine], slot: Slot, queue: BlockQueue, job: Job) -> None:
         """Note the inputs that are finished. Those that have failed are processed once more, by another worker."""
-        failed = {entry.name for entry in entries if entry.failed}
+        failed = {line.name for line in lines if line.failed}
         again = [source for source in block.sources if source.name in failed]
-        retried = failed if again and not job.stop.is_set() and queue.retry(block, again, slot) else set()
-        for entry in entries:
-            if entry.name in retried:
-                remove_written(job.folder.out, entry.files)
-            else:
-                job.on_finished(entry)
-                job.on_progress(len(entry.rows))
+        if again and not job.stop.is_set() and queue.retry(block, again, slot):
+            lines = [line for line in lines if line.name not in failed]
+            for source in again:
+                remove_written(job.folder.out, job.folder.output_files(source))
+        job.on_finished(lines)
+        job.on_progress(sum(line.slices for line in lines))
 
     def _lose(self, blocks: Sequence[Block], queue: BlockQueue, job: Job) -> None:
         """Put the blocks of a lost worker back into the queue, or give an input up."""
@@ -221,7 +220,7 @@ class RayExecutor:
                 f"{killer.files[0]}: {MAX_TRIES} workers were lost while they processed it",
                 fix="give the workers more memory, or exclude the input",
             )
-            job.on_finished(failed_source(job.folder, killer, error))
+            job.on_finished([journal_line(failed_source(job.folder, killer, error))])
             job.on_progress(killer.count)
 
 

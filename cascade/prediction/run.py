@@ -2,8 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,16 +12,15 @@ from cascade import __version__
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
-from cascade.io.checksums import sha256_of_files
 from cascade.io.open import open_sources
-from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.accounting import check_accounting
-from cascade.prediction.batch import InProcess, io_threads
+from cascade.prediction.batch import InProcess
 from cascade.prediction.collisions import find_collisions
 from cascade.prediction.driver import RunResult, predict_sources
+from cascade.prediction.earlier import previous_files, read_entries, reusable_names
 from cascade.prediction.executor import Executor
-from cascade.prediction.journal import Entry, Journal, previous_files, read_entries
+from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.output_dir import LOCK, lock_output_dir, output_paths, remove_previous
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
@@ -125,25 +123,25 @@ def predict_paths(
         )
         executor.check_access([out / LOCK, *(path for source in sources[:1] for path in source.files[:1])])
         settings = run_settings(executor, options, inputs.folder)
-        previous = read_entries(out, settings) if options.resume else {}
-        entries = reusable_entries(previous, inputs, sources, out)
-        dropped = previous.keys() - {source.name for source in sources} - problems.keys()
-        remove_previous(out, previous_files(out), keep=(path for entry in entries.values() for path in entry.files))
-        kept = [entry for _, entry in sorted(entries.items())]
+        earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
+        kept = reusable_names(earlier, inputs, sources, folder)
+        finished = set(kept)
+        dropped = earlier.keys() - {source.name for source in sources} - problems.keys()
+        remove_previous(out, previous_files(out, finished))
         folder.save(
-            (row for entry in kept for row in entry.rows),
-            (entry.volume for entry in kept if entry.volume),
+            (row for name in kept for row in earlier[name].rows),
+            (volume for name in kept if (volume := earlier[name].volume)),
             complete=False,
         )
         record = RunRecord(executor, asdict(options), inputs, sources)
         record.save(out, None)
         on_start(sum(source.count for source in sources))
-        collisions = find_collisions(folder, sorted(sources, key=lambda source: source.name not in entries))
-        journal = Journal(out, settings, entries.values())
+        collisions = find_collisions(folder, sorted(sources, key=lambda source: source.name not in finished))
+        journal = Journal(out, settings, (journal_line(earlier[name]) for name in kept))
         try:
             result = predict_sources(
                 executor,
-                [source for source in sources if source.name not in entries],
+                [source for source in sources if source.name not in finished],
                 folder,
                 batch_size=options.batch_size,
                 problems=problems,
@@ -203,45 +201,6 @@ def _temporary_folder(beside: Path | None) -> Iterator[Path]:
         ) from error
     with folder:
         yield Path(folder.name)
-
-
-def reusable_entries(
-    entries: dict[str, Entry], inputs: Inputs, sources: Sequence[Source], out: Path
-) -> dict[str, Entry]:
-    """Select the finished inputs of an earlier run whose files and results are unchanged.
-
-    Results of inputs that no longer exist are dropped.
-
-    Raises:
-        CascadeError: The earlier run covered inputs that exist but are not part of this run. Resuming would delete
-            their results.
-    """
-    source_of_name = {source.name: source for source in sources}
-    name_of_path = {inputs.path(name): name for name in inputs.names}
-    for name in sorted({name for entry in entries.values() for name in entry.read} - set(inputs.names)):
-        if inputs.is_left_out(name):
-            raise CascadeError(
-                f"{out}: contains results of {inputs.folder / name}, which is not part of this run",
-                fix="use all inputs of the earlier run, start over with --overwrite, or choose another folder with "
-                "--out",
-            )
-
-    def is_reusable(entry: Entry) -> bool:
-        files = source_of_name[entry.name].files
-        if entry.read != tuple(name_of_path[path] for path in files):  # its rows contain the names of its files
-            return False
-        try:
-            return entry.sha256 == sha256_of_files(files) and entry.is_valid(out)
-        except CascadeError:
-            return False  # reading it again will report the reason
-
-    candidates = [entry for name, entry in entries.items() if name in source_of_name]
-    pool = ThreadPoolExecutor(io_threads())
-    try:
-        reusable = pool.map(is_reusable, candidates)
-        return {entry.name: entry for entry, keep in zip(candidates, reusable, strict=True) if keep}
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def run_settings(executor: Executor, options: RunOptions, inputs: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """run.json: the provenance of the results, from the models to the checksum of each input."""
 
 import platform
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +47,7 @@ class RunRecord:
         if result:
             content |= {
                 "seconds": round(result.seconds, 3),
-                "slices": dict(Counter(row.status for row in result.rows)),
+                "slices": dict(result.statuses),
                 "slices_of_an_earlier_run": result.resumed_rows,
                 "left_out": dict(sorted(result.left_out.items())),
                 "dropped": list(result.dropped),

@@ -13,7 +13,7 @@ from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import InProcess
 from cascade.prediction.executor import Job
-from cascade.prediction.journal import Entry
+from cascade.prediction.journal import JournalLine
 from cascade.prediction.results import ResultsFolder
 from cascade.volume.finding import VolumeRule
 
@@ -85,7 +85,7 @@ class Worker:
                     fix="put the inputs and --out on storage that all machines mount at the same path",
                 )
 
-    def predict(self, sources: Sequence[Source], folder: ResultsFolder, batch_size: int) -> list[Entry]:
+    def predict(self, sources: Sequence[Source], folder: ResultsFolder, batch_size: int) -> list[JournalLine]:
         """Predict all slices of the sources, and write masks and overlays.
 
         Returns:
@@ -94,9 +94,9 @@ class Worker:
         Raises:
             CascadeError: The models computed NaN.
         """
-        entries: list[Entry] = []
-        self._executor.run(sources, Job(folder, batch_size, _ignore, entries.append, _ignore, self._stop))
-        return entries
+        lines: list[JournalLine] = []
+        self._executor.run(sources, Job(folder, batch_size, _ignore, lines.extend, _ignore, self._stop))
+        return lines
 
     def stop(self) -> None:
         """Let `predict` return after the current batch. May be called while it runs."""

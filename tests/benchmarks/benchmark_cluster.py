@@ -23,8 +23,9 @@ from cascade.pipeline import Cascade
 from cascade.prediction import cluster
 from cascade.prediction.cluster import ClusterOptions, open_cluster
 from cascade.prediction.driver import predict_sources
+from cascade.prediction.earlier import read_entries
 from cascade.prediction.executor import Executor
-from cascade.prediction.journal import Entry, Journal
+from cascade.prediction.journal import Entry, Journal, JournalLine, journal_line
 from cascade.prediction.ray_executor import RayExecutor
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.run import RunOptions, predict_paths
@@ -42,9 +43,9 @@ class StubWorker(Worker):
         """Load nothing."""
         return WorkerInfo({}, "stub", 0.0, VolumeRule(), {})
 
-    def predict(self, sources: Sequence[Source], folder: ResultsFolder, batch_size: int) -> list[Entry]:
+    def predict(self, sources: Sequence[Source], folder: ResultsFolder, batch_size: int) -> list[JournalLine]:
         """Return made-up rows."""
-        return [self._entry(source) for source in sources]
+        return [journal_line(self._entry(source)) for source in sources]
 
     def _entry(self, source: Source) -> Entry:
         mask, overlay = f"masks/{source.name}", f"overlays/{source.name}"
@@ -87,7 +88,7 @@ def measure_driver(executor: Executor, folder: Path, count: int, batch_size: int
         for number in range(count)
     ]
     results = ResultsFolder(folder / "out", folder, True, {}, "stub", parquet=True)
-    step, done, start = max(1, count // 10), 0, time.perf_counter()
+    step, done, start, cpu_start = max(1, count // 10), 0, time.perf_counter(), time.process_time()
     print(f"{resident_mb():.0f} MB with the list of {count:,} inputs", flush=True)
 
     def advance(slices: int) -> None:
@@ -100,7 +101,12 @@ def measure_driver(executor: Executor, folder: Path, count: int, batch_size: int
     journal = Journal(results.out, {})
     run = predict_sources(executor, sources, results, batch_size=batch_size, journal=journal, on_progress=advance)
     journal.close()
+    cpu_seconds = time.process_time() - cpu_start
     print(f"{count / run.seconds:,.0f} inputs/s with the tables, {resident_mb():.0f} MB at the end")
+    print(f"{count / cpu_seconds:,.0f} inputs per second of CPU time of the driver", flush=True)
+    before_mb = resident_mb()
+    entries = read_entries(results.out, {})
+    print(f"--resume: {(resident_mb() - before_mb) * 2**20 / len(entries):.0f} bytes per finished input")
 
 
 def compare_speed(cascade: Cascade, executor: RayExecutor, folder: Path, options: argparse.Namespace) -> None:

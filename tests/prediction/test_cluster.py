@@ -23,7 +23,7 @@ from stub_cascade import rows_of
 
 from cascade.errors import CascadeError
 from cascade.pipeline import Cascade
-from cascade.prediction.journal import read_entries
+from cascade.prediction.earlier import read_entries
 from cascade.prediction.run import RunOptions, predict_paths
 from cascade.prediction.worker import ModelOptions, Worker
 
