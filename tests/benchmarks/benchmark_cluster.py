@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,8 +94,9 @@ def measure_driver(executor: Executor, folder: Path, count: int, batch_size: int
 
     def advance(slices: int) -> None:
         nonlocal done
+        tenths = done // step
         done += slices
-        if done and done % step == 0:
+        if done // step > tenths:
             rate = done / (time.perf_counter() - start)
             print(f"{done:>10,} inputs: {rate:,.0f} inputs/s, {resident_mb():.0f} MB", flush=True)
 
@@ -104,9 +106,9 @@ def measure_driver(executor: Executor, folder: Path, count: int, batch_size: int
     cpu_seconds = time.process_time() - cpu_start
     print(f"{count / run.seconds:,.0f} inputs/s with the tables, {resident_mb():.0f} MB at the end")
     print(f"{count / cpu_seconds:,.0f} inputs per second of CPU time of the driver", flush=True)
-    before_mb = resident_mb()
+    tracemalloc.start()
     entries = read_entries(results.out, {})
-    print(f"--resume: {(resident_mb() - before_mb) * 2**20 / len(entries):.0f} bytes per finished input")
+    print(f"--resume: {tracemalloc.get_traced_memory()[0] / len(entries):.0f} bytes per finished input")
 
 
 def compare_speed(cascade: Cascade, executor: RayExecutor, folder: Path, options: argparse.Namespace) -> None:

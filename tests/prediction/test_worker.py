@@ -13,6 +13,7 @@ from dicom_files import image
 
 from cascade.errors import CascadeError
 from cascade.io.dicom.series import open_dicom
+from cascade.io.image import ImageSource
 from cascade.io.nifti import open_nifti
 from cascade.io.slices import BlankSlice
 from cascade.prediction.worker import Worker, WorkerInfo, check_same
@@ -51,6 +52,11 @@ def test_an_error_keeps_problem_and_fix_on_its_way_to_another_process():
         copy = pickle.loads(pickle.dumps(error))
         assert isinstance(copy, CascadeError)
         assert (copy.problem, copy.fix) == (error.problem, error.fix)
+
+
+def test_an_image_is_the_same_in_another_process():
+    source = ImageSource("a.png", Path("/scans/a.png"), notes=("turned",))
+    assert pickle.loads(pickle.dumps(source)) == source
 
 
 def test_a_volume_reads_the_same_slices_in_another_process(tmp_path):
