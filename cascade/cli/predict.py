@@ -24,7 +24,7 @@ INPUT, OUTPUT, CLUSTER, LOGGING = "Input", "Output", "Cluster", "Logging"
 
 def predict(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(help="Files, folders, patterns and zips; - reads a list from stdin.", show_default=False),
     ],
     recursive: Annotated[
@@ -132,7 +132,7 @@ def predict(
     if overwrite and resume:
         raise CascadeError("--overwrite and --resume cannot be combined", fix="use one of them")
     console = stderr()
-    input_paths = [path for item in paths for path in (read_list(sys.stdin.buffer) if str(item) == "-" else [item])]
+    input_paths = [path for item in paths for path in (read_list(sys.stdin.buffer) if item == "-" else [item])]
     options = RunOptions(
         batch_size=batch_size,
         axis=axis,

@@ -148,12 +148,12 @@ def dry_run_table(inputs: Inputs, options: RunOptions) -> RenderableType:
     ]
     if options.resume:
         lines.append(Text("With --resume, inputs that an earlier run has finished are not processed again."))
-    reasons = [f"left out: {name}: {reason}" for name, reason in sorted(left_out.items())]
+    reasons = [f"left out: {inputs.with_urls(name)}: {reason}" for name, reason in sorted(left_out.items())]
     lines += [Text(printable(line), style="dim") for line in reasons[:MAX_LEFT_OUT]]
     if len(reasons) > MAX_LEFT_OUT:
         lines.append(Text(f"left out: {len(reasons) - MAX_LEFT_OUT:,} more", style="dim"))
     for error in problems.values():
-        message = str(error).replace(str(inputs.unpacked), str(inputs.folder))
+        message = inputs.with_urls(str(error).replace(str(inputs.unpacked), str(inputs.folder)))
         lines.append(Text(printable(f"would fail: {message}"), style="red"))
     return Group(table, *lines)
 

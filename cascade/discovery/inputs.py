@@ -11,6 +11,7 @@ from typing import BinaryIO
 from cascade.discovery.archives import LIMITS, Limits, unpack_zip
 from cascade.discovery.filters import HIDDEN, FileFilter, Format, format_of_name
 from cascade.discovery.sequences import other_sequences
+from cascade.discovery.store import Store
 from cascade.discovery.walk import InputWalker, absolute_path
 from cascade.errors import CascadeError
 
@@ -32,6 +33,7 @@ class Inputs:
             files that could be opened count as folders.
         zipped: The names of files in zip files. They lie in the folder `unpacked`, under the same names.
         unpacked: The folder that zip files were unpacked to.
+        store: The object store that `folder` stands for; None if the inputs are on this machine.
     """
 
     folder: Path
@@ -41,6 +43,16 @@ class Inputs:
     seen: dict[str, str] = field(default_factory=dict)
     zipped: frozenset[str] = frozenset()
     unpacked: Path = Path()
+    store: Store | None = None
+
+    @property
+    def location(self) -> str:
+        """The folder that names are relative to, as the user knows it: a path or a URL."""
+        return self.with_urls(str(self.folder))
+
+    def with_urls(self, text: str) -> str:
+        """Return a text with URLs in place of the local paths that stand for them."""
+        return self.store.with_urls(text) if self.store else text
 
     def name(self, path: str) -> str:
         """Return the name of a file, which need not exist: its path below `folder`, or else its absolute path."""
@@ -201,11 +213,11 @@ def _no_slices(walker: InputWalker) -> CascadeError:
     return CascadeError("\n".join(problems), fix="; ".join(fixes))
 
 
-def read_list(stream: BinaryIO) -> list[Path]:
-    """Read a list of paths, one per line, or separated by NUL characters as from `find -print0`.
+def read_list(stream: BinaryIO) -> list[str]:
+    """Read a list of paths or URLs, one per line, or separated by NUL characters as from `find -print0`.
 
     Blank lines are ignored. Paths may contain any bytes.
     """
     content = stream.read()
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
-    return [Path(os.fsdecode(line)) for line in lines if line.strip()]
+    return [os.fsdecode(line) for line in lines if line.strip()]

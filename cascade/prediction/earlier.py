@@ -13,6 +13,7 @@ from cascade.errors import CascadeError
 from cascade.io.checksums import sha256_of_files
 from cascade.io.slices import Source
 from cascade.prediction.batch import io_threads
+from cascade.prediction.fetched import fetched
 from cascade.prediction.journal import FAILED, READ_BYTES, STARTED, Entry, entry_of, parse_line
 from cascade.prediction.output_dir import JOURNAL
 from cascade.prediction.results import ResultsFolder
@@ -97,26 +98,27 @@ def reusable_names(
     """
     if not entries:
         return []
-    files_of_name = {source.name: source.files for source in sources}
+    source_of_name = {source.name: source for source in sources}
     names = set(inputs.names)
     for name in sorted({name for entry in entries.values() for name in entry.read if name not in names}):
         if inputs.is_left_out(name):
             raise CascadeError(
-                f"{folder.out}: contains results of {inputs.folder / name}, which is not part of this run",
+                f"{folder.out}: contains results of {inputs.location}/{name}, which is not part of this run",
                 fix="use all inputs of the earlier run, start over with --overwrite, or choose another folder with "
                 "--out",
             )
 
     def is_reusable(entry: Entry) -> bool:
-        files = files_of_name[entry.name]
-        if entry.read != tuple(map(folder.input_name, files)):  # its rows contain the names of its files
+        source = source_of_name[entry.name]
+        if entry.read != tuple(map(folder.input_name, source.files)):  # its rows contain the names of its files
             return False
-        try:
-            return entry.sha256 == sha256_of_files(files) and entry.is_valid(folder.out)
-        except CascadeError:
-            return False  # reading it again will report the reason
+        with fetched([source], folder.store):
+            try:
+                return entry.sha256 == sha256_of_files(source.files) and entry.is_valid(folder.out)
+            except CascadeError:
+                return False  # reading it again will report the reason
 
-    candidates = (entries[name] for name in sorted(entries) if name in files_of_name)
+    candidates = (entries[name] for name in sorted(entries) if name in source_of_name)
     reusable = []
     pool = ThreadPoolExecutor(io_threads())
     try:

@@ -9,6 +9,7 @@ from typing import Any
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
 from cascade.discovery.output_marker import RESULTS
+from cascade.discovery.store import Store
 from cascade.errors import CascadeError
 from cascade.io.slices import CapturedSource, Source, slice_number
 from cascade.prediction.output_dir import (
@@ -99,6 +100,7 @@ class ResultsFolder:
         secondary_capture: True if secondary captures of DICOM inputs are written.
         unpacked: Folder that zips were unpacked to, under the names that they have below `inputs`.
         parquet: True if results.parquet is written too.
+        store: The object store that `inputs` stands for; None if the inputs are on this machine.
     """
 
     out: Path
@@ -113,6 +115,7 @@ class ResultsFolder:
     secondary_capture: bool = False
     unpacked: Path | None = None
     parquet: bool = False
+    store: Store | None = None
 
     @property
     def csv_path(self) -> Path:
@@ -130,10 +133,15 @@ class ResultsFolder:
         return path.relative_to(self.unpacked if unzipped and self.unpacked else self.inputs).as_posix()
 
     def error_row(self, name: str, error: CascadeError, index: int | None = None) -> SliceResult:
-        """Return the row of a slice or input that has failed. A file of a zip is named as part of the zip."""
+        """Return the row of a slice or input that has failed.
+
+        A file of a zip is named as part of the zip, and one of a store by its URL.
+        """
         problem = error.problem
         if self.unpacked:
             problem = problem.replace(str(self.unpacked), str(self.inputs))
+        if self.store:
+            problem = self.store.with_urls(problem)
         return SliceResult(name, "error", index, problem=problem, fix=error.fix)
 
     def mask_path(self, name: str, suffix: str = ".png") -> Path:
@@ -180,7 +188,7 @@ class ResultsFolder:
             "cascade_version": __version__,
             "research_use_only": NOTE,
             "complete": complete,
-            "inputs": str(self.inputs),
+            "inputs": self.store.with_urls(str(self.inputs)) if self.store else str(self.inputs),
             "backend": self.backend,
             "models": self.models,
             "uncertain_below": self.uncertain_below,

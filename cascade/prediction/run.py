@@ -11,7 +11,9 @@ from typing import Any
 from cascade import __version__
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
+from cascade.discovery.store import is_url
 from cascade.errors import CascadeError
+from cascade.io.mirror import find_stored_slices
 from cascade.io.open import open_sources
 from cascade.pipeline import Cascade
 from cascade.prediction.accounting import check_accounting
@@ -20,6 +22,7 @@ from cascade.prediction.collisions import find_collisions
 from cascade.prediction.driver import RunResult, predict_sources
 from cascade.prediction.earlier import previous_files, read_entries, reusable_names
 from cascade.prediction.executor import Executor
+from cascade.prediction.fetched import remove_beginnings
 from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.output_dir import LOCK, lock_output_dir, output_paths, remove_previous
 from cascade.prediction.recorder import ProgressCallback
@@ -88,7 +91,7 @@ def predict_paths(
 
     Args:
         cascade: Loaded models, or the workers of a cluster that have loaded them.
-        paths: Images, volumes, folders, zips, or patterns such as `scans/*.png`.
+        paths: Images, volumes, folders, zips, or patterns such as `scans/*.png`. With a cluster, also URLs of these.
         out: Results folder; created if needed.
         options: Options of the run.
         on_start: Called once with the total number of slices.
@@ -100,13 +103,20 @@ def predict_paths(
     """
     executor = InProcess(cascade) if isinstance(cascade, Cascade) else cascade
     out = Path(out)
+    if is_url(out):
+        raise CascadeError(f"{out}: results cannot be written to a URL", fix="give a folder, and copy it afterwards")
+    if not executor.is_remote and (urls := [str(path) for path in paths if is_url(path)]):
+        raise CascadeError(f"{urls[0]}: URLs are read by the workers of a cluster", fix="add --cluster local")
     with (
-        collect_inputs([Path(path) for path in paths], out, options, shared=executor.is_remote) as inputs,
+        collect_inputs(paths, out, options, shared=executor.is_remote) as inputs,
         lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
     ):
         sources, problems, left_out = open_sources(
             inputs, axis=options.axis, volume=options.volume, keep_identifiers=options.keep_identifiers
         )
+        problems = {inputs.with_urls(name): error for name, error in problems.items()}
+        if inputs.store:
+            remove_beginnings(sources, inputs.store)
         folder = ResultsFolder(
             out=out,
             inputs=inputs.folder,
@@ -120,9 +130,11 @@ def predict_paths(
             secondary_capture=options.secondary_capture,
             unpacked=inputs.unpacked,
             parquet=executor.is_remote,
+            store=inputs.store,
         )
-        executor.check_access([out / LOCK, *(path for source in sources[:1] for path in source.files[:1])])
-        settings = run_settings(executor, options, inputs.folder)
+        first = [path for source in sources[:1] for path in source.files[:1]]
+        executor.check_access([out / LOCK, *([inputs.store.folder] if inputs.store else first)])
+        settings = run_settings(executor, options, inputs.location)
         earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
         kept = reusable_names(earlier, inputs, sources, folder)
         finished = set(kept)
@@ -151,6 +163,7 @@ def predict_paths(
             )
         finally:
             journal.close()
+        left_out = {inputs.with_urls(path): reason for path, reason in left_out.items()}
         result = replace(result, left_out=left_out, dropped=tuple(sorted(dropped)))
         record.save(out, result)
         if options.report:
@@ -162,11 +175,15 @@ def predict_paths(
 
 
 @contextmanager
-def collect_inputs(paths: Sequence[Path], out: Path, options: RunOptions, *, shared: bool = False) -> Iterator[Inputs]:
+def collect_inputs(
+    paths: Sequence[str | os.PathLike[str]], out: Path, options: RunOptions, *, shared: bool = False
+) -> Iterator[Inputs]:
     """Find the inputs of a run. Zips are unpacked to a temporary folder, which is removed at the end.
 
+    What is needed of inputs in an object store is fetched to this folder too.
+
     Args:
-        paths: Files, folders and patterns.
+        paths: Files, folders and patterns; or URLs of these.
         out: Results folder.
         options: Options of the run.
         shared: Put the temporary folder beside the results, where other machines see it.
@@ -174,16 +191,18 @@ def collect_inputs(paths: Sequence[Path], out: Path, options: RunOptions, *, sha
     Raises:
         CascadeError: There is nothing to process, or the temporary folder cannot be created.
     """
-    with _temporary_folder(out if shared else None) as unpacked:
-        yield find_slices(
-            paths,
-            output_paths(out),
-            formats=FORMATS,
-            recursive=options.recursive,
-            include=options.include,
-            exclude=options.exclude,
-            unpack_into=unpacked,
-        )
+    search: dict[str, Any] = {
+        "own_output": output_paths(out),
+        "formats": FORMATS,
+        "recursive": options.recursive,
+        "include": options.include,
+        "exclude": options.exclude,
+    }
+    with _temporary_folder(out if shared else None) as temporary:
+        if any(map(is_url, paths)):
+            yield find_stored_slices(list(map(str, paths)), temporary, **search)
+        else:
+            yield find_slices(map(Path, paths), unpack_into=temporary, **search)
 
 
 @contextmanager
@@ -203,7 +222,7 @@ def _temporary_folder(beside: Path | None) -> Iterator[Path]:
         yield Path(folder.name)
 
 
-def run_settings(executor: Executor, options: RunOptions, inputs: Path) -> dict[str, Any]:
+def run_settings(executor: Executor, options: RunOptions, inputs: str) -> dict[str, Any]:
     """Return what the results depend on besides the inputs; a run can be resumed only with the same settings.
 
     Args:
@@ -212,7 +231,7 @@ def run_settings(executor: Executor, options: RunOptions, inputs: Path) -> dict[
         inputs: Folder that the names of the inputs are relative to.
     """
     return {
-        "folder of inputs": str(inputs),
+        "folder of inputs": inputs,
         "cascade_version": __version__,
         "models": executor.models,
         "backend": executor.description,

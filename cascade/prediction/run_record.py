@@ -23,7 +23,7 @@ class RunRecord:
     """Writes run.json."""
 
     def __init__(self, executor: Executor, options: dict[str, Any], inputs: Inputs, sources: Sequence[Source]) -> None:
-        self._sources, self._folder = sources, inputs.folder
+        self._sources, self._location = sources, inputs.location
         self._content: dict[str, Any] = {
             "schema": SCHEMA,
             "cascade_version": __version__,
@@ -52,7 +52,7 @@ class RunRecord:
                 "left_out": dict(sorted(result.left_out.items())),
                 "dropped": list(result.dropped),
             }
-        content["inputs_folder"] = str(self._folder)
+        content["inputs_folder"] = self._location
         with open_json(out / "run.json", content) as record:
             if result:
                 record.begin("failures")

@@ -13,7 +13,8 @@ from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import InProcess
 from cascade.prediction.executor import Job
-from cascade.prediction.journal import JournalLine
+from cascade.prediction.fetched import fetched
+from cascade.prediction.journal import JournalLine, failed_source, journal_line
 from cascade.prediction.results import ResultsFolder
 from cascade.volume.finding import VolumeRule
 
@@ -95,7 +96,14 @@ class Worker:
             CascadeError: The models computed NaN.
         """
         lines: list[JournalLine] = []
-        self._executor.run(sources, Job(folder, batch_size, _ignore, lines.extend, _ignore, self._stop))
+        if self._stop.is_set():
+            return lines
+        with fetched(sources, folder.store) as problems:
+            for source in sources:
+                if source.name in problems:
+                    lines.append(journal_line(failed_source(folder, source, problems[source.name])))
+            there = [source for source in sources if source.name not in problems]
+            self._executor.run(there, Job(folder, batch_size, _ignore, lines.extend, _ignore, self._stop))
         return lines
 
     def stop(self) -> None:

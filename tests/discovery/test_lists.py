@@ -1,7 +1,6 @@
 """Lists of paths on stdin, as `find` prints them."""
 
 import io
-from pathlib import Path
 
 import pytest
 
@@ -21,4 +20,4 @@ from cascade.discovery.inputs import read_list
     ],
 )
 def test_a_list_has_one_path_per_line_or_separates_them_by_nuls(content, paths):
-    assert read_list(io.BytesIO(content)) == [Path(path) for path in paths]
+    assert read_list(io.BytesIO(content)) == paths

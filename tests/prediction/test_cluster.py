@@ -118,9 +118,11 @@ def in_one_process(models, scans, out, **options):
     return predict_paths(Cascade.open(models, "onnxruntime", threads=1), [scans], out, replace(OPTIONS, **options))
 
 
-def check_same(out, expected):
-    """Check that rows, masks and overlays are the same, except for the times."""
+def check_same(out, expected, inputs=""):
+    """Check that rows, masks and overlays are the same, except for the times, and for the place of `inputs`."""
     rows, files = comparable(out)
+    for row in rows:
+        row["problem"] = row["problem"] and row["problem"].replace(inputs, inputs.removeprefix("file://"))
     expected_rows, expected_files = comparable(expected)
     assert rows == expected_rows
     assert sorted(files) == sorted(expected_files)
@@ -161,6 +163,25 @@ def test_rows_and_masks_are_those_of_one_process_even_if_a_worker_is_killed(exec
     assert len(run.rows) == len({row["slice"] for row in rows_of(two)}) == IMAGES + 3 + 6 + 2 + 1
     assert [row.name for row in run.failed] == ["damaged.png"]
     check_left(two, rows_of(two))
+
+
+def test_inputs_at_a_url_give_the_same_results_also_if_a_worker_is_killed_and_nothing_stays_behind(
+    executor, models, scans, tmp_path
+):
+    """file:// stands for an object store: all workers see it."""
+    one, two = tmp_path / "one", tmp_path / "results/two"
+    two.mkdir(parents=True)
+    in_one_process(models, scans, one)
+    (two.parent / "kill").mkdir()
+    losses = executor.losses
+    run = predict_paths(executor, [scans.as_uri()], two, OPTIONS)
+    assert executor.losses == losses + 1
+    assert [row.name for row in run.failed] == ["damaged.png"]
+    assert scans.as_uri() in run.failed[0].problem
+    check_same(two, one, inputs=scans.as_uri())
+    assert sorted(path.name for path in two.parent.iterdir()) == ["kill", "two"]
+    resumed = predict_paths(executor, [scans.as_uri()], two, replace(OPTIONS, resume=True))
+    assert resumed.resumed_rows == len(run.rows) - 1
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -271,6 +292,7 @@ def test_ray_is_started_again_if_a_busy_machine_was_too_slow_for_it(monkeypatch,
 
     monkeypatch.setattr(cluster.ray, "init", init)
     monkeypatch.setattr(cluster.ray, "nodes", list)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)  # the cluster of other tests stays
     reason = "timed out" if failures == cluster.MAX_TRIES else "no machine"
     with pytest.raises(CascadeError, match=reason), open_cluster(ClusterOptions("local"), None):
         pass

@@ -1,0 +1,107 @@
+"""Object stores, and the local folder that stands for one: inputs that are given as URLs."""
+
+import errno
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cascade.errors import CascadeError
+from cascade.files import TEMPORARY_PREFIX
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""Beginning of a URL. A `Path` has lost its second slash."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where URLs are on this machine.
+
+    Attributes:
+        folder: Local folder. The file `bucket/a.png` below it stands for `s3://bucket/a.png`.
+        prefix: What the URL has in place of the folder: "s3://".
+    """
+
+    folder: Path
+    prefix: str
+
+    def path(self, key: str) -> Path:
+        """Return the local file of a path in the store, which may or may not contain the prefix."""
+        return self.folder / key.removeprefix(self.prefix).lstrip("/")
+
+    def url(self, path: Path) -> str:
+        """Return the URL of a file below the folder."""
+        return f"{self.prefix}{path.relative_to(self.folder).as_posix()}"
+
+    def with_urls(self, text: str) -> str:
+        """Return a text with URLs in place of paths below the folder."""
+        return text.replace(f"{self.folder}/", self.prefix).replace(str(self.folder), self.prefix)
+
+    def fetch(self, path: Path) -> None:
+        """Copy an object to its file below the folder, whole or not at all.
+
+        Raises:
+            CascadeError: It cannot be read, or the file cannot be written.
+        """
+        url = self.url(path)
+        filesystem, key = open_url(url)
+        temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+        with store_errors(url):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                filesystem.get_file(key, str(temporary))
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def is_url(path: object) -> bool:
+    """Return True for a URL such as s3://bucket/scans."""
+    return URL.match(str(path)) is not None
+
+
+def open_url(url: str) -> "tuple[AbstractFileSystem, str]":
+    """Return the file system of a URL, and the path in it.
+
+    Raises:
+        CascadeError: It is no URL, its protocol is unknown, or the package that implements it is not installed.
+    """
+    if "://" not in url:
+        raise CascadeError(f"{url}: is a URL that has lost a slash", fix="give a URL as text instead of a Path")
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise CascadeError(f"{url}: reading URLs needs fsspec", fix="pip install 'cascade-mri[cluster]'") from None
+    try:
+        result: tuple[Any, str] = url_to_fs(url)
+    except ImportError as error:  # its message names the package: "Install s3fs to access S3"
+        raise CascadeError(
+            f"{url}: needs a package that is not installed ({error})", fix="install it on all machines of the cluster"
+        ) from error
+    except ValueError as error:
+        raise CascadeError(f"{url}: cannot be used ({error})", fix="give s3://, gs:// or a path") from error
+    return result
+
+
+@contextmanager
+def store_errors(url: str) -> Iterator[None]:
+    """Convert any exception in the block to a CascadeError that names the URL: each store raises types of its own."""
+    try:
+        yield
+    except CascadeError:
+        raise
+    except FileNotFoundError:
+        raise CascadeError(f"{url}: there is no such file or folder", fix="check the URL") from None
+    except Exception as error:
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CascadeError(
+            f"{url}: cannot be fetched ({reason})",
+            fix="free space beside --out" if is_full else "check network, credentials and permissions on all machines",
+        ) from error
