@@ -25,7 +25,7 @@ CHECKED_AT_ONCE = 1024
 class EarlierEntries(Mapping[str, Entry]):
     """The finished inputs of an earlier run: name → entry. Each access reads an entry from the journal.
 
-    In memory, it keeps the name of each input and its place in the journal: 200 bytes.
+    In memory, it keeps the name of each input and its place in the journal: 150 bytes.
 
     Attributes:
         settings: Settings of the run; empty if there is no journal.
