@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,18 +54,19 @@ def probability_path(out: Path, name: str, suffix: str) -> Path:
 
 def overlay_path(out: Path, name: str, number: str | None) -> Path:
     """Return the path of the overlay of an input, or of the slice with this number in it."""
-    return _slice_path(out / OVERLAYS, name, number, ".png")
+    return out / OVERLAYS / slice_output_name(name, number, ".png")
 
 
 def capture_path(out: Path, name: str, number: str | None) -> Path:
     """Return the path of the secondary capture of an input, or of the slice with this number in it."""
-    return _slice_path(out / CAPTURES, name, number, ".dcm")
+    return out / CAPTURES / slice_output_name(name, number, ".dcm")
 
 
-def _slice_path(folder: Path, name: str, number: str | None, suffix: str) -> Path:
+def slice_output_name(name: str, number: str | None, suffix: str) -> str:
+    """Return the name of a file that is written for an input, or for the slice with this number in it."""
     if number is None:
-        return folder / output_name(name, suffix)
-    return folder / (name if name.lower().endswith(INPUT_SUFFIXES) else shorten(name, NO_SUFFIX)) / f"{number}{suffix}"
+        return output_name(name, suffix)
+    return f"{name if name.lower().endswith(INPUT_SUFFIXES) else shorten(name, NO_SUFFIX)}/{number}{suffix}"
 
 
 def output_name(name: str, suffix: str) -> str:
@@ -179,17 +181,25 @@ def remove_previous(out: Path, written: Iterable[str], keep: Iterable[str] = ())
     Raises:
         CascadeError: A file cannot be removed.
     """
-    remove = {out / path for path in (*written, *NOT_IN_EVERY_RUN)} - {out / path for path in keep}
-    below = [path for folder in written_folders(out) for path in (folder, *folder.rglob("*"))]
-    beside = [path for pattern in (*NOT_IN_EVERY_RUN, f"{TEMPORARY_PREFIX}*") for path in out.glob(pattern)]
+    remove = {*written, *NOT_IN_EVERY_RUN}.difference(keep)
+    below = (entry for folder in written_folders(out) for entry in _walk_up(folder))
+    beside = (path for pattern in (*NOT_IN_EVERY_RUN, f"{TEMPORARY_PREFIX}*") for path in out.glob(pattern))
     try:
-        for path in sorted([*below, *beside], reverse=True):  # files before their folders
+        for path in chain(below, beside):
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif path in remove or path.name.startswith(TEMPORARY_PREFIX):
+            elif path.relative_to(out).as_posix() in remove or path.name.startswith(TEMPORARY_PREFIX):
                 path.unlink()
     except OSError as error:
         raise CascadeError(
             f"{error.filename}: cannot be removed ({error.strerror})", fix="choose another folder with --out"
         ) from error
+
+
+def _walk_up(folder: Path) -> Iterator[Path]:
+    """Yield a folder and everything below it, the content of each folder before itself."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            yield Path(parent, name)
+        yield Path(parent)

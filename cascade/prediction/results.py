@@ -8,7 +8,7 @@ from typing import Any
 
 from cascade import __version__
 from cascade.contract import CLASS_NAMES, Box
-from cascade.discovery.output_marker import RESULTS
+from cascade.discovery.output_marker import CAPTURES, MASKS, OVERLAYS, PROBABILITIES, RESULTS
 from cascade.discovery.store import Store
 from cascade.errors import CascadeError
 from cascade.io.slices import CapturedSource, Source, slice_number
@@ -17,8 +17,10 @@ from cascade.prediction.output_dir import (
     VOLUMES,
     capture_path,
     mask_path,
+    output_name,
     overlay_path,
     probability_path,
+    slice_output_name,
 )
 from cascade.prediction.tables import AddRecord, open_csv, open_json
 from cascade.prediction.volumes import Status, VolumeResult, volume_record
@@ -162,15 +164,16 @@ class ResultsFolder:
 
     def output_files(self, source: Source) -> list[str]:
         """Return all files that may be written for an input, as paths below `out`."""
-        paths = [self.mask_path(source.name, source.mask_suffix)]
+        name, suffix = source.name, source.mask_suffix
         numbers = [slice_number(source, index) for index in range(source.count)]
+        files = [f"{MASKS}/{output_name(name, suffix)}"]  # not by paths, which take ten times as long
         if self.probabilities:
-            paths.append(self.probability_path(source.name, source.mask_suffix))
+            files.append(f"{PROBABILITIES}/{output_name(name, suffix)}")
         if self.overlays:
-            paths += [self.overlay_path(source.name, number) for number in numbers]
+            files += [f"{OVERLAYS}/{slice_output_name(name, number, '.png')}" for number in numbers]
         if self.secondary_capture and isinstance(source, CapturedSource):
-            paths += [self.capture_path(source.name, number) for number in numbers]
-        return [path.relative_to(self.out).as_posix() for path in paths]
+            files += [f"{CAPTURES}/{slice_output_name(name, number, '.dcm')}" for number in numbers]
+        return files
 
     def save(self, rows: Iterable[SliceResult], volumes: Iterable[VolumeResult] = (), *, complete: bool) -> None:
         """Replace the tables. The rows are written as they come, and never all in memory.
@@ -216,7 +219,7 @@ class ResultsFolder:
         probabilities, box = record["probabilities"] or {}, record.get("box") or {}
         return (
             record
-            | {_column(label): value for label, value in probabilities.items()}
+            | {PROBABILITY_COLUMNS[label]: value for label, value in probabilities.items()}
             | {f"box_{edge}": value for edge, value in box.items()}
             | {f"{name}_sha256": sha256 for name, sha256 in self.models.items()}
         )
@@ -253,9 +256,7 @@ def _record(row: SliceResult) -> dict[str, Any]:
     }
 
 
-def _column(label: str) -> str:
-    return f"probability_{label.replace(' ', '_')}"
-
+PROBABILITY_COLUMNS = {label: f"probability_{label.replace(' ', '_')}" for label in CLASS_NAMES}
 
 CSV_COLUMNS = (
     "slice",
@@ -265,7 +266,7 @@ CSV_COLUMNS = (
     "status",
     "class",
     "uncertain",
-    *(_column(label) for label in CLASS_NAMES),
+    *PROBABILITY_COLUMNS.values(),
     *(f"box_{edge}" for edge in Box._fields),
     "mask_pixels",
     "mask_mm2",
@@ -287,7 +288,7 @@ VOLUME_COLUMNS = (
     "status",
     "class",
     "uncertain",
-    *(_column(label) for label in CLASS_NAMES),
+    *PROBABILITY_COLUMNS.values(),
     "volume_ml",
     "longest_mm",
     "perpendicular_mm",
