@@ -304,6 +304,7 @@ def start_command(models, scans, out):
     script = Path(__file__).with_name("held_cascade.py")
     command = [sys.executable, script, "predict", str(scans), "--out", str(out), "--cluster", "local"]
     command += ["--models", str(models), "--backend", "onnxruntime", "--batch-size", "2", "--no-report"]
+    command += ["--probabilities", "--secondary-capture"]  # as OPTIONS
     environment, pipe = {**os.environ, "PYTHONPATH": str(ROOT)}, subprocess.PIPE
     return subprocess.Popen(
         command,
