@@ -72,6 +72,7 @@ def test_a_slice_has_every_value_of_results_json(tmp_path):
         "problem": None,
         "fix": None,
         "mask": "masks/a/1.png",
+        "map": None,
         "overlay": "overlays/a/1.png",
     }
     assert (last["kind"], last["problem"], last["fix"]) == ("failed", "a.png: is blank", "leave blank slices out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -161,27 +162,31 @@ def test_the_arrow_keys_move_through_the_slices_of_a_volume_and_j_to_the_next_ca
     rows = [tumor(f"head.nii/{index}", index=index, accepted_pixels=100) for index in range(4)]
     rows[0] = SliceResult("head.nii/0", "no_tumor", 0, mask_pixels=0, mask_mm2=0.0, accepted_pixels=0)
     rows[1] = tumor("head.nii/1", index=1, accepted_pixels=0)
+    rows[2] = replace(rows[2], probability_map="probabilities/head.nii.gz")
     head = VolumeResult(
         "head.nii", "tumor", 4, 2, 2, GLIOMA, support=9.5, volume_ml=12.34, longest_mm=30.0, perpendicular_mm=20.0
     )
-    browser = Browser(chromium, write_results(tmp_path, [*rows, no_tumor("z.png")], volumes=[head]))
+    out = write_results(tmp_path, [*rows, no_tumor("z.png")], volumes=[head])
+    (out / "probabilities").mkdir()
+    (out / "probabilities/head.nii.gz").write_bytes(b"map")
+    browser = Browser(chromium, out)
     assert browser.shown() == ["head.nii", "z.png"]
     browser.click(".card", 0)
     details = browser.details()
-    for told in ("glioma\n0.800", "12.3 ml", "30.0 x 20.0 mm", "tumor in 2 of 4", "slice 2 of 4: tumor"):
+    for told in ("glioma\n0.800", "12.3 ml", "30.0 x 20.0 mm", "tumor in 2 of 4", "slice 3 of 4 (index 2): tumor"):
         assert told in details
     links = browser.script("[...document.querySelectorAll('#details .links a')].map(link => link.getAttribute('href'))")
-    assert links[0] == "overlays/head.nii/2.dicom.png"
+    assert (links[0], links[-1]) == ("overlays/head.nii/2.dicom.png", "probabilities/head.nii.gz")
     browser.press("ARROW_RIGHT")
-    assert "slice 3 of 4: tumor" in browser.details()
+    assert "slice 4 of 4 (index 3): tumor" in browser.details()
     browser.press("ARROW_LEFT", "ARROW_LEFT")
-    assert "slice 1 of 4: glioma, which the volume does not support" in browser.details()
+    assert "slice 2 of 4 (index 1): glioma, which the volume does not support" in browser.details()
     browser.press("ARROW_LEFT")
-    assert "slice 0 of 4: no tumor" in browser.details()
+    assert "slice 1 of 4 (index 0): no tumor" in browser.details()
     browser.press("j")
     assert "2 of 2" in browser.details()
     browser.press("k")
-    assert "slice 2 of 4: tumor" in browser.details()
+    assert "slice 3 of 4 (index 2): tumor" in browser.details()
     browser.press("ESCAPE")
     assert browser.details() is None
     assert browser.focused() == "head.nii"

@@ -179,7 +179,8 @@ function fill(slice) {
 }
 
 function links(slice) {
-  return element("p", { className: "links" }, link(slice.overlay, "Open the overlay"), link(slice.mask, "Open the mask"));
+  const files = [[slice.overlay, "Open the overlay"], [slice.mask, "Open the mask"], [slice.map, "Open the probability map"]];
+  return element("p", { className: "links" }, ...files.map(([path, text]) => link(path, text)));
 }
 
 /** The slices of a volume, one at a time. The arrow keys move its slider. */
@@ -190,7 +191,7 @@ function film(volume) {
   const files = element("div", {});
   const show = () => {
     const slice = volume.frames[slider.valueAsNumber];
-    caption.textContent = `slice ${slice.index} of ${count(volume.slices)}: ${content(slice)}`;
+    caption.textContent = `slice ${count(slice.index + 1)} of ${count(volume.slices)} (index ${slice.index}): ${content(slice)}`;
     slider.ariaValueText = caption.textContent;
     picture.replaceChildren(slice.overlay ? thumbnail(slice, null) : element("span", { className: "picture" }, element("span", { className: "missing" }, "no overlay")));
     files.replaceChildren(links(slice));
@@ -215,7 +216,7 @@ function volumeProperties(volume) {
     volume: volume.probability === null ? null : volume.volume_ml === null ? "spacing unknown" : `${volume.volume_ml.toFixed(1)} ml`,
     diameters: longest_mm === null ? null : `${longest_mm.toFixed(1)} x ${perpendicular_mm.toFixed(1)} mm`,
     slices: volume.tumor_slices ? `tumor in ${count(volume.tumor_slices)} of ${count(volume.slices)}` : count(volume.slices),
-    "key slice": volume.probability === null ? null : String(volume.frames[volume.key].index),
+    "key slice": volume.probability === null ? null : `index ${volume.frames[volume.key].index}`,
     notes: volume.notes.join("\n"),
   });
 }

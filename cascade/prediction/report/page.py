@@ -81,6 +81,7 @@ def _slice_data(out: Path, place: int, record: SliceRecord, thumbnail: str | Non
         "notes": [notes] if isinstance(notes, str) else [str(note) for note in notes],
         "thumbnail": thumbnail,
         "mask": thumbnails.link(out, record.get("mask")),
+        "map": thumbnails.link(out, record.get("probability_map")),
         "overlay": thumbnails.link(out, record.get("overlay")),
         **{key: record.get(key) for key in ("uncertain", "box", "mask_pixels", "mask_mm2", "accepted_pixels")},
         **{key: record.get(key) for key in ("input", "index", "file", "latency_ms", "problem", "fix")},
