@@ -193,6 +193,7 @@ def test_an_engine_for_other_gpus_is_not_run(tmp_path, models, monkeypatch, tens
     assert {result.engine.sidecar.verified.ran for result in results} == {"FP16 graph on the CPU"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*Timing cache:DeprecationWarning")
 def test_tensorrt_builds_for_one_gpu_and_keeps_its_timings(tmp_path, models, monkeypatch, tensorrt):
     """TensorRT-RTX, whose API is the same, replaces TensorRT, and the GPU is simulated."""

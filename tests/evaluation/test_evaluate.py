@@ -149,6 +149,7 @@ def test_metrics_json_of_another_version_is_refused(tmp_path, content):
         read_evaluation(path)
 
 
+@pytest.mark.slow
 def test_every_figure_is_written(run, tmp_path):
     (tmp_path / "out").mkdir()
     earlier = ("detection.png", "negatives.csv", "presence.png", "tumor_free.csv")  # the last two are of version 1

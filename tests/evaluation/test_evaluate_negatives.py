@@ -33,6 +33,7 @@ def test_without_negatives_there_is_no_detection(run, tmp_path):
     assert not (tmp_path / "out" / "negatives.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_roc_curve_is_drawn_and_the_rates_are_printed(run, negatives, tmp_path):
     evaluation = run(draw=True, negatives=negatives)
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == EVALUATION_PICTURES

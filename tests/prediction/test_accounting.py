@@ -127,6 +127,7 @@ def write_tree(scans, files, zips, links):
             path.symlink_to(target)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.lists(files, max_size=12), st.lists(zips, max_size=2), st.lists(links, max_size=2), inputs, options)
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -401,6 +401,7 @@ def test_an_injected_script_could_load_nothing(chromium, tmp_path):
     assert blocked == ["connect-src", "img-src", "require-trusted-types-for"]
 
 
+@pytest.mark.slow
 def test_cards_are_created_on_scrolling_and_all_of_them_for_print(chromium, tmp_path):
     browser = Browser(chromium, write_results(tmp_path, [no_tumor(f"{number}.png") for number in range(400)]))
     browser.wait("document.querySelectorAll('.card img').length >= 60")

@@ -537,6 +537,7 @@ def what_stays(out):
     return content, rows, files
 
 
+@pytest.mark.slow
 def test_a_run_killed_50_times_ends_with_the_results_of_an_uninterrupted_one(scans, out, tmp_path):
     for number in range(60):
         save(scans / f"{number:02}.png", number)

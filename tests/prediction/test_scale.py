@@ -51,6 +51,7 @@ class StubExecutor:
             self.used.append(self._memory())
 
 
+@pytest.mark.slow
 def test_a_run_needs_less_than_50_bytes_for_each_finished_input(tmp_path, memory):
     """It needed 100 more: pickling an object without slots gives it a dictionary, which stays."""
     sources = [ImageSource(name, Path("/scans") / name) for name in NAMES]
@@ -61,6 +62,7 @@ def test_a_run_needs_less_than_50_bytes_for_each_finished_input(tmp_path, memory
     assert len(run.rows) == COUNT
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_less_than_300_bytes_for_each_input_of_the_earlier_one(tmp_path, memory):
     Journal(tmp_path, {}, map(line_of, NAMES)).close()
     before = memory()

@@ -182,6 +182,7 @@ class Normalised(torch.nn.Module):
         return normalise(slice)
 
 
+@pytest.mark.slow
 def test_the_graph_selects_the_same_tissue_pixels_also_near_the_mean(tmp_path):
     """A training could not be exported: the mean over all pixels at once in ONNX Runtime differed by 1.6e-5."""
     slices = (torch.rand(2, 1, 256, 256, generator=torch.Generator().manual_seed(0)) ** 3 * 255).double()

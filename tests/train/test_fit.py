@@ -20,6 +20,8 @@ from train.fit import FitSettings, fit, loader, prepare_run
 from train.history import read_history
 from train.weights import splits_behind
 
+pytestmark = pytest.mark.slow
+
 DATA = TensorDataset(torch.ones(8, 1))
 
 

@@ -50,6 +50,7 @@ def test_without_shares_the_slices_of_the_data_set_are_unchanged(store):
     assert torch.equal(target, data.data[1][1])
 
 
+@pytest.mark.slow
 def test_external_slices_come_in_their_shares_with_their_targets(store, external):
     torch.manual_seed(0)
     mixture = Mixture(inpainted=0, inpainted_controls=0, external_tumors=0.25, external_negatives=0.5)

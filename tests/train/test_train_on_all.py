@@ -19,6 +19,8 @@ from train.classifier import ClassifierSettings, train_classifier
 from train.export import export_model
 from train.segmenter import SegmenterSettings, train_segmenter
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"epochs": 1, "batch_size": 2, "limit_batches": 1, "weights": "none", "devices": 1}
 
 
@@ -76,7 +78,6 @@ def test_a_model_of_all_subjects_is_not_exported_without_thresholds(data, segmen
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_models_of_all_subjects_take_the_thresholds_of_others(data, segmenter_run, tmp_path):
     split, models = data / "split.json", tmp_path / "models"
     export_model("segmenter", segmenter_run, data, split, models, thresholds_of=[BUNDLED_MODELS])
