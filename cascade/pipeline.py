@@ -151,7 +151,7 @@ class Cascade:
             probability_map: Return the tumor probability of each pixel too.
 
         Raises:
-            CascadeError: The input is none of these, cannot be read, is blank, or contains more than one slice.
+            CascadeError: The input is of another kind, cannot be read, is blank, or contains more than one slice.
         """
         return self.submit([to_slice(slice_, "the slice")], probability_map=probability_map).result()[0]
 

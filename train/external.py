@@ -6,7 +6,7 @@ An index CSV lists them, one line a slice; paths are relative to the CSV's folde
     class       meningioma, glioma or pituitary tumor; `none` for a tumor-free slice.
     subject     patient id. Slices of one subject are never on two sides of a split.
     mask        mask on the slice's own grid; empty for tumor-free slices and where there is no mask.
-    mask_kind   what the mask tells (MASK_KINDS); empty means `exact`.
+    mask_kind   which pixels the mask is certain about (MASK_KINDS); empty means `exact`.
     set         optional: name of the data set, for sampling and for tables. Default: the CSV's folder.
     set_weight  optional: how often the set is drawn, relative to others. Default: square root of its subjects.
     part        optional: train, validation or test. Default: train.
@@ -46,7 +46,7 @@ NEGATIVE = "none"
 
 MASK_KINDS = {
     "exact": "the outline of the tumor",
-    "inside_uncertain": "an area that holds the tumor; outside of it there is none",
+    "inside_uncertain": "an area that holds the tumor; all pixels outside are background",
     "outside_uncertain": "a part that is certainly tumor; the tissue around it is uncertain",
 }
 

@@ -41,7 +41,7 @@ def to_slice(source: SliceLike, name: str, spacing_mm: tuple[float, float] | Non
         spacing_mm: Spacing of the pixels of an array or Pillow image; see `Slice`.
 
     Raises:
-        CascadeError: If it is none of these, cannot be read, or has invalid pixels, see `slice_of`.
+        CascadeError: If it is of another kind, cannot be read, or has invalid pixels, see `slice_of`.
     """
     if isinstance(source, Slice):
         check_pixels(source.pixels, name)

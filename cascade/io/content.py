@@ -16,7 +16,7 @@ NIFTI_SIZES = (348, 540)
 
 
 def content_format(path: Path) -> Format | None:
-    """Return the format of a file by its content, or None if only the name tells it."""
+    """Return the format of a file by its content, or None if only the name shows it."""
     if path.suffix.lower() in PAIRS and companion_of(path):
         return "pair"  # the .img holds nothing but voxels, which may begin like any format
     start = first_bytes(path)

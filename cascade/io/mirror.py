@@ -198,7 +198,7 @@ def _fetch(
 
 
 def _is_content_needed(file: StoredFile, file_filter: FileFilter, recursive: bool) -> bool:
-    """Return False if the name tells that the file is left out."""
+    """Return False if the name alone decides that the file is left out."""
     if file.beside_header or has_companion(file.name):
         return True  # a volume takes it along, whatever the filter says
     folders = file.name.split("/")[:-1]

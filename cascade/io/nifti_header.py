@@ -65,7 +65,7 @@ def read_header(path: Path, file: BinaryIO) -> Header:
     """Read a header as it is stored; nibabel would correct invalid fields with a message on the terminal.
 
     Raises:
-        CascadeError: If it is not that of NIfTI, or of Analyze, its predecessor, which `storage_of` tells apart.
+        CascadeError: If it is not that of NIfTI, or of Analyze, its predecessor, which `storage_of` distinguishes.
     """
     content = file.read(max(HEADERS))
     for size, endianness in itertools.product(HEADERS, "<>"):

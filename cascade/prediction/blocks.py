@@ -68,7 +68,7 @@ class BlockQueue:
             is_last: True if there is no other worker.
 
         Returns:
-            A block; None if there is none for this worker at the moment.
+            A block; None if this worker has to wait.
         """
         if self._next is None:
             suitable = (

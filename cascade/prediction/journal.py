@@ -236,7 +236,7 @@ def _line(content: dict[str, Any]) -> bytes:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """Return the JSON object of a line; empty if there is none."""
+    """Return the JSON object of a line; empty if the line is damaged."""
     try:
         content = json.loads(line)
     except ValueError:

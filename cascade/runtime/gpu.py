@@ -46,7 +46,7 @@ def find_gpus() -> list[Gpu]:
 
 
 def find_gpu(device: int = 0) -> Gpu | None:
-    """Return a visible GPU by its number, or None if there is none with this number."""
+    """Return a visible GPU by its number, or None if no GPU has this number."""
     return next((gpu for gpu in find_gpus() if gpu.number == device), None)
 
 
@@ -61,7 +61,7 @@ def select_gpu(device: int | None = None) -> Gpu:
         if gpu.number == (device or 0):
             return gpu
     if not gpus:
-        raise CascadeError(_without_gpu(), fix="use --backend onnxruntime or --backend openvino")
+        raise CascadeError(_without_gpu(), fix="use --backend onnxruntime or openvino, without --device")
     listed = ", ".join(f"{gpu.number} ({gpu.name})" for gpu in gpus)
     visible = f", in the order of {VISIBLE}={os.environ[VISIBLE]}" if VISIBLE in os.environ else ""
     raise CascadeError(f"--device {device}: there is no such GPU", fix=f"choose one of {listed}{visible}")

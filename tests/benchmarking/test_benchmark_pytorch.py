@@ -37,7 +37,7 @@ def test_speeds_are_compared_with_plain_pytorch_and_with_the_fastest_script_in_t
 
 
 def test_differences_of_probabilities_masks_and_classes_are_found():
-    """Of the first mask one pixel of two is missing; only the expected outputs have a tumor in the third slice."""
+    """The first mask lacks one of its two pixels; only the expected outputs have a tumor in the third slice."""
     expected = np.zeros((3, 1, 2, 2), np.float32)
     expected[0, 0, 0] = expected[1, 0, 0, 0] = expected[2, 0, 0, 0] = 0.9
     probability = expected.copy()

@@ -132,7 +132,7 @@ def printed(evaluation, width=80):
 
 
 def test_dice_is_that_of_all_slices_together_and_a_missed_tumor_counts_as_0(heads, run):
-    """Of 3200 true pixels, `half` finds 1600 among the 4800 that it marks: 2 * 1600 / 8000."""
+    """`half` marks 4800 pixels and finds 1600 of the 3200 true ones: 2 * 1600 / 8000."""
     dice = run().metrics.tumor.dice
     assert dice.mean == pytest.approx((1 + 0.4 + 0 + 0) / 4)
     assert dice.median == pytest.approx(0.2)
@@ -172,7 +172,7 @@ def test_the_class_is_that_of_the_volume_and_a_missed_tumor_is_wrong(heads, run)
 
 
 def test_the_uncertain_fraction_is_that_of_the_findings(heads, run):
-    """Of four findings one has a probability of 60 %, below the threshold of 70 %."""
+    """One of four findings has a probability of 60 %, below the threshold of 70 %."""
     assert run().metrics.uncertain_fraction == 1 / 4
 
 

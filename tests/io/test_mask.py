@@ -51,7 +51,7 @@ def test_a_mask_may_be_stored_with_other_axes(volume, tmp_path, code):
 
 @pytest.mark.parametrize("spacing", [SPACING, (STEP_MM, STEP_MM)])
 def test_a_mask_of_a_dicom_series_is_nifti_also_if_its_voxels_are_cubes(tmp_path, spacing):
-    """Of cubes, NIfTI takes axial slices; the slices of the series are sagittal."""
+    """NIfTI volumes of equal spacing are cut into axial slices; the slices of the series are sagittal."""
     series(tmp_path / "series", PixelSpacing=list(spacing))
     volume = open_source(tmp_path / "series")
     path = save(tmp_path / "mask.nii.gz", (HEAD[MARKER] == HEAD).T.astype(np.uint8), series_affine(spacing))

@@ -135,7 +135,7 @@ def with_right_sums(content):
 
 
 def wrong_with(numbers, folder):
-    """Return the problem of a run over these mutations; empty if there is none."""
+    """Return the problem of a run over these mutations; empty if it succeeds."""
     scans, out = folder / "scans", folder / "out"
     scans.mkdir(parents=True)
     names = []

@@ -91,7 +91,7 @@ def test_weights_of_other_runs_are_averaged_in_and_recorded(run, tmp_path, monke
 
 
 def test_an_exported_graph_is_averaged_in_and_recorded(run, tmp_path, monkeypatch):
-    """Of the bundled models only the graphs are kept, not the runs."""
+    """Only the graphs of the bundled models are kept, not the runs."""
     split_sha256 = json.loads((run / "settings.json").read_text())["split_sha256"]
     graph = exported_graph(tmp_path / "earlier", split_sha256)
     monkeypatch.setattr(export, "mean_weights", lambda files: pytest.fail(str(files)))

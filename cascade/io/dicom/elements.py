@@ -44,7 +44,7 @@ def read_dataset(path: Path, keywords: Iterable[str], *, pixels: bool = False) -
 
 
 def _transfer_syntax(path: Path) -> object:
-    """Return the transfer syntax in the file meta information; None if there is none, as in files of old archives."""
+    """Return the transfer syntax in the file meta information; None if it is missing, as in files of old archives."""
     with path.open("rb") as file:
         start = file.read(132)
         if start[128:] == b"DICM":

@@ -34,7 +34,7 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any]) -> byte
     Args:
         out: Results folder, which contains the overlays.
         results: Content of results.json.
-        run: Content of run.json; empty if there is none.
+        run: Content of run.json; empty if the file is missing.
     """
     records = sorted(results["slices"], key=_natural_key)
     urls = thumbnails.embed_thumbnails(out, records)

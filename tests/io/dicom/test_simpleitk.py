@@ -44,7 +44,7 @@ def gray_files():
 
 @pytest.mark.filterwarnings("ignore")
 def test_pixels_are_those_of_another_reader(monkeypatch):
-    """Of all modalities, since few of the files are MRI."""
+    """All modalities count, since few of the files are MRI."""
     monkeypatch.setattr(header, "_check_kind", lambda path, dataset: None)
     monkeypatch.setattr(header, "check_volume_size", lambda *size: None)
     equal, refused = 0, {}
