@@ -5,21 +5,19 @@ from typing import Annotated
 
 import typer
 
-from cascade.runtime.select import BACKENDS
-
 MODELS_PANEL = "Models"
 """Heading in `--help` of the options that select and run the models."""
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
 Models = Annotated[
     Path,
-    typer.Option("--models", help="Folder of the models.", show_default="bundled models", rich_help_panel=MODELS_PANEL),
+    typer.Option("--models", help="Model folder.", show_default="bundled models", rich_help_panel=MODELS_PANEL),
 ]
 Engines = Annotated[
     Path | None,
     typer.Option(
         "--engines",
-        help="Folder of the TensorRT engines.",
+        help="Engine folder.",
         show_default="user cache",
         rich_help_panel=MODELS_PANEL,
     ),
@@ -28,7 +26,8 @@ BackendName = Annotated[
     str,
     typer.Option(
         "--backend",
-        help=f"{', '.join(BACKENDS)}, or auto.",
+        help="One that `cascade info` lists; default: auto.",
+        show_default=False,
         rich_help_panel=MODELS_PANEL,
     ),
 ]

@@ -19,13 +19,13 @@ from cascade.runtime.select import AUTO
 if TYPE_CHECKING:  # loads NumPy, which --help does not need
     from cascade.prediction.executor import Executor
 
-INPUT, OUTPUT, CLUSTER, LOGGING = "Input", "Output", "Cluster", "Logging"
+INPUT, OUTPUT, LOGGING = "Input", "Output", "Logging"
 
 
 def predict(
     paths: Annotated[
         list[str],
-        typer.Argument(help="Files, folders, patterns and zips; - reads a list from stdin.", show_default=False),
+        typer.Argument(help="Files, folders, zips; - (stdin).", show_default=False),
     ],
     recursive: Annotated[
         bool, typer.Option(help="Search subfolders.", show_default=False, rich_help_panel=INPUT)
@@ -35,13 +35,13 @@ def predict(
         typer.Option(
             "--include",
             metavar="PATTERN",
-            help="Read only files that match PATTERN.",
+            help="Read only files that match.",
             rich_help_panel=INPUT,
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", metavar="PATTERN", help="Leave out files that match PATTERN.", rich_help_panel=INPUT),
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out files that match.", rich_help_panel=INPUT),
     ] = None,
     axis: Annotated[
         int | None,
@@ -100,15 +100,10 @@ def predict(
             metavar="ADDRESS",
             help="Ray cluster: local, auto, HOST:PORT.",
             show_default=False,
-            rich_help_panel=CLUSTER,
         ),
     ] = None,
-    gpus_per_worker: Annotated[
-        int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of a worker.", rich_help_panel=CLUSTER)
-    ] = 0,
-    cpus_per_worker: Annotated[
-        int, typer.Option("--cpus-per-worker", metavar="N", help="CPUs of a worker.", rich_help_panel=CLUSTER)
-    ] = 1,
+    gpus_per_worker: Annotated[int, typer.Option("--gpus-per-worker", metavar="N", help="GPUs of a worker.")] = 0,
+    cpus_per_worker: Annotated[int, typer.Option("--cpus-per-worker", metavar="N", help="CPUs of a worker.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=LOGGING)] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also print notes on single inputs.", rich_help_panel=LOGGING)
@@ -117,9 +112,8 @@ def predict(
         bool, typer.Option("--json", help="Print results.json to stdout.", rich_help_panel=LOGGING)
     ] = False,
 ) -> None:
-    """Segment and classify tumors in MRI slices. For research only.
+    """Segment and classify tumors in pictures, DICOM and volumes. For research only.
 
-    Reads images, DICOM, NIfTI and other volumes, arrays, and zips of these.
     Exit code: 0 all succeeded, 1 all failed, 2 some failed, 130 interrupted.
 
     Example: [bold]cascade predict scans/ --out results[/]
