@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.io.slices import Slice
-    from cascade.pipeline import Cascade, Prediction, VolumePrediction
+    from cascade.pipeline import Cascade
     from cascade.prediction.driver import RunResult
     from cascade.prediction.run import RunOptions, predict_paths
+    from cascade.result import Prediction, VolumePrediction
     from cascade.volume.finding import VolumeFinding
 
 __version__ = "0.2.0"
@@ -33,12 +34,12 @@ __all__ = [
 _MODULES = {
     "Cascade": "pipeline",
     "CascadeError": "errors",
-    "Prediction": "pipeline",
+    "Prediction": "result",
     "RunOptions": "prediction.run",
     "RunResult": "prediction.driver",
     "Slice": "io.slices",
     "VolumeFinding": "volume.finding",
-    "VolumePrediction": "pipeline",
+    "VolumePrediction": "result",
     "predict_paths": "prediction.run",
 }
 

@@ -6,79 +6,26 @@
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
-from cascade.io.arrays import ArrayVolume, SliceLike, VolumeLike, open_path, to_slice
+from cascade.io.arrays import SliceLike, VolumeLike, open_volume, to_slice
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import BlankSlice, Slice, SliceReader
+from cascade.result import Prediction, VolumePrediction
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Backend, Future, Outputs
 from cascade.runtime.select import AUTO, open_backend
-from cascade.volume.finding import VolumeFinding, VolumeRule, find_tumor
+from cascade.volume.finding import VolumeRule, find_tumor
 from cascade.volume.stack import Stack
 from cascade.volume.stripped import STRIPPED_NOTE, is_looked_at, is_stripped, looks_stripped
 
 BATCH = 8
 """Number of slices of a volume that go through the models at once."""
-
-BLANK_NOTE = "blank"
-"""Note on a slice of a volume in which every pixel has the same value."""
-
-
-@dataclass(frozen=True, eq=False)  # eq=False: `==` on arrays returns no single bool
-class Prediction:
-    """Mask and class of one slice of H x W pixels.
-
-    Attributes:
-        mask: (H, W) bool, True on tumor, on the pixel grid of the input slice.
-        box: Region that the classifier saw, in pixels; None if the mask is empty.
-        probabilities: Class name → probability; they sum to 1. Empty if the mask is empty.
-        latency_ms: Time of both models for the batch, divided by the number of slices in it.
-        uncertain: True if the highest probability is below the calibrated threshold; False if the mask is empty.
-        notes: Remarks on the input, for example that its orientation is unknown, or that NaN was replaced.
-        evidence: Highest tumor probability of a pixel, 0 to 1, also where it is too low for the mask.
-        probability_map: (H, W) float32, tumor probability of each pixel, 0 to 1. The mask is where it is at least
-            `contract.THRESHOLD`. None unless requested.
-    """
-
-    mask: NDArray[np.bool_]
-    box: Box | None = None
-    probabilities: dict[str, float] = field(default_factory=dict)
-    latency_ms: float = 0.0
-    uncertain: bool = False
-    notes: tuple[str, ...] = ()
-    evidence: float = 0.0
-    probability_map: FloatArray | None = None
-
-    @property
-    def label(self) -> str | None:
-        """Most probable class; None if the mask is empty."""
-        return max(self.probabilities, key=self.probabilities.__getitem__) if self.probabilities else None
-
-
-@dataclass(frozen=True, eq=False)
-class VolumePrediction:
-    """What the cascade found in a volume of N slices.
-
-    Attributes:
-        finding: Tumor or not, class, volume and diameters.
-        slices: One prediction per slice, in the order of the volume. Each stands alone: it also holds what the
-            finding rejects, because its neighbors do not support it.
-        mask: (N, H, W) bool, True on the tumor that the finding accepts.
-        probability_map: (N, H, W) float32, tumor probability of each pixel, also in what the finding rejects; 0 in
-            blank slices. None unless requested.
-    """
-
-    finding: VolumeFinding
-    slices: tuple[Prediction, ...]
-    mask: NDArray[np.bool_]
-    probability_map: FloatArray | None = None
 
 
 class Cascade:
@@ -180,7 +127,7 @@ class Cascade:
         Raises:
             CascadeError: The input cannot be opened or read, or all its slices are blank.
         """
-        with closing(_open_volume(volume, axis, spacing_mm)) as source:
+        with closing(open_volume(volume, axis, spacing_mm)) as source:
             slices, stack = self._predict_slices(source, probability_map=probability_map)
         finding, mask = find_tumor(stack, self.volume_rule, self.uncertain_below)
         maps = [slice_.probability_map for slice_ in slices if slice_.probability_map is not None]
@@ -197,16 +144,14 @@ class Cascade:
             predicted = iter(self.submit(real, probability_map=probability_map).result())
             for index, item in enumerate(items, start):
                 if isinstance(item, Slice):
-                    looked_at = is_looked_at(index, source.count)
-                    looks.append(looks_stripped(item.pixels, item.spacing_mm) if looked_at else None)
-                    prediction = next(predicted)
-                    predictions.append(replace(prediction, notes=(*source.notes, *prediction.notes)))
+                    if is_looked_at(index, source.count):
+                        looks.append(looks_stripped(item.pixels, item.spacing_mm))
                     spacing_mm = item.spacing_mm
+                    prediction = next(predicted)
                 else:
                     blank.append(item)
-                    mask = np.zeros(item.shape, dtype=bool)
-                    zeros = np.zeros(item.shape, dtype=np.float32) if probability_map else None
-                    predictions.append(Prediction(mask, notes=(*source.notes, BLANK_NOTE), probability_map=zeros))
+                    prediction = Prediction.blank(item.shape, probability_map=probability_map)
+                predictions.append(replace(prediction, notes=(*source.notes, *prediction.notes)))
         if blank and len(blank) == len(predictions):
             raise blank[0]
         shapes = {prediction.mask.shape for prediction in predictions}
@@ -310,14 +255,6 @@ class Cascade:
                 prediction = replace(prediction, box=box, probabilities=probabilities, uncertain=uncertain)
             predictions.append(prediction)
         return predictions
-
-
-def _open_volume(volume: VolumeLike, axis: int | None, spacing_mm: Sequence[float] | None) -> SliceReader:
-    if not isinstance(volume, str | os.PathLike):
-        return ArrayVolume(volume, axis, spacing_mm)
-    if spacing_mm is not None:
-        raise CascadeError(f"{volume}: the spacing of a file is read from its header", fix="leave out spacing_mm")
-    return open_path(volume, axis)
 
 
 def _read(source: SliceReader, index: int) -> Slice | BlankSlice:

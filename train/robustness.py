@@ -23,7 +23,8 @@ from scipy import ndimage
 from cascade.contract import FloatArray
 from cascade.datasets.reader import read_labeled
 from cascade.datasets.split import SUBSETS, read_split
-from cascade.pipeline import Cascade, Prediction
+from cascade.pipeline import Cascade
+from cascade.result import Prediction
 from cascade.runtime.models import BUNDLED_MODELS
 from train.pasting import head_mask
 from train.png import exit_on_cascade_error

@@ -9,7 +9,7 @@ import numpy as np
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.volumes import NO_TUMOR, VolumeInfo, VolumeLabel
 from cascade.evaluation.metrics import BoolArray, dice
-from cascade.pipeline import VolumePrediction
+from cascade.result import VolumePrediction
 from cascade.tables import table_bytes
 from cascade.volume.components import find_components
 from cascade.volume.finding import VolumeFinding

@@ -16,13 +16,13 @@ from cascade.errors import CascadeError
 from cascade.io.exif import orientation_notes
 from cascade.io.gray import has_deep_color, image_to_gray
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, Source, check_pixels, slice_of
+from cascade.io.slices import Slice, SliceReader, Source, check_pixels, slice_of
 
 SliceLike = Slice | Image.Image | ArrayLike | os.PathLike[str]
 """What `to_slice` converts."""
 
 VolumeLike = SliceLike | Sequence[SliceLike]
-"""What `ArrayVolume` accepts."""
+"""What `open_volume` accepts."""
 
 NOT_ROWS = (Slice, Image.Image, np.ma.MaskedArray)
 """Types of which NumPy would convert a list, but lose a part: orientation, palette or mask."""
@@ -150,6 +150,24 @@ def _slabs(spacing_mm: Any, axis: int, count: int) -> tuple[float, ...] | None:
 def _has_three(spacing_mm: Any) -> bool:
     is_sequence = isinstance(spacing_mm, list | tuple) or (isinstance(spacing_mm, np.ndarray) and spacing_mm.ndim == 1)
     return is_sequence and len(spacing_mm) == 3
+
+
+def open_volume(volume: VolumeLike, axis: int | None = None, spacing_mm: Sequence[float] | None = None) -> SliceReader:
+    """Open a file or folder, or take what `ArrayVolume` accepts.
+
+    Args:
+        volume: The volume.
+        axis: Slice axis (0, 1 or 2) of an array, or of the stored NIfTI array.
+        spacing_mm: Spacing of an array, see `ArrayVolume`. A file gives its own.
+
+    Raises:
+        CascadeError: If the volume cannot be opened, or the axis or the spacing is invalid.
+    """
+    if not isinstance(volume, str | os.PathLike):
+        return ArrayVolume(volume, axis, spacing_mm)
+    if spacing_mm is not None:
+        raise CascadeError(f"{volume}: the spacing of a file is read from its header", fix="leave out spacing_mm")
+    return open_path(volume, axis)
 
 
 def open_path(path: str | os.PathLike[str], axis: int | None = None) -> Source:

@@ -10,10 +10,11 @@ from pathlib import Path
 from cascade.errors import CascadeError
 from cascade.io.checksums import file_stats
 from cascade.io.slices import Slice, Source
-from cascade.pipeline import Cascade, Prediction
+from cascade.pipeline import Cascade
 from cascade.prediction.executor import Job
 from cascade.prediction.journal import journal_line
 from cascade.prediction.recorder import InputState, Recorder
+from cascade.result import Prediction
 from cascade.runtime.machine import usable_threads
 from cascade.runtime.protocol import Future
 

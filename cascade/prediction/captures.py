@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.io.slices import BoolArray, SliceReader
-from cascade.pipeline import Prediction
 from cascade.prediction.overlay import overlay_rgb
+from cascade.result import Prediction
 
 
 def draw_captures(

@@ -11,7 +11,7 @@ from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box, FloatArray
 from cascade.io.png import encode_png
 from cascade.io.slices import Slice
-from cascade.pipeline import Prediction
+from cascade.result import Prediction
 
 WINDOW = (1.0, 99.5)
 """Percentiles of the intensities that are drawn black and white."""

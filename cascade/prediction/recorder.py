@@ -14,12 +14,12 @@ from cascade.files import sha256_of_bytes, write_atomically
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.probability import Uint16Array, to_uint16
 from cascade.io.slices import BlankSlice, BoolArray, CapturedSource, Slice, Source, slice_name, slice_number
-from cascade.pipeline import BLANK_NOTE, Prediction
 from cascade.prediction.captures import draw_captures
 from cascade.prediction.journal import Entry
 from cascade.prediction.overlay import overlay_png, preview_png
 from cascade.prediction.results import ResultsFolder, SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_result
+from cascade.result import BLANK_NOTE, Prediction
 from cascade.volume.finding import VolumeFinding, find_tumor
 from cascade.volume.stack import Stack
 from cascade.volume.stripped import STRIPPED_NOTE, is_looked_at, is_stripped, looks_stripped

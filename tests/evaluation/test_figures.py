@@ -16,8 +16,8 @@ from cascade.evaluation.gallery import choose, draw_slice
 from cascade.evaluation.scores import ScoredSlice
 from cascade.evaluation.summary import summarize
 from cascade.io.slices import Slice
-from cascade.pipeline import Prediction
 from cascade.prediction.overlay import overlay_png
+from cascade.result import Prediction
 
 
 def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSlice:

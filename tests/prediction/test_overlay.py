@@ -8,8 +8,8 @@ from PIL import Image
 from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box
 from cascade.io.slices import Slice
-from cascade.pipeline import Prediction
 from cascade.prediction.overlay import BOX_COLOR, SIZE, apply_window, contour, overlay_png, preview_png
+from cascade.result import Prediction
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
 RAMP = np.tile(np.linspace(0, 4000, 100, dtype=np.float32), (60, 1))

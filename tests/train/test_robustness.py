@@ -8,7 +8,8 @@ import pytest
 pytest.importorskip("torch")
 
 from cascade.io.image import read_slice
-from cascade.pipeline import Cascade, Prediction
+from cascade.pipeline import Cascade
+from cascade.result import Prediction
 from train.robustness import PERTURBATIONS, measure, padded, resized
 
 
