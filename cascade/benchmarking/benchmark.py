@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,15 +13,9 @@ from cascade.benchmarking.flops import GraphCost, count_cost
 from cascade.benchmarking.plot import latency_plot
 from cascade.benchmarking.report import BackendReport, Report, Settings, combine_rounds, device_of, read_report
 from cascade.benchmarking.roofline import Roofline
-from cascade.benchmarking.rounds import (
-    Measurements,
-    Peaks,
-    ProgressCallback,
-    run_rounds,
-    slices_per_round,
-    start_backends,
-)
+from cascade.benchmarking.rounds import Peaks, ProgressCallback, run_rounds, slices_per_round, start_backends
 from cascade.benchmarking.simulated import SEED, SIMULATED_SLICES, simulate_slices
+from cascade.benchmarking.timing import Measurement
 from cascade.benchmarking.worker import Worker
 from cascade.contract import SLICE_SIZE
 from cascade.discovery.inputs import Inputs, find_slices
@@ -110,7 +104,12 @@ def benchmark(
         rooflines,
         not_measured,
         unavailable,
-        _backend_reports(ready, measurements, settings, costs, rooflines),
+        {
+            name: _backend_report(
+                worker, measurements[name], measurements[settings.baseline], costs, rooflines.get(name)
+            )
+            for name, worker in ready.items()
+        },
     )
     content = report.to_json()
     comparison = compare_reports(content, earlier_report) if earlier_report else None
@@ -123,11 +122,7 @@ def benchmark(
 def check_request(
     backends: Sequence[str], batch_sizes: Sequence[int], rounds: int, warm_up: int, baseline: str | None
 ) -> None:
-    """Check the arguments of `benchmark`.
-
-    Raises:
-        CascadeError: If one is invalid.
-    """
+    """Raise CascadeError if an argument of `benchmark` is invalid."""
     for name in (*backends, *([baseline] if baseline else ())):
         if name not in BACKENDS:
             raise CascadeError(f"unknown backend {name!r}", fix=f"choose from {', '.join(BACKENDS)}")
@@ -177,12 +172,8 @@ def _scratch_folder(out: Path) -> Iterator[Path]:
         yield Path(name).resolve()
 
 
-def choose_baseline(requested: str | None, ready: Mapping[str, object], unavailable: Mapping[str, CascadeError]) -> str:
-    """Choose the baseline among the backends that run.
-
-    Raises:
-        CascadeError: If the requested one cannot run.
-    """
+def choose_baseline(requested: str | None, ready: Collection[str], unavailable: Mapping[str, CascadeError]) -> str:
+    """Choose the baseline among the backends that run, or raise CascadeError if the requested one cannot."""
     if requested is None:
         return DEFAULT_BASELINE if DEFAULT_BASELINE in ready else next(iter(ready))
     if requested in unavailable:
@@ -191,19 +182,15 @@ def choose_baseline(requested: str | None, ready: Mapping[str, object], unavaila
     return requested
 
 
-def _backend_reports(
-    workers: Mapping[str, Worker],
-    measurements: Measurements,
-    settings: Settings,
+def _backend_report(
+    worker: Worker,
+    rounds: dict[int, list[Measurement]],
+    baseline: dict[int, list[Measurement]],
     costs: dict[str, GraphCost],
-    rooflines: dict[str, Roofline],
-) -> dict[str, BackendReport]:
-    reports = {}
-    for name, worker in workers.items():
-        rounds, baseline = measurements[name], measurements[settings.baseline]
-        batches = [
-            combine_rounds(size, rounds[size], baseline[size], worker.peak_host_mb[size], costs, rooflines.get(name))
-            for size in settings.batch_sizes
-        ]
-        reports[name] = BackendReport(device_of(name), worker.loaded, worker.device_memory_mb, batches)
-    return reports
+    roofline: Roofline | None,
+) -> BackendReport:
+    batches = [
+        combine_rounds(size, rounds[size], baseline[size], worker.peak_host_mb[size], costs, roofline)
+        for size in rounds
+    ]
+    return BackendReport(device_of(worker.name), worker.loaded, worker.device_memory_mb, batches)

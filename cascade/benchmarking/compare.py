@@ -34,11 +34,7 @@ class Comparison:
 
 
 def compare_reports(current: dict[str, Any], earlier: dict[str, Any]) -> Comparison:
-    """Compare two contents of benchmark.json.
-
-    Raises:
-        CascadeError: If the earlier one is incomplete.
-    """
+    """Compare two contents of benchmark.json, or raise CascadeError if the earlier one is incomplete."""
     try:
         before, after = _medians(earlier), _medians(current)
         changes = [
@@ -72,13 +68,13 @@ def _warnings(current: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
     before, after = _facts(earlier), _facts(current)
     warnings = [
         f"different {label}: was {before.get(label)}, is {after.get(label)}"
-        for label in {**after, **before}
+        for label in after | before
         if before.get(label) != after.get(label)
     ]
     for name in sorted(earlier["rooflines"].keys() & current["rooflines"].keys()):
-        peaks = [content["rooflines"][name]["gflops"] for content in (earlier, current)]
-        if not 0.9 < peaks[1] / peaks[0] < 1.1:
-            warnings.append(f"the peak of {name} changed from {peaks[0]:g} to {peaks[1]:g} GFLOP/s")
+        was, is_now = (content["rooflines"][name]["gflops"] for content in (earlier, current))
+        if not 0.9 < is_now / was < 1.1:
+            warnings.append(f"the peak of {name} changed from {was:g} to {is_now:g} GFLOP/s")
     return warnings
 
 

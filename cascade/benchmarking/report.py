@@ -1,8 +1,7 @@
 """Turn measurements into a report, and the report into benchmark.json.
 
 benchmark.json contains the fields of `Report` and the schema, whose number increases if a field changes its meaning or
-is removed. A number that a backend or a machine does not have is null, never 0. Times are
-milliseconds of a batch unless the name says otherwise.
+is removed. A number that a backend or a machine does not have is null, never 0. Times are milliseconds of a batch.
 """
 
 import json
@@ -32,7 +31,7 @@ def device_of(backend: str) -> str:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Percentiles of timings, interpolated linearly. With fewer than 100 `samples`, p99 is close to the maximum."""
+    """Percentiles of timings. With fewer than 100 `samples`, p99 is close to the maximum."""
 
     p50: float
     p95: float
@@ -41,7 +40,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Percentiles":
-        """Compute the percentiles of `values`, interpolated linearly and rounded to 4 decimals."""
+        """Interpolate linearly, and round to 4 decimals."""
         p50, p95, p99 = (round(float(value), 4) for value in np.percentile(values, (50, 95, 99)))
         return cls(p50, p95, p99, len(values))
 
@@ -56,7 +55,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Compute median, minimum and maximum of `values`, rounded to 4 decimals."""
+        """Round to 4 decimals."""
         return cls(*(round(value, 4) for value in (statistics.median(values), min(values), max(values))))
 
 
@@ -92,9 +91,8 @@ class BatchSizeResult:
         end_to_end: Slices per second from files to results.
         models_ratio: Speed-up of `models` over the baseline, round by round: 2 is twice as fast.
         end_to_end_ratio: Speed-up of `end_to_end`.
-        gflops: 10^9 floating-point operations per second of each graph in its stage, and of both in models_ms. Empty
-            if they could not be counted.
-        percent_of_limit: `gflops` in percent of the roofline of the backend. Empty if either is missing.
+        gflops: 10^9 floating-point operations per second of each graph in its stage, and of both in models_ms.
+        percent_of_limit: `gflops` in percent of the roofline of the backend. Empty, as `gflops`, if it is unknown.
         bytes_moved: Memory traffic of both graphs by precision, see `GraphCost`. Empty if it could not be counted.
         peak_host_mb: Peak memory of the backend's process up to this batch size, in MiB; None if unknown.
     """
@@ -121,8 +119,7 @@ class BackendReport:
     Attributes:
         device: `cpu` or `gpu`.
         loaded: Start-up times.
-        device_memory_mb: Growth in MiB of the GPU memory in use by all processes while this backend was loaded and
-            warmed up; None on the CPU.
+        device_memory_mb: See `Worker`.
         batches: Results by ascending batch size.
     """
 
@@ -162,9 +159,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the contents of benchmark.json. A CascadeError becomes its problem and fix."""
-        text = json.dumps({"schema": BENCHMARK, **asdict(self)}, default=vars)
-        plain: dict[str, Any] = json.loads(text)
-        return plain
+        content: dict[str, Any] = json.loads(json.dumps({"schema": BENCHMARK, **asdict(self)}, default=vars))
+        return content
 
 
 def combine_rounds(
@@ -211,26 +207,21 @@ def _gflops(batch_size: int, rounds: Sequence[Measurement], costs: dict[str, Gra
         CLASSIFIER: costs[CLASSIFIER].flops * sum(item.classified for item in rounds),
     }
     duration_ms = {name: sum(sum(item.stages_ms.get(name, ())) for item in rounds) for name in flops}
-    models_ms = sum(sum(item.models_ms) for item in rounds)
-    speeds = {"models": sum(flops.values()) / models_ms}
+    speeds = {"models": sum(flops.values()) / sum(sum(item.models_ms) for item in rounds)}
     speeds |= {name: flops[name] / duration_ms[name] for name in flops if duration_ms[name] and flops[name]}
     return {name: round(value / 1e6, 2) for name, value in speeds.items()}
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """Read a benchmark.json.
-
-    Raises:
-        CascadeError: If the file is missing or not a benchmark.json of this schema.
-    """
+    """Read a benchmark.json, or raise CascadeError if it is missing or of another schema."""
     fix = "specify the benchmark.json of an earlier run"
     try:
-        content = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file", fix=fix) from None
     except (OSError, ValueError) as error:
         raise CascadeError(f"{path}: cannot be read as JSON ({error})", fix=fix) from error
     schema = content.get("schema") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or schema != BENCHMARK:
+    if schema != BENCHMARK:
         raise CascadeError(f"{path}: its schema is {schema!r}, not {BENCHMARK!r}", fix=fix)
     return content

@@ -18,12 +18,11 @@ from cascade.contract import SLICE_SIZE
 from cascade.files import sha256_of
 from cascade.runtime.machine import usable_threads
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
-from cascade.runtime.select import open_backend
+from cascade.runtime.protocol import Backend
 
 COPY_MB = 256
 
-LAYERS, CHANNELS = 8, 256
-SLICES = 8
+SLICES, LAYERS, CHANNELS = 8, 8, 256
 GRAPH = """<ir_version: 10, opset_import: ["": 20]>
 convolutions (float[batch, 1, 512, 512] slice) => (float[batch, 1, 512, 512] probability) {{
     channels = Constant <value_ints = [-1, 256, 32, 32]> ()
@@ -54,10 +53,7 @@ class Roofline:
 def write_convolutions(folder: Path) -> None:
     """Write a folder of models, of which both are LAYERS convolutions of 3 x 3, from CHANNELS channels to as many.
 
-    Their input and output are those of the segmenter, so that every backend opens them.
-
-    Raises:
-        CascadeError: If the package onnx is missing.
+    Their input and output are those of the segmenter, so that every backend opens them. Needs the package onnx.
     """
     onnx = import_onnx()
     layers = "\n".join(
@@ -74,26 +70,14 @@ def write_convolutions(folder: Path) -> None:
     (folder / "models.json").write_text(json.dumps({SEGMENTER: record, CLASSIFIER: record}))
 
 
-class Convolutions:
-    """The graphs of `write_convolutions`, loaded into a backend on the CPU.
-
-    Args:
-        backend: Name of the backend.
-        folder: Folder of the graphs.
-    """
-
-    def __init__(self, backend: str, folder: Path) -> None:
-        self._backend = open_backend(backend, folder).backend
-        shape = (SLICES, 1, SLICE_SIZE, SLICE_SIZE)
-        self._slices = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-    def gflops(self) -> float:
-        """Measure 10^9 floating-point operations per second."""
-        self._backend.segment(self._slices)  # untimed, to wake the cores up
-        start = time.perf_counter()
-        self._backend.segment(self._slices)
-        seconds = time.perf_counter() - start
-        return round(2e-9 * self._slices.size * 9 * CHANNELS * LAYERS / seconds, 1)
+def measure_convolutions(backend: Backend) -> float:
+    """Measure 10^9 floating-point operations per second of the graphs of `write_convolutions`, loaded on the CPU."""
+    shape = (SLICES, 1, SLICE_SIZE, SLICE_SIZE)
+    slices = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    backend.segment(slices)  # untimed, to wake the cores up
+    start = time.perf_counter()
+    backend.segment(slices)
+    return round(2e-9 * slices.size * 9 * CHANNELS * LAYERS / (time.perf_counter() - start), 1)
 
 
 def measure_copy(megabytes: int = COPY_MB) -> float:

@@ -10,7 +10,6 @@ from cascade.benchmarking.roofline import CHANNELS, Roofline, measure_copy, writ
 from cascade.benchmarking.timing import Measurement, Request
 from cascade.benchmarking.worker import Worker
 from cascade.errors import CascadeError
-from cascade.runtime.machine import gpu_memory_in_use_mb
 
 BATCHES_IN_FLIGHT = 5
 """Maximum number of batches that `cascade predict` keeps in memory. As many batches reveal its peak memory."""
@@ -37,12 +36,7 @@ def start_backends(
 ) -> tuple[dict[str, Worker], dict[str, CascadeError]]:
     """Start backends one after the other, each warmed up before the next is loaded, to tell their memory apart.
 
-    Args:
-        names: Backends to start.
-        start_worker: Starts the worker of a backend, which the caller closes.
-        batch_sizes: Batch sizes to warm up, ascending.
-        warm_up: Minimum number of batches.
-        on_progress: Called before each backend.
+    The caller closes the workers that `start_worker` starts. Each runs at least `warm_up` batches of each size.
 
     Returns:
         The backends that run, and why the others do not.
@@ -54,17 +48,12 @@ def start_backends(
     unavailable: dict[str, CascadeError] = {}
     for name in names:
         on_progress(f"loading {name}", 0)
-        before_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
         try:
             worker = start_worker(name)
             worker.warm_up(batch_sizes, max(warm_up, BATCHES_IN_FLIGHT))
+            ready[name] = worker
         except CascadeError as error:
             unavailable[name] = error
-            continue
-        after_mb = gpu_memory_in_use_mb() if device_of(name) == "gpu" else None
-        if before_mb is not None and after_mb is not None:
-            worker.device_memory_mb = after_mb - before_mb
-        ready[name] = worker
     if not ready:
         reasons = "\n".join(f"{name}: {item.problem}" for name, item in unavailable.items())
         fixes = "; ".join(dict.fromkeys(item.fix for item in unavailable.values()))
@@ -74,11 +63,6 @@ def start_backends(
 
 class Peaks:
     """Rooflines of backends. Those on a GPU are measured at once, those on the CPU with each call of `measure`.
-
-    Args:
-        workers: Processes of the backends.
-        scratch: Folder for temporary files.
-        device: Number of the GPU; None for the first.
 
     Attributes:
         not_measured: What could not be measured, and why.
@@ -92,8 +76,8 @@ class Peaks:
         self._on_gpu: dict[str, Roofline] = {}
         self._models = scratch / "convolutions"
         try:
-            if names := workers.keys() - self._on_cpu.keys():
-                self._on_gpu = dict.fromkeys(sorted(names), measure_gpu(device))
+            if on_gpu := workers.keys() - self._on_cpu.keys():
+                self._on_gpu = dict.fromkeys(sorted(on_gpu), measure_gpu(device))
         except CascadeError as error:
             self.not_measured["gpu limit"] = error
         try:

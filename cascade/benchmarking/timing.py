@@ -1,6 +1,5 @@
 """Measure one backend at one batch size for one round, in this process."""
 
-import sys
 import tempfile
 import time
 from collections import defaultdict, deque
@@ -21,6 +20,7 @@ from cascade.prediction.driver import predict_sources
 from cascade.prediction.journal import Entry
 from cascade.prediction.recorder import InputState, Recorder
 from cascade.prediction.results import ResultsFolder
+from cascade.runtime.machine import peak_host_mb
 from cascade.runtime.protocol import Backend, Future, Outputs
 
 STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
@@ -29,14 +29,7 @@ STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure.
-
-    Attributes:
-        batch_size: Slices a batch.
-        batches: Timed batches.
-        warm_up: Untimed batches before them.
-        overlays: Draw overlays, as `cascade predict` does by default.
-    """
+    """What to measure: a number of batches, after `warm_up` untimed ones, with or without drawing overlays."""
 
     batch_size: int
     batches: int
@@ -60,10 +53,8 @@ class Measurement:
         total_ms: Duration from opening the first file of a batch to writing its last result. It exceeds the sum of the
             stages, since slices are resized to squares and masks back.
         classified: Number of timed slices that the classifier ran on.
-        models_slices_per_second: Throughput from arrays to arrays in memory, submitting each batch before waiting for
-            the previous one.
-        end_to_end_slices_per_second: Throughput of `cascade predict` from files to results, in which reading, models
-            and writing overlap.
+        models_slices_per_second: Throughput from arrays to arrays in memory, with two batches in flight.
+        end_to_end_slices_per_second: Throughput of `cascade predict`, in which reading, models and writing overlap.
         peak_host_mb: Peak memory of the process in MiB; None if the system does not report it.
     """
 
@@ -178,17 +169,3 @@ def _squares(slices: Inputs, start: int, count: int) -> FloatArray:
 
 def _ms_since(start: float) -> float:
     return 1000 * (time.perf_counter() - start)
-
-
-def peak_host_mb() -> float | None:
-    """Peak memory of this process in MiB, or None on Windows, which reports neither of the two sources."""
-    try:  # on Linux; getrusage may include the memory of a parent process at the time of the fork
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -9,13 +9,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from cascade.benchmarking.roofline import Convolutions
+from cascade.benchmarking.roofline import measure_convolutions
 from cascade.benchmarking.timing import Measurement, Request, measure
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
 from cascade.runtime.engines import FLAVORS
+from cascade.runtime.machine import gpu_memory_in_use_mb
+from cascade.runtime.protocol import Backend
 from cascade.runtime.select import open_backend
 
 SHUTDOWN_TIMEOUT_S = 2.0
@@ -52,7 +54,8 @@ class Worker:
     Attributes:
         loaded: Start-up times.
         peak_host_mb: Peak memory of the process after the warm-up with each batch size, in MiB; None if unknown.
-        device_memory_mb: Growth of the GPU memory in use by all processes, in MiB; None on the CPU.
+        device_memory_mb: Growth in MiB of the GPU memory in use by all processes, from before the start to after the
+            warm-up; None on the CPU.
 
     Raises:
         CascadeError: If the backend cannot run, or its process died. So do the methods.
@@ -64,6 +67,7 @@ class Worker:
         self.name = name
         self.peak_host_mb: dict[int, float | None] = {}
         self.device_memory_mb: float | None = None
+        self._before_mb = gpu_memory_in_use_mb() if name in FLAVORS else None
         context = multiprocessing.get_context("spawn")
         self._connection, child_connection = context.Pipe()
         device = device if name in FLAVORS else None
@@ -81,6 +85,8 @@ class Worker:
         """Run batches of each size, ascending, and note the peak memory."""
         for size in batch_sizes:
             self.peak_host_mb[size] = self.measure(Request(size, batches, 0)).peak_host_mb
+        if self._before_mb is not None and (now_mb := gpu_memory_in_use_mb()) is not None:
+            self.device_memory_mb = now_mb - self._before_mb
 
     def measure(self, request: Request) -> Measurement:
         """Measure the backend."""
@@ -139,14 +145,14 @@ def serve(
         end = time.monotonic()
         times_ms = (round(1000 * seconds, 2) for seconds in (loaded - requested, loaded - start, end - loaded))
         connection.send(LoadedBackend(backend.description, *times_ms))
-        convolutions: Convolutions | None = None
+        convolutions: Backend | None = None
         while True:
             request = connection.recv()
             if isinstance(request, Request):
                 connection.send(measure(backend, slices, request, scratch))
             else:  # loaded on demand, to keep it out of the backend's peak memory
-                convolutions = convolutions or Convolutions(name, request)
-                connection.send(convolutions.gflops())
+                convolutions = convolutions or open_backend(name, request).backend
+                connection.send(measure_convolutions(convolutions))
     except (EOFError, ConnectionError):
         return  # the parent closed the connection
     except CascadeError as error:

@@ -78,12 +78,10 @@ def _speed(report: Report) -> RenderableType:
     headings = [*(f"models\n{end}" for end in ends), *(f"end to end\n{end}" for end in ends[1:])]
     table = _table(("\nbatch", "\nbackend"), headings)
     for name, item in _results(report, table):
-        speeds = [
-            cell
-            for speed, ratio in ((item.models, item.models_ratio), (item.end_to_end, item.end_to_end_ratio))
-            for cell in (f"{speed.median:.1f}", f"{ratio.median:.2f} ({ratio.least:.2f}-{ratio.greatest:.2f})")
-        ]
-        table.add_row(str(item.batch_size), name, f"{item.models_ms.p50:.1f}", *speeds)
+        cells = [str(item.batch_size), name, f"{item.models_ms.p50:.1f}"]
+        for speed, ratio in ((item.models, item.models_ratio), (item.end_to_end, item.end_to_end_ratio)):
+            cells += [f"{speed.median:.1f}", f"{ratio.median:.2f} ({ratio.least:.2f}-{ratio.greatest:.2f})"]
+        table.add_row(*cells)
     rounds = "1 round" if report.settings.rounds == 1 else f"{report.settings.rounds} rounds"
     return _titled(
         "Throughput: models from memory to memory, end to end from files to results as `cascade predict`",

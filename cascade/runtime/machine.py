@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,20 @@ def gpu_memory_in_use_mb() -> float | None:
         return sum(float(line.split()[0]) for line in lines) if lines else None
     except (IndexError, ValueError):
         return None
+
+
+def peak_host_mb() -> float | None:
+    """Peak memory of this process in MiB, or None on Windows, which reports neither of the two sources."""
+    try:  # on Linux; getrusage may include the memory of a parent process at the time of the fork
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _processors() -> list[dict[str, str]]:

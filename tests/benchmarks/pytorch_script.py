@@ -17,11 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cascade.benchmarking.timing import Measurement, Request, peak_host_mb
+from cascade.benchmarking.timing import Measurement, Request
 from cascade.contract import THRESHOLD
 from cascade.discovery.inputs import Inputs
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
+from cascade.runtime.machine import peak_host_mb
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.select import open_backend
 from train.classifier import ClassifierNetwork
