@@ -26,9 +26,10 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
 def volume_evaluation_table(evaluation: VolumeEvaluation) -> RenderableType:
     """Return the main results of an evaluation of volumes as tables, with a warning and failed volumes below."""
     metrics = evaluation.metrics
+    matrix = metrics.confusion_matrix
     return Group(
         _volumes(metrics),
-        _volume_confusion(metrics),
+        _confusion("volumes", matrix.rows, matrix.columns, matrix.volumes),
         "\n".join(_volume_notes(metrics)),
         _warning("no split was given"),
         problems_text(evaluation.failed.problems),
@@ -37,7 +38,9 @@ def volume_evaluation_table(evaluation: VolumeEvaluation) -> RenderableType:
 
 def metrics_table(metrics: Metrics, detection: Detection | None = None) -> RenderableType:
     """Return the main metrics as tables: masks, classes and detection."""
-    tables = [_masks(metrics), _accuracies(metrics), _classes(metrics), _confusion(metrics)]
+    matrix = metrics.confusion_matrix
+    confusion = _confusion("slices", matrix.rows, matrix.columns, matrix.slices)
+    tables = [_masks(metrics), _accuracies(metrics), _classes(metrics), confusion]
     if detection and len(detection.by_folder) > 1:
         tables.append(_false_positives(detection))
     return Group(*tables, "\n".join(_notes(metrics) + (_detection_notes(detection) if detection else [])))
@@ -90,10 +93,9 @@ def _classes(metrics: Metrics) -> Table:
     return table
 
 
-def _confusion(metrics: Metrics) -> Table:
-    matrix = metrics.confusion_matrix
-    table = _table("Confusion matrix of slices: true class by row, predicted class by column", matrix.columns)
-    for name, row in zip(matrix.rows, matrix.slices, strict=True):
+def _confusion(unit: str, rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+    table = _table(f"Confusion matrix of {unit}: true class by row, predicted class by column", columns)
+    for name, row in zip(rows, counts, strict=True):
         table.add_row(name, *map(str, row))
     return table
 
@@ -149,14 +151,6 @@ def _volumes(metrics: VolumeMetrics) -> Table:
     return table
 
 
-def _volume_confusion(metrics: VolumeMetrics) -> Table:
-    matrix = metrics.confusion_matrix
-    table = _table("Confusion matrix of volumes: true class by row, predicted class by column", matrix.columns)
-    for name, row in zip(matrix.rows, matrix.volumes, strict=True):
-        table.add_row(name, *map(str, row))
-    return table
-
-
 def _volume_notes(metrics: VolumeMetrics) -> list[str]:
     tumor, free = metrics.tumor, metrics.tumor_free
     return [
@@ -184,7 +178,7 @@ def _warning(reason: str) -> str:
     )
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Table:
+def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
