@@ -25,8 +25,9 @@ from cascade.pipeline import Cascade
 from cascade.tables import read_table, table_bytes
 from train.dataset import SliceStore
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, read_index
-from train.pasting import gray_levels, restyle
+from train.heads import gray_levels
 from train.png import exit_on_cascade_error
+from train.restyling import restyle
 
 RESTYLED = "restyled"
 """Name of the set of the data set's own slices with gray values of external ones: see `score_restyled`."""

@@ -12,8 +12,9 @@ from cascade.contract import THRESHOLD
 from train.augment import augmentation, jitter_mask
 from train.dataset import SegmenterData, SliceStore, certain, pooled, without_tv
 from train.external import ExternalStore
+from train.heads import FloatPlane
 from train.inpainting import TumorInpainter
-from train.pasting import FloatPlane, Paster
+from train.paster import Paster
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from cascade.datasets.split import SUBSETS, read_split
 from cascade.pipeline import Cascade
 from cascade.result import Prediction
 from cascade.runtime.models import BUNDLED_MODELS
-from train.pasting import head_mask
+from train.heads import head_mask
 from train.png import exit_on_cascade_error
 
 PIXEL_MM = 0.49

@@ -19,6 +19,7 @@ from cascade.files import sha256_of
 from cascade.runtime.models import find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train import export
+from train.onnx_graph import to_onnx
 from train.preprocessing import normalise
 from train.weights import mean_weights
 
@@ -190,7 +191,7 @@ def test_the_graph_selects_the_same_tissue_pixels_also_near_the_mean(tmp_path):
     slices[:, :, :64], slices[:, :, 64:128] = mean * (1 + 1e-5), mean * (1 - 1e-5)
     slices[:, :, 200:] += (mean - slices.mean((1, 2, 3), keepdim=True)) * 256 / 56  # so that it stays the mean
     path = tmp_path / "normalised.onnx"
-    graph = export.to_onnx(Normalised().eval(), {SLICE: slices.float()}, ["normalised"])
+    graph = to_onnx(Normalised().eval(), {SLICE: slices.float()}, ["normalised"])
     path.write_bytes(graph.SerializeToString())
     found = OnnxRuntimeGraph(path).run(slice=slices.float().numpy())["normalised"]
     assert np.abs(found - normalise(slices).numpy()).max() < 1e-4

@@ -5,17 +5,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from train.pasting import (
-    LEVELS,
-    Paster,
-    find_heads,
-    gray_levels,
-    head_mask,
-    match_levels,
-    most_similar,
-    onto_head,
-    restyle,
-)
+from train.donors import most_similar
+from train.heads import LEVELS, find_heads, gray_levels, head_mask
+from train.paster import Paster
+from train.pasting import onto_head
+from train.restyling import match_levels, restyle
 
 SIZE = 256
 

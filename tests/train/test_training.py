@@ -28,7 +28,7 @@ from cascade.errors import CascadeError
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
 from cascade.runtime.models import find_model
-from train import export
+from train import export, onnx_graph
 from train.classifier import (
     ClassifierNetwork,
     ClassifierSettings,
@@ -356,7 +356,7 @@ def test_weights_are_stored_in_half_precision(models):
 
 @pytest.mark.slow
 def test_a_graph_that_differs_from_pytorch_is_not_saved(data, segmenter_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    monkeypatch.setattr(onnx_graph, "TOLERANCE", 0.0)
     with pytest.raises(CascadeError, match="differs from PyTorch"):
         export.export_model("segmenter", segmenter_run, data, data / "split.json", tmp_path)
     assert list(tmp_path.iterdir()) == []
