@@ -113,7 +113,7 @@ class Recorder:
             self._add(state, index, self._folder.error_row(row.name, error, row.index))
 
     def _row(self, state: InputState, index: int, slice_: Slice, prediction: Prediction) -> SliceResult:
-        row, area = state.empty_row(index), int(prediction.mask.sum())
+        row, area = state.empty_row(index), int(np.count_nonzero(prediction.mask))
         row = replace(
             row,
             notes=(*row.notes, *slice_.notes),
