@@ -156,7 +156,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def uncertain_below(confidence: Tensor, correct: Tensor) -> float:
-    """Lowest confidence from which on TRUSTED_ACCURACY of the classes are correct; above 1 if none is reliable.
+    """Lowest confidence from which on TRUSTED_ACCURACY of the classes are correct; above 1 if no confidence is enough.
 
     Args:
         confidence: (N,) probability of the predicted class.

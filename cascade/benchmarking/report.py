@@ -119,7 +119,7 @@ class BackendReport:
     Attributes:
         device: `cpu` or `gpu`.
         loaded: Start-up times.
-        device_memory_mb: See `Worker`.
+        device_memory_mb: Growth of the GPU memory in MiB, see `Worker`; None on the CPU.
         batches: Results by ascending batch size.
     """
 

@@ -51,7 +51,7 @@ def _follows(start: bytes, first: tuple[int, int, int], order: str) -> bool:
 
 
 def _element(start: bytes, at: int, order: str) -> tuple[int, int, int] | None:
-    """Return the group and element number of the element at an offset, and where it ends; None without one."""
+    """Return the group and element number of the element at an offset, and where it ends; None if it is invalid."""
     if at + 12 > len(start):
         return None
     group, element, vr, short = struct.unpack_from(f"{order}HH2sH", start, at)

@@ -25,9 +25,7 @@ def encode_png(
         text: Keys and values in Latin-1.
     """
     height, width = pixels.shape
-    rows = np.zeros(
-        (height, width + 1), dtype=np.uint8
-    )  # each row begins with the number of its filter: 0 means no filter
+    rows = np.zeros((height, width + 1), dtype=np.uint8)  # each row begins with its filter: 0 leaves it as it is
     rows[:, 1:] = pixels
     header = struct.pack(">IIBBBBB", width, height, BITS, INDEXED if palette else GRAY, 0, 0, 0)
     chunks = [_chunk(b"IHDR", header)]

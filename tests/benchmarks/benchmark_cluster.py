@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    cluster.usable_threads = lambda: WORKERS  # type: ignore[assignment]  # as if the machine had two cores
+    cluster.usable_threads = lambda: WORKERS  # as if the machine had two cores
     models = ModelOptions(options.models.absolute(), options.backend)
     worker_class = StubWorker if options.driver else Worker
     with tempfile.TemporaryDirectory() as folder, open_cluster(ClusterOptions(), models, worker_class) as executor:

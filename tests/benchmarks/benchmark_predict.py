@@ -6,7 +6,7 @@
 
 Both process the same slices in the same batches. The bare models get arrays in memory. `cascade predict` reads PNG
 files and writes masks, overlays, results.csv and results.json with its progress bar on. They alternate, so that other
-programs slow both. CPU time hardly depends on other programs: so it compares two versions even then.
+programs slow both. CPU time hardly depends on other programs, so it can be compared between runs.
 """
 
 import argparse
