@@ -13,7 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from cascade.contract import Box
 from cascade.prediction.overlay import SIZE
 from cascade.prediction.report import write_report
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 
 MENINGIOMA, GLIOMA, UNSURE_GLIOMA = (0.9, 0.06, 0.04), (0.15, 0.8, 0.05), (0.3, 0.5, 0.2)
 UNCERTAIN_BELOW = 0.6

@@ -17,7 +17,8 @@ from cascade.prediction.batch import InProcess
 from cascade.prediction.executor import Executor, Job
 from cascade.prediction.journal import Entry, Journal, failed_source, journal_line, unopened_input
 from cascade.prediction.ledger import Ledger
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 from cascade.prediction.volumes import VolumeResult
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

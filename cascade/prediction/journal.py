@@ -18,7 +18,8 @@ from cascade.errors import CascadeError
 from cascade.files import open_atomically, sha256_of
 from cascade.io.slices import Source, UnopenedVolume, slice_name
 from cascade.prediction.output_dir import JOURNAL
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_from_json
 
 STARTED = "begun"

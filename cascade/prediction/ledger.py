@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cascade.io.slices import Source
 from cascade.prediction.journal import Entry, Journal, JournalLine
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 from cascade.prediction.volumes import VolumeResult
 
 Row = TypeVar("Row")

@@ -17,7 +17,8 @@ from cascade.io.slices import BlankSlice, BoolArray, CapturedSource, Slice, Sour
 from cascade.prediction.captures import draw_captures
 from cascade.prediction.journal import Entry
 from cascade.prediction.overlay import overlay_png, preview_png
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 from cascade.prediction.volumes import VolumeResult, volume_result
 from cascade.result import BLANK_NOTE, Prediction
 from cascade.volume.finding import VolumeFinding, find_tumor

@@ -28,8 +28,9 @@ from cascade.prediction.earlier import read_entries
 from cascade.prediction.executor import Executor
 from cascade.prediction.journal import Entry, Journal, JournalLine, journal_line
 from cascade.prediction.ray_executor import RayExecutor
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.slices import SliceResult
 from cascade.prediction.worker import ModelOptions, Worker, WorkerInfo
 from cascade.runtime.models import BUNDLED_MODELS
 from cascade.volume.finding import VolumeRule

@@ -13,7 +13,8 @@ from cascade.io.slices import UnopenedVolume
 from cascade.prediction.earlier import read_entries
 from cascade.prediction.journal import Entry, Journal, failed_source, journal_line, unopened_input
 from cascade.prediction.ledger import Ledger
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 from cascade.prediction.volumes import VolumeResult
 
 

@@ -21,7 +21,8 @@ from report_files import (
 )
 
 from cascade.prediction.report import write_report
-from cascade.prediction.results import NOTE, SliceResult
+from cascade.prediction.results import NOTE
+from cascade.prediction.slices import SliceResult
 from cascade.prediction.volumes import VolumeResult
 
 

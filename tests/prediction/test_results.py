@@ -7,7 +7,8 @@ import pytest
 from cascade.contract import Box
 from cascade.errors import CascadeError
 from cascade.prediction.output_dir import check_output_dir, lock_output_dir, output_name, remove_previous
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 
 GLIOMA = SliceResult(
     "b/a.jpg",

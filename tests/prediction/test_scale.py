@@ -15,7 +15,8 @@ from cascade.prediction.accounting import check_accounting
 from cascade.prediction.driver import RunResult, predict_sources
 from cascade.prediction.earlier import read_entries
 from cascade.prediction.journal import Entry, Journal, journal_line
-from cascade.prediction.results import ResultsFolder, SliceResult
+from cascade.prediction.results import ResultsFolder
+from cascade.prediction.slices import SliceResult
 
 COUNT, BLOCK = 8192, 256
 NAMES = [f"{number // 1000:04}/{number:08}.png" for number in range(COUNT)]
