@@ -105,7 +105,7 @@ def find_heads(slices: Tensor) -> Heads:
         levels.append(gray_levels(plane))
         gradient = ndimage.gaussian_gradient_magnitude(plane, 1) / max(float(levels[-1][1 + LEVELS // 2]), 1e-3)
         gradients.append(gradient.astype(np.float16))
-        air.append(np.median(np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])))
+        air.append(air_level(plane))
         interiors.append(ndimage.binary_erosion(mask, iterations=BORDER))
     corners = np.array(boxes, dtype=np.float32)
     return Heads(
@@ -125,7 +125,7 @@ def head_mask(plane: FloatPlane) -> BoolPlane:
         plane: (H, W) in 0 to 1.
     """
     smooth = ndimage.gaussian_filter(plane, 1.5)
-    air = float(np.median(np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])))
+    air = air_level(plane)
     bright = np.abs(smooth - air) > 0.12 * (float(np.percentile(smooth, 99)) - air)
     areas, count = ndimage.label(bright)
     if count == 0:
@@ -133,6 +133,11 @@ def head_mask(plane: FloatPlane) -> BoolPlane:
     largest = areas == 1 + int(np.argmax(np.bincount(areas.ravel())[1:]))
     filled: BoolPlane = ndimage.binary_fill_holes(largest)
     return filled
+
+
+def air_level(plane: FloatPlane) -> float:
+    """Median of the outermost pixels of a slice (H, W)."""
+    return float(np.median(np.concatenate([plane[0], plane[-1], plane[:, 0], plane[:, -1]])))
 
 
 def gray_levels(plane: FloatPlane) -> FloatPlane:
