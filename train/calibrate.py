@@ -14,7 +14,7 @@ from cascade.evaluation.metrics import reliability
 from cascade.runtime.models import ExportedModel
 from cascade.volume.finding import VolumeRule
 
-CALIBRATED = ("slices", "detection_threshold", "temperature", "uncertain_below")
+CALIBRATED = ("slices", "detection_threshold", "temperature", "uncertain_below", "segmenter_sha256")
 """Fields of an entry in models.json that a mean of several calibrations keeps of each."""
 
 TRUSTED_ACCURACY = 0.98
@@ -95,20 +95,26 @@ def mean_volume_rule(segmenters: Sequence[ExportedModel]) -> dict[str, Any]:
         segmenters: Segmenters of one recipe.
 
     Returns:
-        `volume_rule` as the field of an entry in models.json, with the mean of `min_support` and the other values of
-        the first segmenter; nothing if one of them has no rule.
+        `volume_rule` as the field of an entry in models.json, with the mean of `min_support`, the sums of the subjects
+        and the other values of the first segmenter; nothing if one of them has no rule.
     """
     records = [segmenter.record.get("volume_rule") for segmenter in segmenters]
     rules = [record for record in records if record]
     if not rules or len(rules) < len(records):
         return {}
-    rule = asdict(VolumeRule.from_record(rules[0])) | {"min_support": mean(rule["min_support"] for rule in rules)}
     subjects = ("healthy_subjects", "tumor_subjects")
     mean_of = [
-        {"sha256": segmenter.sha256, **{name: record[name] for name in ("min_support", *subjects) if name in record}}
+        {"sha256": segmenter.sha256, **{name: record[name] for name in ("min_support", *subjects)}}
         for segmenter, record in zip(segmenters, rules, strict=True)
     ]
-    return {"volume_rule": rule | {"mean_of": mean_of}}
+    return {
+        "volume_rule": {
+            **asdict(VolumeRule.from_record(rules[0])),
+            "min_support": mean(rule["min_support"] for rule in rules),
+            **{name: sum(rule[name] for rule in rules) for name in subjects},
+            "mean_of": mean_of,
+        }
+    }
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:

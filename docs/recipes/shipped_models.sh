@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train the shipped models: bash docs/recipes/shipped_models.sh data/ split.json heads/ external/
 # DATA is the unpacked figshare data set, SPLIT its split file, HEADS a folder of slices of healthy heads,
-# EXTERNAL a folder with an index.csv of slices of other scanners (docs/training.md).
+# EXTERNAL a folder with an index.csv of slices of other scanners (docs/training.md), and a volumes.csv of whole heads
+# (python -m train.calibrate_volumes --help).
 set -euo pipefail
 DATA=$1 SPLIT=$2 HEADS=$3 EXTERNAL=$4
 
@@ -21,11 +22,12 @@ cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-4 --weight
 cascade train export segmenter runs/segmenter-4 "$DATA" --split "$SPLIT" --models runs/models-4 --checkpoint last \
   --average-with runs/models-3/segmenter.onnx --average-with runs/models-2/segmenter.onnx
 
-# Stage 5: 2,400 steps with slices of other scanners. Two thirds of its weights and one third of stage 4 are shipped.
+# Stage 5: 2,400 steps with slices of other scanners. The mean of two thirds of its weights and one third of stage 4 was measured.
 cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-5 --weights runs/models-4/segmenter.onnx \
   --epochs 8 --epoch-slices 4800 --learning-rate 8e-4 --external "$EXTERNAL"
-cascade train export segmenter runs/segmenter-5 "$DATA" --split "$SPLIT" --models models --checkpoint last \
+cascade train export segmenter runs/segmenter-5 "$DATA" --split "$SPLIT" --models runs/models-5 --checkpoint last \
   --average-with runs/segmenter-5/last.ckpt --average-with runs/models-4/segmenter.onnx --external "$EXTERNAL"
+python -m train.calibrate_volumes runs/models-5 "$EXTERNAL/index.csv" "$EXTERNAL/volumes.csv"
 
 # Classifier, stages 1 to 3: 28 epochs from random weights, then 12 and 12 from the best weights of the stage before.
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-1 --weights none --epochs 28
@@ -34,13 +36,30 @@ cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out r
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-3 \
   --weights runs/classifier-2/best.ckpt --learning-rate 5e-4 --epochs 12
 
-# Stages 4 and 5: 8 epochs, then 6 from their last weights with another seed. The mean of both is shipped.
+# Stages 4 and 5: 8 epochs, then 6 from their last weights with another seed. The mean of both continues.
 cascade train export classifier runs/classifier-3 "$DATA" --split "$SPLIT" --models runs/models-4
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-4 \
   --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 8
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-5 \
   --weights runs/classifier-4/last.ckpt --learning-rate 5e-4 --epochs 6 --seed 1
-cascade train export classifier runs/classifier-4 "$DATA" --split "$SPLIT" --models models --checkpoint last \
+cascade train export classifier runs/classifier-4 "$DATA" --split "$SPLIT" --models runs/models-4 --checkpoint last \
   --average-with runs/classifier-5/last.ckpt
 
-cascade evaluate "$DATA" --split "$SPLIT" --models models --subset validation
+# Stage 6: 400 steps with slices of other scanners. The mean of its weights and of those before was measured.
+cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-5 --out runs/classifier-6 \
+  --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 4 --epoch-slices 3200 --seed 3 --external "$EXTERNAL"
+cascade train export classifier runs/classifier-6 "$DATA" --split "$SPLIT" --models runs/models-5 --checkpoint last \
+  --average-with runs/models-4/classifier.onnx --external "$EXTERNAL"
+cascade evaluate "$DATA" --split "$SPLIT" --models runs/models-5 --subset validation
+
+# All patients: the last stage of both networks once more, with nobody held out and the thresholds measured above.
+cascade data split "$DATA" --out all.json --train-on-all
+sed 's/,validation,/,train,/' "$EXTERNAL/index.csv" > "$EXTERNAL/all.csv"
+cascade train segmenter "$DATA" --split all.json --out runs/segmenter-all --weights runs/models-4/segmenter.onnx \
+  --epochs 8 --epoch-slices 4800 --learning-rate 8e-4 --seed 5 --external "$EXTERNAL/all.csv"
+cascade train export segmenter runs/segmenter-all "$DATA" --split all.json --models models --checkpoint last \
+  --average-with runs/segmenter-5/last.ckpt --average-with runs/models-4/segmenter.onnx --thresholds-of runs/models-5
+cascade train classifier "$DATA" --split all.json --models models --out runs/classifier-all \
+  --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 5 --epoch-slices 3200 --seed 7 --external "$EXTERNAL/all.csv"
+cascade train export classifier runs/classifier-all "$DATA" --split all.json --models models --checkpoint last \
+  --average-with runs/models-4/classifier.onnx --thresholds-of runs/models-5

@@ -110,7 +110,12 @@ def test_thresholds_are_averaged_as_logits_and_temperatures_as_logarithms():
 
 
 def test_rules_for_volumes_are_averaged_unless_a_model_has_none():
-    models = [Model({"min_support": 8.0, "part_of_head": 10.0}), Model({"min_support": 11.0, "part_of_head": 10.0})]
-    rule = VolumeRule.from_record(mean_volume_rule(models)["volume_rule"])
+    models = [
+        Model({"min_support": 8.0, "part_of_head": 10.0, "healthy_subjects": 3, "tumor_subjects": 2}),
+        Model({"min_support": 11.0, "part_of_head": 10.0, "healthy_subjects": 4, "tumor_subjects": 2}),
+    ]
+    record = mean_volume_rule(models)["volume_rule"]
+    rule = VolumeRule.from_record(record)
     assert (rule.min_support, rule.part_of_head) == (9.5, 10.0)
+    assert (record["healthy_subjects"], record["tumor_subjects"]) == (7, 4)
     assert mean_volume_rule([*models, Model()]) == {}
