@@ -62,8 +62,8 @@ def predict(
         typer.Option("--dry-run", help="List the inputs and stop.", rich_help_panel=INPUT),
     ] = False,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder; default: results.", show_default=False, rich_help_panel=OUTPUT)
-    ] = Path("results"),
+        str, typer.Option("--out", help="Folder; default: results.", show_default=False, rich_help_panel=OUTPUT)
+    ] = "results",
     overlays: Annotated[bool, typer.Option(help="Draw overlays.", show_default=False, rich_help_panel=OUTPUT)] = True,
     report: Annotated[bool, typer.Option(help="Write report.html.", show_default=False, rich_help_panel=OUTPUT)] = True,
     keep_identifiers: Annotated[
@@ -120,8 +120,9 @@ def predict(
     """
     from cascade.cli.predict_output import backend_line, dry_run_table, failure_lines, progress_bar, run_summary
     from cascade.discovery.inputs import read_list
-    from cascade.prediction.output_dir import check_output_dir
-    from cascade.prediction.run import RunOptions, collect_inputs, predict_paths
+    from cascade.prediction.collect import collect_inputs
+    from cascade.prediction.run import RunOptions, predict_paths
+    from cascade.prediction.stored_output import check_output, read_results
 
     if overwrite and resume:
         raise CascadeError("--overwrite and --resume cannot be combined", fix="use one of them")
@@ -144,9 +145,9 @@ def predict(
         resume=resume,
     )
     if dry_run:
-        with collect_inputs(input_paths, out, options) as inputs:
+        with collect_inputs(input_paths, Path(out), options) as inputs:
             console.print(dry_run_table(inputs, options), soft_wrap=True)
-        check_output_dir(out, overwrite=overwrite, resume=resume)
+        check_output(out, overwrite=overwrite, resume=resume)
         return
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("Loading models", total=None)
@@ -165,7 +166,7 @@ def predict(
     output = Group(*failure_lines(result)) if quiet else run_summary(result, out, options, verbose=verbose)
     console.print(output, soft_wrap=True)
     if as_json:
-        print((out / "results.json").read_text())
+        print(read_results(out).decode())
     raise typer.Exit(result.exit_code)
 
 

@@ -65,12 +65,12 @@ def backend_line(executor: Executor) -> Text:
     return Text(f"Backend: {executor.description}").append(reasons, style="dim")
 
 
-def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: bool) -> RenderableType:
+def run_summary(result: RunResult, out: str | Path, options: RunOptions, *, verbose: bool) -> RenderableType:
     """Describe the result of a run: slices by class and status, speed, place of the results, and failures.
 
     Args:
         result: Result of the run.
-        out: Results folder.
+        out: Results folder, or its URL.
         options: Options of the run.
         verbose: Include the notes on single inputs.
     """
@@ -90,8 +90,8 @@ def run_summary(result: RunResult, out: Path, options: RunOptions, *, verbose: b
         lines.append(Text(f"Predicted {_slices(predicted)} in {result.seconds:.1f} s ({rate:.1f} slices/s)."))
     if result.resumed_rows:
         lines.append(Text(f"Kept {_slices(result.resumed_rows)} of the earlier run."))
-    main_file = out / ("report.html" if options.report else "results.csv")
-    lines.append(Text(f"Results: {main_file}"))
+    main_file = "report.html" if options.report else "results.csv"
+    lines.append(Text(f"Results: {str(out).rstrip('/')}/{main_file}"))
     if result.dropped:
         text = f"Dropped the results of inputs that are no longer there: {_listed(result.dropped)}."
         lines.append(Text(printable(text), style="yellow"))

@@ -77,7 +77,7 @@ def open_url(url: str) -> "tuple[AbstractFileSystem, str]":
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise CascadeError(f"{url}: reading URLs needs fsspec", fix="pip install 'cascade-mri[cluster]'") from None
+        raise CascadeError(f"{url}: URLs need fsspec", fix="pip install 'cascade-mri[cluster]'") from None
     try:
         result: tuple[Any, str] = url_to_fs(url)
     except ImportError as error:  # its message names the package: "Install s3fs to access S3"
@@ -90,18 +90,24 @@ def open_url(url: str) -> "tuple[AbstractFileSystem, str]":
 
 
 @contextmanager
-def store_errors(url: str) -> Iterator[None]:
-    """Convert any exception in the block to a CascadeError that names the URL: each store raises types of its own."""
+def store_errors(url: str, *, action: str = "fetched", but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Convert any exception in the block to a CascadeError that names the URL: each store raises types of its own.
+
+    Args:
+        url: What the block reads or writes.
+        action: What cannot be done: "fetched", "written" or "removed".
+        but: Exceptions that are raised as they are.
+    """
     try:
         yield
-    except CascadeError:
-        raise
-    except FileNotFoundError:
-        raise CascadeError(f"{url}: there is no such file or folder", fix="check the URL") from None
     except Exception as error:
+        if isinstance(error, (CascadeError, *but)):
+            raise
+        if isinstance(error, FileNotFoundError) and action == "fetched":
+            raise CascadeError(f"{url}: there is no such file or folder", fix="check the URL") from None
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CascadeError(
-            f"{url}: cannot be fetched ({reason})",
+            f"{url}: cannot be {action} ({reason})",
             fix="free space beside --out" if is_full else "check network, credentials and permissions on all machines",
         ) from error

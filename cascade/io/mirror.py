@@ -16,6 +16,7 @@ from typing import Any
 from cascade.discovery.companions import has_companion, has_separate_voxels
 from cascade.discovery.filters import FileFilter, Format, format_of_name, is_zip
 from cascade.discovery.inputs import Inputs, find_slices
+from cascade.discovery.output_marker import MARKERS
 from cascade.discovery.store import Store, is_url, open_url, store_errors
 from cascade.errors import CascadeError
 from cascade.io.content import content_format
@@ -201,7 +202,9 @@ def _is_content_needed(file: StoredFile, file_filter: FileFilter, recursive: boo
     """Return False if the name alone decides that the file is left out."""
     if file.beside_header or has_companion(file.name):
         return True  # a volume takes it along, whatever the filter says
-    folders = file.name.split("/")[:-1]
+    *folders, last = file.name.split("/")
+    if last in MARKERS:
+        return True  # it may mark the folder as output of cascade, which is left out
     if any(name.startswith(".") for name in folders) or (folders and not recursive):
         return False
     return file_filter.left_out_reason(file.name) is None

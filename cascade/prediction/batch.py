@@ -56,7 +56,7 @@ class InProcess:
         """See `Executor.description`."""
         return self._cascade.description
 
-    def check_access(self, paths: Sequence[Path]) -> None:
+    def check_access(self, paths: Sequence[Path | str]) -> None:
         """Do nothing: this process has found the paths."""
 
     def run(self, sources: Sequence[Source], job: Job) -> None:

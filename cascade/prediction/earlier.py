@@ -16,6 +16,7 @@ from cascade.prediction.batch import io_threads
 from cascade.prediction.fetched import fetched
 from cascade.prediction.journal import FAILED, READ_BYTES, STARTED, Entry, entry_of, parse_line
 from cascade.prediction.output_dir import JOURNAL
+from cascade.prediction.output_store import THREADS
 from cascade.prediction.results import ResultsFolder
 
 CHECKED_AT_ONCE = 1024
@@ -114,13 +115,13 @@ def reusable_names(
             return False
         with fetched([source], folder.store):
             try:
-                return entry.sha256 == sha256_of_files(source.files) and entry.is_valid(folder.out)
+                return entry.sha256 == sha256_of_files(source.files) and folder.files.are_unchanged(entry.files)
             except CascadeError:
                 return False  # reading it again will report the reason
 
     candidates = (entries[name] for name in sorted(entries) if name in source_of_name)
     reusable = []
-    pool = ThreadPoolExecutor(io_threads())
+    pool = ThreadPoolExecutor(THREADS if folder.output_store else io_threads())
     try:
         while window := list(islice(candidates, CHECKED_AT_ONCE)):
             answers = pool.map(is_reusable, window)

@@ -55,11 +55,11 @@ class Executor(Protocol):
         """The runtime, its version, its device and precision."""
         ...
 
-    def check_access(self, paths: Sequence[Path]) -> None:
-        """Check that all workers see these paths, before anything is written.
+    def check_access(self, paths: Sequence[Path | str]) -> None:
+        """Check that all workers see these paths and URLs, before anything else is written than the lock.
 
         Raises:
-            CascadeError: A path does not exist on the machine of a worker.
+            CascadeError: One does not exist on the machine of a worker.
         """
         ...
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.files import open_atomically, sha256_of
+from cascade.files import open_atomically
 from cascade.io.slices import Source, UnopenedVolume, slice_name
 from cascade.prediction.output_dir import JOURNAL
 from cascade.prediction.results import ResultsFolder
@@ -58,13 +58,6 @@ class Entry:
     def failed(self) -> bool:
         """True if a slice could not be processed."""
         return any(row.status == "error" for row in self.rows)
-
-    def is_valid(self, out: Path) -> bool:
-        """Return True if all files written for this input exist and are unchanged."""
-        try:
-            return all(sha256_of(out / path) == sha256 for path, sha256 in self.files.items())
-        except OSError:
-            return False
 
 
 class JournalLine(NamedTuple):

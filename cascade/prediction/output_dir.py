@@ -155,8 +155,8 @@ def remove_written(out: Path, written: Iterable[str]) -> None:
         out: Results folder.
         written: Paths below `out`.
     """
-    with suppress(OSError):
-        for path in written:
+    for path in written:
+        with suppress(OSError):
             (out / path).unlink(missing_ok=True)
 
 

@@ -19,7 +19,6 @@ from cascade.io.slices import Source
 from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
 from cascade.prediction.executor import Job
 from cascade.prediction.journal import JournalLine, failed_source, journal_line
-from cascade.prediction.output_dir import remove_temporary, remove_written
 from cascade.prediction.worker import ModelOptions, WorkerInfo, check_same
 
 BLOCKS_PER_WORKER = 2
@@ -78,7 +77,7 @@ class RayExecutor:
             CascadeError: A worker cannot start, or the workers do not agree.
         """
         self._actor_class, self._models = actor_class, models
-        self._paths: tuple[Path, ...] = ()
+        self._paths: tuple[Path | str, ...] = ()
         self.losses = 0
         self._slots = [Slot(*self._start()) for _ in range(count)]
         self._first = first = _get(self._slots[0].opened)
@@ -93,9 +92,9 @@ class RayExecutor:
         """What each worker that is ready has loaded."""
         return [slot.info for slot in self._slots if slot.info and slot.opened is None]
 
-    def check_access(self, paths: Sequence[Path]) -> None:
+    def check_access(self, paths: Sequence[Path | str]) -> None:
         """See `Executor.check_access`."""
-        self._paths = tuple(path.absolute() for path in paths)
+        self._paths = tuple(path.absolute() if isinstance(path, Path) else path for path in paths)
         _get([slot.actor.check_access.remote(self._paths) for slot in self._slots])
 
     def run(self, sources: Sequence[Source], job: Job) -> None:
@@ -107,7 +106,7 @@ class RayExecutor:
         job = replace(job, folder=replace(job.folder, out=job.folder.out.absolute()))  # workers have other directories
         self._run(BlockQueue(sources, job.batch_size, len(self._slots)), job)
         if self.losses:
-            remove_temporary(job.folder.out)
+            job.folder.files.remove_temporary()
 
     def close(self) -> None:
         """End the workers."""
@@ -204,17 +203,15 @@ class RayExecutor:
         again = [source for source in block.sources if source.name in failed]
         if again and not job.stop.is_set() and queue.retry(block, again, slot):
             lines = [line for line in lines if line.name not in failed]
-            for source in again:
-                remove_written(job.folder.out, job.folder.output_files(source))
+            job.folder.files.remove([name for source in again for name in job.folder.output_files(source)])
         job.on_finished(lines)
         job.on_progress(sum(line.slices for line in lines))
 
     def _lose(self, blocks: Sequence[Block], queue: BlockQueue, job: Job) -> None:
         """Put the blocks of a lost worker back into the queue, or give an input up."""
         self.losses += 1
-        for block in blocks:
-            for source in block.sources:  # no row refers to what the worker has written
-                remove_written(job.folder.out, job.folder.output_files(source))
+        sources = [source for block in blocks for source in block.sources]
+        job.folder.files.remove([name for source in sources for name in job.folder.output_files(source)])  # not in rows
         if killer := queue.lose(blocks):
             error = CascadeError(
                 f"{killer.files[0]}: {MAX_TRIES} workers were lost while they processed it",

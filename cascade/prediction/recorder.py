@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
-from cascade.files import sha256_of_bytes, write_atomically
+from cascade.files import sha256_of_bytes
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.probability import Uint16Array, to_uint16
 from cascade.io.slices import BlankSlice, BoolArray, CapturedSource, Slice, Source, slice_name, slice_number
@@ -151,9 +150,7 @@ class Recorder:
         except CascadeError as error:
             rows = [self._folder.error_row(row.name, error, row.index) for row in rows]
             finding, sha256 = None, ""
-            for path in state.files:  # no row refers to them any more
-                with suppress(OSError):
-                    (self._folder.out / path).unlink()
+            self._folder.files.remove(state.files)  # no row refers to them any more
         source.close()
         state.stack = state.probability = None  # the executor keeps the states until its run ends
         read = tuple(self._folder.input_name(path) for path in source.files)
@@ -226,8 +223,7 @@ class Recorder:
 
     def _write(self, state: InputState, path: Path, content: bytes) -> str:
         """Write a file for an input, and return its path below the results folder."""
-        write_atomically(path, content, durable=False)
-        relative = path.relative_to(self._folder.out).as_posix()
+        relative = self._folder.files.write(path, content)
         with state.lock:
             state.files[relative] = sha256_of_bytes(content)
         return relative

@@ -22,6 +22,8 @@ from cascade.prediction.output_dir import (
     probability_path,
     slice_output_name,
 )
+from cascade.prediction.output_files import OutputFiles
+from cascade.prediction.output_store import OutputStore
 from cascade.prediction.slices import SliceResult, slice_record
 from cascade.prediction.tables import AddRecord, open_csv, open_json
 from cascade.prediction.volumes import VolumeResult, volume_record
@@ -49,6 +51,7 @@ class ResultsFolder:
         unpacked: Folder that zips were unpacked to, under the names that they have below `inputs`.
         parquet: True if results.parquet is written too.
         store: The object store that `inputs` stands for; None if the inputs are on this machine.
+        output_store: The object store that `out` stands for; None if the results are written to `out`.
     """
 
     out: Path
@@ -64,6 +67,12 @@ class ResultsFolder:
     unpacked: Path | None = None
     parquet: bool = False
     store: Store | None = None
+    output_store: OutputStore | None = None
+
+    @property
+    def files(self) -> OutputFiles:
+        """Writes the masks and all other files of inputs."""
+        return OutputFiles(self.out, self.output_store)
 
     @property
     def csv_path(self) -> Path:
@@ -90,6 +99,8 @@ class ResultsFolder:
             problem = problem.replace(str(self.unpacked), str(self.inputs))
         if self.store:
             problem = self.store.with_urls(problem)
+        if self.output_store:
+            problem = self.output_store.with_urls(problem)
         return SliceResult(name, "error", index, problem=problem, fix=error.fix)
 
     def mask_path(self, name: str, suffix: str = ".png") -> Path:

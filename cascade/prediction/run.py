@@ -1,33 +1,36 @@
 """`cascade predict`: paths → a folder of results."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cascade import __version__
-from cascade.discovery.filters import FORMATS
-from cascade.discovery.inputs import Inputs, find_slices
+from cascade.discovery.inputs import Inputs
 from cascade.discovery.store import is_url
 from cascade.errors import CascadeError
-from cascade.io.mirror import find_stored_slices
 from cascade.io.open import open_sources
+from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.accounting import check_accounting
 from cascade.prediction.batch import InProcess
+from cascade.prediction.collect import collect_inputs
 from cascade.prediction.collisions import find_collisions
 from cascade.prediction.driver import RunResult, predict_sources
 from cascade.prediction.earlier import previous_files, read_entries, reusable_names
 from cascade.prediction.executor import Executor
 from cascade.prediction.fetched import remove_beginnings
 from cascade.prediction.journal import Entry, Journal, journal_line
-from cascade.prediction.output_dir import LOCK, lock_output_dir, output_paths, remove_previous
+from cascade.prediction.output_dir import LOCK, lock_output_dir
+from cascade.prediction.output_store import OutputStore
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run_record import RunRecord
+from cascade.prediction.stored_journal import StoredJournal
+from cascade.prediction.stored_output import RUN_LOCK, lock_output_store, open_output_store, stand_in, upload_tables
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def predict_paths(
     Args:
         cascade: Loaded models, or the workers of a cluster that have loaded them.
         paths: Images, volumes, folders, zips, or patterns such as `scans/*.png`. With a cluster, also URLs of these.
-        out: Results folder; created if needed.
+        out: Results folder; created if needed. With a cluster, also a URL.
         options: Options of the run.
         on_start: Called once with the total number of slices.
         on_progress: Called with the number of slices that have just been finished.
@@ -102,54 +105,71 @@ def predict_paths(
         AccountingError: A file has disappeared in the run, which is a bug. The results have been written.
     """
     executor = InProcess(cascade) if isinstance(cascade, Cascade) else cascade
-    out = Path(out)
-    if is_url(out):
-        raise CascadeError(f"{out}: results cannot be written to a URL", fix="give a folder, and copy it afterwards")
-    if not executor.is_remote and (urls := [str(path) for path in paths if is_url(path)]):
-        raise CascadeError(f"{urls[0]}: URLs are read by the workers of a cluster", fix="add --cluster local")
-    with (
-        collect_inputs(paths, out, options, shared=executor.is_remote) as inputs,
-        lock_output_dir(out, overwrite=options.overwrite, resume=options.resume),
-    ):
-        sources, problems, left_out = open_sources(
-            inputs, axis=options.axis, volume=options.volume, keep_identifiers=options.keep_identifiers
-        )
-        problems = {inputs.with_urls(name): error for name, error in problems.items()}
-        if inputs.store:
-            remove_beginnings(sources, inputs.store)
-        folder = ResultsFolder(
-            out=out,
-            inputs=inputs.folder,
-            overlays=options.overlays,
-            models=executor.models,
-            backend=executor.description,
-            uncertain_below=executor.uncertain_below,
-            volume_rule=executor.volume_rule,
-            keep_all_components=options.keep_all_components,
-            probabilities=options.probabilities,
-            secondary_capture=options.secondary_capture,
-            unpacked=inputs.unpacked,
-            parquet=executor.is_remote,
-            store=inputs.store,
-        )
-        first = [path for source in sources[:1] for path in source.files[:1]]
-        executor.check_access([out / LOCK, *([inputs.store.folder] if inputs.store else first)])
-        settings = run_settings(executor, options, inputs.location)
-        earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
-        kept = reusable_names(earlier, inputs, sources, folder)
-        finished = set(kept)
-        dropped = earlier.keys() - {source.name for source in sources} - problems.keys()
-        remove_previous(out, previous_files(out, finished))
-        folder.save(
-            (row for name in kept for row in earlier[name].rows),
-            (volume for name in kept if (volume := earlier[name].volume)),
-            complete=False,
-        )
-        record = RunRecord(executor, asdict(options), inputs, sources)
-        record.save(out, None)
-        on_start(sum(source.count for source in sources))
-        collisions = find_collisions(folder, sorted(sources, key=lambda source: source.name not in finished))
-        journal = Journal(out, settings, (journal_line(earlier[name]) for name in kept))
+    if not executor.is_remote and (urls := [str(path) for path in (*paths, out) if is_url(path)]):
+        raise CascadeError(f"{urls[0]}: only the workers of a cluster use URLs", fix="add --cluster local")
+    with ExitStack() as stack:
+        output_store = stack.enter_context(open_output_store(str(out))) if is_url(out) else None
+        out = output_store.folder if output_store else Path(out)
+        shared = executor.is_remote and not output_store
+        inputs = stack.enter_context(collect_inputs(paths, out, options, shared=shared))
+        lock = partial(lock_output_store, output_store) if output_store else partial(lock_output_dir, out)
+        stack.enter_context(lock(overwrite=options.overwrite, resume=options.resume))
+        return _predict_inputs(executor, inputs, out, output_store, options, on_start, on_progress)
+
+
+def _predict_inputs(
+    executor: Executor,
+    inputs: Inputs,
+    out: Path,
+    output_store: OutputStore | None,
+    options: RunOptions,
+    on_start: ProgressCallback,
+    on_progress: ProgressCallback,
+) -> RunResult:
+    """Predict all slices of the inputs. The results folder is locked."""
+    sources, problems, left_out = open_sources(
+        inputs, axis=options.axis, volume=options.volume, keep_identifiers=options.keep_identifiers
+    )
+    problems = {inputs.with_urls(name): error for name, error in problems.items()}
+    if inputs.store:
+        remove_beginnings(sources, inputs.store)
+    folder = ResultsFolder(
+        out=out,
+        inputs=inputs.folder,
+        overlays=options.overlays,
+        models=executor.models,
+        backend=executor.description,
+        uncertain_below=executor.uncertain_below,
+        volume_rule=executor.volume_rule,
+        keep_all_components=options.keep_all_components,
+        probabilities=options.probabilities,
+        secondary_capture=options.secondary_capture,
+        unpacked=inputs.unpacked,
+        parquet=executor.is_remote,
+        store=inputs.store,
+        output_store=output_store,
+    )
+    executor.check_access(_shared_paths(inputs, sources, folder))
+    settings = run_settings(executor, options, inputs.location)
+    earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
+    kept = reusable_names(earlier, inputs, sources, folder)
+    finished = set(kept)
+    dropped = earlier.keys() - {source.name for source in sources} - problems.keys()
+    folder.files.remove_previous(previous_files(out, finished))
+    folder.save(
+        (row for name in kept for row in earlier[name].rows),
+        (volume for name in kept if (volume := earlier[name].volume)),
+        complete=False,
+    )
+    record = RunRecord(executor, asdict(options), inputs, sources)
+    record.save(out, None)
+    if output_store:
+        upload_tables(output_store, at_end=False)
+    on_start(sum(source.count for source in sources))
+    collisions = find_collisions(folder, sorted(sources, key=lambda source: source.name not in finished))
+    lines = (journal_line(earlier[name]) for name in kept)
+    journal = StoredJournal(output_store, settings, lines) if output_store else Journal(out, settings, lines)
+    try:
         try:
             result = predict_sources(
                 executor,
@@ -169,57 +189,26 @@ def predict_paths(
         if options.report:
             from cascade.prediction.report import write_report
 
-            write_report(out)
-        check_accounting(inputs, folder, sources, problems, result)
+            if output_store:
+                stand_in(output_store, (name for entry in result.entries() for name in entry.files))
+            write_report(out, folder.files.read)
+    finally:
+        if isinstance(journal, StoredJournal):
+            upload_tables(journal.store, at_end=True)
+            journal.merge()
+    check_accounting(inputs, folder, sources, problems, result)
     return result
 
 
-@contextmanager
-def collect_inputs(
-    paths: Sequence[str | os.PathLike[str]], out: Path, options: RunOptions, *, shared: bool = False
-) -> Iterator[Inputs]:
-    """Find the inputs of a run. Zips are unpacked to a temporary folder, which is removed at the end.
-
-    What is needed of inputs in an object store is fetched to this folder too.
-
-    Args:
-        paths: Files, folders and patterns; or URLs of these.
-        out: Results folder.
-        options: Options of the run.
-        shared: Put the temporary folder beside the results, where other machines see it.
-
-    Raises:
-        CascadeError: There is nothing to process, or the temporary folder cannot be created.
-    """
-    search: dict[str, Any] = {
-        "own_output": output_paths(out),
-        "formats": FORMATS,
-        "recursive": options.recursive,
-        "include": options.include,
-        "exclude": options.exclude,
-    }
-    with _temporary_folder(out if shared else None) as temporary:
-        if any(map(is_url, paths)):
-            yield find_stored_slices(list(map(str, paths)), temporary, **search)
-        else:
-            yield find_slices(map(Path, paths), unpack_into=temporary, **search)
-
-
-@contextmanager
-def _temporary_folder(beside: Path | None) -> Iterator[Path]:
-    """Yield an empty folder, hidden beside a path or, with None, where the system has its temporary files."""
-    try:
-        if beside:
-            beside.absolute().parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(
-            prefix=f".{beside.name}-" if beside else "cascade-", dir=beside.absolute().parent if beside else None
-        )
-    except OSError as error:
-        raise CascadeError(
-            f"{error.filename}: cannot be created ({error.strerror})", fix="choose another folder with --out"
-        ) from error
-    with folder:
-        yield Path(folder.name)
+def _shared_paths(inputs: Inputs, sources: Sequence[Source], folder: ResultsFolder) -> list[Path | str]:
+    """Return paths and URLs that a worker must see, if it is to see all inputs and the results."""
+    first = [path for source in sources[:1] for path in source.files[:1]]
+    if not folder.output_store:
+        return [folder.out / LOCK, *([inputs.store.folder] if inputs.store else first)]
+    lock = f"{folder.output_store.url}/{RUN_LOCK}"
+    if inputs.zipped:
+        return [lock, inputs.unpacked]
+    return [lock, *map(inputs.store.url, first)] if inputs.store else [lock, *first]
 
 
 def run_settings(executor: Executor, options: RunOptions, inputs: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cascade import __version__
+from cascade.discovery.store import open_url, store_errors
 from cascade.errors import CascadeError
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
@@ -60,7 +61,7 @@ class Worker:
     def __init__(self) -> None:
         self._stop = threading.Event()
 
-    def open(self, options: ModelOptions, paths: Sequence[Path] = ()) -> WorkerInfo:
+    def open(self, options: ModelOptions, paths: Sequence[Path | str] = ()) -> WorkerInfo:
         """Load the models, and check that paths exist on this machine.
 
         Raises:
@@ -73,17 +74,18 @@ class Worker:
             cascade.models, cascade.description, cascade.uncertain_below, cascade.volume_rule, cascade.skipped_backends
         )
 
-    def check_access(self, paths: Sequence[Path]) -> None:
-        """Check that paths exist on this machine.
+    def check_access(self, paths: Sequence[Path | str]) -> None:
+        """Check that paths exist on this machine, and that it can read URLs.
 
         Raises:
-            CascadeError: One does not.
+            CascadeError: One does not, or it cannot.
         """
         for path in paths:
-            if not path.exists():
+            if not (path.exists() if isinstance(path, Path) else _url_exists(path)):
                 raise CascadeError(
                     f"{path}: does not exist on {platform.node()}, where a worker runs",
-                    fix="put the inputs and --out on storage that all machines mount at the same path",
+                    fix="put the inputs, --out and, with a URL as --out, the folder for temporary files (TMPDIR) on "
+                    "storage that all machines mount at the same path",
                 )
 
     def predict(self, sources: Sequence[Source], folder: ResultsFolder, batch_size: int) -> list[JournalLine]:
@@ -109,6 +111,15 @@ class Worker:
     def stop(self) -> None:
         """Let `predict` return after the current batch. May be called while it runs."""
         self._stop.set()
+
+
+def _url_exists(url: str) -> bool:
+    try:
+        filesystem, key = open_url(url)
+        with store_errors(url):
+            return bool(filesystem.exists(key))
+    except CascadeError as error:
+        raise CascadeError(f"{error.problem}, on {platform.node()}, where a worker runs", fix=error.fix) from error
 
 
 def check_same(first: WorkerInfo, other: WorkerInfo) -> None:

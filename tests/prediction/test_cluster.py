@@ -90,17 +90,17 @@ def hostile_worker():
 
         def fill_disk(self, folder):
             """Let all writes of this worker into a folder fail."""
-            import cascade.prediction.recorder as recorder
+            import cascade.prediction.output_files as output_files
             from cascade.errors import CascadeError
 
-            write_atomically = recorder.write_atomically
+            write_atomically = output_files.write_atomically
 
             def write(path, content, *, durable):
                 if path.is_relative_to(folder):
                     raise CascadeError(f"{path}: cannot be written ({os.strerror(errno.ENOSPC)})", fix="free space")
                 write_atomically(path, content, durable=durable)
 
-            recorder.write_atomically = write
+            output_files.write_atomically = write
 
     return HostileWorker
 

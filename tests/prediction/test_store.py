@@ -14,32 +14,15 @@ import tifffile
 from dicom_files import series
 from hostile_files import files_below, put, whole_file
 from stub_cascade import cascade_of, rows_of
+from worker_here import WorkerHere
 
 from cascade.errors import CascadeError
-from cascade.prediction.batch import InProcess
 from cascade.prediction.run import RunOptions, predict_paths
-from cascade.prediction.worker import Worker
 
 fsspec = pytest.importorskip("fsspec", reason="pip install 'cascade-mri[cluster]'")
 pytest.importorskip("pyarrow", reason="pip install 'cascade-mri[cluster]'")
 
 OPTIONS = RunOptions(batch_size=2, report=False)
-
-
-class WorkerHere(InProcess):
-    """An executor with one worker in this process, since no other one sees memory://."""
-
-    is_remote = True
-
-    def __init__(self):
-        super().__init__(cascade_of())
-        self._worker = Worker()
-        self._worker._executor = InProcess(cascade_of())
-
-    def run(self, sources, job):
-        for source in sources:
-            job.on_begin([source])
-            job.on_finished(self._worker.predict([source], job.folder, job.batch_size))
 
 
 @pytest.fixture
@@ -224,12 +207,11 @@ def test_urls_that_cannot_be_used_are_errors_that_name_them(archive, tmp_path, u
     assert not (tmp_path / "out").exists()
 
 
-def test_urls_need_a_cluster_and_results_a_folder(archive, tmp_path):
+def test_urls_need_a_cluster(archive, tmp_path):
     with pytest.raises(CascadeError, match="--cluster"):
         predict_paths(cascade_of(), ["memory://archive"], tmp_path / "out", OPTIONS)
-    for url in ("memory://results", Path("s3://bucket/results")):
-        with pytest.raises(CascadeError, match="URL"):
-            predict(["memory://archive"], url)
+    with pytest.raises(CascadeError, match="--cluster"):
+        predict_paths(cascade_of(), [archive], "memory://results", OPTIONS)
 
 
 def test_the_rows_of_two_stores_with_the_same_names_are_not_mixed_by_resume(archive, store, tmp_path):

@@ -1,6 +1,7 @@
 """Results folder → report.html: one page to browse the slices of a run, which loads nothing from the network."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from cascade.prediction.output_dir import REPORT
 from cascade.prediction.report.page import report_page
 
 
-def write_report(out: Path) -> Path:
+def write_report(out: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Path:
     """Write report.html from results.json, run.json and the overlays in a results folder.
 
     run.json may be missing. A slice whose overlay is missing or damaged has no thumbnail.
+
+    Args:
+        out: Results folder.
+        read: Returns the content of an overlay, of which the folder may have an empty file only.
 
     Returns:
         Path of report.html.
@@ -24,7 +29,7 @@ def write_report(out: Path) -> Path:
     """
     results = _read_results(out / "results.json")
     path = out / REPORT
-    write_atomically(path, report_page(out, results, _read_run(out / "run.json")))
+    write_atomically(path, report_page(out, results, _read_run(out / "run.json"), read))
     return path
 
 

@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from string import Template
@@ -28,16 +28,19 @@ SliceData = dict[str, Any]
 """A slice as page.js reads it."""
 
 
-def report_page(out: Path, results: dict[str, Any], run: dict[str, Any]) -> bytes:
+def report_page(
+    out: Path, results: dict[str, Any], run: dict[str, Any], read: Callable[[Path], bytes] = Path.read_bytes
+) -> bytes:
     """Return the HTML of the report.
 
     Args:
         out: Results folder, which contains the overlays.
         results: Content of results.json.
         run: Content of run.json; empty if the file is missing.
+        read: Returns the content of an overlay.
     """
     records = sorted(results["slices"], key=_natural_key)
-    urls = thumbnails.embed_thumbnails(out, records)
+    urls = thumbnails.embed_thumbnails(out, records, read)
     slices = [_slice_data(out, place, record, urls.get(place)) for place, record in enumerate(records)]
     frames = _frames(slices)
     volumes = [
