@@ -25,6 +25,7 @@ from cascade.errors import CascadeError
 from cascade.pipeline import Cascade
 from cascade.prediction.earlier import read_entries
 from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.stored_output import RUN_LOCK
 from cascade.prediction.worker import ModelOptions, Worker
 
 ray = pytest.importorskip("ray", reason="pip install 'cascade-mri[cluster]'")
@@ -73,10 +74,12 @@ def hostile_worker():
         def predict(self, sources, folder, batch_size):
             if any("poison" in source.name for source in sources):
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.claims(folder.out.parent / "full-disk"):
-                self.fill_disk(folder.out.parent)
+            url = folder.output_store.url if folder.output_store else ""
+            beside = Path(url.removeprefix("file://") or folder.out).parent
+            if self.claims(beside / "full-disk"):
+                self.fill_disk(beside)
             entries = super().predict(sources, folder, batch_size)
-            if self.claims(folder.out.parent / "kill"):  # all is written, and the driver knows nothing of it
+            if self.claims(beside / "kill"):  # all is written, and the driver knows nothing of it
                 os.kill(os.getpid(), signal.SIGKILL)
             return entries
 
@@ -182,6 +185,30 @@ def test_inputs_at_a_url_give_the_same_results_also_if_a_worker_is_killed_and_no
     assert sorted(path.name for path in two.parent.iterdir()) == ["kill", "two"]
     resumed = predict_paths(executor, [scans.as_uri()], two, replace(OPTIONS, resume=True))
     assert resumed.resumed_rows == len(run.rows) - 1
+
+
+def test_results_at_a_url_are_those_of_one_process_also_if_a_worker_is_killed(executor, models, scans, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "results/two"
+    two.parent.mkdir()
+    in_one_process(models, scans, one)
+    (two.parent / "kill").mkdir()
+    losses = executor.losses
+    run = predict_paths(executor, [scans.as_uri()], two.as_uri(), OPTIONS)
+    assert executor.losses == losses + 1
+    assert [row.name for row in run.failed] == ["damaged.png"]
+    check_same(two, one, inputs=scans.as_uri())
+    assert sorted(path.name for path in two.parent.iterdir()) == ["kill", "two"]
+    assert not [path for path in files_below(two) if path.parts[0].startswith(".")]  # neither lock nor segments
+    resumed = predict_paths(executor, [scans.as_uri()], two.as_uri(), replace(OPTIONS, resume=True))
+    assert resumed.resumed_rows == len(run.rows) - 1
+
+
+def test_a_url_that_the_workers_cannot_see_is_an_error_before_any_result_is_written(executor, scans):
+    """Each process has a memory:// of its own."""
+    filesystem = pytest.importorskip("fsspec").filesystem("memory")
+    with pytest.raises(CascadeError, match=r"memory://results/\.cascade-run\.lock: does not exist on"):
+        predict_paths(executor, [scans], "memory://results", OPTIONS)
+    assert not filesystem.exists("memory://results")
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -362,6 +389,29 @@ def scans_to_hold(scans):
     for number in range(IMAGES):
         os.link(scans / f"{number:02}.png", scans / f"hold-{number:02}.png")
     return scans
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_after_a_driver_was_killed_its_results_at_a_url_are_continued_when_its_lock_is_removed(
+    executor, models, scans_to_hold, tmp_path
+):
+    out = tmp_path / "out"
+    process = start_command(models, scans_to_hold, out.as_uri())
+    wait_until(lambda: any('"sha256"' in path.read_text() for path in out.glob(".cascade-journal/0*.jsonl")))
+    workers = workers_of(process.pid)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: are_gone(workers))
+    masks = set(out.glob("masks/*.png"))
+    with pytest.raises(CascadeError, match=f"process {process.pid} on ") as error:
+        predict_paths(executor, [scans_to_hold], out.as_uri(), replace(OPTIONS, resume=True))
+    assert f"remove {out.as_uri()}/{RUN_LOCK}" in error.value.fix
+    assert set(out.glob("masks/*.png")) == masks
+    (out / RUN_LOCK).unlink()
+    resumed = predict_paths(executor, [scans_to_hold], out.as_uri(), replace(OPTIONS, resume=True))
+    assert 0 < resumed.resumed_rows < len(resumed.rows)
+    in_one_process(models, scans_to_hold, tmp_path / "whole")
+    check_same(out, tmp_path / "whole")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")

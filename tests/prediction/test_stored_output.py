@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dicom_files import series
 from hostile_files import files_below, put, whole_file
 from stub_cascade import cascade_of, rows_of
 from worker_here import WorkerHere
@@ -141,6 +143,7 @@ def states_of(store, monkeypatch, run):
     return states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [None, "overwrite", "resume"])
 def test_after_a_driver_was_killed_at_any_write_nothing_is_lost_and_nothing_is_done_twice(
     store, scans, tmp_path, monkeypatch, earlier
@@ -259,6 +262,30 @@ def test_results_below_the_inputs_are_no_inputs_of_the_next_run(store, scans):
     first = predict("memory://bucket")
     second = predict("memory://bucket", resume=True)
     assert [row.name for row in second.rows] == [row.name for row in first.rows]
+
+
+def test_workers_need_no_storage_in_common_with_the_driver(store, scans, tmp_path):
+    put(scans / "frames.dcm", whole_file("frames.dcm"))
+    series(scans / "series")
+    for path in files_below(scans):
+        store.pipe_file(f"/bucket/scans/{path.as_posix()}", (scans / path).read_bytes())
+
+    class OnAnotherMachine(WorkerHere):
+        """A worker for which what the driver has fetched is out of sight."""
+
+        def run(self, sources, job):
+            job.folder.store.folder.rename(tmp_path / "on the first machine")
+            super().run(pickle.loads(pickle.dumps(sources)), job)
+            assert not files_below(job.folder.store.folder)
+
+    result = predict_paths(
+        OnAnotherMachine(), ["memory://bucket/scans"], URL, replace(OPTIONS, exclude=("damaged.png",))
+    )
+    expected = in_one_process(scans, tmp_path / "results", exclude=("damaged.png",))
+    assert result.exit_code == 0
+    assert rows(objects(store)["results.json"]) == rows((tmp_path / "results/results.json").read_bytes())
+    assert len(result.rows) == len(expected.rows) > 10
+    assert pictures(objects(store)).keys() == {entry for each in expected.entries() for entry in each.files}
 
 
 @pytest.mark.parametrize(
