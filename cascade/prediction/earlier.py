@@ -95,7 +95,7 @@ def reusable_names(
 
     Raises:
         CascadeError: The earlier run covered inputs that exist but are not part of this run. Resuming would delete
-            their results.
+            their results. Or the object store of the results cannot be read.
     """
     if not entries:
         return []
@@ -115,9 +115,10 @@ def reusable_names(
             return False
         with fetched([source], folder.store):
             try:
-                return entry.sha256 == sha256_of_files(source.files) and folder.files.are_unchanged(entry.files)
+                is_same = entry.sha256 == sha256_of_files(source.files)
             except CascadeError:
                 return False  # reading it again will report the reason
+        return is_same and folder.files.are_unchanged(entry.files)
 
     candidates = (entries[name] for name in sorted(entries) if name in source_of_name)
     reusable = []

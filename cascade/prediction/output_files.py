@@ -53,7 +53,11 @@ class OutputFiles:
             remove_written(self.out, names)
 
     def are_unchanged(self, files: Mapping[str, str]) -> bool:
-        """Return True if all files exist and have the given SHA-256."""
+        """Return True if all files exist and have the given SHA-256.
+
+        Raises:
+            CascadeError: The store cannot be read.
+        """
         try:
             if self.store:
                 return all(self.store.has_content(name, sha256) for name, sha256 in files.items())

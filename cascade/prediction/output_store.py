@@ -116,11 +116,17 @@ class OutputStore:
             shutil.copyfileobj(source, file)
 
     def has_content(self, name: str, sha256: str) -> bool:
-        """Return True if an object exists and has this checksum."""
-        try:
-            return sha256_of_bytes(self.read(name)) == sha256
-        except CascadeError:
-            return False
+        """Return True if an object exists and has this checksum.
+
+        Raises:
+            CascadeError: The store cannot be read, which does not mean that the object is gone.
+        """
+        filesystem, key = self._open(name)
+        with store_errors(f"{self.url}/{name}"):
+            try:
+                return sha256_of_bytes(filesystem.cat_file(key)) == sha256
+            except FileNotFoundError:
+                return False
 
     def names_in(self, folder: str = "") -> dict[str, bool]:
         """Return the names directly below the folder, or below a folder in it: name → True for a folder.

@@ -115,6 +115,23 @@ def test_a_resumed_run_keeps_what_is_unchanged_and_removes_what_is_gone(store, s
     check_same(store, tmp_path / "results")
 
 
+def test_a_store_that_cannot_be_read_stops_a_resumed_run_before_it_removes_anything(store, scans, monkeypatch):
+    """An object that could not be read counted as changed: its results were removed and computed again."""
+    predict(scans)
+    before, cat_file = objects(store), type(store).cat_file
+
+    def cat_some(self, key, *arguments, **options):
+        if key.endswith("masks/b.png"):
+            raise OSError("connection reset")
+        return cat_file(self, key, *arguments, **options)
+
+    monkeypatch.setattr(type(store), "cat_file", cat_some)
+    with pytest.raises(CascadeError, match=f"{URL}/masks/b.png.*connection reset"):
+        predict(scans, resume=True)
+    monkeypatch.undo()
+    assert objects(store) == before
+
+
 def test_overwrite_replaces_all_results(store, scans, tmp_path):
     predict(scans, report=True)
     (scans / "a.png").unlink()
