@@ -90,24 +90,25 @@ def open_url(url: str) -> "tuple[AbstractFileSystem, str]":
 
 
 @contextmanager
-def store_errors(url: str, *, action: str = "fetched", but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+def store_errors(url: str, *, action: str = "fetched") -> Iterator[None]:
     """Convert any exception in the block to a CascadeError that names the URL: each store raises types of its own.
 
     Args:
         url: What the block reads or writes.
-        action: What cannot be done: "fetched", "written" or "removed".
-        but: Exceptions that are raised as they are.
+        action: What cannot be done: "fetched", "created", "written" or "removed".
     """
     try:
         yield
+    except CascadeError:
+        raise
     except Exception as error:
-        if isinstance(error, (CascadeError, *but)):
-            raise
         if isinstance(error, FileNotFoundError) and action == "fetched":
             raise CascadeError(f"{url}: there is no such file or folder", fix="check the URL") from None
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CascadeError(
-            f"{url}: cannot be {action} ({reason})",
-            fix="free space beside --out" if is_full else "check network, credentials and permissions on all machines",
-        ) from error
+        fix = "check network, credentials and permissions on all machines"
+        if is_full:
+            fix = "free space beside --out or, if that is a URL, in the folder for temporary files (TMPDIR)"
+        elif action == "written":
+            fix += ", and continue with --resume"
+        raise CascadeError(f"{url}: cannot be {action} ({reason})", fix=fix) from error

@@ -75,15 +75,18 @@ class OutputStore:
         then write.
 
         Raises:
-            FileExistsError: It exists.
-            CascadeError: It cannot be written.
+            CascadeError: It exists, or cannot be written. Stores use various exceptions for the former.
         """
         filesystem, key = self._open(name)
-        with store_errors(f"{self.url}/{name}", action="written", but=(FileExistsError,)):
+        with store_errors(f"{self.url}/{name}", action="created"):
             if local := _local_path(filesystem, key):
                 local.parent.mkdir(parents=True, exist_ok=True)
-                with local.open("xb") as file:
-                    file.write(content)
+                local.touch(exist_ok=False)
+                try:
+                    write_atomically(local, content)
+                except CascadeError:
+                    local.unlink()
+                    raise
             else:
                 filesystem.pipe_file(key, content, mode="create")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -55,18 +56,22 @@ def lock_output_store(store: OutputStore, *, overwrite: bool = False, resume: bo
     """
     check_output_store(store, overwrite=overwrite, resume=resume)  # before the lock is written
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    lock = {"host": platform.node(), "pid": os.getpid(), "started": started}
+    run = {"host": platform.node(), "pid": os.getpid(), "started": started, "id": secrets.token_hex(8)}
+    lock = json.dumps(run).encode()
     try:
-        store.create(RUN_LOCK, json.dumps(lock).encode())
-    except FileExistsError:
-        raise _locked(store) from None
+        store.create(RUN_LOCK, lock)
+    except CascadeError as error:
+        # The package of the store repeats a request whose answer was lost. Then the lock is there, and it is ours.
+        if not _is_ours(store, lock):
+            raise _locked(store, error) from error
     try:
         check_output_store(store, overwrite=overwrite, resume=resume)  # another run may have ended in the meantime
         fetch_journal(store)
         yield
     finally:
         with suppress(CascadeError):  # the next run reports it
-            store.remove([RUN_LOCK])
+            if _is_ours(store, lock):  # else somebody took this run for dead, and another one has begun
+                store.remove([RUN_LOCK])
 
 
 def check_output(out: str, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -136,8 +141,14 @@ def upload_tables(store: OutputStore, *, at_end: bool) -> None:
         store.upload(name)
 
 
-def _locked(store: OutputStore) -> CascadeError:
-    """Return the error for a folder to which another run is writing."""
+def _is_ours(store: OutputStore, lock: bytes) -> bool:
+    return RUN_LOCK in store.names_in() and store.read(RUN_LOCK) == lock
+
+
+def _locked(store: OutputStore, error: CascadeError) -> CascadeError:
+    """Return the error for a lock that could not be created: another run is writing, or the store refuses it."""
+    if RUN_LOCK not in store.names_in():
+        return error
     try:
         run = json.loads(store.read(RUN_LOCK))
         writer = f"process {run['pid']} on {run['host']} has been writing to this folder since {run['started']}"
@@ -145,5 +156,5 @@ def _locked(store: OutputStore) -> CascadeError:
         writer = "another run is writing to this folder"
     return CascadeError(
         f"{store.url}: {writer}",
-        fix=f"wait until it has ended; if it was killed, remove {store.url}/{RUN_LOCK}",
+        fix=f"wait until it has ended; if it was killed, remove {store.url}/{RUN_LOCK} and continue with --resume",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -251,7 +252,41 @@ def test_a_second_run_is_refused_by_an_error_that_names_the_lock_and_its_holder(
     assert f"process {os.getpid()} on {platform.node()}" in error.problem
     assert lock["started"] in error.problem
     assert f"remove {URL}/{RUN_LOCK}" in error.fix
+    assert "--resume" in error.fix
     assert RUN_LOCK not in objects(store)
+
+
+def test_a_lock_whose_creation_was_repeated_because_its_answer_was_lost_is_no_other_run(store, scans, monkeypatch):
+    pipe_file = type(store).pipe_file
+
+    def pipe_twice(self, key, content, **options):
+        pipe_file(self, key, content, **options)
+        if key.endswith(RUN_LOCK):
+            pipe_file(self, key, content, **options)
+
+    monkeypatch.setattr(type(store), "pipe_file", pipe_twice)
+    assert predict(scans).exit_code == 2
+    assert RUN_LOCK not in objects(store)
+
+
+def test_a_second_run_is_refused_also_by_stores_that_have_an_error_of_their_own_for_it(store, scans, monkeypatch):
+    store.pipe_file(f"/bucket/results/{RUN_LOCK}", b"")
+
+    def refuse(self, key, content, **options):
+        raise OSError(errno.EINVAL, "At least one of the pre-conditions you specified did not hold")
+
+    monkeypatch.setattr(type(store), "pipe_file", refuse)
+    with pytest.raises(CascadeError, match="another run is writing"):
+        predict(scans)
+    store.rm_file(f"/bucket/results/{RUN_LOCK}")
+    with pytest.raises(CascadeError, match=rf"{URL}/{RUN_LOCK}: cannot be created.*pre-conditions"):
+        predict(scans)
+
+
+def test_a_run_that_was_taken_for_dead_leaves_the_lock_of_the_next_run_in_place(store, scans):
+    key = f"/bucket/results/{RUN_LOCK}"
+    predict_paths(WorkerHere(), [scans], URL, OPTIONS, on_start=lambda count: store.pipe_file(key, b"of another run"))
+    assert objects(store)[RUN_LOCK] == b"of another run"
 
 
 def test_the_results_of_others_are_not_replaced(store, scans):
