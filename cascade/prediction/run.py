@@ -194,8 +194,8 @@ def _predict_inputs(
             write_report(out, folder.files.read)
     finally:
         if isinstance(journal, StoredJournal):
+            journal.merge()  # before results.json, which says that everything is there
             upload_tables(journal.store, at_end=True)
-            journal.merge()
     check_accounting(inputs, folder, sources, problems, result)
     return result
 

@@ -195,6 +195,17 @@ def test_finished_inputs_are_in_the_journal_before_the_next_are_begun(store, sca
         assert journal.count('"sha256"') >= len(written) - 1
 
 
+def test_results_that_are_complete_can_be_copied_and_resumed_in_one_process(store, scans, tmp_path, monkeypatch):
+    """results.json was complete while most of the journal was still in segments, which no other run reads."""
+    states = states_of(store, monkeypatch, lambda: predict(scans))
+    results = "/bucket/results/results.json"
+    first = next(state for state in states if results in state and json.loads(state[results])["complete"])
+    for key, content in first.items():
+        put(tmp_path / "copy" / key.removeprefix("/bucket/results/"), content)
+    resumed = in_one_process(scans, tmp_path / "copy", resume=True)
+    assert resumed.resumed_rows == len(resumed.rows) - 1  # one is damaged
+
+
 def test_an_object_that_cannot_be_written_is_an_error_row_and_leaves_no_part_behind(
     store, scans, tmp_path, monkeypatch
 ):
