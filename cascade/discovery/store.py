@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """Beginning of a URL. A `Path` has lost its second slash."""
 
+PASSWORD = re.compile(r"(?<=://)[^/@]*:[^/]*@")
+"""Name and password in front of the host."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -70,8 +73,14 @@ def open_url(url: str) -> "tuple[AbstractFileSystem, str]":
     """Return the file system of a URL, and the path in it.
 
     Raises:
-        CascadeError: It is no URL, its protocol is unknown, or the package that implements it is not installed.
+        CascadeError: It is no URL, contains a password, its protocol is unknown, or the package that implements it is
+            not installed.
     """
+    if PASSWORD.search(url):  # it would be in messages, logs and results
+        raise CascadeError(
+            f"{PASSWORD.sub('...@', url)}: contains a password",
+            fix="remove it; the package of the store reads it from its settings or from environment variables",
+        )
     if "://" not in url:
         raise CascadeError(f"{url}: is a URL that has lost a slash", fix="give a URL as text instead of a Path")
     try:

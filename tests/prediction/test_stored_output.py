@@ -369,6 +369,15 @@ def test_urls_that_cannot_be_written_to_are_errors_that_name_them(store, scans, 
     assert not store.store
 
 
+def test_a_url_with_a_password_is_refused_and_the_password_shown_nowhere(store, scans):
+    """Rows with errors name the URLs of results, and results.json that of the inputs."""
+    for inputs, out in ((scans, "memory://me:hunter2@bucket/results"), ("memory://me:hunter2@bucket/scans", URL)):
+        with pytest.raises(CascadeError, match=r"memory://\.\.\.@bucket/") as error:
+            predict(inputs, out)
+        assert "hunter2" not in f"{error.value.problem} {error.value.fix}"
+    assert not store.store
+
+
 def test_a_file_url_is_written_atomically_and_creates_its_folders(scans, tmp_path, monkeypatch):
     out = tmp_path / "new/results"
     predict(scans, out.as_uri())
