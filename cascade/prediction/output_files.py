@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from cascade.discovery.output_marker import written_folders
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 from cascade.prediction.output_dir import NOT_IN_EVERY_RUN, remove_previous, remove_temporary, remove_written
@@ -81,7 +82,11 @@ class OutputFiles:
             CascadeError: A file cannot be removed.
         """
         if self.store:
-            self.store.remove(chain(written, NOT_IN_EVERY_RUN))
+            folders = {
+                folder.name for folder in written_folders(Path())
+            }  # else a journal that was changed could name any object
+            images = (name for name in written if name.split("/")[0] in folders and ".." not in name.split("/"))
+            self.store.remove(chain(images, NOT_IN_EVERY_RUN))
         remove_previous(self.out, written)  # of a store, the local folder has empty files only
 
     def remove_temporary(self) -> None:

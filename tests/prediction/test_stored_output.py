@@ -133,6 +133,18 @@ def test_a_store_that_cannot_be_read_stops_a_resumed_run_before_it_removes_anyth
     assert objects(store) == before
 
 
+def test_a_journal_that_was_changed_removes_no_other_objects(store, scans):
+    predict(scans)
+    others = ("/bucket/results/notes.txt", "/bucket/other.png")
+    for key in others:
+        store.pipe_file(key, b"not of cascade")
+    journal = store.cat_file("/bucket/results/journal.jsonl")
+    begun = {"begun": {"x.png": ["notes.txt", "masks/../notes.txt", "../other.png"]}}
+    store.pipe_file("/bucket/results/journal.jsonl", journal + json.dumps(begun).encode() + b"\n")
+    predict(scans, overwrite=True)
+    assert all(store.exists(key) for key in others)
+
+
 def test_overwrite_replaces_all_results(store, scans, tmp_path):
     predict(scans, report=True)
     (scans / "a.png").unlink()
