@@ -27,7 +27,7 @@ MARKED = "results.json"
 def open_output_store(url: str) -> Iterator[OutputStore]:
     """Yield a results folder at a URL, with an empty local folder that stands for it. Nothing is written yet.
 
-    Errors in the block name the URL in place of the local folder.
+    Errors in the block name the URL in place of the local folder, unless it is the local disk that fails.
 
     Raises:
         CascadeError: It is no URL of a folder, or the package of the store is not installed.
@@ -42,6 +42,9 @@ def open_output_store(url: str) -> Iterator[OutputStore]:
         try:
             yield store
         except CascadeError as error:
+            if isinstance(error.__cause__, OSError) and str(store.folder) in error.problem:
+                fix = "let TMPDIR be a folder on a disk with more space, and continue with --resume"
+                raise CascadeError(error.problem, fix=fix) from error
             raise CascadeError(store.with_urls(error.problem), fix=error.fix) from error
 
 

@@ -17,6 +17,7 @@ from stub_cascade import cascade_of, rows_of
 from worker_here import WorkerHere
 
 from cascade.errors import CascadeError
+from cascade.prediction.journal import Journal
 from cascade.prediction.output_store import OutputStore
 from cascade.prediction.run import RunOptions, predict_paths
 from cascade.prediction.stored_output import RUN_LOCK, check_output, read_results
@@ -258,6 +259,19 @@ def test_a_table_that_cannot_be_written_is_an_error_and_the_run_is_resumed(store
     assert resumed.resumed_rows == len(resumed.rows) - 1
     in_one_process(scans, tmp_path / "results")
     check_same(store, tmp_path / "results")
+
+
+def test_a_full_disk_of_the_driver_is_an_error_that_names_it_and_not_the_url(store, scans, monkeypatch):
+    def fill_disk(count):
+        monkeypatch.setattr(Journal, "_append", full)
+
+    def full(self, text):
+        raise self._error(OSError(errno.ENOSPC, "No space left on device")) from OSError(errno.ENOSPC)
+
+    with pytest.raises(CascadeError, match="journal.jsonl.*No space left") as error:
+        predict_paths(WorkerHere(), [scans], URL, OPTIONS, on_start=fill_disk)
+    assert URL not in error.value.problem
+    assert "TMPDIR" in error.value.fix
 
 
 def test_a_second_run_is_refused_by_an_error_that_names_the_lock_and_its_holder(store, scans):
