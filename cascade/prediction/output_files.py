@@ -82,9 +82,8 @@ class OutputFiles:
             CascadeError: A file cannot be removed.
         """
         if self.store:
-            folders = {
-                folder.name for folder in written_folders(Path())
-            }  # else a journal that was changed could name any object
+            folders = {folder.name for folder in written_folders(self.out)}
+            # A journal that somebody has changed could name any object.
             images = (name for name in written if name.split("/")[0] in folders and ".." not in name.split("/"))
             self.store.remove(chain(images, NOT_IN_EVERY_RUN))
         remove_previous(self.out, written)  # of a store, the local folder has empty files only

@@ -268,7 +268,7 @@ def test_a_full_disk_of_the_driver_is_an_error_that_names_it_and_not_the_url(sto
     def full(self, text):
         raise self._error(OSError(errno.ENOSPC, "No space left on device")) from OSError(errno.ENOSPC)
 
-    with pytest.raises(CascadeError, match="journal.jsonl.*No space left") as error:
+    with pytest.raises(CascadeError, match=r"journal\.jsonl.*No space left") as error:
         predict_paths(WorkerHere(), [scans], URL, OPTIONS, on_start=fill_disk)
     assert URL not in error.value.problem
     assert "TMPDIR" in error.value.fix
