@@ -15,7 +15,8 @@ from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import InProcess
 from cascade.prediction.executor import Executor, Job
-from cascade.prediction.journal import Entry, Journal, failed_source, journal_line, unopened_input
+from cascade.prediction.failures import failed_source, unopened_input
+from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.ledger import Ledger
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.slices import SliceResult

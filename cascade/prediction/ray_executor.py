@@ -18,7 +18,8 @@ from cascade.errors import CascadeError
 from cascade.io.slices import Source
 from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
 from cascade.prediction.executor import Job
-from cascade.prediction.journal import JournalLine, failed_source, journal_line
+from cascade.prediction.failures import failed_source
+from cascade.prediction.journal import JournalLine, journal_line
 from cascade.prediction.worker import ModelOptions, WorkerInfo, check_same
 
 BLOCKS_PER_WORKER = 2

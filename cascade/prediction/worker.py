@@ -14,8 +14,9 @@ from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import InProcess
 from cascade.prediction.executor import Job
+from cascade.prediction.failures import failed_source
 from cascade.prediction.fetched import fetched
-from cascade.prediction.journal import JournalLine, failed_source, journal_line
+from cascade.prediction.journal import JournalLine, journal_line
 from cascade.prediction.results import ResultsFolder
 from cascade.volume.finding import VolumeRule
 

@@ -11,7 +11,8 @@ import pytest
 from cascade.errors import CascadeError
 from cascade.io.slices import UnopenedVolume
 from cascade.prediction.earlier import read_entries
-from cascade.prediction.journal import Entry, Journal, failed_source, journal_line, unopened_input
+from cascade.prediction.failures import failed_source, unopened_input
+from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.ledger import Ledger
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.slices import SliceResult
