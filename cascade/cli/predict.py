@@ -121,8 +121,8 @@ def predict(
     from cascade.cli.predict_output import backend_line, dry_run_table, failure_lines, progress_bar, run_summary
     from cascade.discovery.inputs import read_list
     from cascade.prediction.collect import collect_inputs
+    from cascade.prediction.output import open_output
     from cascade.prediction.run import RunOptions, predict_paths
-    from cascade.prediction.stored_output import check_output, read_results
 
     if overwrite and resume:
         raise CascadeError("--overwrite and --resume cannot be combined", fix="use one of them")
@@ -145,9 +145,9 @@ def predict(
         resume=resume,
     )
     if dry_run:
-        with collect_inputs(input_paths, Path(out), options) as inputs:
+        with open_output(out) as output, collect_inputs(input_paths, output.folder, options) as inputs:
             console.print(dry_run_table(inputs, options), soft_wrap=True)
-        check_output(out, overwrite=overwrite, resume=resume)
+            output.check(overwrite=overwrite, resume=resume)
         return
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("Loading models", total=None)
@@ -163,10 +163,11 @@ def predict(
                 on_start=lambda count: progress.update(task, description="Predicting", total=count),
                 on_progress=lambda count: progress.advance(task, count),
             )
-    output = Group(*failure_lines(result)) if quiet else run_summary(result, out, options, verbose=verbose)
-    console.print(output, soft_wrap=True)
+    summary = Group(*failure_lines(result)) if quiet else run_summary(result, out, options, verbose=verbose)
+    console.print(summary, soft_wrap=True)
     if as_json:
-        print(read_results(out).decode())
+        with open_output(out) as output:
+            print(output.read_results().decode())
     raise typer.Exit(result.exit_code)
 
 

@@ -53,9 +53,14 @@ def has_marker(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return MARKERS[path.name].rstrip("0123456789").encode() in file.read(MARKER_BYTES)
+            return is_marked(path.name, file.read(MARKER_BYTES))
     except OSError:
         return False
+
+
+def is_marked(name: str, beginning: bytes) -> bool:
+    """Return True if the first MARKER_BYTES of a file of this name contain the marker of any version."""
+    return MARKERS[name].rstrip("0123456789").encode() in beginning
 
 
 def written_folders(out: Path) -> tuple[Path, ...]:

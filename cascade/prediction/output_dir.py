@@ -1,7 +1,7 @@
 """The results folder: names of the files in it, the check that a run may write to it, its lock, and its clean-up."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -135,10 +135,27 @@ def check_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False
     """
     if out.exists() and not out.is_dir():
         raise CascadeError(f"{out}: cannot be written because it is a file", fix="choose a folder with --out")
-    existing = [path for path in output_paths(out) if path.exists()]
-    if existing and not has_marker(out / "results.json"):
+    existing = [path.name for path in output_paths(out) if path.exists()]
+    is_ours = has_marker(out / "results.json")
+    check_existing(str(out), existing, is_ours=is_ours, overwrite=overwrite, resume=resume)
+
+
+def check_existing(out: str, existing: Sequence[str], *, is_ours: bool, overwrite: bool, resume: bool) -> None:
+    """Check that a run may replace what is in a results folder.
+
+    Args:
+        out: Path or URL of the folder.
+        existing: Names of files in it that the run would replace.
+        is_ours: True if cascade wrote them.
+        overwrite: Accept the results of an earlier run.
+        resume: Accept the results of an earlier run.
+
+    Raises:
+        CascadeError: It may not, see `check_output_dir`.
+    """
+    if existing and not is_ours:
         raise CascadeError(
-            f"{existing[0]}: would be replaced, but was not written by cascade",
+            f"{out.rstrip('/')}/{existing[0]}: would be replaced, but was not written by cascade",
             fix="choose another folder with --out",
         )
     if existing and not (overwrite or resume):

@@ -1,10 +1,11 @@
-"""The files that a run writes for its inputs: masks, overlays and what else lies below the tables."""
+"""The files that a run writes for its inputs: masks, overlays and all else that lies below the tables."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 from cascade.discovery.output_marker import written_folders
 from cascade.errors import CascadeError
@@ -13,45 +14,36 @@ from cascade.prediction.output_dir import NOT_IN_EVERY_RUN, remove_previous, rem
 from cascade.prediction.output_store import OutputStore
 
 
-@dataclass(frozen=True)
-class OutputFiles:
-    """Writes files to a results folder, on a disk or in an object store.
-
-    Attributes:
-        out: Results folder; a local folder that stands for it if there is a store.
-        store: The object store; None for a folder on a disk.
-    """
-
-    out: Path
-    store: OutputStore | None = None
+class OutputFiles(Protocol):
+    """Files in a results folder, on a disk or in an object store. Names are paths below the folder."""
 
     def write(self, path: Path, content: bytes) -> str:
         """Replace a file, whole or not at all.
 
         Args:
-            path: The file, below `out`.
+            path: The file, below `ResultsFolder.out`.
             content: Its new content.
 
         Returns:
-            Its path below `out`.
+            Its name.
 
         Raises:
             CascadeError: It cannot be written.
         """
-        name = path.relative_to(self.out).as_posix()
-        if self.store:
-            self.store.put(name, content)
-        else:
-            write_atomically(path, content, durable=False)
-        return name
+        ...
 
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove files of an input that is not finished. Errors are ignored, see `remove_written`."""
-        if self.store:
-            with suppress(CascadeError):
-                self.store.remove(names)
-        else:
-            remove_written(self.out, names)
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            OSError: It cannot be read from the disk.
+            CascadeError: It cannot be read from the store.
+        """
+        ...
+
+    def has(self, name: str) -> bool:
+        """Return True if a file that the tables name exists."""
+        ...
 
     def are_unchanged(self, files: Mapping[str, str]) -> bool:
         """Return True if all files exist and have the given SHA-256.
@@ -59,36 +51,107 @@ class OutputFiles:
         Raises:
             CascadeError: The store cannot be read.
         """
-        try:
-            if self.store:
-                return all(self.store.has_content(name, sha256) for name, sha256 in files.items())
-            return all(sha256_of(self.out / name) == sha256 for name, sha256 in files.items())
-        except OSError:
-            return False
+        ...
 
-    def read(self, path: Path) -> bytes:
-        """Return the content of a file below `out`.
-
-        Raises:
-            OSError: It cannot be read from the disk.
-            CascadeError: It cannot be read from the store.
-        """
-        return self.store.read(path.relative_to(self.out).as_posix()) if self.store else path.read_bytes()
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files of inputs that are not finished, as far as they exist. Errors are ignored: no row names them."""
+        ...
 
     def remove_previous(self, written: Iterable[str]) -> None:
-        """Remove what an earlier run wrote, see `remove_previous`.
+        """Remove what an earlier run wrote, except for the tables that every run replaces.
 
         Raises:
             CascadeError: A file cannot be removed.
         """
-        if self.store:
-            folders = {folder.name for folder in written_folders(self.out)}
-            # A journal that somebody has changed could name any object.
-            images = (name for name in written if name.split("/")[0] in folders and ".." not in name.split("/"))
-            self.store.remove(chain(images, NOT_IN_EVERY_RUN))
-        remove_previous(self.out, written)  # of a store, the local folder has empty files only
+        ...
 
     def remove_temporary(self) -> None:
-        """Remove what killed workers were writing. A store never has a part of an object."""
-        if not self.store:
-            remove_temporary(self.out)
+        """Remove what workers were writing when they were killed."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """Files on a disk, see `OutputFiles`.
+
+    Attributes:
+        out: Results folder.
+    """
+
+    out: Path
+
+    def write(self, path: Path, content: bytes) -> str:
+        """See `OutputFiles.write`."""
+        write_atomically(path, content, durable=False)
+        return path.relative_to(self.out).as_posix()
+
+    def read(self, name: str) -> bytes:
+        """See `OutputFiles.read`."""
+        return (self.out / name).read_bytes()
+
+    def has(self, name: str) -> bool:
+        """See `OutputFiles.has`."""
+        return (self.out / name).is_file()
+
+    def are_unchanged(self, files: Mapping[str, str]) -> bool:
+        """See `OutputFiles.are_unchanged`."""
+        try:
+            return all(sha256_of(self.out / name) == sha256 for name, sha256 in files.items())
+        except OSError:
+            return False
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See `OutputFiles.remove`."""
+        remove_written(self.out, names)
+
+    def remove_previous(self, written: Iterable[str]) -> None:
+        """See `OutputFiles.remove_previous`."""
+        remove_previous(self.out, written)
+
+    def remove_temporary(self) -> None:
+        """See `OutputFiles.remove_temporary`."""
+        remove_temporary(self.out)
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Files in an object store, see `OutputFiles`.
+
+    Attributes:
+        store: The store.
+    """
+
+    store: OutputStore
+
+    def write(self, path: Path, content: bytes) -> str:
+        """See `OutputFiles.write`."""
+        name = path.relative_to(self.store.folder).as_posix()
+        self.store.put(name, content)
+        return name
+
+    def read(self, name: str) -> bytes:
+        """See `OutputFiles.read`."""
+        return self.store.read(name)
+
+    def has(self, name: str) -> bool:
+        """Return True: the run has written or compared the file, and a request for each would take hours."""
+        return True
+
+    def are_unchanged(self, files: Mapping[str, str]) -> bool:
+        """See `OutputFiles.are_unchanged`."""
+        return all(self.store.has_content(name, sha256) for name, sha256 in files.items())
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See `OutputFiles.remove`."""
+        with suppress(CascadeError):
+            self.store.remove(names)
+
+    def remove_previous(self, written: Iterable[str]) -> None:
+        """See `OutputFiles.remove_previous`."""
+        folders = {folder.name for folder in written_folders(self.store.folder)}
+        # A journal that somebody has changed could name any object.
+        images = (name for name in written if name.split("/")[0] in folders and ".." not in name.split("/"))
+        self.store.remove(chain(images, NOT_IN_EVERY_RUN))
+
+    def remove_temporary(self) -> None:
+        """Do nothing: a store never has a part of an object."""

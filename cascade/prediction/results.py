@@ -22,7 +22,7 @@ from cascade.prediction.output_dir import (
     probability_path,
     slice_output_name,
 )
-from cascade.prediction.output_files import OutputFiles
+from cascade.prediction.output_files import LocalFiles, OutputFiles, StoredFiles
 from cascade.prediction.output_store import OutputStore
 from cascade.prediction.slices import SliceResult, slice_record
 from cascade.prediction.tables import AddRecord, open_csv, open_json
@@ -72,7 +72,7 @@ class ResultsFolder:
     @property
     def files(self) -> OutputFiles:
         """Writes the masks and all other files of inputs."""
-        return OutputFiles(self.out, self.output_store)
+        return StoredFiles(self.output_store) if self.output_store else LocalFiles(self.out)
 
     @property
     def csv_path(self) -> Path:

@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,11 @@ from cascade.prediction.driver import RunResult, predict_sources
 from cascade.prediction.earlier import previous_files, read_entries, reusable_names
 from cascade.prediction.executor import Executor
 from cascade.prediction.fetched import remove_beginnings
-from cascade.prediction.journal import Entry, Journal, journal_line
-from cascade.prediction.output_dir import LOCK, lock_output_dir
-from cascade.prediction.output_store import OutputStore
+from cascade.prediction.journal import Entry, journal_line
+from cascade.prediction.output import Output, open_output
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run_record import RunRecord
-from cascade.prediction.stored_journal import StoredJournal
-from cascade.prediction.stored_output import RUN_LOCK, lock_output_store, open_output_store, stand_in, upload_tables
 
 
 @dataclass(frozen=True)
@@ -107,26 +102,24 @@ def predict_paths(
     executor = InProcess(cascade) if isinstance(cascade, Cascade) else cascade
     if not executor.is_remote and (urls := [str(path) for path in (*paths, out) if is_url(path)]):
         raise CascadeError(f"{urls[0]}: only the workers of a cluster use URLs", fix="add --cluster local")
-    with ExitStack() as stack:
-        output_store = stack.enter_context(open_output_store(str(out))) if is_url(out) else None
-        out = output_store.folder if output_store else Path(out)
-        shared = executor.is_remote and not output_store
-        inputs = stack.enter_context(collect_inputs(paths, out, options, shared=shared))
-        lock = partial(lock_output_store, output_store) if output_store else partial(lock_output_dir, out)
-        stack.enter_context(lock(overwrite=options.overwrite, resume=options.resume))
-        return _predict_inputs(executor, inputs, out, output_store, options, on_start, on_progress)
+    with (
+        open_output(out if isinstance(out, str) else Path(out)) as output,
+        collect_inputs(paths, output.folder, options, shared=executor.is_remote and output.store is None) as inputs,
+        output.lock(overwrite=options.overwrite, resume=options.resume),
+    ):
+        return _predict_inputs(executor, inputs, output, options, on_start, on_progress)
 
 
 def _predict_inputs(
     executor: Executor,
     inputs: Inputs,
-    out: Path,
-    output_store: OutputStore | None,
+    output: Output,
     options: RunOptions,
     on_start: ProgressCallback,
     on_progress: ProgressCallback,
 ) -> RunResult:
-    """Predict all slices of the inputs. The results folder is locked."""
+    """Predict all slices of the inputs. The output is locked."""
+    out = output.folder
     sources, problems, left_out = open_sources(
         inputs, axis=options.axis, volume=options.volume, keep_identifiers=options.keep_identifiers
     )
@@ -147,9 +140,9 @@ def _predict_inputs(
         unpacked=inputs.unpacked,
         parquet=executor.is_remote,
         store=inputs.store,
-        output_store=output_store,
+        output_store=output.store,
     )
-    executor.check_access(_shared_paths(inputs, sources, folder))
+    executor.check_access(_shared_paths(inputs, sources, output))
     settings = run_settings(executor, options, inputs.location)
     earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
     kept = reusable_names(earlier, inputs, sources, folder)
@@ -163,52 +156,43 @@ def _predict_inputs(
     )
     record = RunRecord(executor, asdict(options), inputs, sources)
     record.save(out, None)
-    if output_store:
-        upload_tables(output_store, at_end=False)
+    output.publish(at_end=False)
     on_start(sum(source.count for source in sources))
     collisions = find_collisions(folder, sorted(sources, key=lambda source: source.name not in finished))
-    lines = (journal_line(earlier[name]) for name in kept)
-    journal = StoredJournal(output_store, settings, lines) if output_store else Journal(out, settings, lines)
+    journal = output.open_journal(settings, (journal_line(earlier[name]) for name in kept))
     try:
-        try:
-            result = predict_sources(
-                executor,
-                [source for source in sources if source.name not in finished],
-                folder,
-                batch_size=options.batch_size,
-                problems=problems,
-                collisions=collisions,
-                journal=journal,
-                on_progress=on_progress,
-            )
-        finally:
-            journal.close()
+        result = predict_sources(
+            executor,
+            [source for source in sources if source.name not in finished],
+            folder,
+            batch_size=options.batch_size,
+            problems=problems,
+            collisions=collisions,
+            journal=journal,
+            on_progress=on_progress,
+        )
         left_out = {inputs.with_urls(path): reason for path, reason in left_out.items()}
         result = replace(result, left_out=left_out, dropped=tuple(sorted(dropped)))
         record.save(out, result)
         if options.report:
             from cascade.prediction.report import write_report
 
-            if output_store:
-                stand_in(output_store, (name for entry in result.entries() for name in entry.files))
-            write_report(out, folder.files.read)
+            write_report(out, folder.files)
     finally:
-        if isinstance(journal, StoredJournal):
-            journal.merge()  # before results.json, which says that everything is there
-            upload_tables(journal.store, at_end=True)
+        journal.close()  # first, since results.json says that everything is there
+        output.publish(at_end=True)
     check_accounting(inputs, folder, sources, problems, result)
     return result
 
 
-def _shared_paths(inputs: Inputs, sources: Sequence[Source], folder: ResultsFolder) -> list[Path | str]:
+def _shared_paths(inputs: Inputs, sources: Sequence[Source], output: Output) -> list[Path | str]:
     """Return paths and URLs that a worker must see, if it is to see all inputs and the results."""
-    first = [path for source in sources[:1] for path in source.files[:1]]
-    if not folder.output_store:
-        return [folder.out / LOCK, *([inputs.store.folder] if inputs.store else first)]
-    lock = f"{folder.output_store.url}/{RUN_LOCK}"
-    if inputs.zipped:
-        return [lock, inputs.unpacked]
-    return [lock, *map(inputs.store.url, first)] if inputs.store else [lock, *first]
+    paths: list[Path | str] = [output.lock_path, *([inputs.unpacked] if inputs.zipped else [])]
+    first = [path for source in sources[:1] for path in source.files[:1] if not path.is_relative_to(inputs.unpacked)]
+    if inputs.store is None:
+        return [*paths, *first]
+    # Volumes are fetched to a folder beside a results folder. With results at a URL, each worker fetches its own.
+    return [*paths, *(map(inputs.store.url, first) if output.store else [inputs.store.folder])]
 
 
 def run_settings(executor: Executor, options: RunOptions, inputs: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class StoredJournal(Journal):
 
     At the start of a run, the copy is one object. All lines that are added later go to segments: objects of their own,
     numbered from 1. The first line of each repeats the settings, since a run that was killed may leave segments behind.
-    At the end, `merge` makes one object of all.
+    At the end, one object replaces all.
 
     A segment is put before the first file of a block of inputs is written, and at each `sync`. Finished inputs that are
     not in the store when the driver is killed are processed again.
@@ -39,7 +39,7 @@ class StoredJournal(Journal):
         self._segments, self._put = 0, self._end
         with self.path.open("rb") as file:
             self._settings = file.readline()
-        self.merge()
+        self._merge()
 
     def begin(self, files: Mapping[str, Sequence[str]]) -> None:
         """See `Journal.begin`. The store has the names when this returns."""
@@ -51,12 +51,17 @@ class StoredJournal(Journal):
         super().sync()
         self._put_segment()
 
-    def merge(self) -> None:
-        """Put the whole journal in place of the segments.
+    def close(self) -> None:
+        """Close the journal, and put it as a whole.
 
         Raises:
             CascadeError: The store cannot be written. The segments are still there.
         """
+        super().close()
+        self._merge()
+
+    def _merge(self) -> None:
+        """Put the whole journal in place of the segments."""
         self.store.upload(JOURNAL)
         self.store.remove(self.store.names_in(SEGMENTS))
 

@@ -18,9 +18,10 @@ from worker_here import WorkerHere
 
 from cascade.errors import CascadeError
 from cascade.prediction.journal import Journal
+from cascade.prediction.output import open_output
 from cascade.prediction.output_store import OutputStore
 from cascade.prediction.run import RunOptions, predict_paths
-from cascade.prediction.stored_output import RUN_LOCK, check_output, read_results
+from cascade.prediction.stored_output import RUN_LOCK
 
 fsspec = pytest.importorskip("fsspec", reason="pip install 'cascade-mri[cluster]'")
 pytest.importorskip("pyarrow", reason="pip install 'cascade-mri[cluster]'")
@@ -93,7 +94,8 @@ def test_rows_masks_and_report_are_those_of_a_run_in_one_process_to_a_folder(sto
     for text in ("data:image/webp", '"mask":"masks/', '"overlay":"overlays/', "<title>"):
         assert report.count(text) == local.count(text) > 0
     assert "<title>results" in report
-    assert read_results(URL) == objects(store)["results.json"]
+    with open_output(URL) as output:
+        assert output.read_results() == objects(store)["results.json"]
 
 
 def test_results_that_were_downloaded_are_resumed_in_one_process(store, scans, tmp_path):
@@ -337,12 +339,14 @@ def test_the_results_of_others_are_not_replaced(store, scans):
 
 
 def test_a_dry_run_checks_the_url_and_writes_nothing(store, scans):
-    check_output(URL)
+    with open_output(URL) as output:
+        output.check(overwrite=False, resume=False)
     assert not store.store
     predict(scans)
-    with pytest.raises(CascadeError, match=f"{URL}.*earlier run"):
-        check_output(URL)
-    check_output(URL, resume=True)
+    with pytest.raises(CascadeError, match=f"{URL}.*earlier run"), open_output(URL) as output:
+        output.check(overwrite=False, resume=False)
+    with open_output(URL) as output:
+        output.check(overwrite=False, resume=True)
 
 
 def test_results_below_the_inputs_are_no_inputs_of_the_next_run(store, scans):

@@ -1,7 +1,6 @@
 """Results folder → report.html: one page to browse the slices of a run, which loads nothing from the network."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,18 @@ from cascade.discovery.output_marker import RESULTS
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.prediction.output_dir import REPORT
+from cascade.prediction.output_files import LocalFiles, OutputFiles
 from cascade.prediction.report.page import report_page
 
 
-def write_report(out: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Path:
+def write_report(out: Path, files: OutputFiles | None = None) -> Path:
     """Write report.html from results.json, run.json and the overlays in a results folder.
 
     run.json may be missing. A slice whose overlay is missing or damaged has no thumbnail.
 
     Args:
         out: Results folder.
-        read: Returns the content of an overlay, of which the folder may have an empty file only.
+        files: Where the overlays are; None if they are in the folder.
 
     Returns:
         Path of report.html.
@@ -29,7 +29,7 @@ def write_report(out: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> 
     """
     results = _read_results(out / "results.json")
     path = out / REPORT
-    write_atomically(path, report_page(out, results, _read_run(out / "run.json"), read))
+    write_atomically(path, report_page(out, results, _read_run(out / "run.json"), files or LocalFiles(out)))
     return path
 
 

@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from string import Template
@@ -14,6 +14,7 @@ from typing import Any
 
 from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES
+from cascade.prediction.output_files import OutputFiles
 from cascade.prediction.report import thumbnails
 from cascade.prediction.report.thumbnails import SliceRecord
 from cascade.prediction.results import NOTE
@@ -28,23 +29,21 @@ SliceData = dict[str, Any]
 """A slice as page.js reads it."""
 
 
-def report_page(
-    out: Path, results: dict[str, Any], run: dict[str, Any], read: Callable[[Path], bytes] = Path.read_bytes
-) -> bytes:
+def report_page(out: Path, results: dict[str, Any], run: dict[str, Any], files: OutputFiles) -> bytes:
     """Return the HTML of the report.
 
     Args:
-        out: Results folder, which contains the overlays.
+        out: Results folder.
         results: Content of results.json.
         run: Content of run.json; empty if the file is missing.
-        read: Returns the content of an overlay.
+        files: The overlays and masks.
     """
     records = sorted(results["slices"], key=_natural_key)
-    urls = thumbnails.embed_thumbnails(out, records, read)
-    slices = [_slice_data(out, place, record, urls.get(place)) for place, record in enumerate(records)]
+    urls = thumbnails.embed_thumbnails(files, records)
+    slices = [_slice_data(files, place, record, urls.get(place)) for place, record in enumerate(records)]
     frames = _frames(slices)
     volumes = [
-        _volume_data(out, record, frames[record["input"]])
+        _volume_data(files, record, frames[record["input"]])
         for record in results.get("volumes") or []
         if record["input"] in frames  # the row of a volume that cannot be opened says the same as that of its file
     ]
@@ -72,7 +71,7 @@ def _natural_key(record: SliceRecord) -> list[str | int]:
     return [int(part) if odd % 2 else part.casefold() for odd, part in enumerate(re.split(r"(\d+)", record["slice"]))]
 
 
-def _slice_data(out: Path, place: int, record: SliceRecord, thumbnail: str | None) -> SliceData:
+def _slice_data(files: OutputFiles, place: int, record: SliceRecord, thumbnail: str | None) -> SliceData:
     probabilities = record.get("probabilities") or {}
     status, notes = str(record.get("status")), record.get("notes") or []
     return {
@@ -83,9 +82,9 @@ def _slice_data(out: Path, place: int, record: SliceRecord, thumbnail: str | Non
         "probabilities": probabilities,
         "notes": [notes] if isinstance(notes, str) else [str(note) for note in notes],
         "thumbnail": thumbnail,
-        "mask": thumbnails.link(out, record.get("mask")),
-        "map": thumbnails.link(out, record.get("probability_map")),
-        "overlay": thumbnails.link(out, record.get("overlay")),
+        "mask": thumbnails.link(files, record.get("mask")),
+        "map": thumbnails.link(files, record.get("probability_map")),
+        "overlay": thumbnails.link(files, record.get("overlay")),
         **{key: record.get(key) for key in ("uncertain", "box", "mask_pixels", "mask_mm2", "accepted_pixels")},
         **{key: record.get(key) for key in ("input", "index", "file", "latency_ms", "problem", "fix")},
     }
@@ -100,7 +99,7 @@ def _frames(slices: list[SliceData]) -> dict[str, list[int]]:
     return {name: [place for _, place in sorted(pairs)] for name, pairs in numbered.items()}
 
 
-def _volume_data(out: Path, record: dict[str, Any], frames: list[int]) -> SliceData:
+def _volume_data(files: OutputFiles, record: dict[str, Any], frames: list[int]) -> SliceData:
     """Return a volume as page.js reads it: its frames are positions of slices, and `key` is a position in those."""
     probabilities = record.get("probabilities") or {}
     status, key = str(record.get("status")), record.get("key_slice")
@@ -111,7 +110,7 @@ def _volume_data(out: Path, record: dict[str, Any], frames: list[int]) -> SliceD
         "probability": probabilities.get(record.get("class")),
         "probabilities": probabilities,
         "notes": [record["notes"]] if record.get("notes") else [],
-        "mask": thumbnails.link(out, record.get("mask")),
+        "mask": thumbnails.link(files, record.get("mask")),
         "frames": frames,
         "key": key if isinstance(key, int) and 0 <= key < len(frames) else len(frames) // 2,
         **{key: record.get(key) for key in ("uncertain", "volume_ml", "longest_mm", "perpendicular_mm")},

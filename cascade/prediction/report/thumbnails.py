@@ -2,14 +2,15 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from PIL import Image
 
+from cascade.prediction.output_files import OutputFiles
 from cascade.prediction.overlay import SIZE
 
 SliceRecord = dict[str, Any]
@@ -25,43 +26,39 @@ THREADS = 8
 """An object store takes 10 to 100 ms to return an overlay."""
 
 
-def embed_thumbnails(
-    out: Path, records: Sequence[SliceRecord], read: Callable[[Path], bytes] = Path.read_bytes
-) -> dict[int, str]:
+def embed_thumbnails(files: OutputFiles, records: Sequence[SliceRecord]) -> dict[int, str]:
     """Make thumbnails of up to MAX_THUMBNAILS overlays; slices with a tumor take precedence.
 
     Args:
-        out: Results folder.
+        files: The overlays.
         records: Slices of results.json.
-        read: Returns the content of an overlay.
 
     Returns:
         Position in `records` → data URL. A slice whose overlay is missing or damaged has none.
     """
-    positions = [position for position, record in enumerate(records) if _file(out, record.get("overlay"))]
+    positions = [position for position, record in enumerate(records) if _exists(files, record.get("overlay"))]
     positions = sorted(positions, key=lambda position: records[position].get("status") != "tumor")[:MAX_THUMBNAILS]
     with ThreadPoolExecutor(THREADS) as pool:
-        urls = pool.map(lambda position: _thumbnail(out / records[position]["overlay"], read), positions)
+        urls = pool.map(lambda position: _thumbnail(files, records[position]["overlay"]), positions)
         return {position: url for position, url in zip(positions, urls, strict=True) if url}
 
 
-def link(out: Path, relative: str | None) -> str | None:
-    """Return the URL of a file below `out`, relative to a page in it; None if there is no such file."""
-    return quote(str(relative), errors="surrogateescape") if _file(out, relative) else None
+def link(files: OutputFiles, name: str | None) -> str | None:
+    """Return the URL of a file, relative to a page in the results folder; None if there is no such file."""
+    return quote(str(name), errors="surrogateescape") if _exists(files, name) else None
 
 
-def _file(out: Path, relative: str | None) -> Path | None:
-    """Return the path of a file below `out`; None for paths out of it, since results.json may come from anywhere."""
-    if not relative or PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
-        return None
-    path = out / relative
-    return path if path.is_file() else None
+def _exists(files: OutputFiles, name: str | None) -> bool:
+    """Return False for paths out of the results folder too, since results.json may come from anywhere."""
+    if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return False
+    return files.has(name)
 
 
-def _thumbnail(path: Path, read: Callable[[Path], bytes]) -> str | None:
+def _thumbnail(files: OutputFiles, name: str) -> str | None:
     """Return the overlay as a data URL, without its caption, which would be too small to read."""
     try:
-        with Image.open(io.BytesIO(read(path))) as overlay:
+        with Image.open(io.BytesIO(files.read(name))) as overlay:
             width, height = map(int, overlay.info.get(SIZE, f"{overlay.width}x{overlay.height}").split("x"))
             picture = overlay.convert("RGB").crop((0, 0, min(width, overlay.width), min(height, overlay.height)))
         picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
