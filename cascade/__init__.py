@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from cascade.errors import CascadeError
     from cascade.io.slices import Slice
     from cascade.pipeline import Cascade
-    from cascade.prediction.driver import RunResult
-    from cascade.prediction.run import RunOptions, predict_paths
+    from cascade.prediction.run import predict_paths
+    from cascade.prediction.run_options import RunOptions
+    from cascade.prediction.run_result import RunResult
     from cascade.result import Prediction, VolumePrediction
     from cascade.volume.finding import VolumeFinding
 
@@ -35,8 +36,8 @@ _MODULES = {
     "Cascade": "pipeline",
     "CascadeError": "errors",
     "Prediction": "result",
-    "RunOptions": "prediction.run",
-    "RunResult": "prediction.driver",
+    "RunOptions": "prediction.run_options",
+    "RunResult": "prediction.run_result",
     "Slice": "io.slices",
     "VolumeFinding": "volume.finding",
     "VolumePrediction": "result",

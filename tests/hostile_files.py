@@ -31,7 +31,8 @@ from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 from stub_cascade import cascade_of
 
 from cascade.errors import CascadeError
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 GOOD = "good.png"
 

@@ -16,10 +16,10 @@ from cascade.io.checksums import file_stats
 from cascade.io.image import ImageSource, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.prediction.driver import predict_sources
 from cascade.prediction.journal import Entry
 from cascade.prediction.recorder import InputState, Recorder
 from cascade.prediction.results import ResultsFolder
+from cascade.prediction.run import predict_sources
 from cascade.runtime.machine import peak_host_mb
 from cascade.runtime.protocol import Backend, Future, Outputs
 

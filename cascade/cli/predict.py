@@ -122,7 +122,8 @@ def predict(
     from cascade.discovery.inputs import read_list
     from cascade.prediction.collect import collect_inputs
     from cascade.prediction.output import open_output
-    from cascade.prediction.run import RunOptions, predict_paths
+    from cascade.prediction.run import predict_paths
+    from cascade.prediction.run_options import RunOptions
 
     if overwrite and resume:
         raise CascadeError("--overwrite and --resume cannot be combined", fix="use one of them")

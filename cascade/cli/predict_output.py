@@ -16,10 +16,10 @@ from cascade.contract import CLASS_NAMES
 from cascade.discovery.filters import HIDDEN
 from cascade.discovery.inputs import Inputs
 from cascade.io.open import open_sources
-from cascade.prediction.driver import RunResult
 from cascade.prediction.executor import Executor
 from cascade.prediction.results import NOTE
-from cascade.prediction.run import RunOptions
+from cascade.prediction.run_options import RunOptions
+from cascade.prediction.run_result import RunResult
 from cascade.prediction.volumes import VolumeResult
 
 MAX_FAILURES = 20

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.slices import Source
-from cascade.prediction.driver import RunResult
 from cascade.prediction.results import ResultsFolder
+from cascade.prediction.run_result import RunResult
 
 MAX_NAMES = 20
 """Names that an error lists; the rest is counted."""

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
@@ -13,14 +13,12 @@ from cascade.discovery.store import is_url
 from cascade.errors import CascadeError
 from cascade.io.mirror import find_stored_slices
 from cascade.prediction.output_dir import output_paths
-
-if TYPE_CHECKING:
-    from cascade.prediction.run import RunOptions
+from cascade.prediction.run_options import RunOptions
 
 
 @contextmanager
 def collect_inputs(
-    paths: Sequence[str | os.PathLike[str]], out: Path, options: "RunOptions", *, shared: bool = False
+    paths: Sequence[str | os.PathLike[str]], out: Path, options: RunOptions, *, shared: bool = False
 ) -> Iterator[Inputs]:
     """Find the inputs of a run. Zips are unpacked to a temporary folder, which is removed at the end.
 

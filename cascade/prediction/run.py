@@ -1,12 +1,11 @@
 """`cascade predict`: paths → a folder of results."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from cascade import __version__
 from cascade.discovery.inputs import Inputs
 from cascade.discovery.store import is_url
 from cascade.errors import CascadeError
@@ -17,60 +16,19 @@ from cascade.prediction.accounting import check_accounting
 from cascade.prediction.batch import InProcess
 from cascade.prediction.collect import collect_inputs
 from cascade.prediction.collisions import find_collisions
-from cascade.prediction.driver import RunResult, predict_sources
 from cascade.prediction.earlier import previous_files, read_entries, reusable_names
-from cascade.prediction.executor import Executor
+from cascade.prediction.executor import Executor, Job
+from cascade.prediction.failures import failed_source, unopened_input
 from cascade.prediction.fetched import remove_beginnings
-from cascade.prediction.journal import Entry, journal_line
+from cascade.prediction.journal import Entry, Journal, journal_line
+from cascade.prediction.ledger import Ledger
 from cascade.prediction.output import Output, open_output
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
+from cascade.prediction.run_options import RunOptions, run_settings
 from cascade.prediction.run_record import RunRecord
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Options of a run.
-
-    Attributes:
-        batch_size: Number of slices that go through the models at once, at least 1.
-        axis: Slice axis (0, 1 or 2) of volumes; None selects the axis with the thickest slices.
-        volume: Number of the volume to read from a file of several, from 0; None refuses such files.
-        recursive: Search subfolders.
-        include: Process only files whose name matches one of these patterns, if there are any.
-        exclude: Leave out files and folders whose name matches one of these patterns.
-        overlays: Draw overlays.
-        report: Write report.html.
-        keep_identifiers: Keep patient identifiers in DICOM masks.
-        keep_all_components: Keep the components in masks of volumes that do not belong to the finding.
-        probabilities: Write the tumor probability of each pixel.
-        secondary_capture: Write DICOM secondary captures of the slices of DICOM inputs that show a tumor.
-        overwrite: Replace the results of an earlier run.
-        resume: Continue an earlier run; finished inputs are not computed again.
-    """
-
-    batch_size: int = 8
-    axis: int | None = None
-    volume: int | None = None
-    recursive: bool = True
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    overlays: bool = True
-    report: bool = True
-    keep_identifiers: bool = False
-    keep_all_components: bool = False
-    probabilities: bool = False
-    secondary_capture: bool = False
-    overwrite: bool = False
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise CascadeError(f"a batch size of {self.batch_size} is invalid", fix="choose 1 or more")
-        if self.axis not in (None, 0, 1, 2):
-            raise CascadeError(f"a slice axis of {self.axis} is invalid", fix="choose 0, 1 or 2")
-        if self.volume is not None and self.volume < 0:
-            raise CascadeError(f"a volume of number {self.volume} is invalid", fix="count from 0")
+from cascade.prediction.run_result import RunResult
+from cascade.prediction.stop_signals import stop_signals
 
 
 def predict_paths(
@@ -185,6 +143,61 @@ def _predict_inputs(
     return result
 
 
+def predict_sources(
+    executor: Executor | Cascade,
+    sources: Sequence[Source],
+    folder: ResultsFolder,
+    *,
+    batch_size: int,
+    problems: Mapping[str, CascadeError] | None = None,
+    collisions: Mapping[str, CascadeError] | None = None,
+    journal: Journal | None = None,
+    on_progress: Callable[[int], object] = lambda count: None,
+) -> RunResult:
+    """Predict all slices of the sources and write their results.
+
+    The tables are written once, however the run ends; until then, the journal is the record of what is finished.
+
+    Args:
+        executor: What runs the models. A `Cascade` runs in this process.
+        sources: Inputs to process.
+        folder: Where the results go.
+        batch_size: Number of slices that go through the models at once.
+        problems: Name → error, for inputs that could not be opened.
+        collisions: Name → error, for those of the sources that are not processed: see `find_collisions`.
+        journal: Journal to add finished inputs to. Inputs that it contains keep their rows.
+        on_progress: Called with the number of slices that have just been finished.
+
+    Raises:
+        CascadeError: The models computed NaN, all workers are lost, or the journal or a table cannot be written.
+    """
+    if isinstance(executor, Cascade):
+        executor = InProcess(executor)
+    journal = Journal(folder.out, {}) if journal is None else journal
+    problems, collisions = problems or {}, collisions or {}
+    ledger = Ledger(folder, journal, [*(source.name for source in sources), *problems])
+    resumed_rows = ledger.slices
+    expected = resumed_rows + len(problems) + sum(source.count for source in sources)
+    start = time.monotonic()
+    with stop_signals() as stop:
+        try:
+            if resumed_rows:
+                on_progress(resumed_rows)
+            for name, error in problems.items():
+                ledger.add([journal_line(unopened_input(folder, name, error))])
+            for source in sources:
+                if source.name in collisions:
+                    ledger.add([journal_line(failed_source(folder, source, collisions[source.name]))])
+            job = Job(folder, batch_size, ledger.begin, ledger.add, on_progress, stop)
+            executor.run([source for source in sources if source.name not in collisions], job)
+            journal.sync()  # tables and report of many slices take minutes
+        finally:
+            rows, volumes = ledger.rows, ledger.volumes
+            folder.save(rows, volumes, complete=len(rows) == expected)
+    seconds = time.monotonic() - start
+    return RunResult(rows, seconds, expected - len(rows), resumed_rows, rows.entries, volumes=volumes)
+
+
 def _shared_paths(inputs: Inputs, sources: Sequence[Source], output: Output) -> list[Path | str]:
     """Return paths and URLs that a worker must see, if it is to see all inputs and the results."""
     paths: list[Path | str] = [output.lock_path, *([inputs.unpacked] if inputs.zipped else [])]
@@ -193,27 +206,3 @@ def _shared_paths(inputs: Inputs, sources: Sequence[Source], output: Output) -> 
         return [*paths, *first]
     # Volumes are fetched to a folder beside a results folder. With results at a URL, each worker fetches its own.
     return [*paths, *(map(inputs.store.url, first) if output.store else [inputs.store.folder])]
-
-
-def run_settings(executor: Executor, options: RunOptions, inputs: str) -> dict[str, Any]:
-    """Return what the results depend on besides the inputs; a run can be resumed only with the same settings.
-
-    Args:
-        executor: What runs the models.
-        options: Options of the run.
-        inputs: Folder that the names of the inputs are relative to.
-    """
-    return {
-        "folder of inputs": inputs,
-        "cascade_version": __version__,
-        "models": executor.models,
-        "backend": executor.description,
-        "axis": options.axis,
-        "volume": options.volume,
-        "overlays": options.overlays,
-        "keep_identifiers": options.keep_identifiers,
-        "keep_all_components": options.keep_all_components,
-        "probabilities": options.probabilities,
-        "secondary_capture": options.secondary_capture,
-        "volume_rule": asdict(executor.volume_rule),
-    }

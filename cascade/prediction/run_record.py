@@ -9,10 +9,10 @@ from typing import Any
 from cascade import __version__
 from cascade.discovery.inputs import Inputs
 from cascade.io.slices import Source
-from cascade.prediction.driver import RunResult
 from cascade.prediction.executor import Executor
 from cascade.prediction.journal import Entry
 from cascade.prediction.results import NOTE
+from cascade.prediction.run_result import RunResult
 from cascade.prediction.tables import open_json
 from cascade.runtime.machine import installed_versions
 

@@ -23,13 +23,13 @@ from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction import cluster
 from cascade.prediction.cluster import ClusterOptions, open_cluster
-from cascade.prediction.driver import predict_sources
 from cascade.prediction.earlier import read_entries
 from cascade.prediction.executor import Executor
 from cascade.prediction.journal import Entry, Journal, JournalLine, journal_line
 from cascade.prediction.ray_executor import RayExecutor
 from cascade.prediction.results import ResultsFolder
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths, predict_sources
+from cascade.prediction.run_options import RunOptions
 from cascade.prediction.slices import SliceResult
 from cascade.prediction.worker import ModelOptions, Worker, WorkerInfo
 from cascade.runtime.models import BUNDLED_MODELS

@@ -30,10 +30,11 @@ from cascade.io.checksums import file_stats
 from cascade.io.image import ImageSource, read_slice
 from cascade.io.preprocess import Letterbox
 from cascade.pipeline import Cascade
-from cascade.prediction.driver import RunResult
 from cascade.prediction.recorder import InputState, Recorder
 from cascade.prediction.results import ResultsFolder
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
+from cascade.prediction.run_result import RunResult
 from cascade.runtime.models import BUNDLED_MODELS
 
 SAMPLES = Path(__file__).parents[2] / "samples"

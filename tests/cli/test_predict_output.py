@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from cascade.cli.predict_output import MAX_VOLUMES, failure_lines, run_summary, volume_table
-from cascade.prediction.driver import RunResult
-from cascade.prediction.run import RunOptions
+from cascade.prediction.run_options import RunOptions
+from cascade.prediction.run_result import RunResult
 from cascade.prediction.slices import SliceResult
 from cascade.prediction.volumes import VolumeResult
 

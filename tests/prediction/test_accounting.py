@@ -23,7 +23,8 @@ import cascade.prediction.run
 from cascade.errors import CascadeError
 from cascade.io.open import OpenedSources, open_sources
 from cascade.prediction.accounting import AccountingError
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 QUICK = RunOptions(report=False, overlays=False)
 

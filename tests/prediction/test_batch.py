@@ -23,10 +23,10 @@ from cascade.io.slices import Slice
 from cascade.io.volume import AffineVolume
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import io_threads
-from cascade.prediction.driver import predict_sources
 from cascade.prediction.earlier import read_entries
 from cascade.prediction.journal import Journal
 from cascade.prediction.results import ResultsFolder
+from cascade.prediction.run import predict_sources
 from cascade.runtime.cpu import CpuBackend
 from cascade.volume.stack import Stack
 

@@ -15,7 +15,8 @@ from stub_cascade import cascade_of, rows_of
 from cascade.colors import CLASS_COLORS
 from cascade.io.slices import Slice
 from cascade.prediction.overlay import overlay_png, overlay_rgb
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 from cascade.result import Prediction
 
 SPACING = [0.98, 0.98]

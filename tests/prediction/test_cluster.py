@@ -24,7 +24,8 @@ from stub_cascade import rows_of
 from cascade.errors import CascadeError
 from cascade.pipeline import Cascade
 from cascade.prediction.earlier import read_entries
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 from cascade.prediction.stored_output import RUN_LOCK
 from cascade.prediction.worker import ModelOptions, Worker
 

@@ -8,7 +8,8 @@ import pytest
 import tifffile
 from stub_cascade import cascade_of, rows_of
 
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 AFFINE = np.diag([0.98, 0.98, 5.0, 1.0])
 HEAD = np.tile(np.linspace(0, 100, 64), (64, 1))[..., None].repeat(20, axis=2).astype(np.float32)

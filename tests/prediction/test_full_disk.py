@@ -17,7 +17,8 @@ from PIL import Image
 from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 
 class FullDisk(io.RawIOBase):

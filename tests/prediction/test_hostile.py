@@ -35,7 +35,8 @@ from hostile_files import scans as scans
 from stub_cascade import cascade_of, rows_of
 from tiny_models import write_models
 
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 QUICK = RunOptions(report=False)
 

@@ -12,7 +12,8 @@ from hostile_files import scans as scans
 from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 QUICK = RunOptions(report=False)
 

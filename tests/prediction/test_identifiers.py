@@ -21,7 +21,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from stub_cascade import cascade_of
 
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 PLANTED = (b"PLANTED", b"19410203", b"19990203", b"1941:02:03")
 

@@ -20,7 +20,8 @@ from dicom_files import series
 from PIL import Image
 from stub_cascade import cascade_of
 
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[dev]'")
 

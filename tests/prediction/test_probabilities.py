@@ -18,7 +18,8 @@ from stub_cascade import cascade_of, rows_of
 from cascade.contract import PROBABILITY, THRESHOLD
 from cascade.errors import CascadeError
 from cascade.prediction.output_dir import remove_previous
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 OPTIONS = RunOptions(report=False, overlays=False, probabilities=True, keep_all_components=True)
 

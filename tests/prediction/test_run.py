@@ -20,7 +20,8 @@ from cascade.contract import CLASS_PROBABILITY
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 from cascade.pipeline import Cascade
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 from cascade.runtime.cpu import CpuBackend
 
 
@@ -499,7 +500,8 @@ import os, random, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, 'tests')
 from stub_cascade import BrightIsTumor, cascade_of
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 class Slow(BrightIsTumor):
     def run(self, slice):

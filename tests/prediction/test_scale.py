@@ -12,10 +12,11 @@ import pytest
 from cascade.discovery.inputs import Inputs
 from cascade.io.image import ImageSource
 from cascade.prediction.accounting import check_accounting
-from cascade.prediction.driver import RunResult, predict_sources
 from cascade.prediction.earlier import read_entries
 from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.results import ResultsFolder
+from cascade.prediction.run import predict_sources
+from cascade.prediction.run_result import RunResult
 from cascade.prediction.slices import SliceResult
 
 COUNT, BLOCK = 8192, 256

@@ -17,7 +17,8 @@ from stub_cascade import cascade_of, rows_of
 from worker_here import WorkerHere
 
 from cascade.errors import CascadeError
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 fsspec = pytest.importorskip("fsspec", reason="pip install 'cascade-mri[cluster]'")
 pytest.importorskip("pyarrow", reason="pip install 'cascade-mri[cluster]'")

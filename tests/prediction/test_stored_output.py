@@ -20,7 +20,8 @@ from cascade.errors import CascadeError
 from cascade.prediction.journal import Journal
 from cascade.prediction.output import open_output
 from cascade.prediction.output_store import OutputStore
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 from cascade.prediction.stored_output import RUN_LOCK
 
 fsspec = pytest.importorskip("fsspec", reason="pip install 'cascade-mri[cluster]'")

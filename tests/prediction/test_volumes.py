@@ -10,7 +10,8 @@ from dicom_files import HEAD, image, position, write
 from PIL import Image
 from stub_cascade import cascade_of
 
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 
 def save_volume(path, *tumors, count=20, affine=(0.98, 0.98, 5.0, 1.0)):

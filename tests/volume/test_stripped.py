@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from stub_cascade import cascade_of
 
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 from cascade.volume.stripped import STRIPPED_NOTE, is_looked_at, is_stripped, looks_stripped
 
 SIDE = 200

@@ -28,7 +28,8 @@ from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
 from cascade.io.dicom.series import open_dicom
-from cascade.prediction.run import RunOptions, predict_paths
+from cascade.prediction.run import predict_paths
+from cascade.prediction.run_options import RunOptions
 
 
 def test_slices_are_sorted_by_position_whatever_their_names_and_numbers(tmp_path):
