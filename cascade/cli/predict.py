@@ -120,9 +120,8 @@ def predict(
     """
     from cascade.cli.predict_output import backend_line, dry_run_table, failure_lines, progress_bar, run_summary
     from cascade.discovery.inputs import read_list
-    from cascade.prediction.collect import collect_inputs
     from cascade.prediction.output import open_output
-    from cascade.prediction.run import predict_paths
+    from cascade.prediction.run import collect_inputs, predict_paths
     from cascade.prediction.run_options import RunOptions
 
     if overwrite and resume:

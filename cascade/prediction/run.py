@@ -2,19 +2,22 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from cascade.discovery.inputs import Inputs
+from cascade.discovery.filters import FORMATS
+from cascade.discovery.inputs import Inputs, find_slices
 from cascade.discovery.store import is_url
 from cascade.errors import CascadeError
+from cascade.io.mirror import find_stored_slices
 from cascade.io.open import open_sources
 from cascade.io.slices import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.accounting import check_accounting
 from cascade.prediction.batch import InProcess
-from cascade.prediction.collect import collect_inputs
 from cascade.prediction.collisions import find_collisions
 from cascade.prediction.earlier import previous_files, read_entries, reusable_names
 from cascade.prediction.executor import Executor, Job
@@ -23,12 +26,14 @@ from cascade.prediction.fetched import remove_beginnings
 from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.ledger import Ledger
 from cascade.prediction.output import Output, open_output
+from cascade.prediction.output_dir import output_paths
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run_options import RunOptions, run_settings
 from cascade.prediction.run_record import RunRecord
 from cascade.prediction.run_result import RunResult
 from cascade.prediction.stop_signals import stop_signals
+from cascade.prediction.temporary_folder import temporary_folder
 
 
 def predict_paths(
@@ -66,6 +71,37 @@ def predict_paths(
         output.lock(overwrite=options.overwrite, resume=options.resume),
     ):
         return _predict_inputs(executor, inputs, output, options, on_start, on_progress)
+
+
+@contextmanager
+def collect_inputs(
+    paths: Sequence[str | os.PathLike[str]], out: Path, options: RunOptions, *, shared: bool = False
+) -> Iterator[Inputs]:
+    """Find the inputs of a run. Zips are unpacked to a temporary folder, which is removed at the end.
+
+    What is needed of inputs in an object store is fetched to this folder too.
+
+    Args:
+        paths: Files, folders and patterns; or URLs of these.
+        out: Results folder.
+        options: Options of the run.
+        shared: Put the temporary folder beside the results, where other machines see it.
+
+    Raises:
+        CascadeError: There is nothing to process, or the temporary folder cannot be created.
+    """
+    search: dict[str, Any] = {
+        "own_output": output_paths(out),
+        "formats": FORMATS,
+        "recursive": options.recursive,
+        "include": options.include,
+        "exclude": options.exclude,
+    }
+    with temporary_folder(out if shared else None) as temporary:
+        if any(map(is_url, paths)):
+            yield find_stored_slices(list(map(str, paths)), temporary, **search)
+        else:
+            yield find_slices(map(Path, paths), unpack_into=temporary, **search)
 
 
 def _predict_inputs(
