@@ -13,6 +13,7 @@ from cascade.io.slices import Slice, Source
 from cascade.pipeline import Cascade
 from cascade.prediction.executor import Job
 from cascade.prediction.journal import journal_line
+from cascade.prediction.output_store import THREADS
 from cascade.prediction.recorder import InputState, Recorder
 from cascade.result import Prediction
 from cascade.runtime.machine import usable_threads
@@ -79,7 +80,8 @@ class InProcess:
             ]
 
         states = [InputState(source, file_stats(source.files)) for source in sources]
-        with ThreadPoolExecutor(self._threads) as readers, ThreadPoolExecutor(self._threads) as writers:
+        write_threads = THREADS if job.folder.output_store else self._threads  # those of a store wait most of the time
+        with ThreadPoolExecutor(self._threads) as readers, ThreadPoolExecutor(write_threads) as writers:
             try:
                 submitted: tuple[Batch, Future[list[Prediction]]] | None = None
                 for items in _read_ahead(readers, states, job):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 32
-"""Objects that are read or removed at once: a store takes 10 to 100 ms to answer."""
+"""Objects that are read, written or removed at once: a store takes 10 to 100 ms to answer."""
 
 QUEUED = 256
 """Objects that are in memory at once."""

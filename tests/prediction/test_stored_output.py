@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import platform
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stub_cascade import cascade_of, rows_of
 from worker_here import WorkerHere
 
 from cascade.errors import CascadeError
+from cascade.prediction.batch import InProcess
 from cascade.prediction.journal import Journal
 from cascade.prediction.output import open_output
 from cascade.prediction.output_store import OutputStore
@@ -97,6 +99,25 @@ def test_rows_masks_and_report_are_those_of_a_run_in_one_process_to_a_folder(sto
     assert "<title>results" in report
     with open_output(URL) as output:
         assert output.read_results() == objects(store)["results.json"]
+
+
+def test_the_slices_of_a_batch_are_put_at_the_same_time_however_few_threads_the_models_use(store, scans, monkeypatch):
+    """Two threads wrote, so that a worker with one core put 50 slices per second if the store takes 20 ms."""
+    pipe_file, together = type(store).pipe_file, threading.Barrier(4)
+
+    def pipe_together(self, key, content, **options):
+        if "/overlays/" in key:
+            together.wait(timeout=30)
+        pipe_file(self, key, content, **options)
+
+    class OneBlock(WorkerHere):
+        def run(self, sources, job):
+            self._worker._executor = InProcess(cascade_of(), threads=1)
+            job.on_finished(self._worker.predict(sources, job.folder, job.batch_size))
+
+    monkeypatch.setattr(type(store), "pipe_file", pipe_together)
+    options = replace(OPTIONS, batch_size=4, exclude=("damaged.png", "head.nii.gz"))
+    assert predict_paths(OneBlock(), [scans], URL, options).exit_code == 0
 
 
 def test_results_that_were_downloaded_are_resumed_in_one_process(store, scans, tmp_path):
