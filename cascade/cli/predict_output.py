@@ -15,6 +15,7 @@ from cascade.cli.console import printable
 from cascade.contract import CLASS_NAMES
 from cascade.discovery.filters import HIDDEN
 from cascade.discovery.inputs import Inputs
+from cascade.discovery.store import is_url
 from cascade.io.open import open_sources
 from cascade.prediction.executor import Executor
 from cascade.prediction.results import NOTE
@@ -90,8 +91,9 @@ def run_summary(result: RunResult, out: str | Path, options: RunOptions, *, verb
         lines.append(Text(f"Predicted {_slices(predicted)} in {result.seconds:.1f} s ({rate:.1f} slices/s)."))
     if result.resumed_rows:
         lines.append(Text(f"Kept {_slices(result.resumed_rows)} of the earlier run."))
-    main_file = "report.html" if options.report else "results.csv"
-    lines.append(Text(f"Results: {str(out).rstrip('/')}/{main_file}"))
+    name = "report.html" if options.report else "results.csv"
+    main_file = f"{str(out).rstrip('/')}/{name}" if is_url(out) else Path(out) / name
+    lines.append(Text(f"Results: {main_file}"))
     if result.dropped:
         text = f"Dropped the results of inputs that are no longer there: {_listed(result.dropped)}."
         lines.append(Text(printable(text), style="yellow"))
