@@ -31,9 +31,9 @@ from cascade.prediction.worker import ModelOptions, Worker
 
 ray = pytest.importorskip("ray", reason="pip install 'cascade-mri[cluster]'")
 
-from cascade.prediction import cluster  # noqa: E402  needs Ray
-from cascade.prediction.blocks import MAX_TRIES  # noqa: E402
-from cascade.prediction.cluster import ClusterOptions, open_cluster  # noqa: E402
+from cascade.prediction import cluster
+from cascade.prediction.blocks import MAX_TRIES
+from cascade.prediction.cluster import ClusterOptions, open_cluster
 
 pytestmark = pytest.mark.slow
 
