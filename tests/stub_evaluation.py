@@ -18,8 +18,10 @@ from rich.console import Console
 
 import cascade.evaluation.evaluate
 from cascade.cli.evaluate_output import evaluation_table
-from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY
+from cascade.contract import BOX, CLASS_NAMES, CLASS_PROBABILITY, PROBABILITY
+from cascade.datasets.reader import SliceInfo
 from cascade.evaluation.evaluate import evaluate
+from cascade.evaluation.scores import ScoredSlice
 from cascade.files import sha256_of
 from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.models import find_model
@@ -136,6 +138,22 @@ def run(folder, models, tmp_path, monkeypatch):
             return evaluate(folder, models=models, **{**settings, **changes})
 
     return run
+
+
+def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSlice:
+    """Return the scores of a slice with this Dice, of a subject of its own; its number selects the class."""
+    return ScoredSlice(
+        info=SliceInfo(f"patient-{number}/{number}.mat", "", CLASS_NAMES[number % 3], f"patient-{number}"),
+        probabilities=dict.fromkeys(("true_mask", "predicted_mask", "whole_slice"), probabilities),
+        dice=dice,
+        iou=dice / (2 - dice),
+        hausdorff95_px=1.0,
+        hausdorff95_mm=None,
+        true_area_px=1000,
+        predicted_area_px=1000,
+        peak=0.9,
+        diameter_px=20.0 + number,
+    )
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:

@@ -22,6 +22,8 @@ def test_the_operating_point_has_no_lower_threshold_than_it_needs():
     assert result.operating_point.threshold == 0.8
     assert result.operating_point.sensitivity == 0.98
     assert result.curve.threshold == (0.9, 0.8, 0.7, 0.6, 0.1)
+    assert result.curve.sensitivity == (0.97, 0.98, 0.99, 1.0, 1.0)
+    assert result.curve.false_positive_rate == (0.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def test_false_positives_are_counted_by_folder_zip_and_volume():

@@ -48,6 +48,10 @@ def test_models_trained_on_another_split_are_reported(run, split, models, other,
     assert "no split was given" in printed(run(), width=500)
 
 
+def test_models_that_record_no_split_were_not_trained_on_this_one(run, split):
+    assert run(split_file=split[0]).models_trained_on_this_split is False
+
+
 def test_a_file_of_the_subset_that_is_missing_or_changed_is_an_error(run, split, folder):
     path, content = split
     name = content.subset("test")[0].path

@@ -7,32 +7,16 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from stub_evaluation import scored
 
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import LabeledSlice
-from cascade.datasets.reader import SliceInfo
 from cascade.evaluation.figures import charts, dice
 from cascade.evaluation.gallery import choose, draw_slice
-from cascade.evaluation.scores import ScoredSlice
 from cascade.evaluation.summary import summarize
 from cascade.io.slices import Slice
 from cascade.prediction.overlay import overlay_png
 from cascade.result import Prediction
-
-
-def scored(number: int, dice: float, probabilities=(0.7, 0.2, 0.1)) -> ScoredSlice:
-    return ScoredSlice(
-        info=SliceInfo(f"patient-{number}/{number}.mat", "", CLASS_NAMES[number % 3], f"patient-{number}"),
-        probabilities=dict.fromkeys(("true_mask", "predicted_mask", "whole_slice"), probabilities),
-        dice=dice,
-        iou=dice / (2 - dice),
-        hausdorff95_px=1.0,
-        hausdorff95_mm=None,
-        true_area_px=1000,
-        predicted_area_px=1000,
-        peak=0.9,
-        diameter_px=20.0 + number,
-    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 90])

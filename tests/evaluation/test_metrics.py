@@ -202,6 +202,11 @@ def test_a_probability_on_the_edge_of_a_bin_belongs_to_the_bin_below():
     assert curve.counts.nonzero()[0].tolist() == [8, 11, 14]  # 0.6 = 9 / 15, 0.8 = 12 / 15 and 1 = 15 / 15
 
 
+def test_a_probability_that_rounding_lifts_above_1_belongs_to_the_last_bin():
+    curve = reliability(np.array([0]), np.array([[1.0 + 1e-7, 0.0, 0.0]]))
+    assert curve.counts.tolist() == [0] * 14 + [1]
+
+
 def test_a_slice_without_a_mask_states_no_probability():
     curve = reliability(np.array([0, 1]), np.array([[0.9, 0.1, 0.0], [0.0, 0.0, 0.0]]))
     assert curve.counts.sum() == 1
