@@ -236,6 +236,7 @@ def tensorrt(profiles, name="tensorrt"):
             self.get_tensor_mode = lambda tensor: "input" if tensor in INPUTS[graph] else "output"
 
         def get_tensor_profile_shape(self, tensor, profile):
+            assert profile == 0, "the engine has one profile"
             smallest, largest = profiles[self.graph]
             return [(count, 1, SLICE_SIZE, SLICE_SIZE) for count in (smallest, smallest, largest)]
 

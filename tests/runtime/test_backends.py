@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,9 +16,10 @@ from tiny_models import write_models
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.runtime import gpu, select, tensorrt
+from cascade.runtime import cpu, gpu, openvino, select, tensorrt
 from cascade.runtime.cpu import CpuBackend
 from cascade.runtime.gpu import Gpu
+from cascade.runtime.models import find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.select import BACKENDS, open_backend
 
@@ -64,10 +67,8 @@ def test_importing_the_runtime_changes_nothing_outside_it():
 
 
 def openvino_graph(path, precision="f32"):
-    openvino = pytest.importorskip("openvino")
-    from cascade.runtime.openvino import OpenVinoGraph
-
-    return OpenVinoGraph(openvino.Core(), path, precision)
+    core = pytest.importorskip("openvino").Core()
+    return openvino.OpenVinoGraph(core, path, precision)
 
 
 def openvino_bf16_graph(path):
@@ -236,6 +237,58 @@ def test_auto_takes_the_first_that_can_run(monkeypatch):
     assert (choice.name, choice.backend) == ("openvino", "a backend")
     assert tried == ["tensorrt", "tensorrt-rtx", "openvino"]
     assert choice.skipped_backends == {"tensorrt": "no tensorrt here", "tensorrt-rtx": "no tensorrt-rtx here"}
+
+
+def test_openvino_runs_without_being_faster_only_if_it_is_named(only_onnxruntime, monkeypatch, tmp_path):
+    """Without BF16 it is no faster than ONNX Runtime, which auto then takes."""
+    opened = []
+
+    def open_openvino(segmenter, classifier, *, only_if_faster, threads):
+        opened.append((only_if_faster, threads))
+        return CpuBackend(None, None)
+
+    monkeypatch.setattr(openvino, "open_openvino", open_openvino)
+    models = write_models(tmp_path)
+    open_backend("openvino", models, threads=2)
+    open_backend("auto", models, threads=3)
+    assert opened == [(False, 2), (True, 3)]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision", "if_only_faster"),
+    [
+        (["FP32", "BF16"], "bf16", nullcontext()),
+        (["FP32", "INT8"], "f32", pytest.raises(CascadeError, match="no BF16")),
+    ],
+)
+def test_openvino_computes_in_bf16_only_where_the_processor_can(
+    monkeypatch, capabilities, precision, if_only_faster, tmp_path
+):
+    """Without BF16 it is no faster than ONNX Runtime, and refused where it must be."""
+    installed, loaded = pytest.importorskip("openvino"), []
+    core = SimpleNamespace(get_property=lambda device, name: capabilities)
+    monkeypatch.setattr(installed, "Core", lambda: core)
+    monkeypatch.setattr(openvino, "OpenVinoGraph", lambda core, path, *settings: loaded.append(settings))
+    models = [find_model(name, write_models(tmp_path)) for name in ("segmenter", "classifier")]
+    backend = openvino.open_openvino(*models, threads=3)
+    assert loaded == 2 * [(precision, 3)]
+    assert backend.description.endswith({"bf16": "CPU, BF16", "f32": "CPU, FP32"}[precision])
+    with if_only_faster:
+        openvino.open_openvino(*models, only_if_faster=True)
+
+
+def test_the_time_of_each_stage_is_in_milliseconds(constant_segmenter, constant_classifier, monkeypatch):
+    seconds = iter([1.0, 3.5, 4.0])
+    monkeypatch.setattr(cpu.time, "perf_counter", lambda: next(seconds))
+    backend = CpuBackend(constant_segmenter(1.0), constant_classifier((1, 0, 0), Box(0, 0, 9, 9)))
+    outputs = backend.submit(np.zeros((1, 1, 512, 512), np.float32)).result()
+    assert outputs.stages_ms == {"segmenter": 2500, "classifier": 500}
+
+
+@pytest.mark.parametrize(("threads", "option"), [(None, 0), (3, 3)])
+def test_onnx_runtime_uses_as_many_threads_as_it_is_given(adding_graph, threads, option):
+    """For ONNX Runtime, 0 means one thread per core."""
+    assert OnnxRuntimeGraph(adding_graph, threads)._session.get_session_options().intra_op_num_threads == option
 
 
 GPUS = [Gpu("NVIDIA RTX A4000", "8.6"), Gpu("NVIDIA H100", "9.0", 1)]

@@ -65,10 +65,15 @@ def graph():
 @pytest.fixture
 def folder(tmp_path):
     """Holds the segmenter's engine."""
-    path = engine_path("segmenter", tmp_path, "tensorrt-rtx")
-    path.write_bytes(SERIALIZED)
-    sidecar_path("segmenter", tmp_path, "tensorrt-rtx").write_bytes(sidecar(engine_sha256=sha256_of(path)).to_json())
+    write_engine(tmp_path, SPEC)
     return tmp_path
+
+
+def write_engine(folder, spec):
+    """Write an engine, and the sidecar that describes it."""
+    path = engine_path(spec.name, folder, spec.flavor)
+    path.write_bytes(SERIALIZED)
+    sidecar_path(spec.name, folder, spec.flavor).write_bytes(sidecar(spec, sha256_of(path)).to_json())
 
 
 def rewrite(folder, **changes):
@@ -99,6 +104,7 @@ def test_an_engine_that_matches_its_sidecar_is_found(folder, graph):
         (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_bytes(b"\xff"), "is not a valid engine sidecar"),
         (lambda folder: (folder / "segmenter.tensorrt-rtx.json").write_text("[]"), "is not a valid engine sidecar"),
         (lambda folder: rewrite(folder, format=0), "format 0, expected 1"),
+        (lambda folder: rewrite(folder, format=2), "format 2, expected 1"),
         (lambda folder: rewrite(folder, layers=[{"name": "conv"}]), "is not a valid engine sidecar"),
         (lambda folder: rewrite(folder, recipe=asdict(replace(SPEC, name="classifier"))), "describes the classifier"),
         (lambda folder: rewrite(folder, recipe=asdict(replace(SPEC, flavor="tensorrt"))), "for tensorrt\n"),
@@ -121,7 +127,10 @@ def test_the_command_repeats_how_the_engine_was_built(tmp_path):
 
 
 def test_the_command_omits_options_with_default_values(tmp_path):
+    """By default an engine takes 1 to 64 slices and is fastest with 8."""
     assert build_command("tensorrt", tmp_path) == f"cascade build --flavor tensorrt --out {tmp_path}"
+    spec = replace(SPEC, batches=BatchProfile(1, 8, 64), compute_capabilities=[])
+    assert build_command("tensorrt", tmp_path, spec=spec) == f"cascade build --flavor tensorrt --out {tmp_path}"
 
 
 def test_the_command_can_be_for_another_gpu(tmp_path):
@@ -223,3 +232,11 @@ def test_a_damaged_engine_is_listed_as_one_that_does_not_fit(folder, graph):
     os.truncate(folder / "segmenter.tensorrt-rtx.engine", 5)
     (reason,) = misfits(folder, {"segmenter": graph}, RTX_3090, {"tensorrt-rtx": "1.7.1"}).values()
     assert "does not match its sidecar" in reason
+
+
+def test_an_engine_after_a_damaged_one_is_listed_too(folder, graph):
+    write_engine(folder, replace(SPEC, name="classifier"))
+    os.truncate(folder / "segmenter.tensorrt-rtx.engine", 5)
+    reasons = misfits(folder, {"segmenter": graph, "classifier": graph}, RTX_3090, {"tensorrt-rtx": "1.7.1"})
+    assert list(reasons) == ["segmenter.tensorrt-rtx.engine", "classifier.tensorrt-rtx.engine"]
+    assert reasons["classifier.tensorrt-rtx.engine"] is None

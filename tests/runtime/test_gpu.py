@@ -18,8 +18,11 @@ class Driver:
     """The driver of these GPUs. Its first call returns `error`."""
 
     def __init__(self, *gpus, error=0):
-        self.gpus, self.cuInit = gpus, lambda flags: error
+        self.gpus, self.error = gpus, error
         self.contexts = []
+
+    def cuInit(self, flags):
+        return self.error if flags == 0 else 1  # CUDA_ERROR_INVALID_VALUE
 
     def cuDriverGetVersion(self, version):
         version._obj.value = 13020

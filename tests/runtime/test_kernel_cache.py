@@ -121,6 +121,21 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path):
         assert run(caches(tmp_path / "engines"), (1, 2), (3, 4)) == COMPILED_FOR_TWO_SLICES
 
 
+def test_writing_says_whether_the_kernels_were_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert caches(tmp_path)["segmenter"].write(b"kernels") is True
+    assert caches(tmp_path / "file")["segmenter"].write(b"kernels") is False
+
+
+def test_tensorrt_compiles_ahead_and_leaves_no_kernels(tmp_path):
+    """It gets the files of the kernels too, and has no cache that could be written to them."""
+    reset()
+    module = tensorrt(dict.fromkeys(GRAPHS, (1, 4)))
+    backend = TensorRtBackend(module, Pycuda, {name: name.encode() for name in GRAPHS}, kernels=caches(tmp_path))
+    check(backend.submit(slices_of(1, 2)).result(), (1, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_run_leaves_the_kernels_of_its_first_batch(tmp_path):
     """Workers of a cluster end with SIGKILL, so that nothing can be written at the end."""
     backend = start(caches(tmp_path))

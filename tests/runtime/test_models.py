@@ -46,6 +46,13 @@ def test_errors_name_a_missing_graph_manifest_or_folder(folder, tmp_path):
         find_model(SEGMENTER, tmp_path / "nowhere")
 
 
+def test_a_manifest_that_cannot_be_read_is_rejected(folder):
+    (folder / "models.json").unlink()
+    (folder / "models.json").mkdir()
+    with pytest.raises(CascadeError, match=r"models\.json: .* segmenter"):
+        find_model(SEGMENTER, folder)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"segmenter": {}}', '{"segmenter": 3}', '{"segmenter": {"sha256": '])
 def test_a_manifest_without_a_valid_entry_is_rejected(folder, text):
     (folder / "models.json").write_text(text)

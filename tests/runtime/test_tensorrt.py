@@ -145,6 +145,19 @@ def test_without_pycuda_there_is_no_engine_loader_and_no_error(monkeypatch):
     assert engine_loader("tensorrt-rtx") is None
 
 
+def test_the_engine_loader_loads_on_the_chosen_gpu_and_there_is_none_for_a_gpu_that_does_not_exist(monkeypatch):
+    reset()
+    trt = tensorrt({"segmenter": (1, 4)})
+    gpus = [Gpu("Tesla T4", "7.5"), Gpu("NVIDIA RTX A4000", "8.6", 1)]
+    monkeypatch.setattr("cascade.runtime.gpu.find_gpus", lambda: gpus)
+    monkeypatch.setattr("cascade.runtime.tensorrt.import_tensorrt", lambda *_, **__: trt)
+    monkeypatch.setattr("cascade.runtime.tensorrt.import_pycuda", lambda: Pycuda)
+    assert engine_loader("tensorrt", device=2) is None
+    engine = engine_loader("tensorrt", device=1)("segmenter", b"segmenter")
+    assert engine.run(slice=slices_of(2, 4))["probability"][:, 0, 0, 0].tolist() == [1, 2]
+    assert Pycuda.opened == [1]
+
+
 @pytest.mark.parametrize(
     ("gpu", "problem", "fix"),
     [
