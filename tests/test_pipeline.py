@@ -296,6 +296,14 @@ def test_the_latency_of_a_batch_is_divided_by_its_number_of_slices():
         assert [prediction.latency_ms for prediction in predictions] == [latency_ms] * count
 
 
+def test_a_probability_map_is_returned_only_on_request(everywhere):
+    """It takes 4 bytes per pixel, and a run keeps many predictions in memory."""
+    items = [slice_of(20, 30)]
+    assert [found.probability_map for found in everywhere.submit(items).result()] == [None]
+    (found,) = everywhere.submit(items, probability_map=True).result()
+    assert found.probability_map.shape == (20, 30)
+
+
 def test_submitted_batches_return_their_own_results():
     cascade = Cascade(FixedTimes())
     first, second = cascade.submit([slice_of(20, 30)]), cascade.submit([slice_of(16, 16), slice_of(40, 60)])

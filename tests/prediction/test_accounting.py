@@ -166,6 +166,15 @@ def test_a_file_that_disappears_is_an_internal_error_and_the_results_stay(scans,
     assert (out / "report.html").exists()
 
 
+def test_an_internal_error_names_20_files_and_counts_the_others(scans, out, monkeypatch):
+    for number in range(22):
+        put(scans / f"lost-{number:02}.png", whole_file("gray.png"))
+    monkeypatch.setattr(cascade.prediction.run, "open_sources", lambda inputs, **options: OpenedSources([], {}, {}))
+    with pytest.raises(AccountingError, match=r"lost-18\.png and 3 more") as raised:  # GOOD is the first of 23
+        predict_paths(cascade_of(), [scans], out, QUICK)
+    assert "lost-19" not in str(raised.value)
+
+
 def test_a_slice_without_a_row_is_an_internal_error(scans, out, monkeypatch):
     put(scans / "head.nii", whole_file("head.nii"))
     predict = cascade.prediction.run.predict_sources

@@ -22,9 +22,11 @@ from cascade.io.open import open_sources
 from cascade.io.slices import Slice
 from cascade.io.volume import AffineVolume
 from cascade.pipeline import Cascade
-from cascade.prediction.batch import io_threads
+from cascade.prediction.batch import InProcess, io_threads
 from cascade.prediction.earlier import read_entries
+from cascade.prediction.executor import Job
 from cascade.prediction.journal import Journal
+from cascade.prediction.recorder import Recorder
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run import predict_sources
 from cascade.runtime.cpu import CpuBackend
@@ -223,6 +225,41 @@ def test_a_bug_keeps_its_traceback_and_the_results_before_it(scans):
     with pytest.raises(ZeroDivisionError):
         run_on(scans, Cascade(CpuBackend(SomethingHappensInThirdBatch(lambda: 1 / 0), AlwaysGlioma())))
     assert len(json.loads((scans.parent / "out" / "results.json").read_text())["slices"]) == 8
+
+
+@pytest.mark.parametrize("name", ["0.png", "5.png"])
+def test_a_bug_in_the_writing_of_the_first_or_the_last_batch_ends_the_run(scans, monkeypatch, name):
+    """The slice would be missing without a word if nobody waited for the writers of its batch."""
+    for number in range(6):
+        save(scans / f"{number}.png", tumor().astype(np.uint8))
+    record = Recorder.record
+
+    def fail_at_one(self, state, *arguments):
+        if state.source.name == name:
+            raise RuntimeError("a bug")
+        record(self, state, *arguments)
+
+    monkeypatch.setattr(Recorder, "record", fail_at_one)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_on(scans, batch_size=1)
+
+
+def test_every_input_is_announced_once_before_its_first_file_is_written(scans):
+    """The journal notes what is announced, so that a resumed run finds the files of an input that was not finished."""
+    save(scans / "a.png", tumor().astype(np.uint8))
+    volume = np.tile(tumor()[..., None], 3).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), scans / "head.nii")
+    inputs = find_slices([scans], formats=FORMATS)
+    sources, _, _ = open_sources(inputs)
+    folder = ResultsFolder(scans.parent / "out", inputs.folder, True, {}, "stub")
+    announced = []
+
+    def announce(begun):
+        announced.extend((source.name, list(folder.out.rglob(f"{source.name}*"))) for source in begun)
+
+    job = Job(folder, 1, announce, lambda lines: None, lambda count: None, threading.Event())
+    InProcess(CASCADE).run(sources, job)
+    assert announced == [("a.png", []), ("head.nii", [])]
 
 
 def test_the_journal_lists_finished_inputs_during_the_run(scans):

@@ -34,7 +34,7 @@ def test_every_input_is_handed_out_once_in_order(count, workers):
 
 def test_blocks_are_whole_batches_and_get_smaller_towards_the_end():
     sizes = [block.slices for block in take_all(BlockQueue(images(5000), 8, 2))]
-    assert sizes[0] == MAX_BLOCK_SLICES
+    assert sizes[0] == MAX_BLOCK_SLICES == 256
     assert sizes == sorted(sizes, reverse=True)
     assert {size % 8 for size in sizes[:-1]} == {0}
     assert sizes[-1] <= 8
@@ -78,6 +78,13 @@ def test_a_block_that_a_worker_was_lost_on_is_handed_out_to_idle_workers_only():
     queue.lose([queue.take("worker"), queue.take("worker")])
     assert queue.take("worker", is_idle=False) is None
     assert queue.take("worker").alone
+
+
+def test_an_input_that_a_worker_was_lost_on_alone_is_handed_out_to_idle_workers_only():
+    queue = BlockQueue(images(1), 1, 2)
+    queue.lose([queue.take("worker")])
+    assert queue.take("another", is_idle=False) is None
+    assert queue.take("another").losses == 1
 
 
 def test_a_failed_input_is_tried_once_more_by_another_worker():

@@ -17,6 +17,7 @@ from PIL import Image
 from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
+from cascade.prediction.journal import Journal
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
 
@@ -76,6 +77,20 @@ def test_a_full_disk_leaves_no_partial_file_and_resuming_completes_the_run(scans
     run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=2, resume=True))
     assert (run.exit_code, len(run.rows)) == (0, 8)
     check_left(out, rows_of(out))
+
+
+def test_a_disk_that_fails_when_the_journal_is_flushed_is_an_error_that_names_the_journal(tmp_path, monkeypatch):
+    """A full network drive may accept every write, and report only then that there is no room."""
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(tmp_path, {})
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(CascadeError, match=rf"{journal.path.name}: .*No space left") as raised:
+        journal.sync()
+    assert "--resume" in raised.value.fix
+    journal.close()  # does not raise
 
 
 def test_a_run_survives_a_really_full_disk(scans, tmp_path):

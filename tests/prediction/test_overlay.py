@@ -8,7 +8,16 @@ from PIL import Image
 from cascade.colors import CLASS_COLORS
 from cascade.contract import CLASS_NAMES, Box
 from cascade.io.slices import Slice
-from cascade.prediction.overlay import BOX_COLOR, SIZE, apply_window, contour, overlay_png, preview_png
+from cascade.prediction.overlay import (
+    BOX_COLOR,
+    BOX_INDEX,
+    SIZE,
+    apply_window,
+    contour,
+    draw_box,
+    overlay_png,
+    preview_png,
+)
 from cascade.result import Prediction
 
 GLIOMA = dict(zip(CLASS_NAMES, (0.02, 0.97, 0.01), strict=True))
@@ -95,6 +104,20 @@ def test_a_contour_is_the_inner_border_and_closed_at_the_edge_of_the_slice():
     )
     assert np.array_equal(contour(mask, 1), expected)
     assert np.array_equal(contour(mask, 2), mask)
+
+
+def test_the_four_sides_of_a_box_are_equally_wide_and_lie_inside_it():
+    picture = np.zeros((7, 8), dtype=np.uint8)
+    draw_box(picture, Box(1.2, 0.8, 7.4, 5.6), width=2)
+    assert ["".join("#" if pixel == BOX_INDEX else "." for pixel in row) for row in picture] == [
+        "........",
+        ".######.",
+        ".######.",
+        ".##..##.",
+        ".######.",
+        ".######.",
+        "........",
+    ]
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 100, 60), Box(99.6, 59.7, 100, 60), Box(50, 20, 51, 21), Box(3, 3, 3, 3)])

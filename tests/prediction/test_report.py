@@ -92,6 +92,14 @@ def test_a_volume_is_one_card_that_leads_to_its_slices_in_their_order(tmp_path):
     assert "0 meningioma 1 glioma 0 pituitary tumor 1 no tumor 0 failed 0 uncertain" in page.text
 
 
+@pytest.mark.parametrize("key_slice", [None, 5, -1])
+def test_a_volume_without_a_valid_key_slice_opens_in_its_middle(tmp_path, key_slice):
+    rows = [replace(no_tumor(f"head.nii/{index}"), index=index) for index in range(5)]
+    head = VolumeResult("head.nii", "no_tumor", 5, 0, key_slice)
+    (volume,) = page_of(write_results(tmp_path, rows, volumes=[head])).data["volumes"]
+    assert volume["key"] == 2
+
+
 def test_slices_are_in_natural_order(tmp_path):
     names = ["s_10.png", "s_2.png", "B/1.png", "a/1.png", "s_1.png", "7.png"]
     page = page_of(write_results(tmp_path, [no_tumor(name) for name in names]))

@@ -1,12 +1,20 @@
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
-from cascade.prediction.output_dir import check_output_dir, lock_output_dir, output_name, remove_previous
+from cascade.prediction.output_dir import (
+    check_output_dir,
+    lock_output_dir,
+    output_name,
+    remove_previous,
+    remove_temporary,
+    remove_written,
+)
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.slices import SliceResult
 
@@ -123,6 +131,25 @@ def test_csv_starts_with_a_byte_order_mark(folder):
     assert "Füße.png" in content.decode("utf-8-sig")
 
 
+def test_parquet_has_the_rows_of_the_csv_and_is_written_only_on_request(folder):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'cascade-mri[cluster]'")
+    folder.save([NO_TUMOR, GLIOMA, BROKEN], complete=True)
+    assert not (folder.out / "results.parquet").exists()
+    replace(folder, parquet=True).save([NO_TUMOR, GLIOMA, BROKEN], complete=True)
+    rows = parquet.read_table(folder.out / "results.parquet").to_pylist()
+    with folder.csv_path.open(newline="", encoding="utf-8-sig") as lines:
+        expected = list(csv.DictReader(lines))
+    assert len(rows) == 3
+    for row, cells in zip(rows, expected, strict=True):
+        assert {name: as_cell(value) for name, value in row.items()} == cells
+    assert rows[1]["box_bottom"] == 40.0
+
+
+def as_cell(value):
+    """Return a value as text, as in a CSV file."""
+    return "" if value is None else str(value)
+
+
 def test_json_has_one_line_per_slice(folder):
     folder.save([], complete=True)
     assert json.loads(folder.json_path.read_text())["slices"] == []
@@ -189,6 +216,28 @@ def test_results_are_replaced_or_resumed_only_on_request(folder):
     check_output_dir(folder.out, resume=True)
 
 
+def test_a_folder_with_results_is_not_locked_without_a_request(folder):
+    folder.save([NO_TUMOR], complete=True)
+    with pytest.raises(CascadeError, match="--resume"), lock_output_dir(folder.out):
+        pass
+    with lock_output_dir(folder.out, resume=True):
+        pass
+
+
+def test_only_masks_and_overlays_are_written_unless_more_is_requested(folder):
+    source = SimpleNamespace(name="s", count=2, mask_suffix=".seg.dcm", missing_for_capture=[], encode_captures=iter)
+    assert folder.output_files(source) == ["masks/s.seg.dcm", "overlays/s.dicom/0.png", "overlays/s.dicom/1.png"]
+    everything = replace(folder, probabilities=True, secondary_capture=True)
+    assert everything.output_files(source)[1:] == [
+        "probabilities/s.seg.dcm",
+        "overlays/s.dicom/0.png",
+        "overlays/s.dicom/1.png",
+        "secondary_captures/s.dicom/0.dcm",
+        "secondary_captures/s.dicom/1.dcm",
+    ]
+    assert not folder.keep_all_components
+
+
 def test_clearing_removes_all_results_except_those_to_keep(folder):
     written = ["masks/a.png", "masks/b/c.png", "overlays/b/.writing-x", "overlays/a.png"]
     for name in (*written, "masks/corrected.png", "report.html"):
@@ -205,6 +254,22 @@ def test_clearing_removes_temporary_files_of_a_killed_run(folder):
     (folder.out / ".writing-x").write_bytes(b"half a results.js")
     remove_previous(folder.out, [])
     assert list(folder.out.iterdir()) == []
+
+
+def test_what_a_killed_worker_was_writing_is_removed_and_nothing_else(folder):
+    for name in ("masks/b/.writing-x", "overlays/.writing-y", "masks/b/a.png", "other/.writing-z"):
+        (folder.out / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.out / name).write_bytes(b"")
+    remove_temporary(folder.out)
+    left = [path.relative_to(folder.out).as_posix() for path in sorted(folder.out.rglob("*")) if path.is_file()]
+    assert left == ["masks/b/a.png", "other/.writing-z"]
+
+
+def test_a_file_that_was_not_written_yet_does_not_keep_the_others_from_being_removed(folder):
+    (folder.out / "masks").mkdir(parents=True)
+    (folder.out / "masks/a.png").write_bytes(b"")
+    remove_written(folder.out, ["masks/missing.png", "masks/a.png"])
+    assert list((folder.out / "masks").iterdir()) == []
 
 
 def test_masks_that_no_run_wrote_are_never_touched(folder):

@@ -19,7 +19,9 @@ import cascade.prediction.recorder
 from cascade.contract import CLASS_PROBABILITY
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
+from cascade.io.checksums import sha256_of_files
 from cascade.pipeline import Cascade
+from cascade.prediction import earlier
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
 from cascade.runtime.cpu import CpuBackend
@@ -164,6 +166,23 @@ def test_resuming_predicts_only_inputs_that_are_new_or_changed_or_whose_results_
     assert run.dropped == ("0.png",)
     assert json.loads((out / "run.json").read_text())["dropped"] == ["0.png"]
     assert Image.open(out / "masks/2.png").size == (48, 48)
+
+
+def test_an_input_that_can_no_longer_be_read_is_not_taken_for_unchanged(scans, out, monkeypatch):
+    """Its checksum cannot be computed. Predicting it again reports the reason, and the other inputs stay finished."""
+    for number in range(3):
+        save(scans / f"{number}.png", number)
+    predict_paths(cascade_of(), [scans], out)
+
+    def checksum(paths):
+        if paths[0].name == "1.png":
+            raise CascadeError("1.png: the network drive does not answer", fix="try again")
+        return sha256_of_files(paths)
+
+    monkeypatch.setattr(earlier, "sha256_of_files", checksum)
+    again = Counting()
+    run = predict_paths(cascade_of(again), [scans], out, RunOptions(resume=True))
+    assert (again.slices, run.resumed_rows, len(rows_of(out))) == (1, 2, 3)
 
 
 def test_a_series_whose_files_were_renamed_is_predicted_again(scans, out):
@@ -403,6 +422,18 @@ def read_all(out):
     return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
+def test_results_are_marked_as_incomplete_until_the_run_has_ended(scans, out):
+    save(scans / "a.png")
+    during = []
+
+    def look(count):
+        during.append([json.loads((out / name).read_text())["complete"] for name in ("results.json", "run.json")])
+
+    predict_paths(cascade_of(), [scans], out, on_progress=look)
+    assert during == [[False, False]]
+    assert [json.loads((out / name).read_text())["complete"] for name in ("results.json", "run.json")] == [True, True]
+
+
 def test_a_run_that_fails_releases_its_folder(scans, out):
     save(scans / "a.png")
 
@@ -455,6 +486,19 @@ def test_rounding_does_not_decide_whether_a_class_is_uncertain(scans, out):
     assert [(row["class"], row["uncertain"]) for row in rows_of(out)] == [("glioma", True)]
 
 
+def test_a_table_has_six_digits_of_a_probability_and_two_of_a_box(scans, out):
+    save(scans / "a.png")  # 48 pixels wide: a pixel is 512 / 48 of the square
+
+    class Digits(AlwaysGlioma):
+        def run(self, slice, probability):
+            return super().run(slice, probability) | {CLASS_PROBABILITY: np.float32([[0.1234567, 0.7, 0.1765433]])}
+
+    predict_paths(Cascade(CpuBackend(BrightIsTumor(), Digits())), [scans], out)
+    (row,) = rows_of(out)
+    assert list(row["probabilities"].values()) == [0.123457, 0.7, 0.176543]
+    assert list(row["box"].values()) == [9.38, 4.69, 18.75, 23.44]  # 9.375, 4.6875, 18.75, 23.4375
+
+
 def test_a_run_works_in_a_thread_and_with_paths_as_text(scans, out):
     save(scans / "a.png")
     with ThreadPoolExecutor(1) as pool:
@@ -462,11 +506,16 @@ def test_a_run_works_in_a_thread_and_with_paths_as_text(scans, out):
     assert run.exit_code == 0
 
 
-def test_invalid_options_are_refused():
-    with pytest.raises(CascadeError, match="0"):
-        RunOptions(batch_size=0)
-    with pytest.raises(CascadeError, match="3"):
-        RunOptions(axis=3)
+@pytest.mark.parametrize(
+    ("option", "valid", "invalid"),
+    [("batch_size", [1], [0]), ("axis", [None, 0, 1, 2], [-1, 3]), ("volume", [0], [-1])],
+)
+def test_invalid_options_are_refused(option, valid, invalid):
+    for value in valid:
+        RunOptions(**{option: value})
+    for value in invalid:
+        with pytest.raises(CascadeError, match=f"of (number )?{value} is invalid"):
+            RunOptions(**{option: value})
 
 
 def test_a_journal_with_a_truncated_last_line_counts_up_to_it(scans, out):

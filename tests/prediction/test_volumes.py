@@ -78,14 +78,31 @@ def test_a_tumor_may_hide_in_slices_that_cannot_be_read(scans):
     """Infinite pixels stand for what cannot be read. A volume without a tumor in the others was one without a tumor."""
     for name, tumors in (("hidden.nii", ()), ("seen.nii", (10, 11))):
         array = save_volume(scans / name, *tumors)
-        array[..., 4] = np.inf
+        array[..., [4, 6]] = np.inf
         nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), np.diag([0.98, 0.98, 5.0, 1.0])), scans / name)
     hidden, seen = predict(scans)[1]["volumes"]
     assert (hidden["status"], hidden["class"]) == ("error", None)
     assert "hidden.nii, slice 5" in hidden["problem"]
     assert hidden["fix"]
     assert (seen["status"], seen["problem"]) == ("tumor", None)
-    assert "1 of its slices failed" in seen["notes"]
+    assert "2 of its slices failed" in seen["notes"]
+
+
+def test_a_volume_of_which_no_slice_can_be_read_has_the_problem_of_the_first(scans):
+    array = np.full((64, 64, 3), np.inf, np.float32)
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "a.nii")
+    content = predict(scans)[1]
+    (volume,) = content["volumes"]
+    assert "a.nii, slice 1" in volume["problem"]
+    assert "other slices" not in volume["problem"]
+    assert len({row["problem"] for row in content["slices"]}) == 3
+
+
+def test_without_a_spacing_no_slice_of_a_volume_has_an_area_in_millimeters(scans):
+    """Nothing is known about the size of a pixel, so that not even a slice without a tumor has 0 mm²."""
+    np.save(scans / "a.npy", np.tile(np.linspace(0, 100, 64, dtype=np.float32), (3, 64, 1)))
+    rows = predict(scans)[1]["slices"]
+    assert [(row["mask_pixels"], row["mask_mm2"]) for row in rows] == 3 * [(0, None)]
 
 
 def test_a_resumed_run_keeps_the_findings(scans):
