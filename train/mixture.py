@@ -44,13 +44,13 @@ class Mixture:
 DATA_SET_ONLY = Mixture()
 WITH_NEGATIVES = Mixture(inpainted=0.1, inpainted_controls=0.06, external_negatives=0.15)
 WITH_EXTERNAL = Mixture(
-    inpainted=0.03,
-    inpainted_controls=0.02,
+    inpainted=0,
+    inpainted_controls=0,
     restyled=0.12,
     pasted=0.12,
     pasted_controls=0.05,
-    external_tumors=0.12,
-    external_negatives=0.2,
+    external_tumors=0.08,
+    external_negatives=0.25,
 )
 
 KINDS = tuple(field.name for field in fields(Mixture))

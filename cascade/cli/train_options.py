@@ -39,6 +39,15 @@ BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Slic
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", min=0, help="Peak of the schedule.", show_default=False)
 ]
+DetectionWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--detection-weight",
+        min=0,
+        help="Weight of the loss on whether there is a tumor. A higher weight makes false positives rarer.",
+        show_default="0.5",
+    ),
+]
 START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of all random numbers.", show_default="0")]
