@@ -42,7 +42,7 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
 def main() -> None:
     """Parse the command line and write the copies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="labelled data set")
+    parser.add_argument("folder", type=Path, help="labeled data set")
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("--subset", choices=SUBSETS, default="test")

@@ -12,7 +12,7 @@ from rich.text import Text
 from cascade.cli.console import stderr
 from cascade.cli.options import Folder
 
-app = typer.Typer(help="Inspect a labelled data set, and split it by patient.", no_args_is_help=True)
+app = typer.Typer(help="Inspect a labeled data set, and split it by patient.", no_args_is_help=True)
 
 
 @app.command("inspect", no_args_is_help=True)

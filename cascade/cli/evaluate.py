@@ -30,9 +30,9 @@ def evaluate(
     device: Device = None,
     batch_size: BatchSize = 8,
 ) -> None:
-    """Measure the accuracy of masks and classes on a labelled data set.
+    """Measure the accuracy of masks and classes on a labeled data set.
 
-    Use --split to evaluate the subset that the models were not trained on, or --no-split for other data.
+    Use --no-split for data of your own, or --split for the subset that models of your own did not learn from.
     A data set of volumes is evaluated by volume. Exit code: 0 all slices or volumes were used, 1 none, 2 some.
 
     Example: [bold]cascade evaluate figshare/ --split figshare/split.json[/]

@@ -111,8 +111,8 @@ def _notes(metrics: Metrics) -> list[str]:
     correct_with, rejection = metrics.correct_with, metrics.rejection
     notes = [
         f"Dice averaged over subjects: {_estimate(metrics.dice.by_subject)}.",
-        f"Slices classified correctly with the true mask only: {correct_with.true_mask_only}; "
-        f"with neither mask: {correct_with.neither}.",
+        f"Slices classified correctly only with the true mask: {correct_with.true_mask_only}; "
+        f"wrongly with both masks: {correct_with.neither}.",
         f"Expected calibration error: {format_number(metrics.reliability.expected_calibration_error)}. "
         "CI: bootstrap over subjects.",
     ]

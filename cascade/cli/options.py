@@ -8,7 +8,7 @@ import typer
 MODELS_PANEL = "Models"
 """Heading in `--help` of the options that select and run the models."""
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the labelled data set.", show_default=False)]
+Folder = Annotated[Path, typer.Argument(help="Folder of the labeled data set.", show_default=False)]
 Models = Annotated[
     Path,
     typer.Option("--models", help="Model folder.", show_default="bundled models", rich_help_panel=MODELS_PANEL),

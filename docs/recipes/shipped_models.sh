@@ -22,12 +22,18 @@ cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-4 --weight
 cascade train export segmenter runs/segmenter-4 "$DATA" --split "$SPLIT" --models runs/models-4 --checkpoint last \
   --average-with runs/models-3/segmenter.onnx --average-with runs/models-2/segmenter.onnx
 
-# Stage 5: 2,400 steps with slices of other scanners. The mean of two thirds of its weights and one third of stage 4 was measured.
+# Stage 5: 2,400 steps with slices of other scanners. Two thirds of its weights and one third of stage 4 continue.
 cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-5 --weights runs/models-4/segmenter.onnx \
   --epochs 8 --epoch-slices 4800 --learning-rate 8e-4 --external "$EXTERNAL"
 cascade train export segmenter runs/segmenter-5 "$DATA" --split "$SPLIT" --models runs/models-5 --checkpoint last \
   --average-with runs/segmenter-5/last.ckpt --average-with runs/models-4/segmenter.onnx --external "$EXTERNAL"
-python -m train.calibrate_volumes runs/models-5 "$EXTERNAL/index.csv" "$EXTERNAL/volumes.csv"
+
+# Stage 6: 800 steps in which detection has a higher weight. The mean of its weights and of those it started from is measured.
+cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-6 --weights runs/models-5/segmenter.onnx \
+  --epochs 4 --epoch-slices 3200 --learning-rate 4e-4 --seed 11 --detection-weight 2 --external "$EXTERNAL"
+cascade train export segmenter runs/segmenter-6 "$DATA" --split "$SPLIT" --models runs/models-6 --checkpoint last \
+  --average-with runs/models-5/segmenter.onnx --external "$EXTERNAL"
+python -m train.calibrate_volumes runs/models-6 "$EXTERNAL/index.csv" "$EXTERNAL/volumes.csv"
 
 # Classifier, stages 1 to 3: 28 epochs from random weights, then 12 and 12 from the best weights of the stage before.
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-1 --weights none --epochs 28
@@ -45,21 +51,25 @@ cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out r
 cascade train export classifier runs/classifier-4 "$DATA" --split "$SPLIT" --models runs/models-4 --checkpoint last \
   --average-with runs/classifier-5/last.ckpt
 
-# Stage 6: 400 steps with slices of other scanners. The mean of its weights and of those before was measured.
+# Stage 6: 400 steps with slices of other scanners. The mean of its weights and of those it started from is measured.
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-5 --out runs/classifier-6 \
   --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 4 --epoch-slices 3200 --seed 3 --external "$EXTERNAL"
-cascade train export classifier runs/classifier-6 "$DATA" --split "$SPLIT" --models runs/models-5 --checkpoint last \
+cascade train export classifier runs/classifier-6 "$DATA" --split "$SPLIT" --models runs/models-6 --checkpoint last \
   --average-with runs/models-4/classifier.onnx --external "$EXTERNAL"
-cascade evaluate "$DATA" --split "$SPLIT" --models runs/models-5 --subset validation
+cascade evaluate "$DATA" --split "$SPLIT" --models runs/models-6 --subset validation
 
-# All patients: the last stage of both networks once more, with nobody held out and the thresholds measured above.
+# All patients: the last stages once more, with nobody held out and the thresholds measured above.
 cascade data split "$DATA" --out all.json --train-on-all
 sed 's/,validation,/,train,/' "$EXTERNAL/index.csv" > "$EXTERNAL/all.csv"
 cascade train segmenter "$DATA" --split all.json --out runs/segmenter-all --weights runs/models-4/segmenter.onnx \
   --epochs 8 --epoch-slices 4800 --learning-rate 8e-4 --seed 5 --external "$EXTERNAL/all.csv"
-cascade train export segmenter runs/segmenter-all "$DATA" --split all.json --models models --checkpoint last \
-  --average-with runs/segmenter-5/last.ckpt --average-with runs/models-4/segmenter.onnx --thresholds-of runs/models-5
+cascade train export segmenter runs/segmenter-all "$DATA" --split all.json --models runs/models-all --checkpoint last \
+  --average-with runs/segmenter-5/last.ckpt --average-with runs/models-4/segmenter.onnx --thresholds-of runs/models-6
+cascade train segmenter "$DATA" --split all.json --out runs/segmenter-all-6 --weights runs/models-all/segmenter.onnx \
+  --epochs 4 --epoch-slices 3200 --learning-rate 4e-4 --seed 12 --detection-weight 2 --external "$EXTERNAL/all.csv"
+cascade train export segmenter runs/segmenter-all-6 "$DATA" --split all.json --models models --checkpoint last \
+  --average-with runs/models-all/segmenter.onnx --thresholds-of runs/models-6
 cascade train classifier "$DATA" --split all.json --models models --out runs/classifier-all \
   --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 5 --epoch-slices 3200 --seed 7 --external "$EXTERNAL/all.csv"
 cascade train export classifier runs/classifier-all "$DATA" --split all.json --models models --checkpoint last \
-  --average-with runs/models-4/classifier.onnx --thresholds-of runs/models-5
+  --average-with runs/models-4/classifier.onnx --thresholds-of runs/models-6
