@@ -41,12 +41,7 @@ LearningRate = Annotated[
 ]
 DetectionWeight = Annotated[
     float | None,
-    typer.Option(
-        "--detection-weight",
-        min=0,
-        help="Weight of the loss on whether there is a tumor. A higher weight makes false positives rarer.",
-        show_default="0.5",
-    ),
+    typer.Option("--detection-weight", min=0, help="Weight of detection loss.", show_default="0.5"),
 ]
 START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
