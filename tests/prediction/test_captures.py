@@ -10,6 +10,8 @@ import pydicom
 import pytest
 from dicom_files import PLANTED, TEXTS, image, multi_frame, series, write
 from PIL import Image
+from run_inputs import out as out
+from run_inputs import scans as scans
 from stub_cascade import cascade_of, rows_of
 
 from cascade.colors import CLASS_COLORS
@@ -22,18 +24,6 @@ from cascade.result import Prediction
 SPACING = [0.98, 0.98]
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
-
-@pytest.fixture
-def scans(tmp_path):
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
 
 
 def head(*tumors, count=12):
