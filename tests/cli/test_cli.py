@@ -281,12 +281,6 @@ def test_evaluate_exits_with_2_if_slices_could_not_be_used(tmp_path, monkeypatch
     assert run("evaluate", tmp_path, "--no-split") == failed
 
 
-def test_the_fix_for_training_without_its_packages_is_the_extra(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "train.segmenter", None)
-    assert run("train", "segmenter", tmp_path, "--split", tmp_path / "split.json") == 1
-    assert "pip install 'cascade-mri[train]'" in capsys.readouterr().err
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent otherwise on Windows")
 def test_ctrl_c_during_start_up_prints_no_traceback(tmp_path):
     """The user presses Ctrl-C during the imports, which take most of a second."""
@@ -297,9 +291,3 @@ def test_ctrl_c_during_start_up_prints_no_traceback(tmp_path):
     command = [sys.executable, "-c", code, "--version"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
-def test_only_known_models_are_exported(tmp_path, capsys):
-    arguments = ("train", "export", "detector", tmp_path, tmp_path, "--split", tmp_path, "--models", tmp_path)
-    assert run(*arguments) == 1
-    assert "give segmenter or classifier" in capsys.readouterr().err

@@ -46,19 +46,35 @@ def test_the_bundled_models_are_small():
     assert sum(find_model(name).path.stat().st_size for name in (SEGMENTER, CLASSIFIER)) < 63e6
 
 
-def test_the_bundled_segmenter_outlines_the_simulated_tumors(predictions):
-    masks = np.load(SAMPLES / "masks.npz")
-    dice, sensitivity = {}, {}
+@pytest.fixture(scope="module")
+def overlaps(predictions):
+    """File name → Dice and sensitivity of the mask, for each sample with a tumor."""
+    masks, found = np.load(SAMPLES / "masks.npz"), {}
     for name, expected in EXPECTED.items():
         if expected["class"] is not None:
             mask, true = predictions[name].mask, masks[Path(name).stem]
-            dice[name] = 2 * (mask & true).sum() / (mask.sum() + true.sum())
-            sensitivity[name] = (mask & true).sum() / true.sum()
-    assert min(sensitivity.values()) > 0.95, sensitivity
-    assert np.mean(list(dice.values())) > 0.8, dice
-    for name, value in dice.items():
-        # of gliomas it outlines the dark edema too, which the true masks leave out
-        assert value > (0.45 if EXPECTED[name]["class"] == "glioma" else 0.9), dice
+            shared = (mask & true).sum()
+            found[name] = 2 * shared / (mask.sum() + true.sum()), shared / true.sum()
+    return found
+
+
+def test_the_bundled_segmenter_outlines_the_simulated_tumors(overlaps):
+    assert min(sensitivity for _, sensitivity in overlaps.values()) > 0.95, overlaps
+    assert np.mean([dice for dice, _ in overlaps.values()]) > 0.8, overlaps
+    assert all(dice > 0.9 for name, (dice, _) in overlaps.items() if EXPECTED[name]["class"] != "glioma"), overlaps
+
+
+EDEMA = pytest.mark.xfail(
+    strict=True, reason="v10 outlines more of the edema around it: Dice 0.50; docs/experiments.md, a higher weight"
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["axial_glioma_1.png", "sagittal_glioma_1.png", pytest.param("coronal_glioma_1.png", marks=EDEMA)]
+)
+def test_the_bundled_segmenter_outlines_the_simulated_gliomas(overlaps, name):
+    """It outlines their dark edema too, which the true masks leave out."""
+    assert overlaps[name][0] > 0.55
 
 
 def test_the_bundled_classifier_identifies_most_simulated_tumors(predictions):
