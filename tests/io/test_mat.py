@@ -23,7 +23,8 @@ def test_a_file_of_the_old_matlab_format_is_refused_and_closed(tmp_path):
             read_image(path)
         gc.collect()
     assert "-v7.3" in raised.value.fix
-    assert [warning for warning in caught if issubclass(warning.category, ResourceWarning)] == []
+    left_open = [str(warning.message) for warning in caught if issubclass(warning.category, ResourceWarning)]
+    assert [message for message in left_open if str(path) in message] == []
 
 
 def replace_field(path, name, value, **attributes):
