@@ -11,7 +11,6 @@ from PIL import Image, UnidentifiedImageError
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
 from cascade.files import read_errors
-from cascade.io import mat
 from cascade.io.color16 import read_png16
 from cascade.io.exif import orientation_notes, orientation_of, turn
 from cascade.io.gray import check_size, has_deep_color, image_to_gray, rgb_to_gray
@@ -93,7 +92,9 @@ def read_slice(path: Path) -> Slice:
         CascadeError: If the file does not contain one valid slice.
     """
     if path.suffix.lower() == ".mat":
-        pixels, spacing_mm = mat.read_image(path)
+        from cascade.io.mat import read_image  # loads h5py
+
+        pixels, spacing_mm = read_image(path)
         return slice_of(pixels, str(path), spacing_mm)
     pixels, orientation = _read_picture(path)
     return slice_of(pixels, str(path), notes=orientation_notes(orientation))
