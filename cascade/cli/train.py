@@ -127,6 +127,7 @@ def train_both(
     classifier_epochs: ClassifierEpochs = None,
     segmenter_weights: SegmenterWeights = None,
     classifier_weights: ClassifierWeights = None,
+    detection: DetectionWeight = None,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train both models, export them and evaluate them.
@@ -143,7 +144,12 @@ def train_both(
     if subset not in SUBSETS:
         raise CascadeError(f"there is no subset {subset!r}", fix=f"choose one of {', '.join(SUBSETS)}")
     settings = _pipeline_settings(
-        {"epochs": segmenter_epochs, "weights": segmenter_weights, "limit_batches": limit_batches},
+        {
+            "epochs": segmenter_epochs,
+            "weights": segmenter_weights,
+            "detection": detection,
+            "limit_batches": limit_batches,
+        },
         {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},
         _external(external, negatives),
     )
@@ -164,6 +170,7 @@ def train_crossval(
     classifier_epochs: ClassifierEpochs = None,
     segmenter_weights: SegmenterWeights = None,
     classifier_weights: ClassifierWeights = None,
+    detection: DetectionWeight = None,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train and test both models fold by fold, so that no subject is tested by models that saw it.
@@ -177,7 +184,12 @@ def train_crossval(
         from train.crossval import crossval_table, crossvalidate
 
     settings = _pipeline_settings(
-        {"epochs": segmenter_epochs, "weights": segmenter_weights, "limit_batches": limit_batches},
+        {
+            "epochs": segmenter_epochs,
+            "weights": segmenter_weights,
+            "detection": detection,
+            "limit_batches": limit_batches,
+        },
         {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},
         _external(external, negatives),
     )

@@ -441,7 +441,7 @@ def test_cross_validation_with_external_slices_tests_every_subject_once(data, ex
     """The real trainings, tiny: two folds, two steps each, through the command line."""
     command = ["train", "crossval", str(data), "--split", str(data / "split.json"), "--out", str(tmp_path / "out")]
     options = ["--folds", "2", "--external", str(external), "--limit-batches", "2"]
-    starts = ["--segmenter-epochs", "1", "--segmenter-weights", "none"]
+    starts = ["--segmenter-epochs", "1", "--segmenter-weights", "none", "--detection-weight", "2"]
     starts += ["--classifier-epochs", "1", "--classifier-weights", "none"]
     for _ in range(2):
         with pytest.raises(SystemExit) as ended:
@@ -456,5 +456,6 @@ def test_cross_validation_with_external_slices_tests_every_subject_once(data, ex
     assert sum(count for (name, _), count in sets.items() if name == "restyled") == 27
     settings = json.loads((tmp_path / "out" / "fold-0" / "segmenter" / "settings.json").read_text())
     assert settings["mixture"]["pasted"] > 0
+    assert settings["detection"] == 2
     calibration = json.loads((tmp_path / "out" / "fold-0" / "models" / "models.json").read_text())["segmenter"]
     assert calibration["calibration"]["external"][external.name]["negatives"] > 0
