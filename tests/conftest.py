@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,12 @@ WHOLE = Box(0, 0, SLICE_SIZE, SLICE_SIZE)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutations", type=int, default=2000, help="damaged files that test_fuzz.py makes")
+
+
+def pytest_collection_finish() -> None:
+    """Exclude all modules imported so far from garbage collection, which otherwise takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _write_mat(

@@ -15,6 +15,7 @@ import tiny_models
 from tiny_models import write_models
 
 import build_engines.build
+import build_engines.check_slices
 import build_engines.target
 from build_engines.build import BuildRequest, build_all
 from build_engines.check_slices import synthetic_check_slices
@@ -33,6 +34,17 @@ ROOT = Path(__file__).parents[2]
 A6000 = Gpu("NVIDIA RTX A6000", "8.6")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def setting():
+    """No GPU, and a few slices for the gate, generated once: all of them take longer than an engine of a tiny graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_engines.target, "find_gpu", lambda: None)
+        patch.setattr(build_engines.check_slices, "SYNTHETIC", 3)
+        slices = synthetic_check_slices()
+        patch.setattr(build_engines.build, "synthetic_check_slices", lambda: slices)
+        yield
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("models"))
@@ -44,18 +56,6 @@ def built(tensorrt, models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     build_all(BuildRequest(models, folder, RTX))
     return folder
-
-
-@pytest.fixture(scope="module")
-def slices():
-    """The synthetic slices of the gate, generated once: they take as long as building an engine."""
-    return synthetic_check_slices()
-
-
-@pytest.fixture(autouse=True)
-def no_gpu(monkeypatch, slices):
-    monkeypatch.setattr(build_engines.target, "find_gpu", lambda: None)
-    monkeypatch.setattr(build_engines.build, "synthetic_check_slices", lambda: slices)
 
 
 def request_for(models, out, **changes):
@@ -94,7 +94,7 @@ def test_the_sidecar_lists_the_precision_of_every_layer(built):
 def test_where_no_engine_can_run_the_gate_checks_the_fp16_graph_and_the_sidecar_records_it(built):
     verified = read_sidecar(sidecar_path("segmenter", built, RTX)).verified
     assert verified.ran == "FP16 graph on the CPU"
-    assert verified.source == "12 synthetic slices"
+    assert verified.source == "3 synthetic slices"
     assert verified.results["min_dice"] >= verified.limits["min_dice"]
 
 
