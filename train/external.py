@@ -58,13 +58,16 @@ UNCERTAIN_RING = 50
 class ExternalSlice:
     """One line of an index.
 
-    path        the slice's file.
-    mask        its mask's file, or None.
-    mask_kind   one of MASK_KINDS, or an empty string without a mask.
-    label       one of CLASS_NAMES, or NEGATIVE.
-    subject     unique over all sets: the set's name is part of it.
-    set_weight  None where the index does not give one.
-    part        train, validation or test.
+    Attributes:
+        path: The slice's file.
+        mask: Its mask's file, or None.
+        mask_kind: One of MASK_KINDS, or an empty string without a mask.
+        label: One of CLASS_NAMES, or NEGATIVE.
+        subject: Unique over all sets: the set's name is part of it.
+        set_name: The data set.
+        set_weight: How often the set is drawn, relative to others; None where the index does not give it.
+        part: train, validation or test.
+        is_subject_known: Whether `subject` is a person; otherwise it stands for this slice alone.
     """
 
     path: Path
@@ -75,6 +78,7 @@ class ExternalSlice:
     set_name: str
     set_weight: float | None
     part: str
+    is_subject_known: bool = True
 
     @property
     def name(self) -> str:
@@ -108,7 +112,7 @@ def read_index(path: Path) -> list[ExternalSlice]:
 
 
 def read_negatives(folder: Path) -> list[ExternalSlice]:
-    """List all slices in a folder as tumor-free slices, each as a subject of its own.
+    """List all slices in a folder as tumor-free slices for training, each as a subject of its own.
 
     Raises:
         CascadeError: The folder holds no slice, or a file that cannot be read.
@@ -118,7 +122,15 @@ def read_negatives(folder: Path) -> list[ExternalSlice]:
         raise error
     return [
         ExternalSlice(
-            inputs.folder / name, None, "", NEGATIVE, f"{folder.name}/{name}", folder.name, None, part="train"
+            inputs.folder / name,
+            None,
+            "",
+            NEGATIVE,
+            f"{folder.name}/{name}",
+            folder.name,
+            None,
+            part="train",
+            is_subject_known=False,
         )
         for name in inputs.names
     ]
@@ -187,16 +199,18 @@ def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[Exte
 
     Half as many subjects validate each fold, and the rest trains. The parts of the index are not used. Sets, and in
     them subjects with and without a tumor, are distributed one by one: a subject goes where the fewest of their slices
-    are, largest subjects first.
+    are, largest subjects first. Slices of unknown subjects train in every fold: tested beside other slices of the same
+    head, they would flatter the models.
 
     Returns:
         For each of `count` folds, all slices with their part in it.
     """
     bucket_of: dict[str, int] = {}
-    with_tumor = {item.subject for item in items if item.label != NEGATIVE}
-    for set_name, tumor in dict.fromkeys((item.set_name, item.subject in with_tumor) for item in items):
+    known = [item for item in items if item.is_subject_known]
+    with_tumor = {item.subject for item in known if item.label != NEGATIVE}
+    for set_name, tumor in dict.fromkeys((item.set_name, item.subject in with_tumor) for item in known):
         sizes = Counter(
-            item.subject for item in items if item.set_name == set_name and (item.subject in with_tumor) == tumor
+            item.subject for item in known if item.set_name == set_name and (item.subject in with_tumor) == tumor
         )
         filled = [0] * (2 * count)
         for subject, size in sorted(sizes.items(), key=lambda each: (-each[1], each[0])):
@@ -205,7 +219,12 @@ def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[Exte
     folds = []
     for fold in range(count):
         part_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
-        folds.append([replace(item, part=part_of.get(bucket_of[item.subject], "train")) for item in items])
+        folds.append(
+            [
+                replace(item, part=part_of.get(bucket_of[item.subject], "train")) if item.is_subject_known else item
+                for item in items
+            ]
+        )
     return folds
 
 

@@ -158,6 +158,15 @@ def test_subjects_with_a_tumor_are_spread_over_the_folds():
         assert {entry.label for entry in fold if entry.part == "train"} == {"glioma", "none"}
 
 
+def test_slices_of_unknown_subjects_train_in_every_fold(tmp_path):
+    """`--negatives` gives neighboring slices of a head no common subject: they were in all three parts of a fold."""
+    for number in range(8):
+        write_slice(tmp_path / f"head-axial{number:03}.png")
+    for fold in external_folds([*read_negatives(tmp_path), *(item("A", number) for number in range(4))], 2):
+        assert {entry.part for entry in fold if entry.label == "none" and entry.set_name == tmp_path.name} == {"train"}
+        assert {entry.part for entry in fold if entry.set_name == "A"} == {"train", "validation", "test"}
+
+
 def test_the_hash_of_the_slices_changes_with_a_file_and_with_a_part(tmp_path):
     write_slice(tmp_path / "a.png")
     before = sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,")))
