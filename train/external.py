@@ -229,13 +229,13 @@ def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[Exte
 
 
 def sha256_of_items(items: Iterable[ExternalSlice]) -> str:
-    """Hex digest of the slices' files, masks, classes and parts, in their order."""
+    """Hex digest of the slices' files, masks, classes, subjects, parts and sets with their weights, in their order."""
     lines = [
         "|".join(
             [
                 sha256_of(item.path),
                 sha256_of(item.mask) if item.mask else "",
-                *(item.mask_kind, item.label, item.subject, item.part),
+                *(item.mask_kind, item.label, item.subject, item.part, item.set_name, str(item.set_weight)),
             ]
         )
         for item in items

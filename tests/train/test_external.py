@@ -167,10 +167,11 @@ def test_slices_of_unknown_subjects_train_in_every_fold(tmp_path):
         assert {entry.part for entry in fold if entry.set_name == "A"} == {"train", "validation", "test"}
 
 
-def test_the_hash_of_the_slices_changes_with_a_file_and_with_a_part(tmp_path):
+def test_the_hash_of_the_slices_changes_with_a_file_a_part_and_a_weight(tmp_path):
     write_slice(tmp_path / "a.png")
     before = sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,")))
     assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,"))) == before
     assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,test"))) != before
+    assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,9,"))) != before
     write_slice(tmp_path / "a.png", 65)
     assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,"))) != before
