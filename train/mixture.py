@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from cascade.contract import THRESHOLD
 from train.augment import augmentation, jitter_mask
 from train.dataset import SegmenterData, SliceStore, certain, pooled, without_tv
-from train.external import ExternalStore
+from train.external import ExternalStore, sampling_weights
 from train.heads import FloatPlane
 from train.inpainting import TumorInpainter
 from train.paster import Paster
@@ -169,13 +169,13 @@ class External:
 
     Attributes:
         places: (K,) int64, their places in the store.
-        weights: (K,) float64, how often each is drawn.
+        weights: (K,) float64, how often each is drawn: by set, then evenly by subject, then evenly by slice.
     """
 
     def __init__(self, store: ExternalStore, *, tumors: bool, usable: Tensor | None = None) -> None:
         chosen = (store.labels >= 0) == tumors
         self.places = torch.nonzero(chosen if usable is None else chosen & usable).flatten()
-        self.weights = store.weights[self.places]
+        self.weights = sampling_weights([store.items[place] for place in self.places.tolist()])
 
     def draw(self) -> int:
         """Draw an index into `places`."""

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 import train.mixture
 from train.classifier import default_mixture
-from train.mixture import ClassifierMixture, MixedCrops, MixedData, Mixture
+from train.mixture import ClassifierMixture, External, MixedCrops, MixedData, Mixture
 
 PLAIN = Mixture(inpainted=0, inpainted_controls=0)
 
@@ -35,6 +35,7 @@ def external():
     targets = torch.zeros(2, 2, 512, 512, dtype=torch.bool)
     targets[0, 1] = True
     return SimpleNamespace(
+        items=[SimpleNamespace(subject=name, set_name="A", set_weight=None) for name in "ab"],
         slices=torch.stack([torch.full((1, 512, 512), level) for level in (0.2, 0.8)]).half(),
         targets=targets,
         labels=torch.tensor([1, -1]),
@@ -48,6 +49,16 @@ def test_without_shares_the_slices_of_the_data_set_are_unchanged(store):
     slice_, target = data[1]
     assert torch.equal(slice_, data.data[1][0])
     assert torch.equal(target, data.data[1][1])
+
+
+def test_among_the_tumors_every_subject_is_drawn_equally_often():
+    """`a` has one slice with a tumor and three without: its tumor was drawn a quarter as often as that of `b`."""
+    store = SimpleNamespace(
+        items=[SimpleNamespace(subject=name, set_name="A", set_weight=None) for name in "aaaabb"],
+        labels=torch.tensor([1, -1, -1, -1, 1, 1]),
+    )
+    assert External(store, tumors=True).weights.tolist() == pytest.approx([2**-0.5, 2**-0.5 / 2, 2**-0.5 / 2])
+    assert External(store, tumors=False).weights.tolist() == pytest.approx([1 / 3] * 3)
 
 
 @pytest.mark.slow
