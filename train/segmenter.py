@@ -141,8 +141,9 @@ class SegmenterTraining(lightning.LightningModule):
         # Where a tumor is somewhere in an uncertain area, the area's strongest pixels are of it.
         areas = (logits + torch.where(uncertain >= 0.5, 0.0, -torch.inf)).flatten(1)
         strongest = areas.topk(min(STRONGEST, areas.shape[1]), dim=1).values
-        usable = (tumor - outlined) * strongest.isfinite().all(1)
-        missed = (F.softplus(-strongest.nan_to_num(neginf=0.0)).mean(1) * usable).sum() / len(logits)
+        inside = strongest.isfinite()  # a small area has fewer pixels
+        missed = (F.softplus(-strongest.nan_to_num(neginf=0.0)) * inside).sum(1) / inside.sum(1).clamp(min=1)
+        missed = (missed * (tumor - outlined)).sum() / len(logits)
         return (
             pixels / certain.sum().clamp(min=1)
             + dice
