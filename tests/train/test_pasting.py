@@ -115,6 +115,18 @@ def test_class_odds_choose_the_class(paster):
     assert {paster.pasted(random, class_odds=(0.0, 1.0, 1.0))[2] for _ in range(6)} == {2}
 
 
+def test_a_class_that_seldom_fits_is_drawn_as_often_as_the_others(paster, monkeypatch):
+    """The class was drawn again for each host, so the class that fits easily was pasted more often."""
+    monkeypatch.setattr(
+        paster,
+        "_pasted_into",
+        lambda host, label, random, control: (head(), head()) if label == 0 or random.random() < 0.3 else None,
+    )
+    random = np.random.default_rng(0)
+    labels = [paster.pasted(random)[2] for _ in range(300)]
+    assert 0.45 < labels.count(0) / 300 < 0.55
+
+
 def test_a_control_has_no_tumor(paster):
     random = np.random.default_rng(0)
     for _ in range(6):
