@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from cascade.contract import THRESHOLD
+from cascade.contract import CLASS_NAMES, THRESHOLD
 from train.augment import augmentation, jitter_mask
 from train.dataset import SegmenterData, SliceStore, certain, pooled, without_tv
 from train.external import ExternalStore, sampling_weights
@@ -182,11 +182,36 @@ class External:
         return int(torch.multinomial(self.weights, 1))
 
 
+def class_shares(
+    labels: Tensor, drawn: Tensor, mixture: ClassifierMixture, external: ExternalStore | None = None
+) -> Tensor:
+    """Return the share of each of CLASS_NAMES among the classifier's training slices, (3,) float64.
+
+    Args:
+        labels: (S,) int64, classes of the data set's slices.
+        drawn: (S,) how often each of these is drawn, relative to the others.
+        mixture: The shares of the kinds.
+        external: External training slices; None where the mixture needs none.
+    """
+
+    def shares(labels: Tensor, weights: Tensor) -> Tensor:
+        mass = labels.bincount(weights=weights.double(), minlength=len(CLASS_NAMES))
+        return mass / mass.sum()
+
+    own = shares(labels, drawn)
+    pasted = shares(torch.arange(len(CLASS_NAMES)), torch.tensor(mixture.pasted_odds) * (own > 0))
+    total = (1 - mixture.pasted - mixture.external_tumors) * own + mixture.pasted * pasted
+    if external is not None and mixture.external_tumors:
+        tumors = External(external, tumors=True)
+        total += mixture.external_tumors * shares(external.labels[tumors.places], tumors.weights)
+    return total
+
+
 class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """What the classifier trains on: the data set's slices, replaced at random by those of other kinds, augmented.
 
-    Items are as those of `ClassifierData`. Half of the data set's slices come with their true mask, jittered as a
-    segmenter errs, the others with the segmenter's own. Every item is drawn anew each time.
+    Items are as those of `ClassifierData`. Half of the data set's slices come with their true mask, the others with the
+    segmenter's own; both are jittered as a segmenter errs. Every item is drawn anew each time.
 
     Args:
         store: The data set's training slices.

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 import train.mixture
 from train.classifier import default_mixture
-from train.mixture import ClassifierMixture, External, MixedCrops, MixedData, Mixture
+from train.mixture import ClassifierMixture, External, MixedCrops, MixedData, Mixture, class_shares
 
 PLAIN = Mixture(inpainted=0, inpainted_controls=0)
 
@@ -59,6 +59,14 @@ def test_among_the_tumors_every_subject_is_drawn_equally_often():
     )
     assert External(store, tumors=True).weights.tolist() == pytest.approx([2**-0.5, 2**-0.5 / 2, 2**-0.5 / 2])
     assert External(store, tumors=False).weights.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_the_shares_of_the_classes_include_pasted_and_external_tumors(external):
+    """Two meningiomas and a glioma of weight 2; no pituitary tumor, so none can be pasted; one external glioma."""
+    labels, drawn = torch.tensor([0, 0, 1]), torch.tensor([1.0, 1.0, 2.0])
+    assert class_shares(labels, drawn, ClassifierMixture()).tolist() == pytest.approx([0.5, 0.5, 0])
+    mixture = ClassifierMixture(pasted=0.3, external_tumors=0.1, pasted_odds=(2.0, 1.0, 2.0))
+    assert class_shares(labels, drawn, mixture, external).tolist() == pytest.approx([0.3 + 0.2, 0.3 + 0.1 + 0.1, 0])
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from cascade.datasets.split import make_split, read_split, write_split
 from cascade.errors import CascadeError
 from cascade.io.slices import Slice
 from cascade.pipeline import Cascade
-from cascade.runtime.models import find_model
+from cascade.runtime.models import BUNDLED_MODELS, find_model
 from train import export, onnx_graph
 from train.classifier import (
     ClassifierNetwork,
@@ -234,6 +234,24 @@ def test_a_run_is_not_resumed_with_other_settings(data, segmenter_run):
         train_segmenter(data, data / "split.json", segmenter_run, other, resume=True)
 
 
+def test_every_class_has_the_same_part_in_the_loss(tmp_path, monkeypatch, data):
+    """Subjects of many slices are drawn less. Weights of the slices' counts balanced the classes a second time."""
+    chosen = []
+
+    def record(settings, class_weights):
+        chosen.extend(class_weights)
+        raise StopIteration
+
+    monkeypatch.setattr(train.classifier, "ClassifierTraining", record)
+    store = SimpleNamespace(labels=torch.tensor([0, 1, 1, 1, 1, 2]), subjects=torch.tensor([0, 1, 1, 1, 1, 2]))
+    monkeypatch.setattr(train.classifier, "SliceStore", lambda *_: store)
+    settings = ClassifierSettings(weights="none", by_subject=0.5)
+    with pytest.raises(StopIteration):
+        train_classifier(data, data / "split.json", BUNDLED_MODELS, tmp_path / "out", settings, resume=False)
+    drawn = torch.tensor([1, 4 * 4**-0.5, 1])
+    assert (drawn * torch.tensor(chosen)).tolist() == pytest.approx([4 / 3] * 3)
+
+
 class Drawn(Exception):
     """Records the first random number that would set the weights of a network."""
 
@@ -247,7 +265,8 @@ def test_the_seed_sets_the_first_weights(data, tmp_path, monkeypatch, name):
         raise Drawn(float(torch.rand(())))
 
     monkeypatch.setattr(module, f"{name.capitalize()}Training", build)
-    monkeypatch.setattr(module, "SliceStore", lambda *_: SimpleNamespace(labels=torch.tensor([0, 1, 2])))
+    stub = SimpleNamespace(labels=torch.tensor([0, 1, 2]), subjects=torch.arange(3))
+    monkeypatch.setattr(module, "SliceStore", lambda *_: stub)
 
     def drawn(seed):
         torch.manual_seed(99)
