@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cascade.discovery.filters import format_of_name
+from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
 from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
@@ -93,6 +94,16 @@ def _without_number(path: Path) -> tuple[str, str]:
     return path.stem.removesuffix(digits), digits
 
 
+def check_groups(volumes: Sequence[LabeledVolume]) -> None:
+    """Raise CascadeError if there are fewer than two subjects with a tumor, or without one."""
+    for tumor, name in ((True, "with"), (False, "without")):
+        if len({volume.subject for volume in volumes if volume.tumor == tumor}) < 2:
+            raise CascadeError(
+                f"the indexes list volumes of fewer than two subjects {name} a tumor",
+                fix=f"add volume files, or {MIN_SLICES} numbered slices or more of each subject",
+            )
+
+
 def volume_support(cascade: Cascade, volume: LabeledVolume) -> float:
     """Return the highest support of a component."""
     if len(volume.paths) == 1:
@@ -100,7 +111,7 @@ def volume_support(cascade: Cascade, volume: LabeledVolume) -> float:
     return cascade.predict_volume(np.stack([read_slice(path).pixels for path in volume.paths])).finding.support
 
 
-def best_limit(healthy: Sequence[float], tumor: Sequence[float]) -> float:
+def best_limit(healthy: Sequence[float], tumor: Sequence[float], one_slice: float) -> float:
     """Choose the support from which on a subject has a tumor.
 
     It lies in the middle, on a logarithmic scale, between the lowest limit with at most MAX_FALSE_POSITIVES and the
@@ -109,14 +120,15 @@ def best_limit(healthy: Sequence[float], tumor: Sequence[float]) -> float:
     Args:
         healthy: Support of each subject without a tumor; at least one.
         tumor: Support of each subject with one; at least one.
+        one_slice: Highest support of one slice, which is never enough, even if all healthy subjects have less.
     """
-    above = sorted(healthy, reverse=True)[math.floor(MAX_FALSE_POSITIVES * len(healthy))]
+    above = max(one_slice, sorted(healthy, reverse=True)[math.floor(MAX_FALSE_POSITIVES * len(healthy))])
     up_to = sorted(tumor)[math.floor(MAX_MISSED * len(tumor))]
-    return math.sqrt(above * up_to) if 0 < above < up_to else math.nextafter(above, math.inf)
+    return math.sqrt(above * up_to) if above < up_to else math.nextafter(above, math.inf)
 
 
-def leave_one_out(healthy: Supports, tumor: Supports) -> dict[str, float]:
-    """Decide on each subject by the limit that the others give."""
+def leave_one_out(healthy: Supports, tumor: Supports, one_slice: float) -> dict[str, float]:
+    """Decide on each subject by the limit that the others give; see `best_limit`."""
 
     def found(subjects: Supports, limit_without: Callable[[str], float]) -> float:
         return sum(support >= limit_without(subject) for subject, support in subjects.items()) / len(subjects)
@@ -124,9 +136,12 @@ def leave_one_out(healthy: Supports, tumor: Supports) -> dict[str, float]:
     def without(subject: str, supports: Supports) -> list[float]:
         return [support for other, support in supports.items() if other != subject]
 
+    def limit(healthy: Iterable[float], tumor: Iterable[float]) -> float:
+        return best_limit([*healthy], [*tumor], one_slice)
+
     return {
-        "false_positive_rate": found(healthy, lambda subject: best_limit(without(subject, healthy), [*tumor.values()])),
-        "sensitivity": found(tumor, lambda subject: best_limit([*healthy.values()], without(subject, tumor))),
+        "false_positive_rate": found(healthy, lambda subject: limit(without(subject, healthy), tumor.values())),
+        "sensitivity": found(tumor, lambda subject: limit(healthy.values(), without(subject, tumor))),
     }
 
 
@@ -142,12 +157,12 @@ def calibrated_rule(rule: VolumeRule, volumes: Sequence[tuple[LabeledVolume, flo
         subjects = by_subject[volume.tumor]
         subjects[volume.subject] = max(support, subjects.get(volume.subject, 0.0))
     healthy, tumor = by_subject[False], by_subject[True]
-    rule = replace(rule, min_support=best_limit([*healthy.values()], [*tumor.values()]))
+    rule = replace(rule, min_support=best_limit([*healthy.values()], [*tumor.values()], rule.max_log_odds))
     return {
         **asdict(rule),
         "healthy_subjects": len(healthy),
         "tumor_subjects": len(tumor),
-        "leave_one_out": leave_one_out(healthy, tumor),
+        "leave_one_out": leave_one_out(healthy, tumor, rule.max_log_odds),
         "sets": _by_set(volumes, rule.min_support),
     }
 
@@ -197,6 +212,7 @@ def main() -> None:
     with exit_on_cascade_error():
         cascade = Cascade.open(options.models, options.backend)
         volumes = labeled_volumes(item for index in options.index for item in read_index(index))
+        check_groups(volumes)
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))
         supports = [(volume, volume_support(cascade, volume)) for volume in progress]
         if options.csv:

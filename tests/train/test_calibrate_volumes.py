@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
+from cascade.errors import CascadeError
 from cascade.volume.finding import VolumeRule
 from tests.stub_cascade import cascade_of
 from train.calibrate_volumes import (
     LabeledVolume,
     best_limit,
     calibrated_rule,
+    check_groups,
     labeled_volumes,
     leave_one_out,
     volume_support,
@@ -26,23 +29,29 @@ from train.external import read_index
 
 
 def test_the_limit_lies_between_both_groups_on_a_logarithmic_scale():
-    assert best_limit([1.0, 2.0], [8.0, 20.0]) == pytest.approx(4.0)
+    assert best_limit([1.0, 2.0], [8.0, 20.0], 1.0) == pytest.approx(4.0)
 
 
 def test_one_of_twenty_subjects_of_each_group_may_be_decided_wrongly():
-    assert best_limit([50.0] + 19 * [2.0], [0.1] + 19 * [8.0]) == pytest.approx(4.0)
-    assert best_limit([50.0] + 18 * [2.0], 19 * [8.0]) > 50
+    assert best_limit([50.0] + 19 * [2.0], [0.1] + 19 * [8.0], 1.0) == pytest.approx(4.0)
+    assert best_limit([50.0] + 18 * [2.0], 19 * [8.0], 1.0) > 50
 
 
 def test_where_the_groups_overlap_the_false_positives_decide():
-    assert best_limit([1.0, 9.0], [5.0, 20.0]) == math.nextafter(9.0, 10.0)
+    assert best_limit([1.0, 9.0], [5.0, 20.0], 1.0) == math.nextafter(9.0, 10.0)
+
+
+def test_one_slice_is_never_enough_however_good_the_segmenter():
+    """Without support on any healthy head, the limit was the smallest number above 0."""
+    assert best_limit(32 * [0.0], [8.0, 20.0], 4.0) == pytest.approx(math.sqrt(4 * 8))
+    assert best_limit(32 * [0.0], [3.0, 20.0], 4.0) == math.nextafter(4.0, 5.0)
 
 
 def test_each_subject_is_decided_by_a_limit_that_was_set_without_it():
     """The limit of all is 6.9. Without c, it is 4, which c reaches; without d, it is 9.8, which d does not."""
     healthy, tumor = {"a": 1.0, "b": 2.0, "c": 6.0}, {"d": 8.0, "e": 16.0}
-    assert best_limit([*healthy.values()], [*tumor.values()]) == pytest.approx(math.sqrt(6 * 8))
-    assert leave_one_out(healthy, tumor) == {"false_positive_rate": 1 / 3, "sensitivity": 1 / 2}
+    assert best_limit([*healthy.values()], [*tumor.values()], 1.0) == pytest.approx(math.sqrt(6 * 8))
+    assert leave_one_out(healthy, tumor, 1.0) == {"false_positive_rate": 1 / 3, "sensitivity": 1 / 2}
 
 
 def test_a_subject_counts_once_with_the_highest_support_of_its_volumes():
@@ -50,8 +59,9 @@ def test_a_subject_counts_once_with_the_highest_support_of_its_volumes():
         return LabeledVolume(f"{subject}.nii", "set", subject, part, tumor, ())
 
     supports = [(volume("a", False), 1.0), (volume("a", False), 2.0), (volume("b", True, "validation"), 8.0)]
-    record = calibrated_rule(VolumeRule(), [*supports, (volume("c", False), 0.5), (volume("d", True), 9.0)])
-    assert VolumeRule.from_record(record) == VolumeRule(min_support=4.0)
+    rule = VolumeRule(max_log_odds=1.0)
+    record = calibrated_rule(rule, [*supports, (volume("c", False), 0.5), (volume("d", True), 9.0)])
+    assert VolumeRule.from_record(record) == replace(rule, min_support=4.0)
     assert (record["healthy_subjects"], record["tumor_subjects"]) == (2, 2)
     assert record["sets"] == {
         "set, train, no tumor": {"subjects": 2, "with_finding": 0},
@@ -84,6 +94,13 @@ def test_slices_of_one_scan_become_a_stack_in_the_order_of_their_numbers(tmp_pat
 
 def test_a_few_slices_of_a_head_are_no_stack(tmp_path):
     assert labeled_volumes(index_of(tmp_path, range(4))) == []
+
+
+def test_too_few_subjects_are_refused_before_any_prediction():
+    volumes = [LabeledVolume(f"{name}.nii", "set", name, "train", name == "a", ()) for name in "abc"]
+    with pytest.raises(CascadeError, match="two subjects with a tumor"):
+        check_groups(volumes)
+    check_groups([*volumes, LabeledVolume("d.nii", "set", "d", "train", True, ())])
 
 
 def test_the_rule_becomes_a_part_of_the_segmenter(tmp_path):
