@@ -17,6 +17,14 @@ MAX_SLICES = 64
 """Maximum number of the user's slices, evenly sampled. The gate then takes less than a minute on two cores."""
 
 SYNTHETIC = 12
+"""Number of synthetic slices with a tumor."""
+
+FADED = 6
+"""Number of those with a trace of one. Here the segmenter's detection limits the probability of all pixels. In the
+others it does not, and an engine that lost it would pass."""
+
+TRACE = 0.05
+"""Contrast of a faded tumor, relative to others."""
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
@@ -53,7 +61,9 @@ def read_check_slices(paths: Sequence[Path]) -> CheckSlices:
 
 
 def synthetic_check_slices() -> CheckSlices:
-    """Generate SYNTHETIC slices. The models find a tumor in each, which suffices to compare an engine with them."""
+    """Generate SYNTHETIC slices with a tumor, which the models find, and FADED slices with a trace of one."""
     random = np.random.default_rng(0)
-    squares = np.stack([simulated_slice(random).astype(np.float32) for _ in range(SYNTHETIC)])[:, None]
-    return CheckSlices(squares, f"{SYNTHETIC} synthetic slices")
+    slices = [simulated_slice(random) for _ in range(SYNTHETIC)]
+    slices += [simulated_slice(random, contrast=TRACE) for _ in range(FADED)]
+    squares = np.stack(slices).astype(np.float32)[:, None]
+    return CheckSlices(squares, f"{len(squares)} synthetic slices")

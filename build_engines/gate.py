@@ -18,14 +18,18 @@ FP16_GRAPH = "FP16 graph on the CPU"
 """What the gate ran: the engine itself or, where it cannot run, the graph that it was built from."""
 
 LIMITS = {
-    "segmenter": {"min_dice": 0.95, "min_mean_dice": 0.99},
+    "segmenter": {"min_dice": 0.95, "min_mean_dice": 0.99, "detection_difference": 0.05},
     "classifier": {"min_class_agreement": 1.0, "class_probability_difference": 0.02, "box_difference_pixels": 0.01},
 }
 """Minimum of each metric whose name starts with `min_`, maximum of the others. The limit for the Dice of one slice is
-lower, since one pixel is much of a small tumor. The box is computed in FP32 and must not change."""
+lower, since one pixel is much of a small tumor. The detection of a slice is its highest tumor probability. The box is
+computed in FP32 and must not change."""
 
 TIE = 0.01
 """If the two highest class probabilities of the reference differ by less than this, either class is accepted."""
+
+DETECTION_TIE = 0.05
+"""If the detection of a slice differs from THRESHOLD by less than this, its mask may be empty or not."""
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays do not compare to one bool
@@ -114,15 +118,19 @@ def run_in_batches(graph: LoadedGraph, batches: BatchProfile, **inputs: FloatArr
 def _compare_masks(candidate: LoadedGraph, reference: Reference, batches: BatchProfile) -> Mapping[str, float]:
     probability = run_in_batches(candidate, batches, **{SLICE: reference.slices.squares})[PROBABILITY]
     if not np.isfinite(probability).all():
-        return {"min_dice": np.nan, "min_mean_dice": np.nan}
+        return dict.fromkeys(LIMITS[SEGMENTER], np.nan)
     difference = np.abs(probability - reference.probability)
     mask, reference_mask = probability >= THRESHOLD, reference.probability >= THRESHOLD
     axes = (1, 2, 3)
     area = mask.sum(axes) + reference_mask.sum(axes)
     dice = np.where(area == 0, 1.0, 2 * (mask & reference_mask).sum(axes) / np.maximum(area, 1))  # both empty: 1
+    detection, reference_detection = probability.max(axes), reference.probability.max(axes)
+    close = np.abs(reference_detection - THRESHOLD) < DETECTION_TIE
+    dice[close & (mask.any(axes) != reference_mask.any(axes))] = 1.0
     return {
         "min_dice": dice.min(),
         "min_mean_dice": dice.mean(),
+        "detection_difference": np.abs(detection - reference_detection).max(),
         "probability_difference": difference.max(),
         "mean_probability_difference": difference.mean(),
     }

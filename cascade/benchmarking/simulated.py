@@ -25,8 +25,13 @@ def simulate_slices(folder: Path) -> None:
         Image.fromarray(simulated_slice(random)).save(folder / f"{number:05}.png")
 
 
-def simulated_slice(random: np.random.Generator) -> NDArray[np.uint16]:
-    """Generate a slice (SLICE_SIZE, SLICE_SIZE) of intensities from 0 to about 4000, as MRI scanners store them."""
+def simulated_slice(random: np.random.Generator, contrast: float = 1.0) -> NDArray[np.uint16]:
+    """Generate a slice (SLICE_SIZE, SLICE_SIZE) of intensities from 0 to about 4000, as MRI scanners store them.
+
+    Args:
+        random: Source of all differences between slices.
+        contrast: Of the tumor to the tissue around it, from 0 (none) to 1.
+    """
     down, across = np.mgrid[-1 : 1 : SLICE_SIZE * 1j, -1 : 1 : SLICE_SIZE * 1j]
     texture = sum(
         gaussian_filter(random.normal(size=down.shape), width) * width * strength
@@ -39,8 +44,11 @@ def simulated_slice(random: np.random.Generator) -> NDArray[np.uint16]:
     row, column = random.uniform(-0.35, 0.35, 2)
     size = random.uniform(0.12, 0.22)
     tumor = np.hypot(down - row, (across - column) / random.uniform(0.8, 1.25)) / size
+    healthy = pixels
     pixels = np.where(tumor < 1, 2600 + 0.5 * texture, pixels)  # contrast agent accumulates in the tumor,
     pixels = np.where(tumor < random.uniform(0.2, 0.5), 1500 + 0.5 * texture, pixels)  # less in its necrotic center
+    if contrast < 1:
+        pixels = healthy + contrast * (pixels - healthy)
     pixels = gaussian_filter(pixels, 1.0) + random.normal(0, 40, pixels.shape)
     clipped: NDArray[np.uint16] = np.clip(pixels, 0, 65535).astype(np.uint16)
     return clipped

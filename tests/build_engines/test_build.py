@@ -39,7 +39,8 @@ def setting():
     """No GPU, and a few slices for the gate, generated once: all of them take longer than an engine of a tiny graph."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build_engines.target, "find_gpu", lambda: None)
-        patch.setattr(build_engines.check_slices, "SYNTHETIC", 3)
+        patch.setattr(build_engines.check_slices, "SYNTHETIC", 2)
+        patch.setattr(build_engines.check_slices, "FADED", 1)
         slices = synthetic_check_slices()
         patch.setattr(build_engines.build, "synthetic_check_slices", lambda: slices)
         yield

@@ -206,7 +206,7 @@ def test_the_bundled_models_compute_the_same_in_fp16(name, weighted, reference, 
     assert "BatchNormalization" not in {item.op_type for item in graph.graph.node}
     onnx.save(graph, tmp_path / "fp16.onnx")
     verified = check_accuracy(name, OnnxRuntimeGraph(tmp_path / "fp16.onnx"), "graph", reference, BatchProfile())
-    assert verified.slices == 12
+    assert verified.slices == 18
 
 
 def test_the_check_rejects_a_sampling_grid_that_depends_on_fp16():

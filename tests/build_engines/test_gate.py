@@ -1,13 +1,16 @@
 """The accuracy gate accepts engines that produce the same masks and classes, and rejects all others."""
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
-from build_engines.check_slices import CheckSlices, read_check_slices, synthetic_check_slices
+from build_engines.check_slices import SYNTHETIC, CheckSlices, read_check_slices, synthetic_check_slices
 from build_engines.gate import check_accuracy, compute_reference, run_in_batches
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE, Box
 from cascade.errors import CascadeError
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
+from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from cascade.runtime.sidecar import BatchProfile
 
 TUMOR = Box(100, 100, 200, 200)  # 10,000 pixels
@@ -25,11 +28,11 @@ def reference(slices, constant_segmenter, constant_classifier):
 
 
 def test_the_same_masks_pass(reference, constant_segmenter):
-    verified = check_accuracy("segmenter", constant_segmenter(0.6, TUMOR), "engine", reference, BatchProfile())
+    verified = check_accuracy("segmenter", constant_segmenter(0.88, TUMOR), "engine", reference, BatchProfile())
     assert (verified.ran, verified.source, verified.slices) == ("engine", "3 empty slices", 3)
     assert verified.results["min_dice"] == 1
-    assert verified.results["probability_difference"] == pytest.approx(0.3)
-    assert verified.limits == {"min_dice": 0.95, "min_mean_dice": 0.99}
+    assert verified.results["detection_difference"] == pytest.approx(0.02)
+    assert verified.limits == {"min_dice": 0.95, "min_mean_dice": 0.99, "detection_difference": 0.05}
 
 
 def test_masks_that_differ_by_one_row_in_fifty_are_rejected(reference, constant_segmenter):
@@ -70,6 +73,47 @@ def test_either_class_is_accepted_in_a_tie(slices, constant_segmenter, constant_
     tie = compute_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier((0.449, 0.451, 0.1), TUMOR))
     other = constant_classifier((0.451, 0.449, 0.1), TUMOR)
     assert check_accuracy("classifier", other, "engine", tie, BatchProfile()).results["min_class_agreement"] == 1
+
+
+def test_a_mask_may_be_empty_or_not_where_the_detection_is_close_to_the_threshold(
+    slices, constant_segmenter, constant_classifier
+):
+    class Faded:
+        """The first slice of three has less probability."""
+
+        def __init__(self, probability):
+            self.probability = probability
+
+        def run(self, **inputs):
+            output = constant_segmenter(0.9, TUMOR).run(**inputs)[PROBABILITY]
+            output[::3] = np.minimum(output[::3], self.probability)  # slices 3 to 5 of a batch repeat them
+            return {PROBABILITY: output}
+
+    reference = compute_reference(slices, Faded(0.49), constant_classifier(GLIOMA, TUMOR))
+    verified = check_accuracy("segmenter", Faded(0.51), "engine", reference, BatchProfile())
+    assert verified.results["min_dice"] == 1
+    with pytest.raises(CascadeError, match=r"detection_difference is 0\.11, limit 0\.05"):
+        check_accuracy("segmenter", Faded(0.6), "engine", reference, BatchProfile())
+    distant = compute_reference(slices, Faded(0.44), constant_classifier(GLIOMA, TUMOR))
+    with pytest.raises(CascadeError, match="min_dice is 0"):
+        check_accuracy("segmenter", Faded(0.51), "engine", distant, BatchProfile())
+
+
+@pytest.mark.slow
+def test_a_segmenter_that_lost_its_detection_is_rejected(tmp_path):
+    """Its pixels are those of the tumor in every slice with one, so the synthetic slices once accepted it."""
+    graph = onnx.load(find_model(SEGMENTER, BUNDLED_MODELS).path)
+    cap = [node for node in graph.graph.node if node.op_type == "Min"][-1]
+    cap.op_type = "Identity"
+    del cap.input[1:]
+    onnx.save(graph, tmp_path / "uncapped.onnx")
+    segmenter, classifier = (
+        OnnxRuntimeGraph(find_model(name, BUNDLED_MODELS).path) for name in (SEGMENTER, CLASSIFIER)
+    )
+    reference = compute_reference(synthetic_check_slices(), segmenter, classifier)
+    assert reference.positive.sum() >= SYNTHETIC
+    with pytest.raises(CascadeError, match=r"detection_difference is 0\.[2-9]"):
+        check_accuracy("segmenter", OnnxRuntimeGraph(tmp_path / "uncapped.onnx"), "engine", reference, BatchProfile())
 
 
 def test_slices_without_a_tumor_are_an_error(slices, constant_segmenter, forbidden):
@@ -122,5 +166,5 @@ def test_an_unreadable_slice_is_an_error(tmp_path):
 
 def test_synthetic_slices_are_the_same_every_time():
     first, second = synthetic_check_slices(), synthetic_check_slices()
-    assert first.squares.shape == (12, 1, SLICE_SIZE, SLICE_SIZE)
+    assert first.squares.shape == (18, 1, SLICE_SIZE, SLICE_SIZE)
     assert first.sha256 == second.sha256
