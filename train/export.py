@@ -61,7 +61,8 @@ def export_model(
         average_with: Checkpoints of other runs, or exported graphs. The mean of all weights is exported.
         thresholds_of: Folders of models whose mean thresholds, temperature and rule for volumes are taken, instead of
             calibrating.
-        external: External slices; those of the validation part are the segmenter's negatives and are reported by set.
+        external: External slices. The record states, by set, on how many of their validation part the segmenter sees a
+            tumor. They do not set the threshold.
 
     Returns:
         The entry in models.json.
