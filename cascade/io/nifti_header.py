@@ -52,7 +52,8 @@ class Geometry:
 
     Attributes:
         affine: (4, 4), from voxel indices to millimeters: of the sform, else the qform, else the voxel size alone.
-        unknown_axes: Stored axes, 0 to 2, along which the header gives no valid voxel size. The affine has 1 there.
+        unknown_axes: Stored axes, 0 to 2, along which the header gives no valid voxel size, or that it lacks. The affine
+            has 1 there.
         notes: What was missing or ignored.
     """
 
@@ -177,11 +178,13 @@ def repair_geometry(header: Header) -> Geometry:
     elif unknown_axes:
         axes = " and ".join(str(axis) for axis in sorted(unknown_axes))
         notes.append(f"its header gives no valid voxel size along axis {axes}, where its mask has 1 mm")
+    if absent_axes := frozenset(range(int(header["dim"][0]), 3)):
+        notes.append("its header describes a slice of two axes: the thickness is unknown")
     if int(header["sform_code"]) == int(header["qform_code"]) == 0:
         notes.append(NO_ORIENTATION)
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    return Geometry(affine, unknown_axes, tuple(notes))
+    return Geometry(affine, unknown_axes | absent_axes, tuple(notes))
 
 
 def _repair_voxel_size(header: Header) -> frozenset[int]:

@@ -89,7 +89,7 @@ class AffineVolume:
         self.files = files
         self.count = grid.shape[0]
         self.notes = (*geometry.notes, *repair_scale(header), *notes)
-        self.slab_mm = grid.spacing_mm[:1] * self.count if spacing_mm else None
+        self.slab_mm = None if geometry.unknown_axes else grid.spacing_mm[:1] * self.count
         self._header = header
         self.grid = grid
         self.affine = geometry.affine

@@ -311,6 +311,26 @@ def test_without_any_voxel_size_the_spacing_is_unknown_and_a_note_names_the_axes
     assert (thickness.count, thickness.read(5).spacing_mm) == (18, pytest.approx((0.9, 0.8)))
 
 
+@pytest.mark.parametrize("qform_code", [0, 1])
+def test_an_unknown_distance_of_slices_is_not_1_mm(tmp_path, qform_code):
+    """Once, the 1 mm that stands in the mask also gave the volume of the tumor, and each slice counted as thin."""
+    pixdim = [1, 0.8, 0.9, 0, 1, 1, 1, 1]
+    source = open_nifti(write(tmp_path / "a.nii", pixdim=pixdim, qform_code=qform_code, sform_code=0), "a.nii")
+    assert (source.count, source.read(5).spacing_mm) == (18, pytest.approx((0.9, 0.8)))
+    assert source.slab_mm is None
+    assert "axis 2" in source.notes[0]
+
+
+@pytest.mark.parametrize("sform_code", [0, 1])
+def test_the_thickness_of_a_slice_of_two_axes_is_unknown(tmp_path, sform_code):
+    """Once, it was what the affine has for the axis that is not there: 1 mm, if nothing else."""
+    source = open_nifti(write(tmp_path / "a.nii", HEAD[:, :, 5], sform_code=sform_code), "a.nii")
+    assert (source.read(0).spacing_mm, source.slab_mm) == (pytest.approx((0.9, 0.8)), None)
+    assert "two axes" in source.notes[0]
+    whole = open_nifti(write(tmp_path / "b.nii", HEAD[:, :, 5:6]), "b.nii")
+    assert (whole.slab_mm, whole.notes) == (pytest.approx((1.5,)), ())
+
+
 @pytest.mark.parametrize("slope", [0, np.nan, 1])
 def test_intensities_without_a_scale_need_no_note(tmp_path, slope):
     inter = np.nan if np.isnan(slope) else 0
