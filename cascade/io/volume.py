@@ -89,7 +89,7 @@ class AffineVolume:
         self.files = files
         self.count = grid.shape[0]
         self.notes = (*geometry.notes, *repair_scale(header), *notes)
-        self.slab_mm = None if geometry.unknown_axes else grid.spacing_mm[:1] * self.count
+        self.slab_mm = None if geometry.unknown_axes else (_distance_mm(geometry.affine, grid),) * self.count
         self._header = header
         self.grid = grid
         self.affine = geometry.affine
@@ -148,6 +148,12 @@ class AffineVolume:
     def close(self) -> None:
         """Free the volume, see `Source.close`."""
         self._voxels.free()
+
+
+def _distance_mm(affine: NDArray[np.float64], grid: Grid) -> float:
+    """Return the distance of slices along their normal, which is less than that of their voxels in a sheared volume."""
+    _, row_mm, column_mm = grid.spacing_mm
+    return abs(float(np.linalg.det(affine[:3, :3]))) / (row_mm * column_mm)
 
 
 def three_axes(header: Header) -> tuple[int, int, int]:
