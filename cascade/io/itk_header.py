@@ -1,6 +1,7 @@
 """Check the header of a NRRD or MetaImage file before ITK reads it, which crashes on impossible ones."""
 
 import math
+import re
 from pathlib import Path
 
 from cascade.discovery.companions import MAX_HEADER_BYTES
@@ -9,6 +10,11 @@ from cascade.io.nifti_header import MAX_SIDE, damaged_error
 from cascade.io.slices import MAX_VOXELS
 
 NRRD = b"NRRD"
+
+NUMBER_OR_VECTOR = re.compile(r"\([^)]*\)|\S+")
+"""The voxel size along one axis; in NRRD it may be a vector in parentheses."""
+
+NO_NUMBER = re.compile(r"nan|none", re.IGNORECASE)
 
 COUNTS = {
     "offset": 1,
@@ -22,6 +28,9 @@ COUNTS = {
     "orientation": 2,
 }
 """MetaImage field of numbers → how many it has: the number of axes to this power."""
+
+SPACING_KEYS = ("spacings", "space directions", "elementspacing", "elementsize")
+"""Fields that give the voxel size, of NRRD and of MetaImage."""
 
 REQUIRED = {name.lower(): name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile")}
 """MetaImage fields that ITK finds in this spelling only."""
@@ -81,6 +90,12 @@ def check_fields(path: Path, fields: Fields) -> tuple[int, ...]:
         if not is_nrrd and name in fields and len([float(item) for item in fields[name].split()]) != axes**power:
             raise damaged_error(path, f"its header does not give {axes**power} numbers as {name}")
     return shape
+
+
+def unknown_axes(fields: Fields, count: int) -> list[int]:
+    """Return those of the first `count` axes along which a header gives no voxel size. ITK reads 1 mm there."""
+    sizes = next((NUMBER_OR_VECTOR.findall(fields[key]) for key in SPACING_KEYS if key in fields), [])
+    return [axis for axis in range(count) if axis >= len(sizes) or NO_NUMBER.search(sizes[axis])]
 
 
 def check_length(path: Path, fields: Fields, length: int) -> None:

@@ -38,7 +38,8 @@ def open_mgh(path: Path, name: str, axis: int | None = None, volume: int | None 
             raise damaged_error(path, "it does not begin like an MGH file")
         has_orientation = content[ORIENTATION_FLAG] != bytes(2)  # nibabel replaces what is missing, and sets the flag
         dtype = mgh.get_data_dtype().newbyteorder(">")
-        header = make_header(path, mgh.get_data_shape(), dtype.newbyteorder("="), mgh.get_affine())
+        unknown_axes = () if has_orientation else (0, 1, 2)
+        header = make_header(path, mgh.get_data_shape(), dtype.newbyteorder("="), mgh.get_affine(), unknown_axes)
         before, notes = select_volume(path, header, volume)
         voxels = VoxelFile(path, dtype, three_axes(header), mgh.get_data_offset(), before)
         notes = notes if has_orientation else (*notes, NO_ORIENTATION)

@@ -52,8 +52,8 @@ class Geometry:
 
     Attributes:
         affine: (4, 4), from voxel indices to millimeters: of the sform, else the qform, else the voxel size alone.
-        unknown_axes: Stored axes, 0 to 2, along which the header gives no valid voxel size, or that it lacks. The affine
-            has 1 there.
+        unknown_axes: Stored axes, 0 to 2, along which the header gives no valid voxel size. The affine has 1 there, or
+            anything if the header describes two axes only.
         notes: What was missing or ignored.
     """
 
@@ -125,7 +125,13 @@ def select_volume(path: Path, header: Header, volume: int | None) -> tuple[int, 
     return volume, (f"volume {volume} of {count:,}, counted from 0",)
 
 
-def make_header(path: Path, shape: Sequence[int], dtype: np.dtype[Any], affine: NDArray[np.float64]) -> Header:
+def make_header(
+    path: Path,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    affine: NDArray[np.float64],
+    unknown_axes: Sequence[int] = (),
+) -> Header:
     """Describe a volume of another format by a NIfTI header.
 
     Args:
@@ -133,6 +139,7 @@ def make_header(path: Path, shape: Sequence[int], dtype: np.dtype[Any], affine: 
         shape: Number of voxels along 1 to 7 axes.
         dtype: Type of the voxels.
         affine: (4, 4), from voxel indices to millimeters in RAS+ orientation.
+        unknown_axes: Axes, 0 to 2, of which the affine gives the direction, but not the voxel size.
 
     Raises:
         CascadeError: If NIfTI cannot describe it, since it is too large or has an unknown dtype.
@@ -148,8 +155,13 @@ def make_header(path: Path, shape: Sequence[int], dtype: np.dtype[Any], affine: 
         raise unsupported_dtype(path, dtype) from None
     header["dim"][:] = 1
     header["dim"][0], header["dim"][1 : len(shape) + 1] = len(shape), shape
+    header["xyzt_units"] = MILLIMETERS
+    if unknown_axes:
+        header.set_qform(affine, 1)  # takes the voxel size from pixdim, where it can be absent
+        header["pixdim"][[1 + axis for axis in unknown_axes]] = 0
+        return header
     header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
-    header["sform_code"], header["xyzt_units"] = 1, MILLIMETERS
+    header["sform_code"] = 1
     header["srow_x"], header["srow_y"], header["srow_z"] = affine[:3]
     return header
 

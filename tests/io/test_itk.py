@@ -124,10 +124,49 @@ def test_a_header_without_orientation_gets_a_note(tmp_path):
     assert "left and right" not in str(open_itk(written(tmp_path), "a").notes)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "field", "spacing_mm", "slab_mm"),
+    [
+        ("mha", "ElementSpacing = 0.8 0.9 1.5", (0.9, 0.8), 1.5),
+        ("mha", "ElementSize = 0.8 0.9 1.5", (0.9, 0.8), 1.5),
+        ("mha", "Comment = none", None, None),
+        ("nrrd", "spacings: 0.8 0.9 1.5", (0.9, 0.8), 1.5),
+        ("nrrd", "spacings: 0.8 0.9 nan", (0.9, 0.8), None),
+        ("nrrd", "space dimension: 3\nspace directions: (0.8, 0, 0) (0, 0.9, 0) (0, 0, 1.5)", (0.9, 0.8), 1.5),
+        ("nrrd", "space dimension: 3\nspace directions: (0.8, 0, 0) (0, 0.9, 0) none", (0.9, 0.8), None),
+        ("nrrd", "content: none", None, None),
+    ],
+)
+def test_a_voxel_size_that_the_header_does_not_give_is_unknown_and_noted(tmp_path, suffix, field, spacing_mm, slab_mm):
+    """ITK reads 1 mm there. Once, the tumor had a volume in milliliters nevertheless."""
+    header = {
+        "mha": f"ObjectType = Image\nNDims = 3\n{field}\nDimSize = 20 24 18\nElementType = MET_SHORT\n"
+        "BinaryDataByteOrderMSB = False\nElementDataFile = LOCAL\n",
+        "nrrd": f"NRRD0004\ntype: int16\ndimension: 3\nsizes: 20 24 18\n{field}\nencoding: raw\nendian: little\n\n",
+    }
+    (tmp_path / "a").write_bytes(header[suffix].encode() + HEAD.tobytes())
+    source = open_itk(tmp_path / "a", "a")
+    assert source.read(5).spacing_mm == (spacing_mm and pytest.approx(spacing_mm))
+    assert source.slab_mm == (slab_mm and pytest.approx((slab_mm,) * 18))
+    assert any("no valid voxel size along axis" in note for note in source.notes) == (slab_mm is None)
+
+
+def test_an_orientation_without_voxel_size_is_kept(tmp_path):
+    path = written(tmp_path, directions=OBLIQUE)
+    (field,) = [line for line in path.read_bytes().split(b"\n") if line.startswith(b"ElementSpacing")]
+    source = open_itk(changed(path, field + b"\n", b""), "a")
+    (note,) = source.notes
+    assert "axis 0 and 1 and 2" in note
+    (tmp_path / "mask.nii.gz").write_bytes(source.mask_bytes(np.zeros((18, 24, 20), bool)))
+    mask, volume = sitk.ReadImage(str(tmp_path / "mask.nii.gz")), sitk.ReadImage(str(path))
+    assert mask.GetDirection() == pytest.approx(volume.GetDirection(), abs=1e-6)
+    assert (mask.GetSpacing(), mask.GetOrigin()) == (volume.GetSpacing(), pytest.approx(volume.GetOrigin()))
+
+
 def test_a_single_slice_of_two_axes_is_read(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(HEAD[5]), str(tmp_path / "a.mha"))
     source = open_itk(tmp_path / "a.mha", "a.mha")
-    assert source.count == 1
+    assert (source.count, source.slab_mm) == (1, None)
     assert np.array_equal(np.sort(source.read(0).pixels.ravel()), np.sort(HEAD[5].ravel()))
 
 

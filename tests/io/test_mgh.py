@@ -50,7 +50,14 @@ def test_slices_and_mask_are_those_of_nifti(tmp_path, kind):
 
 def test_a_header_without_orientation_gets_a_note(tmp_path):
     source = open_mgh(changed(tmp_path / "a.mgh", 28, ">h", 0), "a.mgh")
-    assert "left and right" in source.notes[0]
+    assert "left and right" in source.notes[-1]
+
+
+def test_without_its_flag_a_header_gives_no_voxel_size(tmp_path):
+    """Once, such a volume had voxels of 1 mm, and its tumor a volume in milliliters."""
+    source = open_mgh(changed(tmp_path / "a.mgh", 28, ">h", 0), "a.mgh")
+    assert (source.read(4).spacing_mm, source.slab_mm) == (None, None)
+    assert "axis 0 and 1 and 2" in source.notes[0]
 
 
 def test_one_volume_of_several_is_read_by_its_number(tmp_path):
