@@ -1,5 +1,7 @@
 """Find the second file of a volume that is stored in two: a header, and the voxels."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 PAIRS = {".hdr": ".img", ".img": ".hdr"}
@@ -14,6 +16,9 @@ IN_THIS_FILE = b"local"
 
 MAX_HEADER_BYTES = 2**16
 """Bytes at the beginning of a file that are searched for the name."""
+
+NRRD = b"NRRD"
+"""First bytes of a NRRD file."""
 
 
 def has_separate_voxels(name: str) -> bool:
@@ -49,10 +54,21 @@ def data_file_of(path: Path) -> str | None:
             header = file.read(MAX_HEADER_BYTES)
     except OSError:
         return None
-    for line in header.splitlines():
-        if not line.strip():
-            return None  # the end of a NRRD header
-        key, _, value = line.partition(b"=" if b"=" in line else b":")
-        if key.strip().lower() in DATA_FILE_KEYS:
-            return None if value.strip().lower() == IN_THIS_FILE else value.strip().decode(errors="surrogateescape")
+    for key, value in header_fields(header):
+        if key.lower() in DATA_FILE_KEYS:
+            return None if value.lower() == IN_THIS_FILE else value.decode(errors="surrogateescape")
     return None
+
+
+def header_fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield key and value of each field at the beginning of a MetaImage or NRRD file.
+
+    A blank line ends a NRRD header. In MetaImage it may be within a text, whose further lines are no fields.
+    """
+    is_nrrd = header.startswith(NRRD)
+    for line in header.splitlines():
+        if is_nrrd and not line.strip():
+            return
+        key, *value = re.split(rb":" if is_nrrd else rb"[=:]", line, maxsplit=1)
+        if value and not line.startswith(b"#"):
+            yield key.strip(), value[0].strip()

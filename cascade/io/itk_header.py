@@ -4,12 +4,10 @@ import math
 import re
 from pathlib import Path
 
-from cascade.discovery.companions import MAX_HEADER_BYTES
+from cascade.discovery.companions import MAX_HEADER_BYTES, NRRD, header_fields
 from cascade.errors import CascadeError
 from cascade.io.nifti_header import MAX_SIDE, damaged_error
 from cascade.io.slices import MAX_VOXELS
-
-NRRD = b"NRRD"
 
 NUMBER_OR_VECTOR = re.compile(r"\([^)]*\)|\S+")
 """The voxel size along one axis; in NRRD it may be a vector in parentheses."""
@@ -39,27 +37,22 @@ Fields = dict[str, str]
 
 
 def read_fields(path: Path) -> Fields:
-    """Return the fields of a header, with keys in lower case.
+    """Return the fields of a header, with keys in lower case. Texts may be in any encoding.
 
     Raises:
-        CascadeError: If it is not text.
+        CascadeError: If it declares a field twice.
     """
     with path.open("rb") as file:
         content = file.read(MAX_HEADER_BYTES)
     fields: Fields = {}
-    separator = b":" if content.startswith(NRRD) else b"="
-    for line in content.splitlines():
-        if not line.strip():
-            break  # the end of a NRRD header
-        if line.startswith((NRRD, b"#")):
-            continue
-        key, _, value = line.partition(separator)
-        name = key.strip().lower().decode("ascii")
-        if separator == b"=" and name in REQUIRED and key.strip().decode() != REQUIRED[name]:
-            raise damaged_error(path, f"its header declares {key.strip().decode()!r}")
+    for key, value in header_fields(content):
+        spelling = key.decode("latin-1")  # which decodes any bytes
+        name = spelling.lower()
+        if not content.startswith(NRRD) and spelling != REQUIRED.get(name, spelling):
+            raise damaged_error(path, f"its header declares {spelling!r}")
         if name in fields:
             raise damaged_error(path, f"its header declares {name!r} twice")
-        fields[name] = value.strip().decode()
+        fields[name] = value.decode("latin-1")
         if name == "elementdatafile":
             break
     return fields

@@ -124,6 +124,21 @@ def test_a_header_without_orientation_gets_a_note(tmp_path):
     assert "left and right" not in str(open_itk(written(tmp_path), "a").notes)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_texts_that_simpleitk_copied_from_dicom_do_not_matter(tmp_path, suffix):
+    """Once, the umlaut of a name was a damaged header, and the blank line of a comment ended it."""
+    path = written(tmp_path, f"a.{suffix}")
+    expected = open_itk(path, "a").read(5).pixels
+    if suffix in ("mha", "mhd"):
+        comment = b"0010|0010 = M\xfcller\n0020|4000 = one\r\n\r\nthree\nthree\n0028|0002 = 1\n"
+        changed(path, b"DimSize", comment + b"DimSize")
+    else:
+        changed(path, b"endian", b"0010|0010:=M\xfcller\nendian")
+    ((source,), problems, _) = opened(path)
+    assert np.array_equal(source.read(5).pixels, expected)
+    assert (problems, source.notes) == ({}, ())
+
+
 @pytest.mark.parametrize(
     ("suffix", "field", "spacing_mm", "slab_mm"),
     [
