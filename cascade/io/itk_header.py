@@ -12,6 +12,8 @@ from cascade.io.slices import MAX_VOXELS
 NUMBER_OR_VECTOR = re.compile(r"\([^)]*\)|\S+")
 """The voxel size along one axis; in NRRD it may be a vector in parentheses."""
 
+BLANK_LINE = re.compile(rb"^\s*\n", re.MULTILINE)
+
 NO_NUMBER = re.compile(r"nan|none", re.IGNORECASE)
 
 COUNTS = {
@@ -40,7 +42,8 @@ def read_fields(path: Path) -> Fields:
     """Return the fields of a header, with keys in lower case. Texts may be in any encoding.
 
     Raises:
-        CascadeError: If it declares a field twice.
+        CascadeError: If it declares a field twice, or is longer than MAX_HEADER_BYTES: it might name a file elsewhere
+            behind them.
     """
     with path.open("rb") as file:
         content = file.read(MAX_HEADER_BYTES)
@@ -54,7 +57,9 @@ def read_fields(path: Path) -> Fields:
             raise damaged_error(path, f"its header declares {name!r} twice")
         fields[name] = value.decode("latin-1")
         if name == "elementdatafile":
-            break
+            return fields
+    if len(content) == MAX_HEADER_BYTES and not (content.startswith(NRRD) and BLANK_LINE.search(content)):
+        raise damaged_error(path, f"its header is longer than {MAX_HEADER_BYTES:,} bytes")
     return fields
 
 

@@ -112,6 +112,19 @@ def test_a_header_cannot_name_a_file_elsewhere(tmp_path, suffix, elsewhere):
         open_itk(path, "a")
 
 
+@pytest.mark.parametrize(("suffix", "comment"), [("mhd", b"Comment%d = %d\n"), ("nhdr", b"# comment %d %d\n")])
+def test_a_header_cannot_hide_the_name_behind_many_comments(tmp_path, suffix, comment):
+    """Once, ITK read on where cascade had stopped to look for the name."""
+    (tmp_path / "c").mkdir()
+    path = written(tmp_path / "c", f"a.{suffix}")
+    (tmp_path / "c" / "a.raw").rename(tmp_path / "elsewhere.raw")
+    comments = b"".join(comment % (number, number) for number in range(5000))
+    key = b"ElementDataFile = " if suffix == "mhd" else b"data file: "
+    changed(path, key + b"a.raw", comments + key + bytes(tmp_path / "elsewhere.raw"))
+    with pytest.raises(CascadeError, match=rf"a\.{suffix}"):
+        open_itk(path, "a").read(0)
+
+
 def test_a_volume_is_recognized_by_its_content(tmp_path):
     for suffix in ("nrrd", "mha"):
         path = written(tmp_path, f"a.{suffix}").rename(tmp_path / "a.nii")
