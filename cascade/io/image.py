@@ -97,7 +97,8 @@ def read_slice(path: Path) -> Slice:
         pixels, spacing_mm = read_image(path)
         return slice_of(pixels, str(path), spacing_mm)
     pixels, orientation = _read_picture(path)
-    return slice_of(pixels, str(path), notes=orientation_notes(orientation))
+    spacing_mm, notes = _scale(path, pixels.shape, orientation) if _is_tiff(path) else (None, ())
+    return slice_of(pixels, str(path), spacing_mm, (*notes, *orientation_notes(orientation)))
 
 
 def read_gray(path: Path) -> FloatArray:
@@ -130,6 +131,17 @@ def _read_picture(path: Path) -> tuple[FloatArray, int]:
             check_size(image.width, image.height, str(path))
             orientation = orientation_of(image)
             return turn(rgb_to_gray(read_png16(path), str(path)), orientation), orientation
+
+
+def _scale(path: Path, shape: tuple[int, int], orientation: int) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """Return the spacing that a TIFF states for its pixels as they are shown, and a note if it was ignored."""
+    from tifffile import TiffFile
+
+    from cascade.io.imagej import read_scale
+
+    with silence_decoders(), read_errors(path, lambda error: _damaged_error(path, error)), TiffFile(path) as tiff:
+        spacing_mm, _, notes = read_scale(tiff, shape, is_turned=orientation >= 5)
+        return spacing_mm, notes
 
 
 def _is_tiff(path: Path) -> bool:

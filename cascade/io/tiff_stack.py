@@ -15,11 +15,12 @@ from cascade.errors import CascadeError
 from cascade.files import read_errors
 from cascade.io.exif import orientation_notes, turn, valid_orientation
 from cascade.io.gray import invert, several_images
+from cascade.io.imagej import read_scale
 from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error
 from cascade.io.probability import Uint16Array
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import MAX_FIELD_MM, MAX_SLICES, MIN_FIELD_MM, Slice, check_volume_size, slice_of
+from cascade.io.slices import MAX_SLICES, Slice, check_volume_size, slice_of
 from cascade.io.tiff import GRAYS, ORIENTATION, is_decodable, page_to_gray, unsupported_type
 from cascade.io.voxels import VoxelFile
 
@@ -31,16 +32,6 @@ AXES = {"C": "channels", "S": "channels", "T": "time points"}
 
 STACK_AXES = "ZIQ"
 """Names of axes of slices: depth, images, and unknown."""
-
-RESOLUTIONS = (283, 282)
-"""Numbers of the tags of pixels per unit, along columns and rows."""
-
-MM_PER_UNIT = {
-    **dict.fromkeys(("mm", "millimeter", "millimeters"), 1.0),
-    **dict.fromkeys(("cm", "centimeter", "centimeters"), 10.0),
-    **dict.fromkeys(("um", "µm", "μm", "\\u00b5m", "micron", "microns"), 0.001),
-}
-"""Unit of length in the metadata of ImageJ → millimeters."""
 
 PILLOW_MODES = ("1", "L", "I;16", "I;16B")
 """Modes of gray pages that Pillow decompresses where tifffile cannot."""
@@ -77,7 +68,7 @@ def open_stack(path: Path, name: str) -> "TiffStack | None":
             voxels = _behind_one_header(path, tiff, count)
         orientation = valid_orientation(page.tags.valueof(ORIENTATION))
         height, width = turn(np.empty((page.imagelength, page.imagewidth), bool), orientation).shape
-        spacing_mm, slab_mm, notes = _spacing(tiff, (height, width), is_turned=orientation >= 5)
+        spacing_mm, slab_mm, notes = read_scale(tiff, (height, width), is_turned=orientation >= 5)
         check_volume_size(path, count, height, width, spacing_mm)
         if voxels:
             voxels.check()
@@ -113,29 +104,6 @@ def _behind_one_header(path: Path, tiff: TiffFile, count: int) -> VoxelFile:
         raise several_images(count, str(path))
     dtype = page.dtype.newbyteorder(tiff.byteorder)
     return VoxelFile(path, dtype, (page.imagewidth, page.imagelength, count), page.dataoffsets[0])
-
-
-def _spacing(
-    tiff: TiffFile, shape: tuple[int, int], *, is_turned: bool
-) -> tuple[tuple[float, float] | None, float | None, tuple[str, ...]]:
-    """Return the spacing of pixels and of slices in millimeters, and a note if it was ignored.
-
-    Only ImageJ says reliably what its unit is. Other programs write the resolution of a screen or a printer.
-    """
-    metadata = tiff.imagej_metadata or {}
-    unit_mm = MM_PER_UNIT.get(str(metadata.get("unit", "")).strip().lower())
-    tags = [tiff.pages.first.tags.valueof(tag) for tag in RESOLUTIONS]
-    if unit_mm is None or not all(isinstance(tag, tuple) and len(tag) == 2 and min(tag) > 0 for tag in tags):
-        return None, None, ()
-    row, column = (unit_mm * units / pixels for pixels, units in tags)
-    if is_turned:
-        row, column = column, row
-    if not all(MIN_FIELD_MM <= field <= MAX_FIELD_MM for field in (row * shape[0], column * shape[1])):
-        return None, None, (f"its scale of {row:.3g} x {column:.3g} mm per pixel does not fit a head and was ignored",)
-    distance = metadata.get("spacing")
-    if isinstance(distance, int | float) and 0 < distance < math.inf:
-        return (row, column), distance * unit_mm, ()
-    return (row, column), None, ()
 
 
 class TiffStack:

@@ -40,6 +40,20 @@ def test_every_type_of_integers_and_floats_keeps_its_values(tmp_path, kind, orde
     assert np.array_equal(read_gray(tmp_path / "a.tif"), stored.astype(np.float32))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("orientation", "spacing_mm"), [(1, (0.25, 0.5)), (6, (0.5, 0.25))])
+def test_imagej_gives_the_spacing_of_a_single_slice(tmp_path, kind, orientation, spacing_mm):
+    """Once, a stack had its spacing, and one slice of it had none."""
+    options = {"imagej": True, "extratags": [(274, "H", 1, orientation, True)]}
+    slice_ = np.tile(STACK[0], (8, 8)).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", slice_, resolution=(2, 4), metadata={"unit": "mm"}, **options)
+    assert read_slice(tmp_path / "a.tif").spacing_mm == pytest.approx(spacing_mm)
+    tifffile.imwrite(tmp_path / "a.tif", slice_, resolution=(2000, 4000), metadata={"unit": "mm"}, **options)
+    microscope = read_slice(tmp_path / "a.tif")
+    assert microscope.spacing_mm is None
+    assert "scale" in microscope.notes[0]
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint16", "uint64", "float16", "float64"])
 def test_compressed_samples_keep_their_values(tmp_path, kind):
     stored = (RAMP % 120).astype(kind)
