@@ -81,7 +81,7 @@ class InputWalker:
     def add(self, path: Path) -> None:
         """Add an input: a file, or a folder with all files in it. An input itself may be hidden or a link."""
         real = os.path.realpath(path)
-        absolute = absolute_path(path)
+        absolute = real if os.path.isdir(real) else absolute_path(path)  # "." and ".." have no name to keep
         if not os.path.isdir(real):
             self.seen.add(absolute)
         if any(real == folder or real.startswith(os.path.join(folder, "")) for folder in self.own_output):

@@ -261,6 +261,21 @@ def test_output_of_earlier_runs_is_not_read_even_if_a_pattern_or_list_contains_i
     assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
 
 
+def test_the_masks_of_an_earlier_run_are_recognized_from_inside_their_folder(scans, monkeypatch):
+    """Once, `cascade predict .` among the masks took them for slices, and `..` from there found nothing."""
+    put(scans, "b/old/masks/a.png", "b/old/own.png")
+    put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
+    (scans / "way").symlink_to(scans / "b/old/masks")
+    monkeypatch.chdir(scans / "b/old/masks")
+    for path in (Path(), scans / "way", Path("..", "..", "..", "b", "old", "masks")):
+        inputs = find_slices([path, scans / "a.png"])
+        assert inputs.names == ["a.png"]
+        assert inputs.left_out == {str(scans / "b/old/masks"): "was written by a run"}
+    inputs = find_slices([Path("..")])
+    assert inputs.names == ["own.png"]
+    assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
+
+
 def test_an_error_counts_the_reasons_if_everything_was_left_out(scans):
     with pytest.raises(CascadeError, match=r"left out: 1 \(matches --exclude scans\)"):
         find_slices([scans], exclude=["scans"])
