@@ -14,7 +14,7 @@ from cascade.errors import CascadeError
 from cascade.files import read_errors
 from cascade.io.itk_header import check_fields, check_length, read_fields, unknown_axes
 from cascade.io.nifti_header import NO_ORIENTATION, damaged_error, make_header
-from cascade.io.volume import AffineVolume, check_axis
+from cascade.io.volume import AffineVolume, check_axis, three_axes
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
 """ITK counts to the left and to posterior, NIfTI to the right and to anterior."""
@@ -59,12 +59,12 @@ def open_itk(path: Path, name: str, axis: int | None = None) -> AffineVolume:
         size = reader.GetSize()
         if dtype is None:
             raise CascadeError(f"{path}: contains color or vectors ({pixel_type})", fix="save one gray value per voxel")
-        if size != shape:
+        if size not in (shape, (*shape, 1)):
             raise damaged_error(path, "its header cannot be read")
         check_length(files[-1], fields, math.prod(shape) * dtype.itemsize)
         header = make_header(path, shape, dtype, _affine(reader), unknown_axes(fields, len(shape)))
         notes = () if any(key in fields for key in ORIENTATION_KEYS) else (NO_ORIENTATION,)
-        return AffineVolume(name, files, header, axis, partial(_read_voxels, path, len(size)), notes)
+        return AffineVolume(name, files, header, axis, partial(_read_voxels, path, three_axes(header)), notes)
 
 
 def _reader(path: Path) -> Any:
@@ -87,25 +87,25 @@ def _type_name(reader: Any) -> str:
     import SimpleITK
 
     name = str(SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()))
-    return name if reader.GetNumberOfComponents() == 1 else f"{reader.GetNumberOfComponents()} x {name}"
+    count = reader.GetNumberOfComponents()
+    return name.removeprefix("vector of ") if count == 1 else f"{count} x {name}"
 
 
 def _affine(reader: Any) -> NDArray[np.float64]:
-    """Return the affine (4, 4) to RAS+ millimeters. A single slice lies across the third axis."""
+    """Return the affine (4, 4) to RAS+ millimeters. A single slice lies across the third axis; a fourth is left out."""
     axes = len(reader.GetSize())
-    directions, spacing, origin = np.eye(3), np.ones(3), np.zeros(3)
+    directions, spacing, origin = np.eye(4), np.ones(4), np.zeros(4)
     directions[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes))
     spacing[:axes], origin[:axes] = reader.GetSpacing(), reader.GetOrigin()
     affine = np.eye(4)
-    affine[:3, :3] = TO_RAS @ directions * spacing
-    affine[:3, 3] = TO_RAS @ origin
+    affine[:3, :3] = TO_RAS @ directions[:3, :3] * spacing[:3]
+    affine[:3, 3] = TO_RAS @ origin[:3]
     return affine
 
 
-def _read_voxels(path: Path, axes: int) -> NDArray[Any]:
+def _read_voxels(path: Path, shape: tuple[int, int, int]) -> NDArray[Any]:
     """Read the voxels in the order of the axes of the header."""
     import SimpleITK
 
     with read_errors(path, lambda _: damaged_error(path, "its voxels cannot be read")):
-        stored = SimpleITK.GetArrayFromImage(_reader(path).Execute()).T
-        return np.asarray(stored if axes == 3 else stored[..., np.newaxis])
+        return np.asarray(SimpleITK.GetArrayFromImage(_reader(path).Execute()).T.reshape(shape))

@@ -67,16 +67,16 @@ def check_fields(path: Path, fields: Fields) -> tuple[int, ...]:
     """Check the fields that ITK takes for granted.
 
     Returns:
-        Number of voxels along 2 or 3 axes.
+        Number of voxels along 2 or 3 axes, without a fourth axis of length 1.
 
     Raises:
         CascadeError: If it is not that of one volume. Also ValueError and KeyError, if a number is missing.
     """
     is_nrrd = "dimension" in fields
     axes = int(fields["dimension" if is_nrrd else "ndims"])
-    if axes not in (2, 3):
-        raise CascadeError(f"{path}: has {axes} axes", fix="save one volume per file, of one gray value per voxel")
     shape = tuple(int(size) for size in fields["sizes" if is_nrrd else "dimsize"].split())
+    if axes not in (2, 3) and not (axes == 4 and shape[3:] == (1,)):
+        raise CascadeError(f"{path}: has {axes} axes", fix="save one volume per file, of one gray value per voxel")
     if len(shape) != axes or min(shape) < 1:
         raise damaged_error(path, f"its header does not give the size of {axes} axes")
     if max(shape) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
@@ -87,7 +87,7 @@ def check_fields(path: Path, fields: Fields) -> tuple[int, ...]:
     for name, power in COUNTS.items():
         if not is_nrrd and name in fields and len([float(item) for item in fields[name].split()]) != axes**power:
             raise damaged_error(path, f"its header does not give {axes**power} numbers as {name}")
-    return shape
+    return shape[:3]
 
 
 def unknown_axes(fields: Fields, count: int) -> list[int]:

@@ -22,6 +22,9 @@ from cascade.io.voxels import VoxelFile
 MAX_HEADER_BYTES = 2**16
 """Bytes of a file that are searched for the header. That of an array of numbers has about 100."""
 
+CHANNELS = (3, 4)
+"""Lengths of a last axis that stands for red, green and blue, and opacity: no slice is that narrow."""
+
 
 def open_npy(path: Path, name: str, axis: int | None = None) -> "ArraySource":
     """Open an array (H, W), which is a slice, or of three axes, which is a stack. Reads the header only.
@@ -50,6 +53,8 @@ def open_npy(path: Path, name: str, axis: int | None = None) -> "ArraySource":
             axis = None
         elif axis is None:
             axis = 2 if shape[2] == 1 else 0
+        if axis in (0, 1) and shape[2] in CHANNELS:
+            raise CascadeError(f"{path}: contains color channels", fix="save it as gray values (height, width)")
         count = 1 if axis is None else shape[axis]
         height, width = (size for index, size in enumerate(shape) if index != axis)
         check_volume_size(path, count, height, width, None)

@@ -198,6 +198,24 @@ def test_a_single_slice_of_two_axes_is_read(tmp_path):
     assert np.array_equal(np.sort(source.read(0).pixels.ravel()), np.sort(HEAD[5].ravel()))
 
 
+@pytest.mark.parametrize("kind", ["mha", "nrrd", "nrrd list"])
+def test_a_fourth_axis_of_one_element_is_ignored(tmp_path, kind):
+    """Once, a file of one volume was refused with the advice to save one volume per file."""
+    path = tmp_path / f"a.{kind.split()[0]}"
+    if kind == "nrrd list":  # as Slicer writes a sequence
+        written(tmp_path, path.name, directions=OBLIQUE)
+        for old, new in ((b"n: 3", b"n: 4"), (b"0 24 18", b"0 24 18 1"), (b"\nkinds:", b" none\nkinds: list")):
+            changed(path, old, new)
+        changed(path, b"list domain domain domain", b"domain domain domain list")
+    else:
+        sitk.WriteImage(sitk.JoinSeries([image(directions=OBLIQUE)]), str(path))
+    source, volume = open_itk(path, "a"), open_itk(written(tmp_path, "b.mha", directions=OBLIQUE), "b")
+    assert (source.count, source.notes) == (18, ())
+    assert np.array_equal(source.read(5).pixels, volume.read(5).pixels)
+    assert np.allclose(source.affine, volume.affine)
+    assert source.slab_mm == pytest.approx(volume.slab_mm)
+
+
 @pytest.mark.parametrize("suffix", ["nrrd", "mha"])
 def test_color_and_series_are_refused_with_the_reason(tmp_path, suffix):
     path = str(tmp_path / f"a.{suffix}")

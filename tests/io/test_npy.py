@@ -93,6 +93,16 @@ def test_what_is_no_number_is_refused_by_its_name(tmp_path, array, name):
     assert "a.npy" in raised.value.problem
 
 
+@pytest.mark.parametrize("shape", [(40, 48, 3), (40, 48, 4)], ids=str)
+def test_a_picture_in_color_is_refused_as_such(tmp_path, shape):
+    """Once, it was a stack of slices that are 3 pixels wide, with the advice to give wider ones."""
+    path = saved(tmp_path, np.zeros(shape, np.uint8))
+    with pytest.raises(CascadeError, match="channels") as raised:
+        open_npy(path, "a.npy")
+    assert "(height, width)" in raised.value.fix
+    assert open_npy(path, "a.npy", axis=2).count == shape[2]
+
+
 @pytest.mark.parametrize("shape", [(), (400,), (2, 2, 20, 20), (0, 20, 20), (3, 5, 400)], ids=str)
 def test_other_shapes_are_refused(tmp_path, shape):
     with pytest.raises(CascadeError, match=r"a\.npy"):
