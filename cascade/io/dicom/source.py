@@ -26,6 +26,9 @@ MIN_DISTANCE_MM = 0.01
 GAP_TOLERANCE = 0.05
 """Maximum variation of the distances between slices, as a fraction of their median."""
 
+MAX_STEP = 2.1
+"""Distance of slices, as a multiple of their thickness, above which a note warns of the volume. 2 is common."""
+
 
 class DicomSlice(NamedTuple):
     """A slice of a volume: a frame of a file.
@@ -104,7 +107,7 @@ class DicomSource:
         folders = {header.path.parent for header in self._headers}
         if len(folders) > 1 and not self._headers[0].patient_id:
             notes.append("its files lie in several folders and have no patient ID: check that they are of one patient")
-        gaps = _gap_notes([slice_.frame.distance_mm for slice_ in self._slices])
+        gaps = _gap_notes([slice_.frame.distance_mm for slice_ in self._slices], self._headers[0].thickness_mm)
         return (*notes, *self._extra_notes, *gaps)
 
     @property
@@ -207,10 +210,12 @@ class DicomSource:
                 )
 
 
-def _gap_notes(distances_mm: Sequence[float]) -> tuple[str, ...]:
-    if len(distances_mm) < 3:
-        return ()
-    gaps = np.abs(np.diff(distances_mm))
-    if gaps.max() - gaps.min() <= GAP_TOLERANCE * np.median(gaps):
-        return ()
-    return (f"its slices are {gaps.min():.3g} to {gaps.max():.3g} mm apart: some may be missing",)
+def _gap_notes(positions_mm: Sequence[float], thickness_mm: float | None) -> Iterator[str]:
+    if len(positions_mm) < 2:
+        return
+    gaps = np.abs(np.diff(positions_mm))
+    median = float(np.median(gaps))
+    if gaps.max() - gaps.min() > GAP_TOLERANCE * median:
+        yield f"its slices are {gaps.min():.3g} to {gaps.max():.3g} mm apart: some may be missing"
+    if thickness_mm and median > MAX_STEP * thickness_mm:
+        yield f"its slices are {median:.3g} mm apart and {thickness_mm:.3g} mm thick: the volume counts the gaps"

@@ -237,6 +237,16 @@ def test_distances_that_vary_by_more_than_5_percent_are_noted(tmp_path, shift_mm
     assert any("mm apart" in note for note in opened(paths, tmp_path).notes) == is_noted
 
 
+@pytest.mark.parametrize(("thickness_mm", "is_noted"), [(1.4, True), (1.5, False), (5.0, False), (None, False)])
+@pytest.mark.parametrize("count", [2, 6])
+def test_gaps_wider_than_the_slices_are_noted(tmp_path, thickness_mm, is_noted, count):
+    """Once, three key slices 40 mm apart gave the volume of a slab of 120 mm, without a word."""
+    source = opened(series(tmp_path / "scan", HEAD[:count], SliceThickness=thickness_mm), tmp_path)
+    assert source.slab_mm == pytest.approx((STEP_MM,) * count)
+    assert any("3 mm apart and 1.4 mm thick" in note for note in source.notes) == is_noted
+    assert len(source.notes) == is_noted
+
+
 def test_properties_unlike_the_training_data_are_noted(tmp_path):
     path = write(
         tmp_path / "a.dcm",
