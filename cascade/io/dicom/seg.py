@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 from pydicom.valuerep import DSfloat
 
 from cascade import __version__
 from cascade.contract import FloatArray
-from cascade.io.dicom.attributes import IDENTIFIERS, MULTI_FRAME
+from cascade.io.dicom.attributes import IDENTIFIERS, MR
 from cascade.io.dicom.frame import Frame
 from cascade.io.dicom.header import Header
 
@@ -26,9 +26,9 @@ def encode_segmentation(headers: Sequence[Header], slices: NDArray[np.bool_] | F
     do not accept. If the headers have no slice thickness, it is the median distance between the slices.
 
     Args:
-        headers: Headers of single-frame files, one per mask; or that of one multi-frame file. They must have a
+        headers: Headers of files of one frame, one per mask; or that of one file of several frames. They must have a
             geometry, and that of a single slice a thickness.
-        slices: (count, H, W), in the order of the headers, or of the frames of the multi-frame file: masks of bool, or
+        slices: (count, H, W), in the order of the headers, or of the frames of the file: masks of bool, or
             probabilities of float32, 0 to 1, which are stored as multiples of 1/255.
     """
     # Slow to import, and not needed for reading.
@@ -70,6 +70,7 @@ def encode_segmentation(headers: Sequence[Header], slices: NDArray[np.bool_] | F
         series_description=f"{what} found by cascade, for research only",
     )
     set_identifiers(segmentation, first)
+    _restore_sop_classes(segmentation, headers)
     content = io.BytesIO()
     segmentation.save_as(content, enforce_file_format=True)
     return content.getvalue()
@@ -86,13 +87,15 @@ def set_identifiers(dataset: Dataset, header: Header) -> None:
 def _source_image(header: Header, frame: Frame, thickness_mm: float) -> Dataset:
     """Return the elements of an image that highdicom needs, with empty identifiers, which it would copy.
 
-    The orientation and spacing are those of `frame`, since highdicom requires them to be equal in a volume.
+    The orientation and spacing are those of `frame`, since highdicom requires them to be equal in a volume. It accepts
+    several images only of a class that allows one frame, so an image of one frame gets such a class.
     """
+    has_one_frame = len(header.frames) == 1
     image = Dataset()
     for keyword in IDENTIFIERS:
         setattr(image, keyword, "")
     image.Modality = "MR"
-    image.SOPClassUID = header.sop_class_uid
+    image.SOPClassUID = MR if has_one_frame else header.sop_class_uid
     image.SOPInstanceUID = header.sop_instance_uid
     image.StudyInstanceUID = header.study_uid
     image.SeriesInstanceUID = header.series_uid
@@ -106,7 +109,7 @@ def _source_image(header: Header, frame: Frame, thickness_mm: float) -> Dataset:
     positions = [Dataset() for _ in header.frames]
     for position, own in zip(positions, header.frames, strict=True):
         position.ImagePositionPatient = _decimals(own.position or ())
-    if header.sop_class_uid not in MULTI_FRAME:
+    if has_one_frame:
         for part in (measures, orientation, *positions):
             image.update(part)
         return image
@@ -118,6 +121,17 @@ def _source_image(header: Header, frame: Frame, thickness_mm: float) -> Dataset:
     for groups, position in zip(image.PerFrameFunctionalGroupsSequence, positions, strict=True):
         groups.PlanePositionSequence = [position]
     return image
+
+
+def _restore_sop_classes(segmentation: Dataset, headers: Sequence[Header]) -> None:
+    """Refer to the images by the classes that they have, see `_source_image`."""
+    classes = {header.sop_instance_uid: header.sop_class_uid for header in headers}
+
+    def restore(item: Dataset, element: DataElement) -> None:
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = classes[item.ReferencedSOPInstanceUID]
+
+    segmentation.walk(restore)
 
 
 def _decimals(numbers: Iterable[float]) -> list[DSfloat]:

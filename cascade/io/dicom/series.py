@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.errors import CascadeError
-from cascade.io.dicom.attributes import MULTI_FRAME
 from cascade.io.dicom.copies import find_copies, same_uid_notes, separate_same_uid
 from cascade.io.dicom.header import Header, NotMRI, read_header
 from cascade.io.dicom.pixels import PixelFile
@@ -102,7 +101,7 @@ def _group_into_volumes(headers: Sequence[Header]) -> Iterator[list[DicomSlice]]
     """Yield the slices of each volume."""
     groups: dict[tuple[object, ...], list[list[Header]]] = defaultdict(list)
     for header in headers:
-        if header.sop_class_uid in MULTI_FRAME or not header.has_geometry:
+        if len(header.frames) > 1 or not header.has_geometry:
             pixels = PixelFile(header)
             slices = [DicomSlice(header, index, pixels) for index in range(len(header.frames))]
             yield from [slices] if header.has_geometry else ([slice_] for slice_ in slices)

@@ -56,7 +56,7 @@ class DicomSlice(NamedTuple):
 
 
 class DicomSource:
-    """A volume of single-frame files, or of one multi-frame file, or a slice without position; a `Source`.
+    """A volume of files of one frame, or of one file of several frames, or a slice without position; a `Source`.
 
     Single-frame files are read slice by slice. The content of a multi-frame file stays in memory until `close`.
 

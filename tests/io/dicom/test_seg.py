@@ -73,6 +73,21 @@ def test_another_reader_finds_the_tumor_at_its_position_in_the_series(tmp_path):
     assert place(mask, 255) == pytest.approx(place(volume, 4000), abs=1e-4)
 
 
+def test_each_frame_refers_to_its_source_file_of_enhanced_mr(tmp_path):
+    paths = [
+        write(tmp_path / f"{index}", multi_frame(order=[index], SOPInstanceUID=f"1.2.3.4.{index + 1}"))
+        for index in range(len(HEAD))
+    ]
+    source = opened(paths, tmp_path)
+    seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))
+    uids = [f"1.2.3.4.{index + 1}" for index in range(len(HEAD))]
+    frames = seg.get_pixels_by_source_instance(uids, combine_segments=True)
+    assert np.argwhere(frames).tolist() == [list(MARKER)]
+    references = [element.value for element in elements(seg) if element.keyword == "ReferencedSOPClassUID"]
+    assert set(references) == {multi_frame().SOPClassUID}
+    assert len(references) >= len(HEAD)
+
+
 def test_each_frame_refers_to_its_source_file(tmp_path):
     source = opened(series(tmp_path / "scan"), tmp_path)
     seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(marked(source))))

@@ -58,11 +58,25 @@ def test_a_multi_frame_file_is_one_source_sorted_by_position(tmp_path):
 
 
 def test_each_of_several_multi_frame_files_of_a_series_is_a_source(tmp_path):
-    files = [multi_frame(order=[index], SOPInstanceUID=f"1.2.3.4.{index}") for index in range(2)]
+    files = [multi_frame(order=[index, index + 2], SOPInstanceUID=f"1.2.3.4.{index}") for index in range(2)]
     paths = [write(tmp_path / f"{index}.dcm", dataset) for index, dataset in enumerate(files)]
     sources, problems, _ = open_dicom(paths, tmp_path)
-    assert ([(source.name, source.count) for source in sources], problems) == ([("0.dcm", 1), ("1.dcm", 1)], {})
-    assert len(sources[1].mask_bytes(np.ones((1, 20, 24), bool))) > 1000
+    assert ([(source.name, source.count) for source in sources], problems) == ([("0.dcm", 2), ("1.dcm", 2)], {})
+    assert len(sources[1].mask_bytes(np.ones((2, 20, 24), bool))) > 1000
+
+
+@pytest.mark.parametrize("sop_class", [ENHANCED_MR, MULTI_FRAME_CAPTURE])
+def test_multi_frame_files_of_one_frame_each_are_one_source(tmp_path, sop_class):
+    """Once, a series of enhanced MR with a file for each slice was as many volumes of one slice."""
+    paths = [
+        write(tmp_path / "scan" / name, multi_frame(order=[n], SOPClassUID=sop_class, SOPInstanceUID=f"1.2.3.4.{n}"))
+        for n, name in enumerate("fedcba")
+    ]
+    source = opened(paths, tmp_path)
+    assert (source.name, source.count, source.files) == ("scan/series-003", 6, tuple(paths))
+    assert source.slab_mm == pytest.approx((3.0,) * 6)
+    for index in range(6):
+        assert source.read(index).pixels.tolist() == (HEAD[index] * 2.0 - 1).tolist()
 
 
 def test_names_are_paths_and_series_numbers_and_no_two_are_the_same(tmp_path):
