@@ -1,6 +1,5 @@
 """Read the images of one TIFF file as a stack, and write its mask as a TIFF of as many pages."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tifffile import PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries, imwrite
+from tifffile import PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
@@ -22,6 +21,7 @@ from cascade.io.probability import Uint16Array
 from cascade.io.silence import silence_decoders
 from cascade.io.slices import MAX_SLICES, Slice, check_volume_size, slice_of
 from cascade.io.tiff import GRAYS, ORIENTATION, is_decodable, page_to_gray, unsupported_type
+from cascade.io.tiff_pages import encode_pages, mask_tiff
 from cascade.io.voxels import VoxelFile
 
 KINDS = ("generic", "imagej", "shaped", "uniform")
@@ -147,12 +147,12 @@ class TiffStack:
         return slice_of(self._slices.get()[index], name, self._spacing_mm)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
-        """Encode masks (count, H, W) as TIFF of one page per slice: 255 in the tumor, 0 elsewhere."""
-        return _encode(masks.astype(np.uint8) * np.uint8(255))
+        """Encode masks (count, H, W) as TIFF, see `mask_tiff`."""
+        return mask_tiff(masks)
 
     def probability_bytes(self, values: Uint16Array) -> bytes:
         """Encode probabilities as TIFF of one page of 16 bits per slice, see `Source.probability_bytes`."""
-        return _encode(values)
+        return encode_pages(values)
 
     def close(self) -> None:
         """Free the slices, see `Source.close`."""
@@ -172,12 +172,6 @@ class TiffStack:
                 if all(is_decodable(page) for page in pages):
                     return np.stack([turn(page_to_gray(page, str(path)), orientation) for page in pages])
             return _read_with_pillow(path, pages)
-
-
-def _encode(pages: NDArray[Any]) -> bytes:
-    content = io.BytesIO()
-    imwrite(content, pages, photometric="minisblack", compression="zlib", metadata=None, software=False)
-    return content.getvalue()
 
 
 def _to_float(stored: NDArray[Any], *, is_inverted: bool) -> FloatArray:

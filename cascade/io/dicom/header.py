@@ -112,6 +112,11 @@ class Header:
         """True if a DICOM segmentation can refer to the file: nothing is missing."""
         return not self.missing
 
+    @property
+    def has_place(self) -> bool:
+        """True if the header gives the series and where its frames are in it."""
+        return bool(self.series_uid) and not any(frame.missing for frame in self.frames)
+
 
 def read_header(path: Path, *, keep_identifiers: bool = False) -> Header:
     """Read the header of a DICOM file, without pixels.

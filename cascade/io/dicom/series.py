@@ -39,8 +39,9 @@ def open_dicom(
     """Sort DICOM files into volumes. Reads headers only, and pixels where headers do not tell copies from other images.
 
     A volume of several files is named by their common folder below `root` and the series number; one of a single file
-    by the path of the file. Files of one series that differ in orientation or size belong to different volumes. Each
-    frame without position in its header is a volume of its own.
+    by the path of the file. Files of one series that differ in orientation or size belong to different volumes. A
+    file without series or place in its header is a volume of its own, and so is each frame of a multi-frame file to
+    which a DICOM segmentation cannot refer.
 
     Args:
         paths: The files.
@@ -101,7 +102,7 @@ def _group_into_volumes(headers: Sequence[Header]) -> Iterator[list[DicomSlice]]
     """Yield the slices of each volume."""
     groups: dict[tuple[object, ...], list[list[Header]]] = defaultdict(list)
     for header in headers:
-        if len(header.frames) > 1 or not header.has_geometry:
+        if len(header.frames) > 1 or not header.has_place:
             pixels = PixelFile(header)
             slices = [DicomSlice(header, index, pixels) for index in range(len(header.frames))]
             yield from [slices] if header.has_geometry else ([slice_] for slice_ in slices)

@@ -19,6 +19,7 @@ from cascade.io.image import mask_png
 from cascade.io.probability import Uint16Array, probability_png, to_float
 from cascade.io.silence import silence_decoders
 from cascade.io.slices import Slice, check_volume_size, slabs_mm, slice_of
+from cascade.io.tiff_pages import encode_pages, mask_tiff
 
 MIN_DISTANCE_MM = 0.01
 """Slices with a smaller distance count as slices at the same position."""
@@ -92,8 +93,10 @@ class DicomSource:
 
     @property
     def mask_suffix(self) -> str:
-        """See `Source.mask_suffix`: a PNG where the header does not define the place in the patient."""
-        return ".png" if self._missing else ".seg.dcm"
+        """See `Source.mask_suffix`: a picture where a DICOM segmentation cannot refer to the images."""
+        if not self._missing:
+            return ".seg.dcm"
+        return ".png" if self.count == 1 else ".tif"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,7 +104,8 @@ class DicomSource:
         notes = list(dict.fromkeys(note for header in self._headers for note in header.notes))
         if self._missing:
             names = " and ".join(self._missing)
-            notes.append(f"its header gives no {names}: its mask is a PNG, not a DICOM segmentation")
+            picture = "PNG" if self.count == 1 else "TIFF"
+            notes.append(f"its header gives no {names}: its mask is a {picture}, not a DICOM segmentation")
         if "ImageOrientationPatient" in self._missing:
             notes.append("its header gives no orientation: left and right, or up and down, may be swapped")
         folders = {header.path.parent for header in self._headers}
@@ -113,12 +117,10 @@ class DicomSource:
     @property
     def slab_mm(self) -> tuple[float, ...] | None:
         """See `SliceReader.slab_mm`. A single slice stands for its thickness."""
-        if self._missing:
-            return None
-        if self.count == 1:
-            thickness_mm = self._headers[0].thickness_mm
-            return (thickness_mm,) if thickness_mm else None
-        return slabs_mm([slice_.frame.distance_mm for slice_ in self._slices])
+        if self.count > 1:
+            return slabs_mm([slice_.frame.distance_mm for slice_ in self._slices])
+        thickness_mm = self._headers[0].thickness_mm
+        return (thickness_mm,) if thickness_mm and not self._missing else None
 
     @property
     def center_mm(self) -> NDArray[np.float64] | None:
@@ -142,18 +144,22 @@ class DicomSource:
         return slice_of(turned, self._slices[index].name, spacing_mm)
 
     def mask_bytes(self, masks: NDArray[np.bool_]) -> bytes:
-        """Encode masks (count, H, W) as a DICOM segmentation, or as PNG for a slice without place in the patient."""
-        along_normal = self._along_normal(masks)
-        return mask_png(along_normal[0]) if self._missing else self._segmentation(along_normal)
+        """Encode masks (count, H, W) as a DICOM segmentation, or as PNG or TIFF, see `mask_suffix`."""
+        if not self._missing:
+            return self._segmentation(self._along_normal(masks))
+        stored = self._as_stored(masks)
+        return mask_png(stored[0]) if self.count == 1 else mask_tiff(stored)
 
     def probability_bytes(self, values: Uint16Array) -> bytes:
-        """Encode probabilities as a fractional DICOM segmentation, or as PNG, see `Source.probability_bytes`.
+        """Encode probabilities as a fractional DICOM segmentation, PNG or TIFF, see `Source.probability_bytes`.
 
         A segmentation has 8 bits per pixel. It is what viewers of segmentations read, with the references and the
         geometry of the mask; the 16 bits of a parametric map are read by few.
         """
-        along_normal = self._along_normal(values)
-        return probability_png(along_normal[0]) if self._missing else self._segmentation(to_float(along_normal))
+        if not self._missing:
+            return self._segmentation(to_float(self._along_normal(values)))
+        stored = self._as_stored(values)
+        return probability_png(stored[0]) if self.count == 1 else encode_pages(stored)
 
     @property
     def missing_for_capture(self) -> list[str]:
@@ -180,6 +186,11 @@ class DicomSource:
     def _along_normal(self, slices: NDArray[Any]) -> NDArray[Any]:
         """Return displayed slices (count, H, W) as they are stored, in their order along the normal."""
         return np.ascontiguousarray(np.moveaxis(self.grid.to_stored(slices), 2, 0))
+
+    def _as_stored(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """Return displayed slices (count, H, W) as they are stored, in the same order."""
+        along_normal = self._along_normal(slices)
+        return along_normal[::-1] if self.grid.flipped[0] else along_normal
 
     def _segmentation(self, along_normal: NDArray[Any]) -> bytes:
         slices = self._slices[::-1] if self.grid.flipped[0] else self._slices

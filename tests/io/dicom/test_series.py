@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pydicom.pixels.decoders
 import pytest
+import tifffile
 from dicom_files import (
     ENHANCED_MR,
     HEAD,
@@ -233,6 +235,46 @@ def test_slices_without_position_become_one_source_each(tmp_path):
     sources, problems, _ = open_dicom(series(tmp_path / "scan", ImagePositionPatient=None), tmp_path)
     assert [source.name for source in sources] == [f"scan/IM000{n}" for n in range(1, 7)]
     assert problems == {}
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "SOPInstanceUID"])
+def test_a_series_to_which_no_segmentation_can_refer_is_one_source_with_a_tiff_mask(tmp_path, keyword):
+    """Once, it was as many volumes of one slice, as if it had no positions."""
+    source = opened(series(tmp_path / "scan", **{keyword: None}), tmp_path)
+    assert (source.name, source.count, source.mask_suffix) == ("scan/series-003", 6, ".tif")
+    assert source.slab_mm == pytest.approx((3.0,) * 6)
+    (note,) = source.notes
+    assert f"gives no {keyword}: its mask is a TIFF" in note
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, 1, 0), (0, 1, 0, 1, 0, 0)], ids=str)
+def test_each_page_of_a_tiff_mask_is_on_the_stored_grid_of_its_slice(tmp_path, orientation):
+    paths = [
+        write(
+            tmp_path / f"{n}",
+            image(
+                HEAD[n],
+                SOPInstanceUID=f"1.2.3.4.{n}",
+                FrameOfReferenceUID=None,
+                ImageOrientationPatient=list(orientation),
+                ImagePositionPatient=[0, 0, 3 * n],
+            ),
+        )
+        for n in range(6)
+    ]
+    source = opened(paths, tmp_path)
+    slices = np.stack([source.read(index).pixels for index in range(6)])
+    mask = tifffile.imread(io.BytesIO(source.mask_bytes(slices > 900)))
+    probability = tifffile.imread(io.BytesIO(source.probability_bytes(slices.astype(np.uint16))))
+    for page, file in enumerate(source.files):
+        stored = pydicom.dcmread(file).pixel_array
+        assert np.array_equal(mask[page], 255 * (stored > 900))
+        assert np.array_equal(probability[page], stored)
+
+
+def test_files_without_series_are_not_put_together(tmp_path):
+    sources, problems, _ = open_dicom(series(tmp_path / "scan", SeriesInstanceUID=None), tmp_path)
+    assert ([source.count for source in sources], problems) == ([1] * 6, {})
 
 
 def test_a_missing_slice_is_noted(tmp_path):
