@@ -29,8 +29,8 @@ class RandomIntensity(v2.Transform):
 
     Args:
         gamma: The logarithm of gamma is drawn from -gamma to gamma.
-        bias: Each of the five coefficients of the logarithm of the field is drawn from -bias / 2 to bias / 2. At 0.3 the
-            field is 0.5 to 2.1 at the most, in a corner.
+        bias: Each of the five coefficients of the logarithm of the field is drawn from -bias/2 to bias/2. At 0.3 the
+            field is between 0.5 and 2.1, the extremes in a corner.
     """
 
     def __init__(self, gamma: float = 0.4, bias: float = 0.3) -> None:
