@@ -15,7 +15,7 @@ from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error, unsupported_dtype
 from cascade.io.probability import Uint16Array, probability_png, to_float16
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, check_volume_size, slice_of
+from cascade.io.slices import HeaderSource, Slice, check_volume_size, slice_of
 from cascade.io.volume import check_axis
 from cascade.io.voxels import VoxelFile
 
@@ -73,7 +73,7 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[np.generic
     return shape, is_fortran, dtype, header.tell()
 
 
-class ArraySource:
+class ArraySource(HeaderSource):
     """An array in a file; a `Source`. Its spacing is unknown."""
 
     notes: tuple[str, ...] = ()

@@ -9,9 +9,10 @@ from cascade.discovery.companions import companion_of, has_separate_voxels
 from cascade.discovery.filters import FORMATS, Format
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
+from cascade.io.checksums import file_stats
 from cascade.io.content import content_format
 from cascade.io.image import open_image
-from cascade.io.slices import Source, UnopenedVolume
+from cascade.io.slices import HeaderSource, Source, UnopenedVolume
 
 VOLUMES: tuple[Format, ...] = ("nifti", "pair", "mgh")
 """Formats of which every file counts as a volume, even if it cannot be opened."""
@@ -54,10 +55,16 @@ def open_sources(
     for format_ in names.keys() - {"dicom"}:
         open_file = _opener(format_)
         for name in names[format_]:
+            path = inputs.path(name)
+            before = file_stats([path])
             try:
-                sources.append(open_file(inputs.path(name), name, axis, volume))
+                source = open_file(path, name, axis, volume)
             except CascadeError as error:
                 problems[name] = UnopenedVolume(error) if format_ in VOLUMES else error
+            else:
+                sources.append(source)
+                if isinstance(source, HeaderSource):
+                    source.file_stats = before + file_stats(source.files[1:])  # the voxels are read later
     for voxels, header in header_of_voxels.items():
         if header in problems:
             left_out[str(inputs.folder / voxels)] = f"belongs to {header}, which could not be opened"
@@ -67,7 +74,10 @@ def open_sources(
         for root in dict.fromkeys((inputs.folder, inputs.unpacked)):
             paths = {inputs.path(name): name for name in names["dicom"] if inputs.root(name) == root}
             used_names = [source.name for source in sources]
+            stats = dict(zip(paths, file_stats(list(paths)), strict=True))
             opened = open_dicom(list(paths), root, used_names=used_names, keep_identifiers=keep_identifiers)
+            for source in opened.sources:
+                source.file_stats = tuple(stats[path] for path in source.files)
             sources += opened.sources
             problems |= {paths[path]: error for path, error in opened.problems.items()}
             left_out |= {str(inputs.folder / paths[path]): reason for path, reason in opened.left_out.items()}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cascade.contract import FloatArray
 from cascade.errors import CascadeError
+from cascade.io.checksums import FileStats
 from cascade.io.nan import replace_nan
 from cascade.io.probability import Uint16Array
 
@@ -221,6 +222,17 @@ class Source(SliceReader, Protocol):
             values: (count, H, W) from `to_uint16`, in the order and orientation of `read`.
         """
         ...
+
+
+class HeaderSource:
+    """Base of the sources that keep a header in memory, by which they read their pixels later.
+
+    Attributes:
+        file_stats: Size and modification time of its files, taken before the header was read, so that a run notices
+            whether they were replaced since. None if `open_sources` did not open it.
+    """
+
+    file_stats: FileStats | None = None
 
 
 @runtime_checkable

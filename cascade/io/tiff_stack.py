@@ -19,7 +19,7 @@ from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error
 from cascade.io.probability import Uint16Array
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import MAX_SLICES, Slice, check_volume_size, slice_of
+from cascade.io.slices import MAX_SLICES, HeaderSource, Slice, check_volume_size, slice_of
 from cascade.io.tiff import GRAYS, ORIENTATION, is_decodable, page_to_gray, unsupported_type
 from cascade.io.tiff_pages import encode_pages, mask_tiff
 from cascade.io.voxels import VoxelFile
@@ -106,7 +106,7 @@ def _behind_one_header(path: Path, tiff: TiffFile, count: int) -> VoxelFile:
     return VoxelFile(path, dtype, (page.imagewidth, page.imagelength, count), page.dataoffsets[0])
 
 
-class TiffStack:
+class TiffStack(HeaderSource):
     """The images of a TIFF file as slices, in the order of the pages; a `Source`."""
 
     mask_suffix = ".tif"

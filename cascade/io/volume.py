@@ -18,7 +18,7 @@ from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import Header, repair_geometry, repair_scale
 from cascade.io.orientation import Grid, nearest_axis
 from cascade.io.probability import FULL, Uint16Array
-from cascade.io.slices import Slice, check_volume_size, slice_of
+from cascade.io.slices import HeaderSource, Slice, check_volume_size, slice_of
 
 GEOMETRY_FIELDS = (
     "dim",
@@ -45,7 +45,7 @@ def check_axis(path: Path, axis: int | None) -> None:
         raise CascadeError(f"{path}: slice axis must be 0, 1 or 2, not {axis}", fix="give 0, 1 or 2")
 
 
-class AffineVolume:
+class AffineVolume(HeaderSource):
     """A volume; a `Source`. The first `read` loads its voxels, and `close` frees them.
 
     Attributes:

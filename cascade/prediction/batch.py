@@ -8,13 +8,14 @@ from itertools import islice
 from pathlib import Path
 
 from cascade.errors import CascadeError
-from cascade.io.checksums import file_stats
-from cascade.io.slices import Slice, Source
+from cascade.io.checksums import FileStats, file_stats
+from cascade.io.slices import HeaderSource, Slice, Source
 from cascade.pipeline import Cascade
 from cascade.prediction.executor import Job
 from cascade.prediction.journal import journal_line
 from cascade.prediction.output_store import THREADS
 from cascade.prediction.recorder import InputState, Recorder
+from cascade.prediction.results import ResultsFolder
 from cascade.result import Prediction
 from cascade.runtime.machine import usable_threads
 from cascade.runtime.protocol import Future
@@ -79,7 +80,7 @@ class InProcess:
                 for item, prediction in zip(batch, predictions, strict=True)
             ]
 
-        states = [InputState(source, file_stats(source.files)) for source in sources]
+        states = [InputState(source, _stats_before(source, job.folder)) for source in sources]
         write_threads = THREADS if job.folder.output_store else self._threads  # those of a store wait most of the time
         with ThreadPoolExecutor(self._threads) as readers, ThreadPoolExecutor(write_threads) as writers:
             try:
@@ -103,6 +104,13 @@ class InProcess:
             finally:
                 readers.shutdown(cancel_futures=True)
                 writers.shutdown()
+
+
+def _stats_before(source: Source, folder: ResultsFolder) -> FileStats:
+    """Return the `InputState.file_stats` of a source, of which at most the header has been read."""
+    if isinstance(source, HeaderSource) and source.file_stats and folder.store is None:
+        return source.file_stats
+    return file_stats(source.files)  # a worker may have fetched them from the store just now
 
 
 def _read_ahead(pool: ThreadPoolExecutor, states: Iterable[InputState], job: Job) -> Iterator[list[ReadItem]]:

@@ -34,7 +34,8 @@ class InputState:
 
     Attributes:
         source: The input.
-        file_stats: Size and modification time of its files, taken before the first of them is read.
+        file_stats: Size and modification time of its files, taken before anything was read that the results depend
+            on.
         rows: Index of a slice → its row, for the slices that are finished.
         stack: The predictions; no tumor for slices that are not finished or have failed. None before the first.
         probability: (N, H, W) tumor probabilities, 0 in slices without a prediction. None unless they are written.

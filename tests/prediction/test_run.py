@@ -18,6 +18,7 @@ from cascade.contract import CLASS_PROBABILITY
 from cascade.errors import CascadeError
 from cascade.files import sha256_of
 from cascade.pipeline import Cascade
+from cascade.prediction.batch import InProcess
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
 from cascade.runtime.cpu import CpuBackend
@@ -139,6 +140,32 @@ def test_an_input_that_changes_during_its_prediction_has_no_result(scans, out):
     assert "was changed during the run" in run.failed[0].problem
     assert [path for path in out.rglob("*.png")] == []
     assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 0
+
+
+@pytest.mark.parametrize("kind", ["volume", "series"])
+def test_a_volume_that_was_replaced_after_it_was_opened_has_no_result_and_is_not_kept(scans, out, kind):
+    """It was measured by the header of the old file, and `--resume` kept that with the checksum of the new one."""
+
+    def save_with_spacing(spacing_mm):
+        if kind == "series":
+            dicom_series(scans, PixelSpacing=[spacing_mm, spacing_mm])
+        else:
+            array = np.tile(np.float32([0, 9, 250, 250, 250, 9, 0, 0] * 4), (32, 3, 1)).transpose(0, 2, 1)
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([spacing_mm, spacing_mm, 5, 1])), scans / "head.nii")
+
+    class Late(InProcess):
+        """Begins long after the inputs were opened, as a worker of a cluster does."""
+
+        def run(self, sources, job):
+            save_with_spacing(0.5)
+            super().run(sources, job)
+
+    save_with_spacing(0.98)
+    run = predict_paths(Late(cascade_of()), [scans], out)
+    assert {row.status for row in run.rows} == {"error"}
+    assert "was changed during the run" in run.failed[0].problem
+    resumed = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+    assert (resumed.resumed_rows, resumed.exit_code) == (0, 0)
 
 
 def test_a_blank_volume_is_an_error_and_a_partial_failure_is_noted(scans, out):
