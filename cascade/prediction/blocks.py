@@ -65,7 +65,7 @@ class BlockQueue:
         Args:
             worker: The worker that will process it.
             is_idle: True if the worker has no other block.
-            is_last: True if there is no other worker.
+            is_last: True if no other worker is ready.
 
         Returns:
             A block; None if this worker has to wait.

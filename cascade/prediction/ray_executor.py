@@ -142,13 +142,14 @@ class RayExecutor:
         return actor, actor.open.remote(self._models, self._paths)
 
     def _hand_out(self, queue: BlockQueue, job: Job) -> None:
+        is_last = sum(slot.opened is None for slot in self._slots) == 1  # there may be no room to replace the others
         for depth in range(1, BLOCKS_PER_WORKER + 1):  # one block for each worker before any gets a second one
             for slot in self._slots:
                 if (
                     slot.opened is None
                     and len(slot.blocks) < depth
                     and not any(block.alone for block in slot.blocks.values())
-                    and (block := queue.take(slot, is_idle=not slot.blocks, is_last=len(self._slots) == 1))
+                    and (block := queue.take(slot, is_idle=not slot.blocks, is_last=is_last))
                 ):
                     job.on_begin(block.sources)
                     reference = slot.actor.predict.remote(block.sources, job.folder, job.batch_size)
