@@ -74,4 +74,5 @@ def run_settings(executor: Executor, options: RunOptions, inputs: str) -> dict[s
         "probabilities": options.probabilities,
         "secondary_capture": options.secondary_capture,
         "volume_rule": asdict(executor.volume_rule),
+        "uncertain_below": executor.uncertain_below,
     }

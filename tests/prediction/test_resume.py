@@ -15,13 +15,15 @@ from PIL import Image
 from run_inputs import Counting, save, save_volume
 from run_inputs import out as out
 from run_inputs import scans as scans
-from stub_cascade import MODELS, BrightIsTumor, cascade_of, rows_of
+from stub_cascade import MODELS, AlwaysGlioma, BrightIsTumor, cascade_of, rows_of
 
 from cascade.errors import CascadeError
 from cascade.io.checksums import sha256_of_files
+from cascade.pipeline import Cascade
 from cascade.prediction import earlier
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
+from cascade.runtime.cpu import CpuBackend
 
 
 def test_resuming_predicts_only_inputs_that_are_new_or_changed_or_whose_results_are_damaged(scans, out):
@@ -140,6 +142,18 @@ def test_a_run_is_not_resumed_with_other_models_options_or_inputs(scans, out):
         assert "--overwrite" in raised.value.fix
         assert what_stays(out) == before
     assert predict_paths(other, [scans], out, RunOptions(overwrite=True)).resumed_rows == 0
+
+
+def test_a_run_is_not_resumed_by_other_standards_of_certainty(scans, out):
+    """models.json holds them, not the graphs. Half of the rows were marked as uncertain below 0, half below 0.65."""
+    save(scans / "a.png")
+    predict_paths(cascade_of(), [scans], out)
+    save(scans / "b.png")
+    strict = Cascade(CpuBackend(BrightIsTumor(), AlwaysGlioma()), MODELS, uncertain_below=0.65)
+    with pytest.raises(CascadeError, match=r"uncertain_below was 0\.0, is 0\.65"):
+        predict_paths(strict, [scans], out, RunOptions(resume=True))
+    assert predict_paths(strict, [scans], out, RunOptions(overwrite=True)).exit_code == 0
+    assert predict_paths(strict, [scans], out, RunOptions(resume=True)).resumed_rows == 2
 
 
 @pytest.mark.parametrize("left_out", ["study.zip", "b.png", "z.png", "IM0003", "series"])
