@@ -49,9 +49,9 @@ MARKER_BYTES = 100
 
 def has_marker(path: Path) -> bool:
     """Return True if cascade, in any version, wrote a results.json, metrics.json or benchmark.json."""
-    if not path.is_file():  # opening a pipe would block
-        return False
     try:
+        if not path.is_file():  # opening a pipe would block
+            return False
         with path.open("rb") as file:
             return is_marked(path.name, file.read(MARKER_BYTES))
     except OSError:

@@ -87,9 +87,7 @@ class InputWalker:
         if any(real == folder or real.startswith(os.path.join(folder, "")) for folder in self.own_output):
             self.add_problem(path, "lies in the folder of the results", "choose another folder with --out")
         elif not os.path.exists(real):
-            pattern = glob.has_magic(str(path))
-            problem = "no file matches this pattern" if pattern else "there is no such file or folder"
-            self.add_problem(path, problem, "check the path")
+            self._add_missing(path)
         elif self._is_own_output(absolute):
             self.left_out[absolute] = OWN_OUTPUT  # patterns and lists contain everything in a folder
         elif os.path.isdir(real):
@@ -105,6 +103,16 @@ class InputWalker:
     def add_problem(self, path: str | Path, problem: str, fix: str) -> None:
         """Add an input that cannot be processed."""
         self.problems[str(path)] = CascadeError(f"{path}: {problem}", fix=fix)
+
+    def _add_missing(self, path: Path) -> None:
+        try:
+            path.stat()
+        except PermissionError as error:
+            self.add_problem(path, f"cannot be opened ({error.strerror})", "change the permissions of its folder")
+        except (OSError, ValueError):
+            pattern = glob.has_magic(str(path))
+            problem = "no file matches this pattern" if pattern else "there is no such file or folder"
+            self.add_problem(path, problem, "check the path")
 
     def add_companions(self) -> None:
         """Add the second file of each volume that is stored in two, also if it was not given or not accepted alone."""

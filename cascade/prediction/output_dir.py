@@ -112,9 +112,7 @@ def lock_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False)
             fix="wait until it has ended, or choose another folder with --out",
         ) from None
     except OSError as error:
-        raise CascadeError(
-            f"{out}: cannot be written ({error.strerror})", fix="choose another folder with --out"
-        ) from error
+        raise _not_writable(out, error) from error
     try:
         check_output_dir(out, overwrite=overwrite, resume=resume)  # another run may have ended in the meantime
         yield
@@ -131,13 +129,22 @@ def check_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False
         resume: Accept the results of an earlier run.
 
     Raises:
-        CascadeError: The folder contains results and neither flag is set, or files of the same names that no run wrote.
+        CascadeError: The folder contains results and neither flag is set, or files of the same names that no run wrote;
+            or it cannot be looked into.
     """
-    if out.exists() and not out.is_dir():
+    try:
+        is_file = out.exists() and not out.is_dir()
+        existing = [path.name for path in output_paths(out) if path.exists()]
+    except OSError as error:  # no access to a folder above it, or too long a name
+        raise _not_writable(out, error) from error
+    if is_file:
         raise CascadeError(f"{out}: cannot be written because it is a file", fix="choose a folder with --out")
-    existing = [path.name for path in output_paths(out) if path.exists()]
     is_ours = has_marker(out / "results.json")
     check_existing(str(out), existing, is_ours=is_ours, overwrite=overwrite, resume=resume)
+
+
+def _not_writable(out: Path, error: OSError) -> CascadeError:
+    return CascadeError(f"{out}: cannot be written ({error.strerror})", fix="choose another folder with --out")
 
 
 def check_existing(out: str, existing: Sequence[str], *, is_ours: bool, overwrite: bool, resume: bool) -> None:

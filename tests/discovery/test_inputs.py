@@ -87,6 +87,32 @@ def test_a_folder_that_may_not_be_looked_into_is_named(scans):
     assert "cannot be opened" in inputs.problems[str(scans / "b")].problem
 
 
+@pytest.mark.usefixtures("permissions")
+def test_a_file_in_a_folder_without_access_is_not_called_missing(scans):
+    closed = scans / "b"
+    closed.chmod(0)
+    try:
+        inputs = find_slices([scans / "a.png", closed / "1.mat", closed / "*.JPG", scans / "gone.png"])
+    finally:
+        closed.chmod(0o700)
+    problems = {Path(path).name: error.problem for path, error in inputs.problems.items()}
+    assert "Permission denied" in problems["1.mat"]
+    assert "Permission denied" in problems["*.JPG"]
+    assert "there is no such file" in problems["gone.png"]
+
+
+@pytest.mark.usefixtures("permissions")
+def test_a_folder_whose_files_may_be_listed_but_not_read_stops_nothing(scans):
+    """The search for results of an earlier run in it ended with a traceback."""
+    closed = scans / "b"
+    closed.chmod(0o400)
+    try:
+        inputs = find_slices([scans])
+    finally:
+        closed.chmod(0o700)
+    assert inputs.names == ["a.png"]
+
+
 def test_paths_are_relative_to_where_the_command_is_run(scans, monkeypatch):
     monkeypatch.chdir(scans)
     assert find_slices([Path(), Path("a.png")]).names == ["a.png", "b/1.mat", "b/a.JPG"]

@@ -1,6 +1,10 @@
 import csv
+import errno
 import json
+import os
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -279,6 +283,24 @@ def test_masks_that_no_run_wrote_are_never_touched(folder):
     with pytest.raises(CascadeError, match="masks: would be replaced"):
         check_output_dir(folder.out, overwrite=True)
     assert truth.read_bytes() == b"drawn by an expert"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG])
+def test_a_folder_that_cannot_be_looked_into_is_an_error_that_names_it(tmp_path, monkeypatch, number):
+    """`Path.exists` raises these errors. The command ended with a traceback after it had loaded the models."""
+    out = tmp_path / ("n" * 256 if number == errno.ENAMETOOLONG else "out")
+    stat = Path.stat
+
+    def refuse(path, **options):
+        if number == errno.EACCES and path.is_relative_to(out):
+            raise PermissionError(number, os.strerror(number), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(CascadeError, match=re.escape(f"{out}: ")) as raised:
+        check_output_dir(out)
+    assert os.strerror(number) in raised.value.problem
+    assert "--out" in raised.value.fix
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_models_run(folder):
