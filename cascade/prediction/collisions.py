@@ -25,9 +25,11 @@ def find_collisions(folder: ResultsFolder, sources: Sequence[Source]) -> dict[st
     """
     ignores_case = (folder.out / folder.json_path.name.upper()).exists()
 
+    def key(path: str) -> str:
+        return unicodedata.normalize("NFC", path).casefold() if ignores_case else path
+
     def keys(source: Source) -> Iterator[str]:
-        for path in folder.output_files(source):
-            yield unicodedata.normalize("NFC", path).casefold() if ignores_case else path
+        return map(key, folder.output_files(source))
 
     # Numbers need 8 bytes, paths a hundred. Only paths that share a number are compared.
     numbers = np.fromiter((hash(key) for source in sources for key in keys(source)), np.int64)
@@ -38,10 +40,10 @@ def find_collisions(folder: ResultsFolder, sources: Sequence[Source]) -> dict[st
     owners: dict[str, str] = {}
     errors = {}
     for source in sources:
-        suspects = [key for key in keys(source) if hash(key) in repeated]
-        if owner := next((owners[key] for key in suspects if key in owners), None):
+        suspects = {key(path): path for path in folder.output_files(source) if hash(key(path)) in repeated}
+        if shared := next((name for name in suspects if name in owners), None):
             errors[source.name] = CascadeError(
-                f"{folder.mask_path(source.name, source.mask_suffix)}: already contains the result of {owner}",
+                f"{folder.out / suspects[shared]}: already contains the result of {owners[shared]}",
                 fix="process the two inputs in separate runs",
             )
         else:

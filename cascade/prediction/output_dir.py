@@ -28,9 +28,9 @@ LOCK = ".cascade.lock"
 DICOM_MASK_SUFFIX = ".seg.dcm"
 
 NO_SUFFIX = ".dicom"
-"""Stands for the missing suffix of an input, which is a DICOM file or series; no input has this suffix."""
+"""Stands for the missing suffix of an input, which is a DICOM file or series. One that has this suffix gets another."""
 
-INPUT_SUFFIXES = (*(suffix for kind in FORMATS for suffix in SUFFIXES[kind]), NO_SUFFIX)
+INPUT_SUFFIXES = tuple(suffix for kind in FORMATS for suffix in SUFFIXES[kind])
 
 MAX_NAME_BYTES = 255
 """Longest name of a file on all common file systems."""
@@ -66,7 +66,7 @@ def slice_output_name(name: str, number: str | None, suffix: str) -> str:
     """Return the name of a file that is written for an input, or for the slice with this number in it."""
     if number is None:
         return output_name(name, suffix)
-    return f"{name if name.lower().endswith(INPUT_SUFFIXES) else shorten(name, NO_SUFFIX)}/{number}{suffix}"
+    return f"{shorten(name, NO_SUFFIX) if _needs_suffix(name) else name}/{number}{suffix}"
 
 
 def output_name(name: str, suffix: str) -> str:
@@ -74,14 +74,20 @@ def output_name(name: str, suffix: str) -> str:
 
     `a.png` stays `a.png`. Any other suffix is kept: `a.jpg` → `a.jpg.png`. A PNG with a second suffix counts as "any
     other", so `a.jpg.png` → `a.jpg.png.png`; likewise for volumes, `a.nii` → `a.nii.nii.gz`. A DICOM file or series
-    without a suffix gets one, so that IM1 and IM1.png differ: `IM1` → `IM1.dicom.png`. Long names are shortened.
+    without a suffix gets one, so that IM1 and IM1.png differ: `IM1` → `IM1.dicom.png`, and so does `IM1.dicom` →
+    `IM1.dicom.dicom.png`. Long names are shortened.
     """
     stem = name.removesuffix(suffix)
     if stem != name and suffix != DICOM_MASK_SUFFIX and not stem.lower().endswith(INPUT_SUFFIXES):
         return name
-    if suffix != DICOM_MASK_SUFFIX and not name.lower().endswith(INPUT_SUFFIXES):
+    if suffix != DICOM_MASK_SUFFIX and _needs_suffix(name):
         return shorten(name, f"{NO_SUFFIX}{suffix}")
     return shorten(name, suffix)
+
+
+def _needs_suffix(name: str) -> bool:
+    """Return True for a DICOM file or series without a suffix, or with the one that would be put in its place."""
+    return name.lower().endswith(NO_SUFFIX) or not name.lower().endswith(INPUT_SUFFIXES)
 
 
 def shorten(name: str, suffix: str) -> str:

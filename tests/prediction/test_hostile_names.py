@@ -57,11 +57,12 @@ def test_a_path_too_long_for_the_results_is_reported_by_name(scans, tmp_path):
 def test_a_dicom_file_without_suffix_and_an_image_of_its_name_have_separate_results(scans, out):
     put(scans / "IM1", dicom(number=1))
     put(scans / "IM2", dicom(number=2, ImagePositionPatient=None))
+    put(scans / "IM2.dicom", dicom(number=3, ImagePositionPatient=None))
     for name in ("IM1.png", "IM2.png", "IM2.dicom.png"):
         put(scans / name, whole_file("gray.png"))
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 0
     rows = rows_of(out)
-    assert len({row["mask"] for row in rows}) == len({row["overlay"] for row in rows}) == len(rows) == 6
+    assert len({row["mask"] for row in rows}) == len({row["overlay"] for row in rows}) == len(rows) == 7
     check_left(out, rows)
 
 
@@ -71,7 +72,7 @@ def test_of_two_inputs_whose_results_share_a_name_one_is_predicted_and_the_other
     assert predict_paths(cascade_of(), [scans], out, QUICK).exit_code == 2
     failed = [row for row in rows_of(out) if row["status"] == "error"]
     assert len(failed) == 1
-    assert "already contains the result of" in failed[0]["problem"]
+    assert "overlays/IM1.dicom/0.png: already contains the result of" in failed[0]["problem"]
 
 
 def test_an_input_given_twice_is_predicted_once_and_a_zip_is_not_the_folder_beside_it(scans, out):

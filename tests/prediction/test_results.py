@@ -18,6 +18,7 @@ from cascade.prediction.output_dir import (
     remove_previous,
     remove_temporary,
     remove_written,
+    slice_output_name,
 )
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.slices import SliceResult
@@ -193,9 +194,11 @@ def test_no_two_inputs_share_an_output_file():
     assert output_name("b/a.tiff", ".png") == "b/a.tiff.png"
     assert len({output_name(name, ".png") for name in pictures}) == len(pictures)
     dicom = ("IM1", "IM1.png", "IM1.dcm", "IM1.dicom.png", "IM1.seg.dcm", "IM1.seg.dcm.png", "series-003")
+    dicom += ("IM1.dicom", "IM1.dicom.dicom", "IM1.dicom.dicom.png")
     assert output_name("IM1", ".seg.dcm") == "IM1.seg.dcm"
     assert len({output_name(name, ".png") for name in dicom}) == len(dicom)
     assert len({output_name(name, ".seg.dcm") for name in dicom}) == len(dicom)
+    assert len({slice_output_name(name, "0", ".png") for name in dicom}) == len(dicom)
     volumes = ("a.nii", "a.nii.gz", "a.nii.nii.gz", "a.nii.nii.gz.nii.gz", "a.nii.gz.nii.gz")
     assert output_name("a.nii.gz", ".nii.gz") == "a.nii.gz"
     assert len({output_name(name, ".nii.gz") for name in volumes}) == len(volumes)
