@@ -69,9 +69,12 @@ class Inputs:
     def is_left_out(self, name: str) -> bool:
         """Return True if a name not in `names` refers to an existing file or zip member that was left out."""
         path = self.folder / name
-        archive = next((parent for parent in path.parents if parent.is_file()), None)
-        if archive is None:
-            return path.exists()
+        try:
+            archive = next((parent for parent in path.parents if parent.is_file()), None)
+            if archive is None:
+                return path.exists()
+        except PermissionError:
+            return True  # it may exist in a folder that may not be searched
         archive_name = self.name(str(archive))
         is_problem = archive_name in {self.name(problem) for problem in self.problems}
         is_used = is_problem or any(other.startswith(f"{archive_name}/") for other in self.zipped)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cascade.discovery.filters import FORMATS
@@ -141,7 +141,8 @@ def _predict_inputs(
     earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
     kept = reusable_names(earlier, inputs, sources, folder)
     finished = set(kept)
-    dropped = earlier.keys() - {source.name for source in sources} - problems.keys()
+    gone = earlier.keys() - {source.name for source in sources}
+    dropped = [name for name in gone if not _prefixes(name) & problems.keys()]  # a zip that cannot be read is not gone
     folder.files.remove_previous(previous_files(out, finished))
     folder.save(
         (row for name in kept for row in earlier[name].rows),
@@ -232,6 +233,11 @@ def predict_sources(
             folder.save(rows, volumes, complete=len(rows) == expected)
     seconds = time.monotonic() - start
     return RunResult(rows, seconds, expected - len(rows), resumed_rows, rows.entries, volumes=volumes)
+
+
+def _prefixes(name: str) -> set[str]:
+    """Return a name, and those of the zips and folders that contain the input."""
+    return {name, *map(str, PurePosixPath(name).parents)}
 
 
 def _shared_paths(inputs: Inputs, sources: Sequence[Source], output: Output) -> list[Path | str]:

@@ -183,8 +183,24 @@ def test_results_of_a_member_removed_from_its_zip_are_removed(scans, out):
     (scans / "study.zip").write_bytes(b"no zip any more")
     run = predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
     assert (run.resumed_rows, [row.name for row in run.failed]) == (1, ["study.zip"])
+    assert run.dropped == ()  # its members were said to be no longer there
     (scans / "study.zip").unlink()
     assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 1
+
+
+@pytest.mark.usefixtures("permissions")
+def test_results_of_a_folder_that_may_not_be_searched_now_are_kept(scans, out):
+    """The search for its files ended with a traceback."""
+    save(scans / "a.png")
+    save(scans / "sub/b.png")
+    predict_paths(cascade_of(), [scans], out)
+    (scans / "sub").chmod(0)
+    try:
+        with pytest.raises(CascadeError, match=r"sub/b\.png, which is not part of this run"):
+            predict_paths(cascade_of(), [scans], out, RunOptions(resume=True))
+    finally:
+        (scans / "sub").chmod(0o700)
+    assert predict_paths(cascade_of(), [scans], out, RunOptions(resume=True)).resumed_rows == 2
 
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
