@@ -46,7 +46,7 @@ def open_backend(
     """Load both graphs of a models folder into a backend.
 
     Args:
-        name: One of BACKENDS, or `auto` for the first of them that can run.
+        name: One of BACKENDS, or `auto` for the first of them that can run; with a `device`, the first on a GPU.
         models: Folder of the graphs and their manifest.
         engines: Folder of the engines that `cascade build` wrote, for the TensorRT backends; None for the default.
         threads: Number of threads that compute on the CPU; None for one per core.
@@ -64,7 +64,8 @@ def open_backend(
     if name != AUTO:
         return SelectedBackend(name, _open(name, graphs, engines, threads=threads, device=device), graphs)
     skipped: dict[str, str] = {}
-    for candidate in BACKENDS[:-1]:
+    fix = ""
+    for candidate in BACKENDS[:-1] if device is None else FLAVORS:
         try:
             return SelectedBackend(
                 candidate,
@@ -73,15 +74,17 @@ def open_backend(
                 skipped,
             )
         except CascadeError as error:
-            skipped[candidate] = without_home(error.problem)
+            skipped[candidate], fix = without_home(error.problem), error.fix
+    if device is not None:
+        reasons = "; ".join(f"{candidate}: {reason}" for candidate, reason in skipped.items())
+        raise CascadeError(
+            f"--device {device}: no backend can use this GPU ({reasons})", fix=f"{fix}; or omit --device"
+        )
     return SelectedBackend(BACKENDS[-1], _open(BACKENDS[-1], graphs, engines, threads=threads), graphs, skipped)
 
 
 def _check_device(name: str, device: int) -> None:
-    """Check that a GPU was chosen for a backend that uses one, and that it exists.
-
-    Otherwise `auto` would silently run on the CPU.
-    """
+    """Check that a GPU was chosen for a backend that uses one, and that it exists."""
     if name not in (AUTO, *FLAVORS):
         raise CascadeError(f"--device {device}: {name} runs on the CPU", fix="omit --device, or choose another backend")
     select_gpu(device)

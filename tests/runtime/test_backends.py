@@ -307,6 +307,23 @@ def test_a_backend_on_the_cpu_refuses_a_gpu(tmp_path):
         open_backend("onnxruntime", write_models(tmp_path), device=0)
 
 
+def test_auto_does_not_run_on_the_cpu_if_a_gpu_was_chosen(monkeypatch, tmp_path):
+    """It did so silently: only that the GPU exists was checked, not that an engine runs on it."""
+
+    def open_tensorrt(name, segmenter, classifier, engines, device):
+        raise CascadeError(f"{name} is not installed", fix=f"install {name}")
+
+    monkeypatch.setattr(gpu, "find_gpus", lambda: GPUS)
+    monkeypatch.setattr(tensorrt, "open_tensorrt", open_tensorrt)
+    models = write_models(tmp_path)
+    with pytest.raises(CascadeError, match="--device 1") as raised:
+        open_backend("auto", models, device=1)
+    assert "tensorrt is not installed" in raised.value.problem
+    assert "tensorrt-rtx is not installed" in raised.value.problem
+    assert "install tensorrt-rtx" in raised.value.fix
+    assert open_backend("auto", models).name in ("openvino", "onnxruntime")
+
+
 def test_the_number_of_the_gpu_reaches_tensorrt(monkeypatch, tmp_path):
     opened = []
 
