@@ -46,9 +46,9 @@ def open_sources(
     """
     names: dict[Format, list[str]] = defaultdict(list)
     left_out = dict(inputs.left_out)
-    header_of_voxels = _headers_of_voxels(inputs)
+    headers_of_voxels = _headers_of_voxels(inputs)
     for name in inputs.names:
-        if name not in header_of_voxels:
+        if name not in headers_of_voxels:
             names[content_format(inputs.path(name)) or inputs.format(name)].append(name)
     problems = {inputs.name(path): error for path, error in inputs.problems.items()}
     sources: list[Source] = []
@@ -65,9 +65,9 @@ def open_sources(
                 sources.append(source)
                 if isinstance(source, HeaderSource):
                     source.file_stats = before + file_stats(source.files[1:])  # the voxels are read later
-    for voxels, header in header_of_voxels.items():
-        if header in problems:
-            left_out[str(inputs.folder / voxels)] = f"belongs to {header}, which could not be opened"
+    for voxels, headers in headers_of_voxels.items():
+        if problems.keys() >= headers:  # else one of them has opened, and reads the voxels
+            left_out[str(inputs.folder / voxels)] = f"belongs to {min(headers)}, which could not be opened"
     if names["dicom"]:
         from cascade.io.dicom.series import open_dicom
 
@@ -84,8 +84,8 @@ def open_sources(
     return OpenedSources(sorted(sources, key=lambda source: source.name), problems, left_out)
 
 
-def _headers_of_voxels(inputs: Inputs) -> dict[str, str]:
-    """Return the files that hold the voxels of a volume whose header is another file: name → name of the header."""
+def _headers_of_voxels(inputs: Inputs) -> dict[str, set[str]]:
+    """Return the files that hold the voxels of a volume whose header is another file: name → names of its headers."""
     headers = [name for name in inputs.names if has_separate_voxels(name)]
     voxels = [
         (PurePosixPath(name).with_name(companion.name).as_posix(), name)
@@ -93,7 +93,11 @@ def _headers_of_voxels(inputs: Inputs) -> dict[str, str]:
         if (companion := companion_of(inputs.path(name)))
     ]
     names = set(inputs.names) if voxels else set()
-    return {other: name for other, name in voxels if other in names}
+    headers_of: dict[str, set[str]] = defaultdict(set)
+    for other, name in voxels:
+        if other in names:
+            headers_of[other].add(name)
+    return headers_of
 
 
 def _opener(format_: Format) -> Callable[[Path, str, int | None, int | None], Source]:

@@ -114,6 +114,25 @@ def test_nrrd_and_metaimage_have_one_finding_each_and_masks_as_nifti(tmp_path):
     assert again.resumed_rows == 60
 
 
+@pytest.mark.parametrize("name", ["a.mhd", "head_old.mhd"])
+def test_of_two_headers_of_the_same_voxels_one_may_be_wrong(tmp_path, name):
+    """The voxels counted as read and as left out, which was an internal error."""
+    sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[formats]'")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    image = sitk.GetImageFromArray(np.ascontiguousarray(HEAD.T))
+    image.SetSpacing((0.98, 0.98, 5.0))
+    sitk.WriteImage(image, str(scans / "head.mhd"))
+    header = (scans / "head.mhd").read_text()
+    assert "= 64 64 20\n" in header
+    (scans / name).write_text(header.replace("= 64 64 20\n", "= 64 64 60\n"))
+    run, _ = predict(scans)
+    assert run.exit_code == 2
+    assert {row.name: row.slices for row in run.volumes if row.status != "error"} == {"head.mhd": 20}
+    assert [row.name for row in run.failed] == [name]
+    assert run.left_out == {}
+
+
 def test_without_simpleitk_such_a_file_is_an_error_row_and_the_others_are_processed(tmp_path, monkeypatch):
     scans = tmp_path / "scans"
     scans.mkdir()
