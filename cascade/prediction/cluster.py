@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from cascade.errors import CascadeError
 from cascade.prediction.ray_executor import CONTROL, SAME_EVERYWHERE, RayExecutor
@@ -68,8 +69,8 @@ def open_cluster(
         count = _room(options)
         if not count:
             raise CascadeError(
-                f"--cluster {options.address}: no machine has {_size(options)} for a worker",
-                fix="give the workers fewer CPUs or GPUs, or wait until the cluster has more",
+                f"--cluster {options.address}: no machine has {_size(options)} free for a worker",
+                fix="give the workers fewer CPUs or GPUs, or wait until the cluster is less busy",
             )
         if not options.gpus_per_worker:
             models = replace(models, threads=options.cpus_per_worker)
@@ -140,8 +141,8 @@ def _check_address(address: str) -> None:
 
 
 def _room(options: ClusterOptions) -> int:
-    """Return how many workers the machines of the cluster have room for."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """Return how many workers the machines of the cluster have room for, beside what others run on them."""
+    machines = available_resources_per_node().values()
     return sum(
         min(
             int(machine.get(resource, 0) // amount)

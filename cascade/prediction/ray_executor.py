@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cascade.errors import CascadeError
 from cascade.io.slices import Source
@@ -233,6 +233,11 @@ def _get(references: Any) -> Any:
         return ray.get(references, timeout=MAX_SECONDS_WITHOUT_WORKER)
     except RayTaskError as error:
         raise _cause(error) from None
+    except GetTimeoutError as error:
+        raise CascadeError(
+            f"a worker has not started for {MAX_SECONDS_WITHOUT_WORKER / 60:.0f} minutes: the cluster is busy",
+            fix="wait until others have finished, or give the workers fewer CPUs or GPUs",
+        ) from error
     except RayError as error:
         raise CascadeError(f"a worker does not start ({error})", fix=SAME_EVERYWHERE) from error
 

@@ -319,7 +319,7 @@ def test_ray_is_started_again_if_a_busy_machine_was_too_slow_for_it(monkeypatch,
             raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(cluster.ray, "init", init)
-    monkeypatch.setattr(cluster.ray, "nodes", list)
+    monkeypatch.setattr(cluster, "available_resources_per_node", dict)
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)  # the cluster of other tests stays
     reason = "timed out" if failures == cluster.MAX_TRIES else "no machine"
     with pytest.raises(CascadeError, match=reason), open_cluster(ClusterOptions("local"), None):

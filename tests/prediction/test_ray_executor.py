@@ -1,4 +1,4 @@
-"""What the executor of a cluster hands out to its workers. No cluster is started."""
+"""How many workers a run on a cluster has, and what they are given. No cluster is started."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from cascade.errors import CascadeError
 from cascade.io.image import ImageSource
 from cascade.prediction.blocks import BlockQueue
 from cascade.prediction.executor import Job
 
 pytest.importorskip("ray", reason="pip install 'cascade-mri[cluster]'")
 
-from cascade.prediction.ray_executor import RayExecutor, Slot
+from ray.exceptions import GetTimeoutError
+
+from cascade.prediction import cluster, ray_executor
+from cascade.prediction.cluster import ClusterOptions
+from cascade.prediction.ray_executor import SAME_EVERYWHERE, RayExecutor, Slot
 
 
 def ignore(argument):
@@ -50,3 +55,21 @@ def test_an_input_that_fails_waits_for_another_worker_that_is_busy():
     busy.blocks = {"reference": SimpleNamespace(alone=True)}
     hand_out_again(ready, busy)
     assert not ready.blocks
+
+
+def test_there_are_as_many_workers_as_fit_beside_what_others_run(monkeypatch):
+    """All CPUs of the machines counted. The run waited 10 minutes for workers that could not start, and failed."""
+    free = {"busy": {"CPU": 3.0, "GPU": 1.0}, "full": {"memory": 1e9}, "idle": {"CPU": 8.0, "GPU": 4.0}}
+    monkeypatch.setattr(cluster, "available_resources_per_node", lambda: free)
+    assert cluster._room(ClusterOptions("auto", cpus_per_worker=2)) == 1 + 0 + 4
+    assert cluster._room(ClusterOptions("auto", cpus_per_worker=3, gpus_per_worker=1)) == 1 + 0 + 2
+
+
+def test_workers_that_do_not_start_in_time_are_not_blamed_on_different_versions(monkeypatch):
+    def get(references, timeout):
+        raise GetTimeoutError
+
+    monkeypatch.setattr(ray_executor.ray, "get", get)
+    with pytest.raises(CascadeError, match="10 minutes") as raised:
+        ray_executor._get("reference")
+    assert SAME_EVERYWHERE not in raised.value.fix
