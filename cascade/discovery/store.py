@@ -117,7 +117,7 @@ def store_errors(url: str, *, action: str = "fetched") -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         fix = "check network, credentials and permissions on all machines"
         if is_full:
-            fix = "free space beside --out or, if that is a URL, in the folder for temporary files (TMPDIR)"
+            fix = "free space at --out or, if that is a URL, in the folder for temporary files (TMPDIR)"
         elif action == "written":
             fix += ", and continue with --resume"
         raise CascadeError(f"{url}: cannot be {action} ({reason})", fix=fix) from error

@@ -85,7 +85,7 @@ def collect_inputs(
         paths: Files, folders and patterns; or URLs of these.
         out: Results folder.
         options: Options of the run.
-        shared: Put the temporary folder beside the results, where other machines see it.
+        shared: Put the temporary folder on the storage of the results, where other machines see it.
 
     Raises:
         CascadeError: There is nothing to process, or the temporary folder cannot be created.
@@ -246,5 +246,5 @@ def _shared_paths(inputs: Inputs, sources: Sequence[Source], output: Output) -> 
     first = [path for source in sources[:1] for path in source.files[:1] if not path.is_relative_to(inputs.unpacked)]
     if inputs.store is None:
         return [*paths, *first]
-    # Volumes are fetched to a folder beside a results folder. With results at a URL, each worker fetches its own.
+    # Volumes are fetched to the storage of a results folder. With results at a URL, each worker fetches its own.
     return [*paths, *(map(inputs.store.url, first) if output.store else [inputs.store.folder])]
