@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """Beginning of a URL. A `Path` has lost its second slash."""
 
-PASSWORD = re.compile(r"(?<=://)[^/@]*:[^/]*@")
-"""Name and password in front of the host."""
+PASSWORD = re.compile(r"(?<=:/)/?[^/@]*:[^/]*@")
+"""Name and password in front of the host, also in a `Path`."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ def is_url(path: object) -> bool:
     return URL.match(str(path)) is not None
 
 
+def without_password(url: str) -> str:
+    """Return a URL for a message, with dots in place of a name and password."""
+    return PASSWORD.sub("/...@", url)
+
+
 def open_url(url: str) -> "tuple[AbstractFileSystem, str]":
     """Return the file system of a URL, and the path in it.
 
@@ -78,7 +83,7 @@ def open_url(url: str) -> "tuple[AbstractFileSystem, str]":
     """
     if PASSWORD.search(url):  # it would be in messages, logs and results
         raise CascadeError(
-            f"{PASSWORD.sub('...@', url)}: contains a password",
+            f"{without_password(url)}: contains a password",
             fix="remove it; the package of the store reads it from its settings or from environment variables",
         )
     if "://" not in url:

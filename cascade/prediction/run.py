@@ -10,7 +10,7 @@ from typing import Any
 
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import Inputs, find_slices
-from cascade.discovery.store import is_url
+from cascade.discovery.store import is_url, without_password
 from cascade.errors import CascadeError
 from cascade.io.mirror import find_stored_slices
 from cascade.io.open import open_sources
@@ -64,7 +64,9 @@ def predict_paths(
     """
     executor = InProcess(cascade) if isinstance(cascade, Cascade) else cascade
     if not executor.is_remote and (urls := [str(path) for path in (*paths, out) if is_url(path)]):
-        raise CascadeError(f"{urls[0]}: only the workers of a cluster use URLs", fix="add --cluster local")
+        raise CascadeError(
+            f"{without_password(urls[0])}: only the workers of a cluster use URLs", fix="add --cluster local"
+        )
     with (
         open_output(out if isinstance(out, str) else Path(out)) as output,
         collect_inputs(paths, output.folder, options, shared=executor.is_remote and output.store is None) as inputs,

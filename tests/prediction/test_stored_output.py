@@ -430,6 +430,15 @@ def test_a_url_with_a_password_is_refused_and_the_password_shown_nowhere(store, 
     assert not store.store
 
 
+@pytest.mark.parametrize("url", ["memory://me:hunter2@bucket/scans", Path("memory://me:hunter2@bucket/scans")])
+def test_a_password_is_not_shown_either_if_no_cluster_is_used_or_a_slash_is_lost(scans, tmp_path, url):
+    with pytest.raises(CascadeError, match=r"memory://\.\.\.@bucket/") as error:
+        predict_paths(cascade_of(), [url], tmp_path / "out", OPTIONS)
+    with pytest.raises(CascadeError, match=r"memory://\.\.\.@bucket/") as other:
+        predict(url, tmp_path / "out")
+    assert "hunter2" not in f"{error.value} {other.value}"
+
+
 def test_a_file_url_is_written_atomically_and_creates_its_folders(scans, tmp_path, monkeypatch):
     out = tmp_path / "new/results"
     predict(scans, out.as_uri())
