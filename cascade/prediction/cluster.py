@@ -44,7 +44,7 @@ class ClusterOptions:
         if self.gpus_per_worker < 0 or self.cpus_per_worker < 1:
             raise CascadeError(
                 f"a worker with {self.cpus_per_worker} CPUs and {self.gpus_per_worker} GPUs is invalid",
-                fix="choose at least one CPU",
+                fix="choose at least one CPU, and 0 or more GPUs",
             )
 
 

@@ -59,7 +59,7 @@ def find_model(name: str, folder: Path = BUNDLED_MODELS) -> ExportedModel:
     try:
         record = json.loads(manifest.read_text())[name]
         sha256 = str(record["sha256"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CascadeError(
             f"{manifest}: there is no such file", fix="specify a folder that `cascade train export` wrote"
         ) from None

@@ -73,3 +73,11 @@ def test_workers_that_do_not_start_in_time_are_not_blamed_on_different_versions(
     with pytest.raises(CascadeError, match="10 minutes") as raised:
         ray_executor._get("reference")
     assert SAME_EVERYWHERE not in raised.value.fix
+
+
+@pytest.mark.parametrize("options", [{"cpus_per_worker": 0}, {"gpus_per_worker": -1}])
+def test_a_worker_of_no_cpu_or_fewer_than_no_gpus_is_refused_with_the_least_that_is_possible(options):
+    with pytest.raises(CascadeError, match="is invalid") as raised:
+        ClusterOptions("local", **options)
+    assert "one CPU" in raised.value.fix
+    assert "0 or more GPUs" in raised.value.fix

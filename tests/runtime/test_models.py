@@ -46,6 +46,13 @@ def test_errors_name_a_missing_graph_manifest_or_folder(folder, tmp_path):
         find_model(SEGMENTER, tmp_path / "nowhere")
 
 
+def test_a_graph_in_place_of_its_folder_is_not_called_damaged(folder):
+    """The fix was to export the models again."""
+    with pytest.raises(CascadeError, match="there is no such file") as raised:
+        find_model(SEGMENTER, folder / "segmenter.onnx")
+    assert "specify a folder" in raised.value.fix
+
+
 def test_a_manifest_that_cannot_be_read_is_rejected(folder):
     (folder / "models.json").unlink()
     (folder / "models.json").mkdir()
