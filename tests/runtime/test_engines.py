@@ -137,6 +137,11 @@ def test_the_command_can_be_for_another_gpu(tmp_path):
     assert build_command("tensorrt-rtx", tmp_path, spec=SPEC, gpu=T4).endswith("--arch sm75")
 
 
+def test_only_tensorrt_rtx_builds_for_gpus_that_are_not_there(tmp_path):
+    assert build_command("tensorrt-rtx", tmp_path) == f"cascade build --flavor tensorrt-rtx --out {tmp_path}"
+    assert build_command("tensorrt", tmp_path, gpu=T4) == f"cascade build --flavor tensorrt --out {tmp_path}"
+
+
 def test_an_engine_is_compatible_with_the_version_and_compute_capability_it_was_built_for():
     assert incompatibility(SPEC, "1.7.1", RTX_3090) is None
 
