@@ -96,8 +96,8 @@ def read_slice(path: Path) -> Slice:
 
         pixels, spacing_mm = read_image(path)
         return slice_of(pixels, str(path), spacing_mm)
-    pixels, orientation = _read_picture(path)
-    spacing_mm, notes = _scale(path, pixels.shape, orientation) if _is_tiff(path) else (None, ())
+    pixels, orientation, is_tiff = _read_picture(path)
+    spacing_mm, notes = _scale(path, pixels.shape, orientation) if is_tiff else (None, ())
     return slice_of(pixels, str(path), spacing_mm, (*notes, *orientation_notes(orientation)))
 
 
@@ -113,24 +113,24 @@ def read_gray(path: Path) -> FloatArray:
     return _read_picture(path)[0]
 
 
-def _read_picture(path: Path) -> tuple[FloatArray, int]:
-    """Return gray values and orientation, as `image_to_gray` does."""
+def _read_picture(path: Path) -> tuple[FloatArray, int, bool]:
+    """Return gray values and orientation, as `image_to_gray` does, and whether the file is a TIFF."""
     with silence_decoders(), read_errors(path, lambda error: _damaged_error(path, error)):
-        if _is_tiff(path):
+        if is_tiff := _is_tiff(path):
             from cascade.io.tiff import read_tiff
 
             if picture := read_tiff(path):
-                return picture
+                return *picture, is_tiff
         with Image.open(path) as image:
             if not has_deep_color(image):
-                return image_to_gray(image, str(path))
+                return *image_to_gray(image, str(path)), is_tiff
             if image.format == "TIFF":
                 from cascade.io.tiff import unsupported_type
 
                 raise unsupported_type(path)
             check_size(image.width, image.height, str(path))
             orientation = orientation_of(image)
-            return turn(rgb_to_gray(read_png16(path), str(path)), orientation), orientation
+            return turn(rgb_to_gray(read_png16(path), str(path)), orientation), orientation, is_tiff
 
 
 def _scale(path: Path, shape: tuple[int, int], orientation: int) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
