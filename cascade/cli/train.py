@@ -115,6 +115,7 @@ def train_classifier(
 
 @app.command("both", no_args_is_help=True)
 def train_both(
+    context: typer.Context,
     folder: Folder,
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for all results.")] = Path("runs/both"),
@@ -143,16 +144,7 @@ def train_both(
 
     if subset not in SUBSETS:
         raise CascadeError(f"there is no subset {subset!r}", fix=f"choose one of {', '.join(SUBSETS)}")
-    settings = _pipeline_settings(
-        {
-            "epochs": segmenter_epochs,
-            "weights": segmenter_weights,
-            "detection": detection,
-            "limit_batches": limit_batches,
-        },
-        {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},
-        _external(external, negatives),
-    )
+    settings = _pipeline_settings(context, _external(external, negatives))
     prepare_pipeline(out, split_file, settings)
     result = train_pipeline(folder, split_file, out, settings, subset=subset, evaluation=out / f"evaluation-{subset}")
     stderr().print(evaluation_table(result))
@@ -160,6 +152,7 @@ def train_both(
 
 @app.command("crossval", no_args_is_help=True)
 def train_crossval(
+    context: typer.Context,
     folder: Folder,
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for all folds.")] = Path("runs/crossval"),
@@ -183,16 +176,7 @@ def train_crossval(
     with train_packages():
         from train.crossval import crossval_table, crossvalidate
 
-    settings = _pipeline_settings(
-        {
-            "epochs": segmenter_epochs,
-            "weights": segmenter_weights,
-            "detection": detection,
-            "limit_batches": limit_batches,
-        },
-        {"epochs": classifier_epochs, "weights": classifier_weights, "limit_batches": limit_batches},
-        _external(external, negatives),
-    )
+    settings = _pipeline_settings(context, _external(external, negatives))
     stderr().print(crossval_table(crossvalidate(folder, split_file, out, folds, settings)))
 
 
@@ -255,17 +239,20 @@ def _settings(kind: type[T], context: typer.Context) -> T:
     return _with(kind, {field.name: context.params.get(field.name) for field in fields(kind)})
 
 
-def _pipeline_settings(
-    segmenter: dict[str, Any], classifier: dict[str, Any], external: "list[ExternalSlice]"
-) -> "PipelineSettings":
+def _pipeline_settings(context: typer.Context, external: "list[ExternalSlice]") -> "PipelineSettings":
+    """Build the settings of both trainings from the options that were set."""
     from train.classifier import ClassifierSettings
     from train.pipeline import PipelineSettings
     from train.segmenter import SegmenterSettings
 
+    options = context.params
     # On several devices each of their processes would run the whole pipeline.
+    shared = {"devices": 1, "limit_batches": options["limit_batches"]}
+    segmenter = {name: options[f"segmenter_{name}"] for name in ("epochs", "weights")}
+    classifier = {name: options[f"classifier_{name}"] for name in ("epochs", "weights")}
     return PipelineSettings(
-        _with(SegmenterSettings, segmenter | {"devices": 1}),
-        _with(ClassifierSettings, classifier | {"devices": 1}),
+        _with(SegmenterSettings, shared | segmenter | {"detection": options["detection"]}),
+        _with(ClassifierSettings, shared | classifier),
         tuple(external),
     )
 
