@@ -20,8 +20,8 @@ SYNTHETIC = 12
 """Number of synthetic slices with a tumor."""
 
 FADED = 6
-"""Number of those with a trace of one. Here the segmenter's detection limits the probability of all pixels. In the
-others it does not, and an engine that lost it would pass."""
+"""Number of synthetic slices with a trace of a tumor. Only there does the segmenter's detection limit the probability
+of pixels, so only they reveal an engine that lost it."""
 
 TRACE = 0.05
 """Contrast of a faded tumor, relative to others."""

@@ -94,7 +94,7 @@ class Paster:
             -1. Where nothing fits, after some hosts, the last host as it is, also with an empty mask and -1.
         """
         host, odds = 0, _odds(np.array([class_odds[label] if class_odds else 1.0 for label in self.classes]))
-        label = int(random.choice(self.classes, p=odds))  # once: a class that seldom fits is not drawn less often
+        label = int(random.choice(self.classes, p=odds))  # before the hosts, or classes that rarely fit become rarer
         for _ in range(TRIES):
             host = int(random.choice(len(self.negatives), p=self.host_odds))
             pair = self._pasted_into(host, label, random, control=control)
