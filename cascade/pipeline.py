@@ -15,7 +15,8 @@ from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
 from cascade.io.arrays import SliceLike, VolumeLike, open_volume, to_slice
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import BlankSlice, Slice, SliceReader
+from cascade.io.slices import BlankSlice, Slice
+from cascade.io.source import SliceReader
 from cascade.result import Prediction, VolumePrediction
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Backend, Future, Outputs

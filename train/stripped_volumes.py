@@ -23,7 +23,8 @@ from rich.table import Table
 from cascade.files import write_atomically
 from cascade.io.image import read_slice
 from cascade.io.open import open_source
-from cascade.io.slices import BlankSlice, Slice, SliceReader
+from cascade.io.slices import BlankSlice, Slice
+from cascade.io.source import SliceReader
 from cascade.pipeline import Cascade
 from cascade.volume.finding import VolumeFinding
 from cascade.volume.stripped import is_stripped, looks_stripped

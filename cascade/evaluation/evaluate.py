@@ -26,7 +26,8 @@ from cascade.evaluation.schema import Evaluation, Failures
 from cascade.evaluation.scores import score_batch, to_csv
 from cascade.evaluation.summary import summarize
 from cascade.io.open import open_sources
-from cascade.io.slices import BlankSlice, Slice, Source, slice_name
+from cascade.io.slices import BlankSlice, Slice
+from cascade.io.source import Source, slice_name
 from cascade.pipeline import Cascade
 from cascade.runtime.models import CLASSIFIER
 from cascade.runtime.select import open_backend

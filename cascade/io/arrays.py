@@ -16,7 +16,8 @@ from cascade.errors import CascadeError
 from cascade.io.exif import orientation_notes
 from cascade.io.gray import has_deep_color, image_to_gray
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, SliceReader, Source, check_pixels, slice_of
+from cascade.io.slices import Slice, check_pixels, slice_of
+from cascade.io.source import SliceReader, Source
 
 SliceLike = Slice | Image.Image | ArrayLike | os.PathLike[str]
 """What `to_slice` converts."""

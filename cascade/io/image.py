@@ -17,7 +17,8 @@ from cascade.io.gray import check_size, has_deep_color, image_to_gray, rgb_to_gr
 from cascade.io.png import encode_png
 from cascade.io.probability import Uint16Array, probability_png
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import MAX_PIXELS, Slice, Source, slice_of
+from cascade.io.slices import MAX_PIXELS, Slice, slice_of
+from cascade.io.source import Source
 
 TIFF_PREFIXES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, little and big endian."""

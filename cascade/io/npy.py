@@ -15,7 +15,8 @@ from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error, unsupported_dtype
 from cascade.io.probability import Uint16Array, probability_png, to_float16
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import HeaderSource, Slice, check_volume_size, slice_of
+from cascade.io.slices import Slice, check_volume_size, slice_of
+from cascade.io.source import HeaderSource
 from cascade.io.volume import check_axis
 from cascade.io.voxels import VoxelFile
 

@@ -12,7 +12,8 @@ from cascade.errors import CascadeError
 from cascade.io.checksums import file_stats
 from cascade.io.content import content_format
 from cascade.io.image import open_image
-from cascade.io.slices import HeaderSource, Source, UnopenedVolume
+from cascade.io.slices import UnopenedVolume
+from cascade.io.source import HeaderSource, Source
 
 VOLUMES: tuple[Format, ...] = ("nifti", "pair", "mgh")
 """Formats of which every file counts as a volume, even if it cannot be opened."""

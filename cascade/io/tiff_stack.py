@@ -19,7 +19,8 @@ from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error
 from cascade.io.probability import Uint16Array
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import MAX_SLICES, HeaderSource, Slice, check_volume_size, slice_of
+from cascade.io.slices import MAX_SLICES, Slice, check_volume_size, slice_of
+from cascade.io.source import HeaderSource
 from cascade.io.tiff import GRAYS, ORIENTATION, is_decodable, page_to_gray, unsupported_type
 from cascade.io.tiff_pages import encode_pages, mask_tiff
 from cascade.io.voxels import VoxelFile

@@ -18,7 +18,8 @@ from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import Header, repair_geometry, repair_scale
 from cascade.io.orientation import Grid, nearest_axis
 from cascade.io.probability import FULL, Uint16Array
-from cascade.io.slices import HeaderSource, Slice, check_volume_size, slice_of
+from cascade.io.slices import Slice, check_volume_size, slice_of
+from cascade.io.source import HeaderSource
 
 GEOMETRY_FIELDS = (
     "dim",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run_result import RunResult
 

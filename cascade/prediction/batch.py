@@ -9,7 +9,8 @@ from pathlib import Path
 
 from cascade.errors import CascadeError
 from cascade.io.checksums import FileStats, file_stats
-from cascade.io.slices import HeaderSource, Slice, Source
+from cascade.io.slices import Slice
+from cascade.io.source import HeaderSource, Source
 from cascade.pipeline import Cascade
 from cascade.prediction.executor import Job
 from cascade.prediction.journal import journal_line

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cascade.io.slices import Source
+from cascade.io.source import Source
 
 MAX_BLOCK_SLICES = 256
 """Maximum slices of a block of several inputs. As much is computed again if its worker is lost."""

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.io.slices import BoolArray, SliceReader
+from cascade.io.slices import BoolArray
+from cascade.io.source import SliceReader
 from cascade.prediction.overlay import overlay_rgb
 from cascade.result import Prediction
 

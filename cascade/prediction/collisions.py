@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cascade.errors import CascadeError
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.prediction.results import ResultsFolder
 
 

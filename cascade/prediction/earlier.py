@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from cascade.discovery.inputs import Inputs
 from cascade.errors import CascadeError
 from cascade.io.checksums import sha256_of_files
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.prediction.batch import io_threads
 from cascade.prediction.fetched import fetched
 from cascade.prediction.journal import FAILED, READ_BYTES, STARTED, Entry, entry_of, parse_line

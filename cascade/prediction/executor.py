@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.prediction.journal import JournalLine
 from cascade.prediction.results import ResultsFolder
 from cascade.volume.finding import VolumeRule

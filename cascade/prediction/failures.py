@@ -1,7 +1,8 @@
 """Journal entries of inputs of which no slice was processed: each slice is a row with the error."""
 
 from cascade.errors import CascadeError
-from cascade.io.slices import Source, UnopenedVolume, slice_name
+from cascade.io.slices import UnopenedVolume
+from cascade.io.source import Source, slice_name
 from cascade.prediction.journal import Entry
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.slices import SliceResult

@@ -9,7 +9,7 @@ from cascade.discovery.store import Store
 from cascade.errors import CascadeError
 from cascade.io.image import ImageSource
 from cascade.io.mirror import START_BYTES
-from cascade.io.slices import Source
+from cascade.io.source import Source
 
 THREADS = 16
 """Pictures that a worker fetches at once."""

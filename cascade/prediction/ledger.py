@@ -10,7 +10,7 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.prediction.journal import Entry, Journal, JournalLine
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.slices import SliceResult

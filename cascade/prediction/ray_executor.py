@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from cascade.errors import CascadeError
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
 from cascade.prediction.executor import Job
 from cascade.prediction.failures import failed_source

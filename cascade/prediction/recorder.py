@@ -12,7 +12,8 @@ from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.probability import Uint16Array, to_uint16
-from cascade.io.slices import BlankSlice, BoolArray, CapturedSource, Slice, Source, slice_name, slice_number
+from cascade.io.slices import BlankSlice, BoolArray, Slice
+from cascade.io.source import CapturedSource, Source, slice_name, slice_number
 from cascade.prediction.captures import draw_captures
 from cascade.prediction.journal import Entry
 from cascade.prediction.overlay import overlay_png, preview_png

@@ -11,7 +11,7 @@ from cascade.contract import CLASS_NAMES, Box
 from cascade.discovery.output_marker import CAPTURES, MASKS, OVERLAYS, PROBABILITIES, RESULTS
 from cascade.discovery.store import Store
 from cascade.errors import CascadeError
-from cascade.io.slices import CapturedSource, Source, slice_number
+from cascade.io.source import CapturedSource, Source, slice_number
 from cascade.prediction.output_dir import (
     PARQUET,
     VOLUMES,

@@ -14,7 +14,7 @@ from cascade.discovery.store import is_url, without_password
 from cascade.errors import CascadeError
 from cascade.io.mirror import find_stored_slices
 from cascade.io.open import open_sources
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.accounting import check_accounting
 from cascade.prediction.batch import InProcess

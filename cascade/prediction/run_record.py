@@ -8,7 +8,7 @@ from typing import Any
 
 from cascade import __version__
 from cascade.discovery.inputs import Inputs
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.prediction.executor import Executor
 from cascade.prediction.journal import Entry
 from cascade.prediction.results import NOTE

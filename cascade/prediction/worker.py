@@ -10,7 +10,7 @@ from pathlib import Path
 from cascade import __version__
 from cascade.discovery.store import open_url, store_errors
 from cascade.errors import CascadeError
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.pipeline import Cascade
 from cascade.prediction.batch import InProcess
 from cascade.prediction.executor import Job

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmark_predict import make_slices, resident_mb
 
 from cascade.io.image import ImageSource
-from cascade.io.slices import Source
+from cascade.io.source import Source
 from cascade.pipeline import Cascade
 from cascade.prediction import cluster
 from cascade.prediction.cluster import ClusterOptions, open_cluster

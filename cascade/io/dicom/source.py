@@ -18,7 +18,8 @@ from cascade.io.dicom.seg import encode_segmentation
 from cascade.io.image import mask_png
 from cascade.io.probability import Uint16Array, probability_png, to_float
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import HeaderSource, Slice, check_volume_size, slabs_mm, slice_of
+from cascade.io.slices import Slice, check_volume_size, slabs_mm, slice_of
+from cascade.io.source import HeaderSource
 from cascade.io.tiff_pages import encode_pages, mask_tiff
 
 MIN_DISTANCE_MM = 0.01
