@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from contextlib import suppress
+from itertools import product
 
 import numpy as np
 import pytest
@@ -61,11 +62,11 @@ def test_every_page_is_a_slice(tmp_path, options, kind):
     assert source.read(0).spacing_mm is None
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "group4"])
-@pytest.mark.parametrize("mode", ["L", "I;16", "1"])
-def test_pages_that_pillow_compressed_are_read(tmp_path, compression, mode):
-    if (compression == "group4") != (mode == "1"):
-        pytest.skip("a compression of bits")
+GRAY_COMPRESSIONS = ["tiff_lzw", "packbits", "tiff_adobe_deflate"]
+
+
+@pytest.mark.parametrize(("mode", "compression"), [*product(["L", "I;16"], GRAY_COMPRESSIONS), ("1", "group4")])
+def test_pages_that_pillow_compressed_are_read(tmp_path, mode, compression):
     kind = np.uint16 if mode == "I;16" else np.uint8
     first, *others = (Image.fromarray(page.astype(kind)).convert(mode) for page in STACK)
     first.save(tmp_path / "a.tif", save_all=True, append_images=others, compression=compression)
