@@ -8,6 +8,7 @@ import numpy as np
 
 from cascade.datasets.figshare import LabeledSlice, read_mat
 from cascade.datasets.table import COLUMNS, Row, csv_files, find_table, names_volumes, parse_rows, read_rows
+from cascade.discovery.filters import format_of_name
 from cascade.errors import CascadeError
 from cascade.io.image import read_gray, read_slice
 from cascade.io.slices import BoolArray, check_pixels
@@ -136,5 +137,7 @@ def _parse_slice(row: Row) -> SliceInfo:
             f"{row.place}: {row.path} contains its own mask, label and patient",
             fix="list only images; a folder of .mat files needs no CSV",
         )
+    if format_of_name(row.path) == "npy":
+        raise CascadeError(f"{row.place}: {row.path} is an array", fix="list pictures, such as PNG or TIFF, or volumes")
     row.check_cells(path=row.path, mask=row.mask, patient=row.patient)
     return SliceInfo(row.path, row.mask, row.class_name(), row.patient)

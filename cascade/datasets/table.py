@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from cascade.contract import CLASS_NAMES
-from cascade.discovery.filters import format_of_name
+from cascade.discovery.filters import AFFINE, format_of_name
 from cascade.errors import CascadeError
 
 COLUMNS = ("path", "mask", "label", "patient")
@@ -153,7 +153,7 @@ def parse_rows(rows: Sequence[Row], parse: Callable[[Row], T]) -> list[T | Casca
 
 
 def names_volumes(folder: Path, rows: Sequence[Row]) -> bool:
-    """Return True if the rows name volumes: folders, NIfTI or DICOM files.
+    """Return True if the rows name volumes: folders, DICOM files, or files of one volume each.
 
     Args:
         folder: Folder of the table.
@@ -163,7 +163,7 @@ def names_volumes(folder: Path, rows: Sequence[Row]) -> bool:
         CascadeError: Some rows name volumes and others slices.
     """
     formats = {row: "dicom" if (folder / row.path).is_dir() else format_of_name(row.path) for row in rows if row.path}
-    volume = next((row for row, format_ in formats.items() if format_ in ("nifti", "dicom")), None)
+    volume = next((row for row, format_ in formats.items() if format_ in (*AFFINE, "dicom")), None)
     slice_ = next((row for row, format_ in formats.items() if format_ == "image"), None)
     if volume and slice_:
         raise CascadeError(

@@ -1,4 +1,4 @@
-"""Read labeled volumes: NIfTI files and DICOM series that a CSV table lists, each with the mask of its tumor."""
+"""Read labeled volumes that a CSV table lists, each with the mask of its tumor."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class VolumeInfo:
     """Files, label and patient of a labeled volume.
 
     Attributes:
-        path: NIfTI or DICOM file, or folder of a DICOM series, relative to the folder of the data set.
-        mask: NIfTI file of the mask, relative to the same folder; may be empty for a head without a tumor.
+        path: File of a volume, or folder of a DICOM series, relative to the folder of the data set.
+        mask: File of the mask, relative to the same folder; may be empty for a head without a tumor.
         label: One of CLASS_NAMES, or NO_TUMOR.
         patient: Patient id as stored.
     """
@@ -93,7 +93,7 @@ def read_label(folder: Path, info: VolumeInfo) -> VolumeLabel:
     path = folder / info.path
     with closing(open_source(path)) as source:
         if not isinstance(source, VolumeSource):
-            raise CascadeError(f"{path}: is a picture, not a volume", fix="give a NIfTI file or a DICOM series")
+            raise CascadeError(f"{path}: is a picture, not a volume", fix="give a file of a volume or a DICOM series")
         mask = read_volume_mask(folder / info.mask, source) if info.mask else np.zeros(source.grid.shape, bool)
         row_mm, column_mm = source.grid.spacing_mm[1:]
         pixel_ml = None if source.slab_mm is None else np.array(source.slab_mm) * row_mm * column_mm / 1000

@@ -14,6 +14,8 @@ from cascade.errors import CascadeError
 
 Format = Literal["image", "nifti", "pair", "mgh", "itk", "npy", "dicom"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+AFFINE: tuple[Format, ...] = ("nifti", "pair", "mgh", "itk")
+"""Formats of files of one volume whose header says where the voxels are."""
 
 SUFFIXES: dict[Format, frozenset[str]] = {
     "image": frozenset({".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".mat"}),

@@ -1,4 +1,4 @@
-"""Read the mask of a volume from a NIfTI file onto the slices of the volume."""
+"""Read the mask of a volume onto the slices of the volume."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascade.errors import CascadeError
-from cascade.io.nifti import open_nifti
+from cascade.io.open import open_affine
 from cascade.io.orientation import Grid
 from cascade.io.slices import BoolArray
 from cascade.io.volume import AffineVolume
@@ -37,7 +37,7 @@ def read_volume_mask(path: Path, volume: VolumeSource) -> BoolArray:
     The stored axes of both may differ in order and direction: their headers say where the voxels are.
 
     Args:
-        path: A NIfTI file.
+        path: A file that `open_affine` opens.
         volume: The volume.
 
     Returns:
@@ -47,7 +47,7 @@ def read_volume_mask(path: Path, volume: VolumeSource) -> BoolArray:
         CascadeError: The file cannot be read, lies on another grid, or has values other than 0 and one positive value.
             Maps of several tissues would otherwise count as tumor.
     """
-    mask = open_nifti(path, path.name, plane=volume.grid.plane)
+    mask = _open_in_plane(path, volume.grid.plane)
     _check_grid(path, mask, volume)
     values = np.stack([mask.values(index) for index in range(mask.count)])
     highest = values.max()
@@ -57,6 +57,23 @@ def read_volume_mask(path: Path, volume: VolumeSource) -> BoolArray:
             fix="save 0 for background and 1 for tumor; of a map of tissues, choose those that are tumor",
         )
     return values > 0
+
+
+def _open_in_plane(path: Path, plane: int | None) -> AffineVolume:
+    """Open a mask with slices in a plane, see `Grid.plane`; if that is impossible, with the slices that it has."""
+    masks: list[AffineVolume] = []
+    problems: list[CascadeError] = []
+    for axis in (None, 0, 1, 2):
+        try:
+            masks.append(open_affine(path, axis))
+        except CascadeError as error:  # along another axis the slices may be too small
+            problems.append(error)
+        else:
+            if plane in (None, masks[-1].grid.plane):
+                return masks[-1]
+    if not masks:
+        raise problems[0]
+    return masks[0]
 
 
 def _check_grid(path: Path, mask: AffineVolume, volume: VolumeSource) -> None:

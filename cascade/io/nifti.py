@@ -12,9 +12,7 @@ EXTENSION_FLAG_BYTES = 4
 """Length of the field between the header of a single file and its voxels."""
 
 
-def open_nifti(
-    path: Path, name: str, axis: int | None = None, volume: int | None = None, plane: int | None = None
-) -> AffineVolume:
+def open_nifti(path: Path, name: str, axis: int | None = None, volume: int | None = None) -> AffineVolume:
     """Open a NIfTI volume. Reads the header only.
 
     Args:
@@ -23,8 +21,6 @@ def open_nifti(
         axis: Slice axis in the stored array: 0, 1 or 2. None selects the only axis of one voxel; otherwise the one with
             the largest spacing; otherwise the one closest to inferior-superior.
         volume: Number of the volume in a file of several, from 0.
-        plane: Plane of the slices, see `Grid.plane`. If the selected axis gives another one, the axis nearest to its
-            normal takes its place.
 
     Raises:
         CascadeError: If the file does not contain one MRI volume, and `volume` selects none.
@@ -42,6 +38,6 @@ def open_nifti(
         before, notes = select_volume(path, header, volume)
         offset = max(int(header["vox_offset"]), first_voxel)
         voxels = VoxelFile(path, header.get_data_dtype(), three_axes(header), offset, before)
-        source = AffineVolume(name, (path,), header, axis, voxels.read, notes, plane)
+        source = AffineVolume(name, (path,), header, axis, voxels.read, notes)
     voxels.check()
     return source

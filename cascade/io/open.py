@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cascade.discovery.companions import companion_of, has_separate_voxels
-from cascade.discovery.filters import FORMATS, Format
+from cascade.discovery.filters import AFFINE, FORMATS, Format, format_of_name
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.errors import CascadeError
 from cascade.io.checksums import file_stats
@@ -14,6 +14,9 @@ from cascade.io.content import content_format
 from cascade.io.image import open_image
 from cascade.io.slices import UnopenedVolume
 from cascade.io.source import HeaderSource, Source
+
+if TYPE_CHECKING:
+    from cascade.io.volume import AffineVolume
 
 VOLUMES: tuple[Format, ...] = ("nifti", "pair", "mgh")
 """Formats of which every file counts as a volume, even if it cannot be opened."""
@@ -129,6 +132,25 @@ def _opener(format_: Format) -> Callable[[Path, str, int | None, int | None], So
             return lambda path, name, axis, volume: open_npy(path, name, axis)
         case _:
             return lambda path, name, axis, volume: open_image(path, name)
+
+
+def open_affine(path: Path, axis: int | None = None) -> "AffineVolume":
+    """Open a file of one volume whose header says where its voxels are: NIfTI, Analyze, MGH, NRRD or MetaImage.
+
+    Args:
+        path: The file.
+        axis: Slice axis in the stored array, see `open_nifti`.
+
+    Raises:
+        CascadeError: If it cannot be opened, or is in another format.
+    """
+    from cascade.io.volume import AffineVolume  # loads nibabel
+
+    format_ = content_format(path) or format_of_name(path.name)
+    source = _opener(format_)(path, path.name, axis, None) if format_ in AFFINE else None
+    if not isinstance(source, AffineVolume):
+        raise CascadeError(f"{path}: is not a volume as NIfTI, Analyze, MGH, NRRD or MetaImage", fix="save it as NIfTI")
+    return source
 
 
 def open_source(path: Path, axis: int | None = None) -> Source:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cascade.errors import CascadeError
 from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import Header, repair_geometry, repair_scale
-from cascade.io.orientation import Grid, nearest_axis
+from cascade.io.orientation import Grid
 from cascade.io.probability import FULL, Uint16Array
 from cascade.io.slices import Slice, check_volume_size, slice_of
 from cascade.io.source import HeaderSource
@@ -64,7 +64,6 @@ class AffineVolume(HeaderSource):
         axis: int | None,
         read_voxels: Callable[[], NDArray[Any]],
         notes: tuple[str, ...] = (),
-        plane: int | None = None,
     ) -> None:
         """Take the description of a volume. Reads no voxels.
 
@@ -75,7 +74,6 @@ class AffineVolume(HeaderSource):
             axis: Slice axis in the stored array, see `open_nifti`.
             read_voxels: Reads the array, of the three axes of `header`; a CascadeError says why it cannot.
             notes: Warnings for the user.
-            plane: Plane of the slices, see `open_nifti`.
 
         Raises:
             CascadeError: If the size of the volume is not that of a head.
@@ -83,8 +81,6 @@ class AffineVolume(HeaderSource):
         shape = three_axes(header)
         geometry = repair_geometry(header)
         grid = Grid.of(geometry.affine, shape, axis)
-        if plane is not None and plane != grid.plane:
-            grid = Grid.of(geometry.affine, shape, nearest_axis(geometry.affine, plane))
         spacing_mm = None if geometry.unknown_axes.intersection(grid.order[1:]) else grid.spacing_mm[1:]
         self.name = name
         self.files = files

@@ -49,6 +49,27 @@ def test_a_mask_may_be_stored_with_other_axes(volume, tmp_path, code):
     assert np.argwhere(read_volume_mask(tmp_path / "mask.nii.gz", volume)).tolist() == [[4, 3, 17]]
 
 
+@pytest.mark.parametrize("name", ["mask.mgz", "mask.nrrd", "mask.mha", "mask.hdr"])
+def test_a_mask_may_be_of_any_format_that_says_where_its_voxels_are(volume, tmp_path, name):
+    """FreeSurfer saves MGH, 3D Slicer NRRD. Their axes are stored otherwise than those of the volume."""
+    turned = nib.as_closest_canonical(nib.Nifti1Image(marked(), AFFINE))
+    nib.save(turned, tmp_path / "turned.nii")
+    if name.endswith(("nrrd", "mha")):
+        sitk = pytest.importorskip("SimpleITK")
+        sitk.WriteImage(sitk.ReadImage(str(tmp_path / "turned.nii")), str(tmp_path / name))
+    elif name.endswith("mgz"):
+        nib.save(nib.MGHImage(np.asarray(turned.dataobj), turned.affine), tmp_path / name)
+    else:
+        nib.save(nib.Nifti1Pair(np.asarray(turned.dataobj), turned.affine), tmp_path / name)
+    assert np.argwhere(read_volume_mask(tmp_path / name, volume)).tolist() == [[4, 3, 17]]
+
+
+def test_a_picture_is_no_mask_of_a_volume(volume, tmp_path):
+    with pytest.raises(CascadeError, match=r"mask\.png: is not a volume") as error:
+        read_volume_mask(tmp_path / "mask.png", volume)
+    assert "NIfTI" in error.value.fix
+
+
 @pytest.mark.parametrize("spacing", [SPACING, (STEP_MM, STEP_MM)])
 def test_a_mask_of_a_dicom_series_is_nifti_also_if_its_voxels_are_cubes(tmp_path, spacing):
     """NIfTI volumes of equal spacing are cut into axial slices; the slices of the series are sagittal."""
