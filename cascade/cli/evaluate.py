@@ -17,13 +17,18 @@ def evaluate(
     split_file: Annotated[
         Path | None, typer.Option("--split", help="Split file that `cascade data split` wrote.", show_default=False)
     ] = None,
-    subset: Annotated[str, typer.Option("--subset", help="Subset of the split: train, validation or test.")] = "test",
+    subset: Annotated[
+        str | None,
+        typer.Option("--subset", help="Subset of the split: train, validation or test.", show_default="test"),
+    ] = None,
     no_split: Annotated[bool, typer.Option("--no-split", help="Evaluate all slices or volumes of the folder.")] = False,
     negatives: Annotated[
         Path | None,
         typer.Option("--negatives", help="Folder of slices without a tumor, for false positives.", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for metrics, table and figures.")] = Path("evaluation"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for metrics, table and figures. Replaces an earlier evaluation.")
+    ] = Path("evaluation"),
     models: Models = BUNDLED_MODELS,
     backend: BackendName = AUTO,
     engines: Engines = None,
@@ -39,6 +44,8 @@ def evaluate(
     """
     if no_split == (split_file is not None):
         raise CascadeError("either a split file or --no-split is needed", fix="use --split FILE or --no-split")
+    if no_split and subset:
+        raise CascadeError("--subset selects a part of a split", fix="use --split FILE instead of --no-split")
     from cascade.cli.evaluate_output import evaluation_table, volume_evaluation_table
     from cascade.datasets.volumes import lists_volumes
     from cascade.evaluation.evaluate import evaluate as run_evaluation
@@ -58,7 +65,7 @@ def evaluate(
     evaluation = run_evaluation(
         folder,
         split_file=split_file,
-        subset=subset,
+        subset=subset or "test",
         negatives=negatives,
         models=models,
         backend=backend,

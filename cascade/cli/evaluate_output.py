@@ -130,8 +130,8 @@ def _detection_notes(detection: Detection) -> list[str]:
         f"Tumor detection: sensitivity {_percent(detection.sensitivity)}. False positives on {detection.negatives} "
         f"negatives: {_percent(detection.false_positive_rate)}, large ones "
         f"{_percent(detection.large_false_positive_rate)}.",
-        f"At a sensitivity of {_percent(point.min_sensitivity)}: threshold {format_number(point.threshold)}, "
-        f"false positives {_percent(point.false_positive_rate)}.",
+        f"For a sensitivity of at least {_percent(point.min_sensitivity)}: threshold {format_number(point.threshold)}, "
+        f"sensitivity {_percent(point.sensitivity)}, false positives {_percent(point.false_positive_rate)}.",
     ]
 
 
@@ -165,6 +165,8 @@ def _volume_notes(metrics: VolumeMetrics) -> list[str]:
 
 
 def _training_warning(evaluation: Evaluation) -> list[str]:
+    if evaluation.subset == "train":
+        return [_warning("the subset is train")]
     if evaluation.models_trained_on_this_split:
         return []
     reason = "no split was given" if evaluation.split_sha256 is None else "their records name another split"

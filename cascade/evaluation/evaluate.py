@@ -54,7 +54,7 @@ def evaluate(
     Args:
         folder: Folder of the data set.
         split_file: The split; None evaluates the whole data set.
-        subset: Part of the split.
+        subset: Subset of the split.
         negatives: File, folder or zip in any format that `predict` reads, of slices without a tumor.
         models: Folder of the models.
         backend: Name of the backend, or `auto`.
@@ -73,6 +73,10 @@ def evaluate(
     entries, total, split_sha256 = _select(folder, split_file, subset)
     choice = open_backend(backend, models, engines, device=device)
     graphs, cascade = choice.models, Cascade(choice.backend)
+    scored_negatives: list[Negative] = []
+    negative_problems: list[str] = []
+    if negatives:  # first: a wrong path is then noticed before the models have run on everything else
+        scored_negatives, negative_problems = _evaluate_negatives(negatives, cascade, batch_size)
     scored, problems = process_batches(
         "slices", map(_require_tumor, entries), total, batch_size, partial(score_batch, cascade)
     )
@@ -80,10 +84,7 @@ def evaluate(
         raise CascadeError(
             f"{folder}: no slice can be used: {problems[0]}", fix="repair the files or give another folder"
         )
-    scored_negatives: list[Negative] = []
-    if negatives:
-        scored_negatives, negative_problems = _evaluate_negatives(negatives, cascade, batch_size)
-        problems += negative_problems
+    problems += negative_problems
     peaks = np.array([item.peak for item in scored])
     evaluation = Evaluation(
         cascade=__version__,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cascade.colors import BLUE, CLASS_COLORS, GREEN, SKY_BLUE, VERMILLION, hex_color
-from cascade.contract import CLASS_NAMES
+from cascade.contract import CLASS_NAMES, PIXEL_MM
 from cascade.evaluation.schema import Detection, MaskMetrics, Metrics
 from cascade.evaluation.scores import ScoredSlice
 from cascade.evaluation.summary import SIZES, size_of
@@ -112,7 +112,9 @@ def dice(metrics: Metrics, scored: Sequence[ScoredSlice]) -> bytes:
     left.set(ylabel="Dice", ylim=(-0.03, 1.03), title="by class")
     by_size = {name: [item for item in scored if size_of(item) == name] for name in SIZES}
     _dice_boxes(right, by_size, metrics.by_size)
-    right.set(title=f"by tumor diameter, divided at {SIZES['medium'][0]} and {SIZES['medium'][1]} pixels")
+    right.set(
+        title=f"by tumor diameter, divided at {SIZES['medium'][0]} and {SIZES['medium'][1]} pixels of {PIXEL_MM} mm"
+    )
     dots = [
         Line2D([], [], label=name, color=hex_color(color), marker="o", linestyle="")
         for name, color in CLASS_COLORS.items()
@@ -184,7 +186,7 @@ def roc_curve(detection: Detection) -> bytes:
         color=hex_color(GREEN),
         marker="D",
         linestyle="",
-        label=f"sensitivity {point.min_sensitivity:.0%}, threshold {format_number(point.threshold)}",
+        label=f"sensitivity of at least {point.min_sensitivity:.0%}, threshold {format_number(point.threshold)}",
     )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="false-positive rate on negatives", ylabel="sensitivity")
     axes.set(title=f"area under the curve {format_number(detection.auc)}")

@@ -43,12 +43,13 @@ def check_output_dir(out: Path, folder: Path) -> None:
 
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of an evaluation, and remove those of an earlier one that it has not.
+    """Write the files of an evaluation in place of those of an earlier one.
 
     Args:
         out: The folder.
         files: Content by name. metrics.json must be the last, so that it implies that all others are there.
     """
+    (out / "metrics.json").unlink(missing_ok=True)  # first, for the same reason
     for name in FILES - files.keys():  # an earlier evaluation's would be mistaken for this one's
         (out / name).unlink(missing_ok=True)
     for name, content in files.items():

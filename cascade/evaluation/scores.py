@@ -1,12 +1,13 @@
 """Scores of labeled slices, one by one, and slices.csv, which they are written to and read from."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cascade.contract import CLASS_NAMES, SLICE_SIZE, THRESHOLD, FloatArray
+from cascade.contract import CLASS_NAMES, THRESHOLD, FloatArray
 from cascade.datasets.figshare import LabeledSlice
 from cascade.datasets.reader import SliceInfo
 from cascade.evaluation.metrics import NONE, BoolArray, DoubleArray, dice, hausdorff95, iou, predicted_classes
@@ -48,8 +49,8 @@ class ScoredSlice:
         true_area_px: Area of the true mask in pixels of the slice, at least 1.
         predicted_area_px: Area of the predicted mask in pixels of the slice.
         peak: Highest probability of any pixel to be tumor; the predicted mask is empty if it is below THRESHOLD.
-        diameter_px: Diameter of the circle with the area of the true mask, in pixels of a SLICE_SIZE grid, so that
-            slices of different sizes are comparable.
+        diameter_px: Diameter of the circle with the area of the true mask, in pixels of the square that the networks
+            see, so that slices of different sizes and spacings are comparable.
     """
 
     info: SliceInfo
@@ -82,8 +83,8 @@ def score_batch(cascade: Cascade, batch: Sequence[tuple[SliceInfo, LabeledSlice]
         "whole_slice": _classify(cascade, squares, np.ones_like(squares), np.full(len(batch), True)),
     }
     return [
-        _score(info, labeled, plane, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
-        for index, ((info, labeled), plane) in enumerate(zip(batch, planes, strict=True))
+        _score(info, labeled, box, plane, {crop: tuple(rows[index].tolist()) for crop, rows in by_crop.items()})
+        for index, ((info, labeled), box, plane) in enumerate(zip(batch, letterboxes, planes, strict=True))
     ]
 
 
@@ -100,7 +101,11 @@ def _classify(cascade: Cascade, squares: FloatArray, masks: FloatArray, non_empt
 
 
 def _score(
-    info: SliceInfo, labeled: LabeledSlice, plane: FloatArray, probabilities: dict[str, tuple[float, ...]]
+    info: SliceInfo,
+    labeled: LabeledSlice,
+    letterbox: Letterbox,
+    plane: FloatArray,
+    probabilities: dict[str, tuple[float, ...]],
 ) -> ScoredSlice:
     mask = plane >= THRESHOLD
     true_area = int(labeled.mask.sum())
@@ -115,7 +120,7 @@ def _score(
         true_area_px=true_area,
         predicted_area_px=int(mask.sum()),
         peak=float(plane.max()),
-        diameter_px=2 * (true_area / np.pi) ** 0.5 * SLICE_SIZE / max(mask.shape),
+        diameter_px=2 * (true_area * math.prod(letterbox.scales) / np.pi) ** 0.5,
     )
 
 

@@ -270,6 +270,9 @@ def test_evaluate_needs_either_a_split_or_the_option_for_the_whole_folder(tmp_pa
     assert run("evaluate", tmp_path) == 1
     assert "--split FILE or --no-split" in capsys.readouterr().err
     assert run("evaluate", tmp_path, "--no-split", "--split", tmp_path / "split.json") == 1
+    capsys.readouterr()
+    assert run("evaluate", tmp_path, "--no-split", "--subset", "validation") == 1
+    assert "--subset" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("failed", [0, 2])

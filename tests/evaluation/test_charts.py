@@ -100,7 +100,7 @@ def test_dice_has_a_dot_for_each_slice_a_box_with_whiskers_and_the_mean():
         "10 slices",  # 50, ..., 77
         "81 slices",
     ]
-    assert right.get_title() == "by tumor diameter, divided at 50 and 80 pixels"
+    assert right.get_title() == "by tumor diameter, divided at 50 and 80 pixels of 0.49 mm"
     for axes in (left, right):
         assert axis_fits(axes.get_ylim())
         assert -1 < axes.get_xlim()[0] <= -0.5
@@ -159,7 +159,7 @@ def test_the_roc_curve_starts_at_0_and_passes_the_threshold_and_the_operating_po
         ([0.4], [1.0]),
     ]
     assert axes.lines[1].get_label() == "default threshold"
-    assert axes.lines[2].get_label() == "sensitivity 98%, threshold 0.200"
+    assert axes.lines[2].get_label() == "sensitivity of at least 98%, threshold 0.200"
     assert axes.get_title() == "area under the curve 0.876"
     assert axis_fits(axes.get_xlim())
     assert axis_fits(axes.get_ylim())

@@ -6,20 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from stub_evaluation import GLIOMA, NOWHERE, printed, rows_of, write_mat
+from stub_evaluation import GLIOMA, NOWHERE, StubClassifier, StubSegmenter, printed, rows_of, write_mat
 from stub_evaluation import folder as folder
 from stub_evaluation import models as models
 from stub_evaluation import negatives as negatives
 from stub_evaluation import run as run
 
 from cascade.contract import CLASS_NAMES
+from cascade.datasets.figshare import LabeledSlice
+from cascade.datasets.reader import SliceInfo
 from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES
 from cascade.errors import CascadeError
 from cascade.evaluation.metrics_json import read_evaluation
 from cascade.evaluation.schema import CorrectWith, Estimate
-from cascade.evaluation.scores import from_csv, to_csv
+from cascade.evaluation.scores import from_csv, score_batch, to_csv
 from cascade.evaluation.summary import summarize
 from cascade.files import sha256_of
+from cascade.pipeline import Cascade
+from cascade.runtime.cpu import CpuBackend
 
 
 def test_dice_counts_an_empty_mask_as_0(run):
@@ -75,6 +79,17 @@ def test_each_class_has_its_own_metrics(run):
     assert (glioma.precision, glioma.recall, glioma.f1) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
     # Against the other three (0.1, 0.6, 0.1): 0.8 beats 3, 0 beats none, 0.1 ties with two.
     assert glioma.auc == pytest.approx((3 + 0 + 2 * 0.5) / 9)
+
+
+@pytest.mark.parametrize(("side", "spacing_mm"), [(512, 0.49), (192, 1.0), (128, 2.0)])
+def test_a_tumor_of_one_size_has_one_diameter_whatever_the_pixels(side, spacing_mm):
+    """30 mm are 61.2 pixels of 0.49 mm. The field of view counted before: 79 pixels in 192 x 192 of 1 mm."""
+    rows, columns = np.ogrid[:side, :side]
+    disc = (rows - side / 2) ** 2 + (columns - side / 2) ** 2 <= (15 / spacing_mm) ** 2
+    labeled = LabeledSlice(disc.astype(np.float32), disc, "glioma", "1", (spacing_mm, spacing_mm))
+    cascade = Cascade(CpuBackend(StubSegmenter(), StubClassifier(), "stub"))
+    (scored,) = score_batch(cascade, [(SliceInfo("a.png", "", "glioma", "1"), labeled)])
+    assert scored.diameter_px == pytest.approx(61.2, rel=0.03)
 
 
 def test_tumor_size_is_counted_on_a_grid_of_512(run, folder):

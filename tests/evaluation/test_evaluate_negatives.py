@@ -71,3 +71,11 @@ def test_negatives_without_one_usable_slice_are_an_error(run, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(CascadeError, match=r"no slice can be used: .*broken\.png"):
         run(negatives=tmp_path / "broken.png")
+
+
+def test_negatives_are_checked_before_the_slices_are_scored(run, folder, tmp_path):
+    """A wrong path threw the scores of all slices away."""
+    for path in folder.iterdir():
+        path.write_text("not MATLAB")
+    with pytest.raises(CascadeError, match=r"nowhere"):
+        run(negatives=tmp_path / "nowhere")

@@ -46,6 +46,7 @@ def test_models_trained_on_another_split_are_reported(run, split, models, other,
     assert evaluation.models_trained_on_this_split is trained_on_this_split
     assert ("records name another split" in printed(evaluation, width=500)) is not trained_on_this_split
     assert "no split was given" in printed(run(), width=500)
+    assert "the subset is train" in printed(run(split_file=path, subset="train"), width=500)
 
 
 def test_models_that_record_no_split_were_not_trained_on_this_one(run, split):
