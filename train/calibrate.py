@@ -95,18 +95,15 @@ def mean_volume_rule(segmenters: Sequence[ExportedModel]) -> dict[str, Any]:
         segmenters: Segmenters of one recipe.
 
     Returns:
-        `volume_rule` as the field of an entry in models.json, with the mean of `min_support`, the sums of the subjects
-        and the other values of the first segmenter; nothing if one of them has no rule.
+        `volume_rule` as the field of an entry in models.json, with the mean of `min_support`, the sums of the subjects,
+        the other values of the first segmenter, and all rules in `mean_of`; nothing if one of them has no rule.
     """
     records = [segmenter.record.get("volume_rule") for segmenter in segmenters]
     rules = [record for record in records if record]
     if not rules or len(rules) < len(records):
         return {}
     subjects = ("healthy_subjects", "tumor_subjects")
-    mean_of = [
-        {"sha256": segmenter.sha256, **{name: record[name] for name in ("min_support", *subjects)}}
-        for segmenter, record in zip(segmenters, rules, strict=True)
-    ]
+    mean_of = [{"sha256": item.sha256, **rule} for item, rule in zip(segmenters, rules, strict=True)]
     return {
         "volume_rule": {
             **asdict(VolumeRule.from_record(rules[0])),
