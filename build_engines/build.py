@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from build_engines.builder import BuiltEngine, build_engine
-from build_engines.check_slices import CheckSlices, read_check_slices, synthetic_check_slices
+from build_engines.check_slices import CheckSlices, read_check_slices, simulated_check_slices
 from build_engines.fp16 import WEIGHTED, convert_to_fp16
 from build_engines.gate import ENGINE, FP16_GRAPH, Reference, check_accuracy, compute_reference
 from build_engines.load import load_graph
@@ -42,7 +42,7 @@ class BuildRequest:
         flavor: `tensorrt` or `tensorrt-rtx`.
         archs: Architectures to build for, as in "sm86"; tensorrt-rtx only. Empty for the default ones.
         batches: Batch sizes of the engines.
-        check: Files, folders or patterns of the slices for the accuracy gate. Empty for synthetic slices.
+        check: Files, folders or patterns of the slices for the accuracy gate. Empty for simulated slices.
         force: Build even if an up-to-date engine exists.
         device: Number of the GPU of this machine that builds and checks; None for the first.
     """
@@ -108,7 +108,7 @@ def build_all(
             if reference is None:
                 on_progress(name, "running the ONNX graphs", 0.0)
                 segmenter, classifier = (OnnxRuntimeGraph(graph.path) for graph in graphs.values())
-                reference = compute_reference(requested_slices or synthetic_check_slices(), segmenter, classifier)
+                reference = compute_reference(requested_slices or simulated_check_slices(), segmenter, classifier)
             with current_gpu(target.gpu):
                 sidecar, serialized = _build(spec, fp16, target, request.out, reference, loader, on_progress)
             engine = _write(sidecar, serialized, request.out)

@@ -1,4 +1,4 @@
-"""Slices for the accuracy gate: the user's, or synthetic ones."""
+"""Slices for the accuracy gate: the user's, or simulated ones."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from cascade.io.preprocess import Letterbox
 MAX_SLICES = 64
 """Maximum number of the user's slices, evenly sampled. The gate then takes less than a minute on two cores."""
 
-SYNTHETIC = 12
-"""Number of synthetic slices with a tumor."""
+SIMULATED = 12
+"""Number of simulated slices with a tumor."""
 
 FADED = 6
-"""Number of synthetic slices with a trace of a tumor. Only there does the segmenter's detection limit the probability
+"""Number of simulated slices with a trace of a tumor. Only there does the segmenter's detection limit the probability
 of pixels, so only they reveal an engine that lost it."""
 
 TRACE = 0.05
@@ -60,10 +60,10 @@ def read_check_slices(paths: Sequence[Path]) -> CheckSlices:
     return CheckSlices(squares, f"{len(names)} of {len(inputs.names)} slices given by --verify-slices")
 
 
-def synthetic_check_slices() -> CheckSlices:
-    """Generate SYNTHETIC slices with a tumor, which the models find, and FADED slices with a trace of one."""
+def simulated_check_slices() -> CheckSlices:
+    """Generate SIMULATED slices with a tumor, which the models find, and FADED slices with a trace of one."""
     random = np.random.default_rng(0)
-    slices = [simulated_slice(random) for _ in range(SYNTHETIC)]
+    slices = [simulated_slice(random) for _ in range(SIMULATED)]
     slices += [simulated_slice(random, contrast=TRACE) for _ in range(FADED)]
     squares = np.stack(slices).astype(np.float32)[:, None]
-    return CheckSlices(squares, f"{len(squares)} synthetic slices")
+    return CheckSlices(squares, f"{len(squares)} simulated slices")

@@ -49,7 +49,7 @@ def benchmark(
     """Measure backends, and write benchmark.json and benchmark.png.
 
     Args:
-        paths: Files, folders or patterns of slices. Empty for synthetic slices.
+        paths: Files, folders or patterns of slices. Empty for simulated slices.
         models: Folder of the models.
         engines: Folder of the engines; None for the default.
         device: Number of the GPU; None for the first.
@@ -156,7 +156,7 @@ def slices_to_run(paths: Sequence[Path], limit: int) -> Iterator[tuple[Inputs, s
         return
     with tempfile.TemporaryDirectory(prefix="cascade-benchmark-") as folder:
         simulate_slices(Path(folder))
-        source = f"{SIMULATED_SLICES} synthetic slices of {SLICE_SIZE} x {SLICE_SIZE}, seed {SEED}"
+        source = f"{SIMULATED_SLICES} simulated slices of {SLICE_SIZE} x {SLICE_SIZE}, seed {SEED}"
         yield find_slices([Path(folder)]), source
 
 

@@ -15,7 +15,7 @@ from cascade.runtime.select import BACKENDS
 def benchmark(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="Slices, folders of slices, or patterns.", show_default="synthetic slices"),
+        typer.Argument(help="Slices, folders of slices, or patterns.", show_default="simulated slices"),
     ] = None,
     models: Models = BUNDLED_MODELS,
     engines: Engines = None,

@@ -30,7 +30,7 @@ def build(
     max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch.")] = BatchProfile.max,
     verify_slices: Annotated[
         Path | None,
-        typer.Option("--verify-slices", help="Slices for the accuracy check.", show_default="12 synthetic slices"),
+        typer.Option("--verify-slices", help="Slices for the accuracy check.", show_default="18 simulated slices"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if the engines are up to date.")] = False,
 ) -> None:

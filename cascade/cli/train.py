@@ -22,6 +22,7 @@ from cascade.cli.train_options import (
     External,
     LearningRate,
     LimitBatches,
+    Measured,
     Negatives,
     Resume,
     Seed,
@@ -189,7 +190,7 @@ def train_export(
     folder: Folder,
     split_file: SplitFile,
     models: Annotated[Path, typer.Option("--models", help="Folder to write the model to.", show_default=False)],
-    external: External = None,
+    external: Measured = None,
     checkpoint: Annotated[
         Checkpoint, typer.Option("--checkpoint", help="Epoch to export: the best one or the last one.")
     ] = Checkpoint.best,

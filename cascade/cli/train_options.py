@@ -25,6 +25,14 @@ External = Annotated[
         show_default=False,
     ),
 ]
+Measured = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--external",
+        help="Index CSV: the record states how often a tumor is seen on its validation slices. Repeatable.",
+        show_default=False,
+    ),
+]
 Negatives = Annotated[
     list[Path] | None,
     typer.Option("--negatives", help="Also train on a folder of tumor-free slices. Repeatable.", show_default=False),

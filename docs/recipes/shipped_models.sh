@@ -60,7 +60,7 @@ cascade evaluate "$DATA" --split "$SPLIT" --models runs/models-6 --subset valida
 
 # All patients: the last stages once more, with nobody held out and the thresholds measured above.
 cascade data split "$DATA" --out all.json --train-on-all
-sed 's/,validation,/,train,/' "$EXTERNAL/index.csv" > "$EXTERNAL/all.csv"
+sed -E 's/,(validation|test)(,|\r?$)/,train\2/' "$EXTERNAL/index.csv" > "$EXTERNAL/all.csv"
 cascade train segmenter "$DATA" --split all.json --out runs/segmenter-all --weights runs/models-4/segmenter.onnx \
   --epochs 8 --epoch-slices 4800 --learning-rate 8e-4 --seed 5 --external "$EXTERNAL/all.csv"
 cascade train export segmenter runs/segmenter-all "$DATA" --split all.json --models runs/models-all --checkpoint last \

@@ -251,13 +251,13 @@ def test_no_more_slices_are_read_than_a_round_needs(scans):
         assert source == f"1 slices of {scans}"
 
 
-def test_without_slices_synthetic_ones_are_used_and_reported(monkeypatch):
+def test_without_slices_simulated_ones_are_used_and_reported(monkeypatch):
     monkeypatch.setattr("cascade.benchmarking.simulated.SIMULATED_SLICES", 2)
     with slices_to_run([], limit=9) as (inputs, source):
         assert inputs.names == ["00000.png", "00001.png"]
         with Image.open(inputs.folder / "00000.png") as image:
             assert image.size == (512, 512)
-        assert "synthetic" in source
+        assert "simulated" in source
     assert not inputs.folder.exists()
 
 

@@ -1,6 +1,6 @@
 """Measure how much faster the backends are than PyTorch with the same two models.
 
-    python tests/benchmarks/benchmark_pytorch.py                                  synthetic slices
+    python tests/benchmarks/benchmark_pytorch.py                                  simulated slices
     python tests/benchmarks/benchmark_pytorch.py figshare/ --batch-sizes 1,8      your own
 
 The script of pytorch_script.py runs in plain FP32, in BF16, and compiled. First its outputs are compared with those of
@@ -34,7 +34,7 @@ SPEEDS = {"models": "models_slices_per_second", "end_to_end": "end_to_end_slices
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", type=Path, nargs="*", help="slices; synthetic ones by default")
+    parser.add_argument("paths", type=Path, nargs="*", help="slices; simulated ones by default")
     parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
     parser.add_argument("--engines", type=Path)
     parser.add_argument("--segmenter-run", type=Path, help="take PyTorch's weights from the best.ckpt of this run")

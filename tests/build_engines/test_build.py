@@ -18,7 +18,7 @@ import build_engines.build
 import build_engines.check_slices
 import build_engines.target
 from build_engines.build import BuildRequest, build_all
-from build_engines.check_slices import synthetic_check_slices
+from build_engines.check_slices import simulated_check_slices
 from cascade.cli import main
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE
 from cascade.errors import CascadeError
@@ -39,10 +39,10 @@ def setting():
     """No GPU, and a few slices for the gate, generated once: all of them take longer than an engine of a tiny graph."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build_engines.target, "find_gpu", lambda: None)
-        patch.setattr(build_engines.check_slices, "SYNTHETIC", 2)
+        patch.setattr(build_engines.check_slices, "SIMULATED", 2)
         patch.setattr(build_engines.check_slices, "FADED", 1)
-        slices = synthetic_check_slices()
-        patch.setattr(build_engines.build, "synthetic_check_slices", lambda: slices)
+        slices = simulated_check_slices()
+        patch.setattr(build_engines.build, "simulated_check_slices", lambda: slices)
         yield
 
 
@@ -95,7 +95,7 @@ def test_the_sidecar_lists_the_precision_of_every_layer(built):
 def test_where_no_engine_can_run_the_gate_checks_the_fp16_graph_and_the_sidecar_records_it(built):
     verified = read_sidecar(sidecar_path("segmenter", built, RTX)).verified
     assert verified.ran == "FP16 graph on the CPU"
-    assert verified.source == "3 synthetic slices"
+    assert verified.source == "3 simulated slices"
     assert verified.results["min_dice"] >= verified.limits["min_dice"]
 
 

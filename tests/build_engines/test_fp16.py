@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from tiny_models import classifier, model, node, plane, segmenter, vector
 
-from build_engines.check_slices import synthetic_check_slices
+from build_engines.check_slices import simulated_check_slices
 from build_engines.fold import fold_batch_normalization, fold_constants
 from build_engines.fp16 import WEIGHTED, check_fp16, convert_to_fp16, element_types
 from build_engines.gate import LIMITS, check_accuracy, compute_reference
@@ -191,7 +191,7 @@ def test_a_last_layer_with_weights_still_outputs_fp32():
 
 @pytest.fixture(scope="module")
 def reference():
-    return compute_reference(synthetic_check_slices(), *(OnnxRuntimeGraph(path(name)) for name in LIMITS))
+    return compute_reference(simulated_check_slices(), *(OnnxRuntimeGraph(path(name)) for name in LIMITS))
 
 
 def path(name: str) -> Path:

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from build_engines.check_slices import SYNTHETIC, CheckSlices, read_check_slices, synthetic_check_slices
+from build_engines.check_slices import SIMULATED, CheckSlices, read_check_slices, simulated_check_slices
 from build_engines.gate import check_accuracy, compute_reference, run_in_batches
 from cascade.contract import PROBABILITY, SLICE, SLICE_SIZE, Box
 from cascade.errors import CascadeError
@@ -101,7 +101,7 @@ def test_a_mask_may_be_empty_or_not_where_the_detection_is_close_to_the_threshol
 
 @pytest.mark.slow
 def test_a_segmenter_that_lost_its_detection_is_rejected(tmp_path):
-    """Its pixels are those of the tumor in every slice with one, so the synthetic slices once accepted it."""
+    """Its pixels are those of the tumor in every slice with one, so the simulated slices once accepted it."""
     graph = onnx.load(find_model(SEGMENTER, BUNDLED_MODELS).path)
     cap = [node for node in graph.graph.node if node.op_type == "Min"][-1]
     cap.op_type = "Identity"
@@ -110,8 +110,8 @@ def test_a_segmenter_that_lost_its_detection_is_rejected(tmp_path):
     segmenter, classifier = (
         OnnxRuntimeGraph(find_model(name, BUNDLED_MODELS).path) for name in (SEGMENTER, CLASSIFIER)
     )
-    reference = compute_reference(synthetic_check_slices(), segmenter, classifier)
-    assert reference.positive.sum() >= SYNTHETIC
+    reference = compute_reference(simulated_check_slices(), segmenter, classifier)
+    assert reference.positive.sum() >= SIMULATED
     with pytest.raises(CascadeError, match=r"detection_difference is 0\.[2-9]"):
         check_accuracy("segmenter", OnnxRuntimeGraph(tmp_path / "uncapped.onnx"), "engine", reference, BatchProfile())
 
@@ -164,7 +164,7 @@ def test_an_unreadable_slice_is_an_error(tmp_path):
         read_check_slices([tmp_path])
 
 
-def test_synthetic_slices_are_the_same_every_time():
-    first, second = synthetic_check_slices(), synthetic_check_slices()
+def test_simulated_slices_are_the_same_every_time():
+    first, second = simulated_check_slices(), simulated_check_slices()
     assert first.squares.shape == (18, 1, SLICE_SIZE, SLICE_SIZE)
     assert first.sha256 == second.sha256
