@@ -25,7 +25,7 @@ MIN_SIDE = 48.0
 """Smallest side of the crop in pixels of the slice, so that a tiny mask is not enlarged to noise."""
 
 
-def normalise(slices: Tensor) -> Tensor:
+def normalize(slices: Tensor) -> Tensor:
     """Normalize slices to mean 0 and standard deviation 1 over the tissue, clipped to -5 to 5.
 
     Tissue is what is brighter than the slice's mean: air would otherwise dominate both figures. The result does not
@@ -138,7 +138,7 @@ def classifier_planes(slices: Tensor, probability: Tensor) -> tuple[Tensor, Tens
     shrink = SLICE_SIZE // CROP_SIZE
     mask = (probability >= THRESHOLD).float()
     box = mask_to_box(mask)
-    slices = normalise(slices)
+    slices = normalize(slices)
     planes = [crop(slices, box), F.avg_pool2d(slices, shrink), F.avg_pool2d(mask, shrink)]
     return torch.cat(planes, dim=1), box
 
@@ -162,7 +162,7 @@ class SegmenterGraph(nn.Module):
 
     def forward(self, slice: Tensor) -> Tensor:
         """Return the probability of tumor, in the shape of `slice`: (N, 1, SLICE_SIZE, SLICE_SIZE) float32."""
-        logits, detection = self.network(normalise(segmenter_input(slice)))
+        logits, detection = self.network(normalize(segmenter_input(slice)))
         capped = cap_by_detection(quarter_pixels(logits.float()), detection.float() - self.shift)
         # Shuffled last: OpenVINO caps a single channel pixel by pixel, which took 5 of 16 ms per slice.
         return F.pixel_shuffle(torch.sigmoid(capped), 2)

@@ -25,7 +25,7 @@ from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import DATA_SET_ONLY, WITH_EXTERNAL, WITH_NEGATIVES, MixedData, Mixture
-from train.preprocessing import cap_by_detection, normalise, upsample2x
+from train.preprocessing import cap_by_detection, normalize, upsample2x
 from train.weights import load_file, load_fitting, load_imagenet_lite0
 
 STOCHASTIC_DEPTH = 0.1
@@ -118,7 +118,7 @@ class SegmenterTraining(lightning.LightningModule):
 
     def forward(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of pixels (N, 1, H, W) and of detection (N, 1), both float32."""
-        planes = normalise(slices.float()).contiguous(memory_format=torch.channels_last)
+        planes = normalize(slices.float()).contiguous(memory_format=torch.channels_last)
         logits, detection = self.network(planes)
         return logits.float(), detection.float()
 
@@ -204,7 +204,7 @@ def detection_logits(network: nn.Module, slices: Tensor) -> Tensor:
     """
     found = []
     for piece in slices.split(16):
-        logits, detection = network(normalise(piece.float()))
+        logits, detection = network(normalize(piece.float()))
         seen = upsample2x(logits).sigmoid().amax((1, 2, 3)) >= THRESHOLD
         found.append(torch.where(seen, detection[:, 0], -torch.inf))
     return torch.cat(found)

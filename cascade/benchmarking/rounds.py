@@ -79,11 +79,11 @@ class Peaks:
             if on_gpu := workers.keys() - self._on_cpu.keys():
                 self._on_gpu = dict.fromkeys(sorted(on_gpu), measure_gpu(device))
         except CascadeError as error:
-            self.not_measured["gpu limit"] = error
+            self.not_measured["gpu roofline"] = error
         try:
             write_convolutions(self._models)
         except CascadeError as error:
-            self.not_measured["cpu limit"] = error
+            self.not_measured["cpu roofline"] = error
             self._on_cpu = {}
 
     def measure(self) -> None:

@@ -69,7 +69,7 @@ def test_a_gpu_whose_peak_cannot_be_measured_is_listed_with_the_reason(tmp_path,
     peaks = Peaks({"tensorrt": stub, "onnxruntime": stub}, tmp_path)
     peaks.measure()
     assert set(peaks.best()) == {"onnxruntime"}
-    assert peaks.not_measured["gpu limit"].problem == "there is no libcublas"
+    assert peaks.not_measured["gpu roofline"].problem == "there is no libcublas"
 
 
 def test_without_onnx_the_peak_of_the_processor_is_listed_with_the_extra_to_install(tmp_path, copies, monkeypatch):
@@ -77,4 +77,4 @@ def test_without_onnx_the_peak_of_the_processor_is_listed_with_the_extra_to_inst
     peaks = Peaks({"openvino": StubWorker("OpenVINO 1.2, CPU, BF16")}, tmp_path)
     peaks.measure()
     assert peaks.best() == {}
-    assert "cascade-mri[benchmark]" in peaks.not_measured["cpu limit"].fix
+    assert "cascade-mri[benchmark]" in peaks.not_measured["cpu roofline"].fix

@@ -20,7 +20,7 @@ from cascade.runtime.models import find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train import export
 from train.onnx_graph import to_onnx
-from train.preprocessing import normalise
+from train.preprocessing import normalize
 from train.weights import mean_weights
 
 METRICS = """epoch,train_loss,validation_f1,validation_loss,seconds
@@ -180,7 +180,7 @@ def test_only_the_name_of_a_file_of_weights_is_recorded(run):
 
 class Normalised(torch.nn.Module):
     def forward(self, slice):
-        return normalise(slice)
+        return normalize(slice)
 
 
 @pytest.mark.slow
@@ -194,4 +194,4 @@ def test_the_graph_selects_the_same_tissue_pixels_also_near_the_mean(tmp_path):
     graph = to_onnx(Normalised().eval(), {SLICE: slices.float()}, ["normalised"])
     path.write_bytes(graph.SerializeToString())
     found = OnnxRuntimeGraph(path).run(slice=slices.float().numpy())["normalised"]
-    assert np.abs(found - normalise(slices).numpy()).max() < 1e-4
+    assert np.abs(found - normalize(slices).numpy()).max() < 1e-4

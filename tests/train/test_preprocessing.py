@@ -12,7 +12,7 @@ from train.preprocessing import (
     classifier_planes,
     crop,
     mask_to_box,
-    normalise,
+    normalize,
     upsample2x,
 )
 
@@ -73,20 +73,20 @@ def test_a_crop_keeps_left_and_right_and_up_and_down():
 
 def test_normalizing_cancels_any_gain_and_offset():
     slices = torch.rand(2, 1, 64, 64)
-    assert torch.allclose(normalise(slices), normalise(slices * 4000 - 700), atol=1e-3)
+    assert torch.allclose(normalize(slices), normalize(slices * 4000 - 700), atol=1e-3)
 
 
 def test_normalizing_gives_the_tissue_mean_0_and_deviation_1():
     slices = torch.zeros(1, 1, 4, 4)
     slices[0, 0, :2] = torch.tensor([[10.0, 12.0, 10.0, 12.0], [10.0, 12.0, 10.0, 12.0]])  # mean of all is 5.5
-    assert normalise(slices)[0, 0, 0].tolist() == [-1.0, 1.0, -1.0, 1.0]
-    assert normalise(slices)[0, 0, 3].tolist() == [-5.0] * 4  # air: 11 below the mean, cut
+    assert normalize(slices)[0, 0, 0].tolist() == [-1.0, 1.0, -1.0, 1.0]
+    assert normalize(slices)[0, 0, 3].tolist() == [-5.0] * 4  # air: 11 below the mean, cut
 
 
 def test_two_values_and_a_blank_slice_are_normalized_without_nan():
     two_values = mask_of(0, 0, 100, 100)
     for slices in (two_values, torch.full((1, 1, 8, 8), 7.0)):
-        assert torch.isfinite(normalise(slices)).all()
+        assert torch.isfinite(normalize(slices)).all()
 
 
 def test_enlarging_is_bilinear_up_to_the_border():
