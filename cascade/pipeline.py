@@ -162,7 +162,7 @@ class Cascade:
             predictions = [replace(item, notes=(*item.notes, STRIPPED_NOTE)) for item in predictions]
         stack = Stack.empty((source.count, *predictions[0].mask.shape), spacing_mm, source.slab_mm)
         for index, prediction in enumerate(predictions):
-            stack.put(index, prediction.mask, prediction.evidence, prediction.probabilities.values())
+            stack.put(index, prediction.mask, prediction.mask_probability, prediction.probabilities.values())
         return predictions, stack
 
     def predict_batch(self, slices: Iterable[SliceLike], *, probability_map: bool = False) -> list[Prediction]:
@@ -253,7 +253,13 @@ class Cascade:
                 box = letterbox.original_box(Box(*boxes[index].tolist()))
                 probabilities = dict(zip(CLASS_NAMES, class_probability[index].tolist(), strict=True))
                 uncertain = max(probabilities.values()) < self.uncertain_below
-                prediction = replace(prediction, box=box, probabilities=probabilities, uncertain=uncertain)
+                prediction = replace(
+                    prediction,
+                    box=box,
+                    probabilities=probabilities,
+                    uncertain=uncertain,
+                    mask_probability=on_grid[prediction.mask],
+                )
             predictions.append(prediction)
         return predictions
 

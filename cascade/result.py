@@ -24,6 +24,7 @@ class Prediction:
         uncertain: True if the highest probability is below the calibrated threshold; False if the mask is empty.
         notes: Remarks on the input, for example that its orientation is unknown, or that NaN was replaced.
         evidence: Highest tumor probability of a pixel, 0 to 1, also where it is too low for the mask.
+        mask_probability: (K,) float32, tumor probability of each of the K pixels of the mask, row by row, 0 to 1.
         probability_map: (H, W) float32, tumor probability of each pixel, 0 to 1. The mask is where it is at least
             `contract.THRESHOLD`. None unless requested.
     """
@@ -35,6 +36,7 @@ class Prediction:
     uncertain: bool = False
     notes: tuple[str, ...] = ()
     evidence: float = 0.0
+    mask_probability: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
     probability_map: FloatArray | None = None
 
     @classmethod

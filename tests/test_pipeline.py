@@ -277,6 +277,26 @@ def test_a_tumor_in_a_single_slice_of_a_volume_is_reported_for_the_slice_but_not
     assert (found.finding.status, found.mask.any()) == ("no_tumor", False)
 
 
+class SpeckBesideTumor:
+    """A segmenter that finds a tumor and a speck of 20 x 20 pixels beside it in every slice, and is unsure of both."""
+
+    def run(self, **inputs):
+        probability = np.zeros_like(inputs["slice"])
+        probability[..., 200:300, 200:300] = np.linspace(0.5, 0.999, 100)
+        probability[..., 400:420, 400:420] = 0.51
+        return {"probability": probability}
+
+
+def test_a_speck_beside_a_tumor_is_in_the_masks_of_the_slices_but_not_in_that_of_the_volume(constant_classifier):
+    volume = np.zeros((20, 512, 512)) + np.arange(512)
+    cascade = Cascade(CpuBackend(SpeckBesideTumor(), constant_classifier((1, 0, 0), Box(0, 0, 512, 512))))
+    found = cascade.predict_volume(volume)
+    assert [prediction.mask.sum() for prediction in found.slices] == 20 * [100 * 100 + 20 * 20]
+    assert (found.mask.sum(), found.mask[:, 400:, 400:].any()) == (20 * 100 * 100, False)
+    assert found.slices[0].mask_probability.shape == (100 * 100 + 20 * 20,)
+    assert (found.slices[0].mask_probability[0], found.slices[0].mask_probability[-1]) == pytest.approx((0.5, 0.51))
+
+
 class FixedTimes:
     """A backend without tumors, whose two stages take 30 and 10 ms for every batch."""
 

@@ -99,7 +99,8 @@ class Recorder:
             if state.stack is None:
                 shape = (state.source.count, *prediction.mask.shape)
                 state.stack = Stack.empty(shape, slice_.spacing_mm, state.source.slab_mm)
-            state.stack.put(index, prediction.mask, prediction.evidence, prediction.probabilities.values())
+            class_probability = prediction.probabilities.values()
+            state.stack.put(index, prediction.mask, prediction.mask_probability, class_probability)
             if prediction.probability_map is not None:
                 if state.probability is None:
                     state.probability = np.zeros(state.stack.masks.shape, np.uint16)

@@ -1,11 +1,13 @@
 """Connected components of masks across the slices of a volume."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 
+from cascade.contract import FloatArray
 from cascade.volume.stack import BoolArray
 
 NEIGHBORS = np.ones((3, 3, 3), dtype=bool)
@@ -34,6 +36,17 @@ class Components:
         mask = np.zeros(self.shape, dtype=bool)
         mask[self.region] = np.append(False, selected)[self.labels]
         return mask
+
+    def maxima(self, values: Sequence[FloatArray]) -> NDArray[np.float64]:
+        """Return the (N, K) highest value of each component in each slice; 0 where it has no pixels.
+
+        Args:
+            values: For each slice, a value of at least 0 for each pixel of its mask, row by row.
+        """
+        highest = np.zeros(self.areas.shape)
+        for index, plane in enumerate(self.labels, self.region[0].start):
+            np.maximum.at(highest[index], plane[plane > 0] - 1, values[index])
+        return highest
 
 
 def find_components(masks: BoolArray) -> Components:

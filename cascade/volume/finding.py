@@ -10,6 +10,7 @@ from cascade.contract import CLASS_NAMES
 from cascade.volume.stack import BoolArray, Stack
 
 if TYPE_CHECKING:
+    from cascade.volume.components import Components
     from cascade.volume.diameters import Diameters
 
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 class VolumeRule:
     """When a component is a tumor.
 
-    The support of a component is the sum of the log-odds of a tumor in each of its slices: independent evidence adds up
-    so. One slice alone must not be enough, so its log-odds are limited, and thin slices count in part only.
+    The support of a component is the sum of its log-odds in each of its slices: independent evidence adds up so. The
+    evidence in a slice is its most probable pixel there, since the segmenter caps all pixels of a slice by the
+    probability of a tumor in it. One slice alone must not be enough, so its log-odds are limited, and thin slices count
+    in part only.
 
     Attributes:
         min_support: A component with less support is not a tumor.
@@ -48,12 +51,12 @@ class VolumeRule:
             return np.full(count, min(self.whole_head / count, 1.0))
         return np.minimum(np.array(stack.slab_mm) / self.full_slab_mm, 1.0)
 
-    def slice_support(self, stack: Stack) -> NDArray[np.float64]:
-        """Return the support that each slice (N,) gives to the components in it, 0 to `max_log_odds`."""
-        evidence = stack.evidence.astype(np.float64)
+    def support(self, stack: Stack, components: "Components") -> NDArray[np.float64]:
+        """Return the support of each component (K,): each slice gives 0 to `max_log_odds`."""
+        evidence = components.maxima(stack.mask_probability)
         with np.errstate(divide="ignore"):  # 0 and 1 become minus and plus infinity
             log_odds: NDArray[np.float64] = np.log(evidence) - np.log1p(-evidence)
-        return self.slice_weights(stack) * np.clip(log_odds, 0.0, self.max_log_odds)
+        return self.slice_weights(stack) @ np.clip(log_odds, 0.0, self.max_log_odds)
 
     def limit(self, stack: Stack) -> float:
         """Return the support that is enough in this stack."""
@@ -108,7 +111,7 @@ def find_tumor(stack: Stack, rule: VolumeRule, uncertain_below: float = 0.0) -> 
     from cascade.volume.components import find_components  # SciPy loads slowly, and single slices do not need it
 
     components = find_components(stack.masks)
-    support = rule.slice_support(stack) @ (components.areas > 0)
+    support = rule.support(stack, components)
     accepted = support >= rule.limit(stack)
     mask = components.mask(accepted)
     best, known = float(support.max(initial=0.0)), stack.spacing_mm is not None and stack.slab_mm is not None

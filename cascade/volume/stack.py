@@ -17,8 +17,7 @@ class Stack:
 
     Attributes:
         masks: (N, H, W) bool, True on tumor.
-        evidence: (N,) float32, the highest tumor probability of a pixel in each slice, 0 to 1. The segmenter caps the
-            probability of all pixels by that of a tumor in the slice, so it is the evidence for a tumor in the slice.
+        mask_probability: For each slice, the tumor probability of each pixel of its mask, row by row, float32, 0 to 1.
         class_probability: (N, 3) float32, rows sum to 1; zeros where the mask is empty.
         spacing_mm: Distance between pixel centers in millimeters: (row, column). None if unknown.
         slab_mm: N numbers: how much of the volume each slice stands for, in millimeters along the normal: half of the
@@ -26,7 +25,7 @@ class Stack:
     """
 
     masks: BoolArray
-    evidence: FloatArray
+    mask_probability: list[FloatArray]
     class_probability: FloatArray
     spacing_mm: tuple[float, float] | None = None
     slab_mm: tuple[float, ...] | None = None
@@ -40,18 +39,21 @@ class Stack:
     ) -> "Stack":
         """Return a stack of N slices of H x W pixels without a tumor, to be filled by `put`."""
         count = shape[0]
-        zeros = np.zeros(count, np.float32), np.zeros((count, len(CLASS_NAMES)), np.float32)
-        return cls(np.zeros(shape, dtype=bool), *zeros, spacing_mm, slab_mm)
+        mask_probability = [np.zeros(0, np.float32)] * count
+        class_probability = np.zeros((count, len(CLASS_NAMES)), np.float32)
+        return cls(np.zeros(shape, dtype=bool), mask_probability, class_probability, spacing_mm, slab_mm)
 
-    def put(self, index: int, mask: BoolArray, evidence: float, class_probability: Iterable[float]) -> None:
+    def put(
+        self, index: int, mask: BoolArray, mask_probability: FloatArray, class_probability: Iterable[float]
+    ) -> None:
         """Set the prediction of a slice.
 
         Args:
             index: Index of the slice.
             mask: (H, W) bool.
-            evidence: Highest tumor probability of a pixel.
+            mask_probability: (K,) float32, tumor probability of each of the K pixels of the mask, row by row.
             class_probability: In the order of CLASS_NAMES; empty if the mask is empty.
         """
         self.masks[index] = mask
-        self.evidence[index] = evidence
+        self.mask_probability[index] = mask_probability
         self.class_probability[index] = tuple(class_probability) or 0.0

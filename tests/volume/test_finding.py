@@ -23,8 +23,13 @@ def stack_of(shape, *blocks, evidence=1.0, spacing_mm=None, slab_mm=None):
     for block in blocks:
         masks[tuple(slice(*edges) for edges in block)] = True
     for index in np.flatnonzero(masks.any(axis=(1, 2))):
-        stack.put(index, masks[index], evidence, GLIOMA)
+        put(stack, index, masks[index], evidence, GLIOMA)
     return stack
+
+
+def put(stack, index, mask, probability, class_probability):
+    """Set a slice: the tumor probability of all pixels of its mask, or of each pixel (H, W)."""
+    stack.put(index, mask, np.broadcast_to(np.float32(probability), mask.shape)[mask], class_probability)
 
 
 def test_a_component_of_one_slice_is_no_finding_and_one_of_two_slices_is():
@@ -49,6 +54,30 @@ def test_stray_slices_do_not_support_each_other():
 def test_neighbors_with_a_tumor_elsewhere_do_not_support_a_component():
     stack = stack_of((20, 40, 40), ((7, 8), (0, 10), (0, 10)), ((8, 9), (20, 30), (20, 30)))
     assert find_tumor(stack, RULE)[0].status == "no_tumor"
+
+
+def test_a_speck_beside_a_tumor_does_not_inherit_its_support():
+    """Each component of a slice had the highest probability of the slice: specks of 0.6 counted like the tumor."""
+    stack = stack_of((20, 40, 40), ((5, 8), (5, 15), (5, 15)))
+    mask = stack.masks[6].copy()
+    mask[30:32, 30:32] = True
+    probability = np.where(np.arange(40) < 20, 0.99, 0.6)
+    for index in (6, 7):
+        put(stack, index, mask, probability, GLIOMA)
+    finding, mask = find_tumor(stack, RULE)
+    assert (finding.tumor_slices, mask[5:8, 5:15, 5:15].all(), mask.sum()) == (3, True, 3 * 10 * 10)
+    assert finding.support == pytest.approx(4.0 + 2 * 4.0)  # the log-odds of 0.99 are 4.6, and limited to 4
+
+
+def test_the_most_probable_pixel_of_a_component_is_its_evidence_also_if_it_has_several_parts_in_a_slice():
+    """exp(2) to 1 is a probability of 0.881. The parts join in the slice above, where all pixels have 0.5."""
+    stack = stack_of((20, 40, 40), ((6, 7), (10, 11), (10, 21)), evidence=0.5)
+    mask, probability = np.zeros((40, 40), dtype=bool), np.full((40, 40), 0.5)
+    mask[10, [10, 20]] = True
+    probability[10, 20] = np.exp(2) / (1 + np.exp(2))
+    put(stack, 5, mask, probability, GLIOMA)
+    assert find_components(stack.masks).areas.shape == (20, 1)
+    assert find_tumor(stack, RULE)[0].support == pytest.approx(2.0)
 
 
 def test_the_mask_holds_the_accepted_components_only():
@@ -143,8 +172,8 @@ def test_the_class_is_the_mean_over_the_slices_weighted_by_the_area_of_the_tumor
     stack = Stack.empty((8, 40, 40))
     masks = np.zeros((2, 40, 40), dtype=bool)
     masks[0, :15, :20] = masks[1, :5, :20] = True
-    stack.put(3, masks[0], 1.0, (1, 0, 0))
-    stack.put(4, masks[1], 1.0, (0, 0, 1))
+    put(stack, 3, masks[0], 1.0, (1, 0, 0))
+    put(stack, 4, masks[1], 1.0, (0, 0, 1))
     finding, _ = find_tumor(stack, RULE, uncertain_below=0.8)
     assert finding.probabilities == pytest.approx(dict(zip(CLASS_NAMES, (0.75, 0, 0.25), strict=True)))
     assert (finding.label, finding.uncertain) == ("meningioma", True)
@@ -155,7 +184,7 @@ def test_a_rejected_component_has_no_say_in_the_class():
     stack = stack_of((20, 40, 40), ((5, 8), (5, 15), (5, 15)))
     stray = np.zeros((40, 40), dtype=bool)
     stray[:30, :30] = True
-    stack.put(15, stray, 1.0, (1, 0, 0))
+    put(stack, 15, stray, 1.0, (1, 0, 0))
     assert find_tumor(stack, RULE)[0].label == "glioma"
 
 
