@@ -278,7 +278,7 @@ def test_a_tumor_in_a_single_slice_of_a_volume_is_reported_for_the_slice_but_not
 
 
 class SpeckBesideTumor:
-    """A segmenter that finds a tumor and a speck of 20 x 20 pixels beside it in every slice, and is unsure of both."""
+    """A segmenter that finds a tumor in every slice, and beside it a less probable speck of 20 x 20 pixels."""
 
     def run(self, **inputs):
         probability = np.zeros_like(inputs["slice"])
