@@ -15,7 +15,7 @@ from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
 from cascade.io.arrays import SliceLike, VolumeLike, open_volume, to_slice
 from cascade.io.preprocess import Letterbox
-from cascade.io.slices import BlankSlice, Slice
+from cascade.io.slices import BlankSlice, Slice, is_same_spacing
 from cascade.io.source import SliceReader
 from cascade.result import Prediction, VolumePrediction
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER
@@ -109,6 +109,7 @@ class Cascade:
         axis: int | None = None,
         spacing_mm: Sequence[float] | None = None,
         *,
+        volume_number: int | None = None,
         probability_map: bool = False,
     ) -> VolumePrediction:
         """Predict every slice of a volume, and decide whether the volume shows a tumor.
@@ -122,13 +123,16 @@ class Cascade:
             axis: Slice axis (0, 1 or 2) of the array, or of the stored NIfTI array. None selects the first axis of an
                 array, and the axis with the thickest slices of a NIfTI volume.
             spacing_mm: Spacing of an array in millimeters: one number for each axis, or (row, column). Without the
-                distance of slices, the volume in milliliters is unknown. A file gives its own.
+                distance of slices, the volume in milliliters is unknown. A file gives its own; slices of a list that
+                give theirs must agree with it.
+            volume_number: Number of the volume to read from a file of several, from 0; None refuses such files.
             probability_map: Return the tumor probability of each pixel too.
 
         Raises:
-            CascadeError: The input cannot be opened or read, or all its slices are blank.
+            CascadeError: The input cannot be opened or read, all its slices are blank, or they differ in size or
+                spacing.
         """
-        with closing(open_volume(volume, axis, spacing_mm)) as source:
+        with closing(open_volume(volume, axis, spacing_mm, volume_number)) as source:
             slices, stack = self._predict_slices(source, probability_map=probability_map)
         finding, mask = find_tumor(stack, self.volume_rule, self.uncertain_below)
         maps = [slice_.probability_map for slice_ in slices if slice_.probability_map is not None]
@@ -138,7 +142,7 @@ class Cascade:
         predictions: list[Prediction] = []
         blank: list[BlankSlice] = []
         looks: list[bool | None] = []
-        spacing_mm = None
+        spacings: list[tuple[float, float] | None] = []
         for start in range(0, source.count, BATCH):
             items = [_read(source, index) for index in range(start, min(start + BATCH, source.count))]
             real = [item for item in items if isinstance(item, Slice)]
@@ -147,7 +151,7 @@ class Cascade:
                 if isinstance(item, Slice):
                     if is_looked_at(index, source.count):
                         looks.append(looks_stripped(item.pixels, item.spacing_mm))
-                    spacing_mm = item.spacing_mm
+                    spacings.append(item.spacing_mm)
                     prediction = next(predicted)
                 else:
                     blank.append(item)
@@ -158,9 +162,11 @@ class Cascade:
         shapes = {prediction.mask.shape for prediction in predictions}
         if len(shapes) > 1:
             raise CascadeError(f"slices of {len(shapes)} sizes are not one volume", fix="use predict_batch")
+        if not all(is_same_spacing(spacing_mm, spacings[0]) for spacing_mm in spacings):
+            raise CascadeError("slices of several pixel spacings are not one volume", fix="use predict_batch")
         if is_stripped(looks):
             predictions = [replace(item, notes=(*item.notes, STRIPPED_NOTE)) for item in predictions]
-        stack = Stack.empty((source.count, *predictions[0].mask.shape), spacing_mm, source.slab_mm)
+        stack = Stack.empty((source.count, *predictions[0].mask.shape), spacings[0], source.slab_mm)
         for index, prediction in enumerate(predictions):
             stack.put(index, prediction.mask, prediction.mask_probability, prediction.probabilities.values())
         return predictions, stack

@@ -259,6 +259,56 @@ def test_slices_of_several_sizes_are_not_one_volume(everywhere):
         everywhere.predict_volume([slice_of(20, 30), slice_of(30, 20)])
 
 
+def test_slices_of_several_spacings_are_not_one_volume(everywhere):
+    """The spacing of the last slice counted for all: 150 ml instead of 37.5."""
+    pixels = slice_of(20, 30).pixels
+    for first, second in (((0.5, 0.5), (1.0, 1.0)), ((0.5, 0.5), None)):
+        with pytest.raises(CascadeError, match="spacings"):
+            everywhere.predict_volume([Slice(pixels, first), Slice(pixels, second)])
+    found = everywhere.predict_volume([Slice(pixels, (0.488281, 0.488281)), Slice(pixels, (0.4883, 0.4883))])
+    assert found.finding.diameters
+
+
+def test_the_spacing_of_a_volume_must_agree_with_that_of_its_slices(everywhere):
+    """It was ignored for the area of a pixel, but not for the distance of slices."""
+    pixels = slice_of(20, 30).pixels
+    with pytest.raises(CascadeError, match="slice 0: "):
+        everywhere.predict_volume([Slice(pixels, (0.5, 0.5))] * 2, spacing_mm=(5.0, 1.0, 1.0))
+    for slices in ([Slice(pixels, (2.0, 1.0))] * 2, [Slice(pixels), Slice(pixels, (2.0, 1.0))]):
+        found = everywhere.predict_volume(slices, spacing_mm=(5.0, 2.0, 1.0))
+        assert found.finding.volume_ml == pytest.approx(2 * 20 * 30 * 5 * 2 * 1 / 1000)
+
+
+def test_a_slice_axis_and_the_number_of_a_volume_are_integers(everywhere, tmp_path):
+    """1.0 equals 1, passed the check and ended in a TypeError."""
+    array = np.zeros((16, 20, 30), np.float32) + np.arange(30)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "head.nii")
+    for volume in (array, tmp_path / "head.nii"):
+        with pytest.raises(CascadeError, match=r"1\.0"):
+            everywhere.predict_volume(volume, axis=1.0)
+        assert everywhere.predict_volume(volume, axis=np.int64(1)).finding.slices == 20
+    with pytest.raises(CascadeError, match=r"1\.0"):
+        everywhere.predict_volume(tmp_path / "head.nii", volume_number=1.0)
+    with pytest.raises(CascadeError, match="volume_number"):
+        everywhere.predict_volume(array, volume_number=0)
+
+
+def test_one_volume_of_a_file_of_several_is_predicted_by_its_number(constant_segmenter, forbidden, tmp_path):
+    """The error named the option of the command line, for which there was no argument."""
+    array = np.zeros((20, 30, 4, 3), np.float32)
+    array[..., 2] = np.arange(30)[:, None]  # the others are blank
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1.0, 5.0, 1.0])), tmp_path / "head.nii.gz")
+    cascade = Cascade(CpuBackend(constant_segmenter(0.0), forbidden))
+    found = cascade.predict_volume(tmp_path / "head.nii.gz", volume_number=2)
+    assert [prediction.notes for prediction in found.slices] == 4 * [("volume 2 of 3, counted from 0",)]
+    with pytest.raises(CascadeError) as raised:
+        cascade.predict_volume(tmp_path / "head.nii.gz")
+    assert "volume_number" in raised.value.fix
+    for number in (3, -1):
+        with pytest.raises(CascadeError, match=f"none of number {number}"):
+            cascade.predict_volume(tmp_path / "head.nii.gz", volume_number=number)
+
+
 class TumorInOneSlice:
     """A segmenter that finds a tumor in the slice whose brightest pixel is above 1000, and weak evidence elsewhere."""
 

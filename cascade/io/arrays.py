@@ -16,7 +16,7 @@ from cascade.errors import CascadeError
 from cascade.io.exif import orientation_notes
 from cascade.io.gray import has_deep_color, image_to_gray
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, check_pixels, slice_of
+from cascade.io.slices import Slice, check_pixels, is_same_spacing, slice_of
 from cascade.io.source import SliceReader, Source
 
 SliceLike = Slice | Image.Image | ArrayLike | os.PathLike[str]
@@ -83,12 +83,12 @@ class ArrayVolume:
             axis: Slice axis of an array (0, 1 or 2). None selects the last one if it has one element, otherwise the
                 first.
             spacing_mm: Spacing of the pixels in millimeters: (row, column), or one number for each axis of an array.
+                Slices and files that give their own must agree with it.
 
         Raises:
             CascadeError: If the source is no volume, or the axis or the spacing is invalid.
         """
-        if axis not in (None, 0, 1, 2):
-            raise CascadeError(f"slice axis must be 0, 1 or 2, not {axis!r}", fix="give 0, 1 or 2")
+        _check_axis(axis)
         self._slices: Sequence[SliceLike] | NDArray[Any]
         if isinstance(source, list | tuple):
             if axis:
@@ -105,11 +105,30 @@ class ArrayVolume:
         self.slab_mm = _slabs(spacing_mm, axis or 0, self.count)
 
     def read(self, index: int) -> Slice:
-        """Return a slice. Raises the errors of `to_slice`."""
-        return to_slice(self._slices[index], f"slice {index}", self._spacing_mm)
+        """Return a slice.
+
+        Raises:
+            CascadeError: See `to_slice`; or the slice has another spacing than that given for the volume.
+        """
+        slice_ = to_slice(self._slices[index], f"slice {index}", self._spacing_mm)
+        if self._spacing_mm is None:
+            return slice_
+        expected = replace(slice_, spacing_mm=self._spacing_mm)
+        if slice_.spacing_mm is not None and not is_same_spacing(slice_.spacing_mm, expected.spacing_mm):
+            raise CascadeError(
+                f"slice {index}: its pixel spacing is {slice_.spacing_mm}, and by spacing_mm {expected.spacing_mm}",
+                fix="correct one of them",
+            )
+        return expected
 
     def close(self) -> None:
         """Do nothing: the caller owns the pixels."""
+
+
+def _check_axis(axis: object) -> None:
+    """Raise CascadeError unless the axis is None or an integer, which 1.0 is not, of 0 to 2."""
+    if axis is not None and not (isinstance(axis, int | np.integer) and axis in (0, 1, 2)):
+        raise CascadeError(f"slice axis must be one of the integers 0, 1 and 2, not {axis!r}", fix="give 0, 1 or 2")
 
 
 def _split(array: NDArray[Any], axis: int | None) -> tuple[NDArray[Any], int]:
@@ -153,31 +172,44 @@ def _has_three(spacing_mm: Any) -> bool:
     return is_sequence and len(spacing_mm) == 3
 
 
-def open_volume(volume: VolumeLike, axis: int | None = None, spacing_mm: Sequence[float] | None = None) -> SliceReader:
+def open_volume(
+    volume: VolumeLike,
+    axis: int | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    volume_number: int | None = None,
+) -> SliceReader:
     """Open a file or folder, or take what `ArrayVolume` accepts.
 
     Args:
         volume: The volume.
         axis: Slice axis (0, 1 or 2) of an array, or of the stored NIfTI array.
         spacing_mm: Spacing of an array, see `ArrayVolume`. A file gives its own.
+        volume_number: Number of the volume in a file of several, from 0. None refuses such files.
 
     Raises:
-        CascadeError: If the volume cannot be opened, or the axis or the spacing is invalid.
+        CascadeError: If the volume cannot be opened, or the axis, the spacing or the number is invalid.
     """
     if not isinstance(volume, str | os.PathLike):
+        if volume_number is not None:
+            raise CascadeError(
+                "volume_number selects a volume of a file, and this is none", fix="give one volume, such as array[0]"
+            )
         return ArrayVolume(volume, axis, spacing_mm)
     if spacing_mm is not None:
         raise CascadeError(f"{volume}: the spacing of a file is read from its header", fix="leave out spacing_mm")
-    return open_path(volume, axis)
+    _check_axis(axis)
+    if volume_number is not None and not isinstance(volume_number, int | np.integer):
+        raise CascadeError(f"volume_number must be an integer, not {volume_number!r}", fix="count volumes from 0")
+    return open_path(volume, axis, volume_number)
 
 
-def open_path(path: str | os.PathLike[str], axis: int | None = None) -> Source:
+def open_path(path: str | os.PathLike[str], axis: int | None = None, volume: int | None = None) -> Source:
     """Open a file or folder that a caller gave, see `open_source`."""
     from cascade.io.open import open_source  # not at the top, since it loads the file walker
 
     if "\0" in os.fspath(path):
         raise CascadeError(f"{path!r}: contains a NUL character", fix="check the path")
-    return open_source(Path(path), axis)
+    return open_source(Path(path), axis, volume)
 
 
 def _read_file(path: str | os.PathLike[str]) -> Slice:

@@ -153,17 +153,18 @@ def open_affine(path: Path, axis: int | None = None) -> "AffineVolume":
     return source
 
 
-def open_source(path: Path, axis: int | None = None) -> Source:
+def open_source(path: Path, axis: int | None = None, volume: int | None = None) -> Source:
     """Open one file, or a folder with one DICOM series.
 
     Args:
         path: The file or folder.
         axis: Slice axis of a volume, see `open_sources`.
+        volume: Number of the volume in a file of several, see `open_sources`.
 
     Raises:
         CascadeError: If it cannot be opened, or contains several images, volumes or series.
     """
-    sources, problems, _ = open_sources(find_slices([path], formats=FORMATS), axis=axis)
+    sources, problems, _ = open_sources(find_slices([path], formats=FORMATS), axis=axis, volume=volume)
     for error in problems.values():
         raise error
     if len({source.files for source in sources}) == 1 < len(sources):

@@ -155,6 +155,11 @@ def check_pixels(pixels: FloatArray, name: str) -> FloatArray:
     return pixels
 
 
+def is_same_spacing(first: tuple[float, float] | None, second: tuple[float, float] | None) -> bool:
+    """Return True if both are unknown, or differ by less than a thousandth, as rounded numbers of a header do."""
+    return first == second or (first is not None and second is not None and np.allclose(first, second, rtol=1e-3))
+
+
 def slabs_mm(distances_mm: Sequence[float]) -> tuple[float, ...]:
     """Return how much of a volume each slice stands for: up to the middle of the gaps before and after it.
 
