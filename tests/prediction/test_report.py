@@ -194,6 +194,20 @@ def test_if_there_are_too_many_thumbnails_tumors_come_first_and_the_page_says_so
     assert "This page contains 3 of 4 overlays" in page.text
 
 
+def test_if_there_are_too_many_thumbnails_every_volume_still_has_a_picture(tmp_path, monkeypatch):
+    """The cards of volumes without a tumor were blank, as soon as those with one had enough slices."""
+    rows = [
+        replace((tumor if name == "a.nii" else no_tumor)(f"{name}/{index}"), index=index)
+        for name in ("a.nii", "b.nii")
+        for index in range(5)
+    ]
+    volumes = [VolumeResult("a.nii", "tumor", 5, key_slice=3), VolumeResult("b.nii", "no_tumor", 5)]
+    write_results(tmp_path, rows, volumes=volumes)
+    monkeypatch.setattr(thumbnails, "MAX_THUMBNAILS", 3)
+    shown = [found["name"] for found in page_of(tmp_path).slices if found["thumbnail"]]
+    assert shown == ["a.nii/0", "a.nii/3", "b.nii/2"]
+
+
 def test_the_page_shows_run_json_if_it_can_be_read(tmp_path):
     write_results(tmp_path, FIVE)
     os.utime(tmp_path / "results.json", (1_700_000_000, 1_700_000_000))

@@ -39,14 +39,15 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any], files: 
         files: The overlays and masks.
     """
     records = sorted(results["slices"], key=_natural_key)
-    urls = thumbnails.embed_thumbnails(files, records)
-    slices = [_slice_data(files, place, record, urls.get(place)) for place, record in enumerate(records)]
-    frames = _frames(slices)
+    frames = _frames(records)
     volumes = [
         _volume_data(files, record, frames[record["input"]])
         for record in results.get("volumes") or []
         if record["input"] in frames  # the row of a volume that cannot be opened says the same as that of its file
     ]
+    key_slices = {volume["frames"][volume["key"]] for volume in volumes}
+    urls = thumbnails.embed_thumbnails(files, records, key_slices)
+    slices = [_slice_data(files, place, record, urls.get(place)) for place, record in enumerate(records)]
     style, script = _style(), (HERE / "page.js").read_text("utf-8")
     page = Template((HERE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(out.resolve().name),
@@ -90,12 +91,12 @@ def _slice_data(files: OutputFiles, place: int, record: SliceRecord, thumbnail: 
     }
 
 
-def _frames(slices: list[SliceData]) -> dict[str, list[int]]:
-    """Return the positions in `slices` of the slices of each volume, in their order."""
+def _frames(records: list[SliceRecord]) -> dict[str, list[int]]:
+    """Return the positions in `records` of the slices of each volume, in their order."""
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for data in slices:
-        if data["index"] is not None:
-            numbered[data["input"]].append((data["index"], data["place"]))
+    for place, record in enumerate(records):
+        if record.get("index") is not None:
+            numbered[record["input"]].append((record["index"], place))
     return {name: [place for _, place in sorted(pairs)] for name, pairs in numbered.items()}
 
 
@@ -152,8 +153,8 @@ def _remarks(results: dict[str, Any], slices: list[SliceData]) -> Iterator[str]:
     embedded, overlays = (sum(bool(data[key]) for data in slices) for key in ("thumbnail", "overlay"))
     if overlays > thumbnails.MAX_THUMBNAILS:
         yield (
-            f"This page contains {embedded:,} of {overlays:,} overlays; slices with a tumor take precedence. "
-            "For the other slices, open the details and follow the link to the overlay."
+            f"This page contains {embedded:,} of {overlays:,} overlays: first the key slices of volumes, then slices "
+            "with a tumor. For the other slices, open the details and follow the link to the overlay."
         )
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,18 +26,22 @@ THREADS = 8
 """An object store takes 10 to 100 ms to return an overlay."""
 
 
-def embed_thumbnails(files: OutputFiles, records: Sequence[SliceRecord]) -> dict[int, str]:
-    """Make thumbnails of up to MAX_THUMBNAILS overlays; slices with a tumor take precedence.
+def embed_thumbnails(
+    files: OutputFiles, records: Sequence[SliceRecord], key_slices: Collection[int] = ()
+) -> dict[int, str]:
+    """Make thumbnails of up to MAX_THUMBNAILS overlays: key slices first, then slices with a tumor.
 
     Args:
         files: The overlays.
         records: Slices of results.json.
+        key_slices: Positions in `records` of the slices that the cards of volumes show.
 
     Returns:
         Position in `records` → data URL. A slice whose overlay is missing or damaged has none.
     """
     positions = [position for position, record in enumerate(records) if _exists(files, record.get("overlay"))]
-    positions = sorted(positions, key=lambda position: records[position].get("status") != "tumor")[:MAX_THUMBNAILS]
+    positions.sort(key=lambda position: (position not in key_slices, records[position].get("status") != "tumor"))
+    positions = positions[:MAX_THUMBNAILS]
     with ThreadPoolExecutor(THREADS) as pool:
         urls = pool.map(lambda position: _thumbnail(files, records[position]["overlay"]), positions)
         return {position: url for position, url in zip(positions, urls, strict=True) if url}
