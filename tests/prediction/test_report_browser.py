@@ -188,6 +188,10 @@ def test_the_arrow_keys_move_through_the_slices_of_a_volume_and_j_to_the_next_ca
     assert "2 of 2" in browser.details()
     browser.press("k")
     assert "slice 3 of 4 (index 2): tumor" in browser.details()
+    browser.click("[aria-label='Next result']")  # the buttons lead to the next card, and were labeled "Next slice"
+    assert "2 of 2" in browser.details()
+    browser.click("[aria-label='Previous result']")
+    assert "1 of 2" in browser.details()
     browser.press("ESCAPE")
     assert browser.details() is None
     assert browser.focused() == "head.nii"
@@ -223,7 +227,7 @@ def test_search_accepts_words_in_any_order_and_an_empty_gallery_offers_to_reset(
     assert browser.shown() == ["b/9.png", "b/10.png", "b/0.png"]
     browser.type("#search", "nowhere")
     assert browser.shown() == []
-    assert browser.script("empty.innerText").startswith("No slice matches")
+    assert browser.script("empty.innerText").startswith("No result matches")
     browser.press("ESCAPE", "j", "ENTER", "?")  # keys that have nothing to go to
     browser.press("ESCAPE")
     browser.click("#empty .reset")
