@@ -1,12 +1,15 @@
 """What `cascade predict` prints: a progress bar, then a table of the results and the reasons for failures."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from heapq import nsmallest
 from itertools import groupby
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -113,21 +116,42 @@ def run_summary(result: RunResult, out: str | Path, options: RunOptions, *, verb
     return Group(table, *volumes, *lines, *failure_lines(result))
 
 
+class FoldedName:
+    """A name that is folded after "/", "_" or "-", and elsewhere only if a part is longer than a line."""
+
+    def __init__(self, name: str) -> None:
+        self._name = printable(name)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """Return the range of widths: up to that of a single line."""
+        return Measurement(1, cell_len(self._name))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield the lines."""
+        line = ""
+        for part in re.findall(r"[^/_-]*[/_-]|[^/_-]+", self._name):
+            if line and cell_len(line + part) > options.max_width:
+                yield Text(line, overflow="fold")
+                line = ""
+            line += part
+        yield Text(line, overflow="fold")
+
+
 def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
-    """List the findings of the first MAX_VOLUMES volumes."""
+    """List the findings of the first MAX_VOLUMES volumes, in 80 columns of the terminal if it has no more."""
     table = Table("volume")
-    for name in ("finding", "probability", "ml", "diameters", "slices", "key slice"):
-        table.add_column(name, justify="left" if name == "finding" else "right", no_wrap=True)
+    table.add_column("finding", width=len("meningioma 0.98"))  # longer ones take two lines
+    for name in ("ml", "diameters", "slices"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in nsmallest(MAX_VOLUMES, volumes, lambda row: (row.status != "tumor", row.name)):
         finding = row.label or {"no_tumor": "no tumor", "error": "failed"}.get(row.status, row.status)
+        probability = f" {max(row.probabilities):.2f}" if row.probabilities else ""
         table.add_row(
-            Text(printable(row.name), overflow="fold"),
-            f"{finding}{' (uncertain)' if row.uncertain else ''}",
-            f"{max(row.probabilities):.2f}" if row.probabilities else "",
+            FoldedName(row.name),
+            f"{finding}{probability}{' (uncertain)' if row.uncertain else ''}",
             "" if row.volume_ml is None else f"{row.volume_ml:.1f}",
             "" if row.longest_mm is None else f"{row.longest_mm:.0f} x {row.perpendicular_mm:.0f} mm",
             f"{row.tumor_slices} of {row.slices}" if row.tumor_slices else f"{row.slices}",
-            "" if row.key_slice is None else f"{row.key_slice}",
         )
     if len(volumes) <= MAX_VOLUMES:
         return table

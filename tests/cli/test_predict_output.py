@@ -71,10 +71,28 @@ def test_each_volume_is_a_line_of_a_table_those_with_a_tumor_first():
     console.print(volume_table(volumes))
     lines = [line.split("│")[1:-1] for line in console.file.getvalue().splitlines() if ".nii" in line]
     assert [[cell.strip() for cell in line] for line in lines] == [
-        ["b.nii", "glioma", "0.80", "12.3", "41 x 30 mm", "5 of 24", "11"],
-        ["a.nii", "no tumor", "", "0.0", "", "30", ""],
-        ["c.nii", "failed", "", "", "", "20", ""],
+        ["b.nii", "glioma 0.80", "12.3", "41 x 30 mm", "5 of 24"],
+        ["a.nii", "no tumor", "0.0", "", "30"],
+        ["c.nii", "failed", "", "", "20"],
     ]
     console = Console(file=io.StringIO(), width=120)
     console.print(volume_table([VolumeResult(f"{number}.nii", "no_tumor", 30) for number in range(MAX_VOLUMES + 2)]))
     assert "and 2 more volumes" in console.file.getvalue()
+
+
+def test_in_80_columns_the_name_of_a_volume_has_24_and_is_folded_between_its_words():
+    """It had 6 to 12, since the other columns never gave way."""
+    figures = {"volume_ml": 123.45, "longest_mm": 81.2, "perpendicular_mm": 59.8}
+    names = ("sub-01/ses-02/anat/sub-01_ses-02_ce-gadolinium_T1w.nii.gz", "x" * 30 + ".nii.gz")
+    volumes = [VolumeResult(name, "tumor", 192, 105, 96, (0.1, 0.2, 0.7), uncertain=True, **figures) for name in names]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(volume_table(volumes))
+    lines = console.file.getvalue().splitlines()
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert max(map(len, lines)) <= 80
+    assert [cell[0] for cell in cells] == [
+        *("sub-01/ses-02/anat/sub-", "01_ses-02_ce-gadolinium_", "T1w.nii.gz"),
+        *("x" * 24, "x" * 6 + ".nii.gz", ""),
+    ]
+    assert [cell[1] for cell in cells][:3] == ["pituitary tumor", "0.70", "(uncertain)"]
+    assert cells[0][2:] == ["123.5", "81 x 60 mm", "105 of 192"]
