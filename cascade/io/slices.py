@@ -24,8 +24,8 @@ MAX_PIXELS = 4096**2
 MIN_CONTRAST, MAX_CONTRAST = 1e-9, 1e15
 """Range of maximum minus minimum intensity. Outside, the variance that the graphs compute overflows float32."""
 
-MAX_VOXELS = 512**3
-"""Maximum voxels of a volume. It exceeds any head at 7 tesla, and takes 1 GB in the widest type that is read."""
+MAX_VOXELS = 640**3
+"""Maximum voxels of a volume: 256 mm in all directions at 0.4 mm. They take 2.1 GB in the widest type that is read."""
 
 MAX_SLICES = 4096
 """Maximum slices of a volume."""

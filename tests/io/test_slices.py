@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from cascade.errors import CascadeError
 from cascade.io.image import read_gray, read_slice
-from cascade.io.slices import MIN_SIDE, check_pixels, slabs_mm
+from cascade.io.slices import MIN_SIDE, check_pixels, check_volume_size, slabs_mm
 
 RAMP = np.arange(400, dtype=np.float32).reshape(20, 20)  # 0 .. 399
 BYTES = (RAMP // 2).astype(np.uint8)  # 0 .. 199
@@ -252,3 +253,11 @@ def test_any_gain_and_offset_of_a_scanner_is_accepted(tmp_path):
 def test_a_slice_stands_for_the_space_up_to_the_middle_of_the_gaps_beside_it():
     """Slices at 0, 3, 6 and 12 mm: the third reaches from 4.5 to 9 mm, and the last as far outwards as inwards."""
     assert slabs_mm([0.0, 3.0, 6.0, 12.0]) == pytest.approx((3.0, 3.0, 4.5, 6.0))
+
+
+@pytest.mark.parametrize("shape", [(352, 640, 640), (640, 640, 640)])
+def test_a_head_at_a_resolution_of_0_4_mm_is_no_larger_than_a_volume_may_be(shape):
+    """640 x 640 x 352 voxels were too many."""
+    check_volume_size(Path("head.nii"), *shape, (0.4, 0.4))
+    with pytest.raises(CascadeError, match="1,024"):
+        check_volume_size(Path("head.nii"), 1024, 640, 640, (0.4, 0.4))
