@@ -85,8 +85,10 @@ class HeaderSource:
     Attributes:
         file_stats: Size and modification time of its files, taken before the header was read, so that a run notices
             whether they were replaced since. None if `open_sources` did not open it.
+        is_volume_file: True for formats of volumes, in which a single slice is a volume too.
     """
 
+    is_volume_file: bool = False
     file_stats: FileStats | None = None
 
 
@@ -109,6 +111,11 @@ class CapturedSource(Protocol):
             The index and the content of the file.
         """
         ...
+
+
+def is_volume(source: Source) -> bool:
+    """Return True for an input that gets a finding: one of several slices, or a file in a format of volumes."""
+    return source.count > 1 or (isinstance(source, HeaderSource) and source.is_volume_file)
 
 
 def slice_number(source: Source, index: int) -> str | None:

@@ -55,6 +55,7 @@ class AffineVolume(HeaderSource):
     """
 
     mask_suffix = ".nii.gz"
+    is_volume_file = True
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from cascade.errors import CascadeError
 from cascade.io.slices import UnopenedVolume
-from cascade.io.source import Source, slice_name
+from cascade.io.source import Source, is_volume, slice_name
 from cascade.prediction.journal import Entry
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.slices import SliceResult
@@ -15,7 +15,7 @@ def failed_source(folder: ResultsFolder, source: Source, error: CascadeError) ->
         folder.error_row(slice_name(source, index), error, index if source.count > 1 else None)
         for index in range(source.count)
     )
-    volume = _failed_volume(rows[0], source.name, source.count, source.notes) if source.count > 1 else None
+    volume = _failed_volume(rows[0], source.name, source.count, source.notes) if is_volume(source) else None
     return Entry(source.name, "", rows, {}, (), volume)
 
 

@@ -13,7 +13,7 @@ from cascade.files import sha256_of_bytes
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
 from cascade.io.probability import Uint16Array, to_uint16
 from cascade.io.slices import BlankSlice, BoolArray, Slice
-from cascade.io.source import CapturedSource, Source, slice_name, slice_number
+from cascade.io.source import CapturedSource, Source, is_volume, slice_name, slice_number
 from cascade.prediction.captures import draw_captures
 from cascade.prediction.journal import Entry
 from cascade.prediction.overlay import overlay_png, preview_png
@@ -160,7 +160,7 @@ class Recorder:
         if source.name not in read:  # a series, or a part of a file
             names = read if len(read) > 1 else read * source.count
             rows = [replace(row, file=name) for row, name in zip(rows, names, strict=True)]
-        volume = _volume_row(state, rows, finding) if source.count > 1 else None
+        volume = _volume_row(state, rows, finding) if is_volume(source) else None
         self._on_finished(Entry(source.name, sha256, tuple(rows), state.files, read, volume))
 
     def _write_input(
@@ -178,7 +178,7 @@ class Recorder:
             return rows, None
         masks = accepted = state.stack.masks
         finding = None
-        if source.count > 1:
+        if is_volume(source):
             finding, accepted = find_tumor(state.stack, self._folder.volume_rule, self._folder.uncertain_below)
             pixels = accepted.sum(axis=(1, 2)).tolist()
             rows = [

@@ -23,8 +23,7 @@ class RunResult:
         entries: Returns the finished inputs, in the same order.
         left_out: Absolute path → reason, for files and folders in the inputs that were not used.
         dropped: Inputs that an earlier run has finished and that are no longer there; their results were removed.
-        volumes: One row per volume: a finished input of several slices, or a NIfTI file that could not be opened. Read
-            from the journal as `rows` are.
+        volumes: One row per volume that is finished or could not be opened. Read from the journal as `rows` are.
     """
 
     rows: Sequence[SliceResult]

@@ -21,7 +21,7 @@ class SliceResult:
         box: Region that the classifier saw, in pixels of the slice; None without a tumor.
         mask_pixels: Area of the mask; None for an error.
         mask_mm2: Area of the mask in mm²; None if the pixel spacing is unknown.
-        accepted_pixels: Pixels that belong to the finding of the volume; None for a single slice or an error.
+        accepted_pixels: Pixels that belong to the finding of the volume; None for an error or a picture.
         latency_ms: Time of both models for the batch, divided by the number of slices in it.
         mask: Path of the mask below the results folder; all slices of a volume share one mask.
         probability_map: Path of the probability map below the results folder, likewise; None unless requested.

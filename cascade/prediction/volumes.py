@@ -11,12 +11,12 @@ Status = Literal["tumor", "no_tumor", "error"]
 
 @dataclass(frozen=True, slots=True)
 class VolumeResult:
-    """The row of one volume: an input of several slices.
+    """The row of one volume: an input of several slices, or a file in a format of volumes.
 
     Attributes:
         name: Path of the input below the input folder.
         status: "tumor", "no_tumor", or "error" if it is unknown which.
-        slices: Number of slices.
+        slices: Number of slices; 0 if the volume cannot be opened.
         tumor_slices: Number of slices that show the tumor; None for an error, as all below.
         key_slice: Index of the slice with the largest product of diameters, from 0; None without a tumor.
         probabilities: In the order of CLASS_NAMES, rounded to 6 digits; None without a tumor.

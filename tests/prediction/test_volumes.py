@@ -113,6 +113,24 @@ def test_a_resumed_run_keeps_the_findings(scans):
     assert content["volumes"] == before
 
 
+def test_a_nifti_file_of_one_slice_is_a_volume_whether_it_can_be_read_or_not(scans):
+    """Only the damaged ones had a row in the table of volumes."""
+    array = save_volume(scans / "tumor.nii", 0, count=1)
+    save_volume(scans / "healthy.nii", count=1)
+    array[...] = np.inf
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([0.98, 0.98, 5.0, 1.0])), scans / "unreadable.nii")
+    (scans / "cut.nii").write_bytes((scans / "tumor.nii").read_bytes()[:200])
+    content = predict(scans)[1]
+    cut, healthy, tumor, unreadable = content["volumes"]
+    assert (cut["status"], unreadable["status"], healthy["status"]) == ("error", "error", "no_tumor")
+    assert [volume["slices"] for volume in (cut, healthy, tumor, unreadable)] == [0, 1, 1, 1]
+    assert (tumor["status"], tumor["class"], tumor["key_slice"]) == ("tumor", "glioma", 0)
+    assert tumor["volume_ml"] == pytest.approx(100 * 0.98**2 * 5 / 1000, abs=0.1)
+    row = next(row for row in content["slices"] if row["slice"] == "tumor.nii")
+    assert (row["index"], row["accepted_pixels"]) == (None, row["mask_pixels"])
+    assert row["mask_pixels"] > 0
+
+
 def test_a_volume_that_cannot_be_opened_is_a_volume_too(scans):
     (scans / "a.nii").write_bytes(b"no volume")
     (volume,) = predict(scans)[1]["volumes"]

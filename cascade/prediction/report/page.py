@@ -43,7 +43,7 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any], files: 
     volumes = [
         _volume_data(files, record, frames[record["input"]])
         for record in results.get("volumes") or []
-        if record["input"] in frames  # the row of a volume that cannot be opened says the same as that of its file
+        if record["input"] in frames  # that of one slice, or that cannot be opened, says the same as the slice
     ]
     key_slices = {volume["frames"][volume["key"]] for volume in volumes}
     urls = thumbnails.embed_thumbnails(files, records, key_slices)
