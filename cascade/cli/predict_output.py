@@ -138,9 +138,9 @@ class FoldedName:
 
 
 def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
-    """List the findings of the first MAX_VOLUMES volumes, in 80 columns of the terminal if it has no more."""
+    """List the findings of the first MAX_VOLUMES volumes. A terminal of 80 columns is wide enough."""
     table = Table("volume")
-    table.add_column("finding", width=len("meningioma 0.98"))  # longer ones take two lines
+    table.add_column("finding", width=len("meningioma 0.98"))  # longer ones take more lines
     for name in ("ml", "diameters", "slices"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in nsmallest(MAX_VOLUMES, volumes, lambda row: (row.status != "tumor", row.name)):

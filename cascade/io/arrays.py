@@ -126,7 +126,7 @@ class ArrayVolume:
 
 
 def _check_axis(axis: object) -> None:
-    """Raise CascadeError unless the axis is None or an integer, which 1.0 is not, of 0 to 2."""
+    """Raise CascadeError unless the axis is None or one of the integers 0, 1 and 2, which 1.0 is not."""
     if axis is not None and not (isinstance(axis, int | np.integer) and axis in (0, 1, 2)):
         raise CascadeError(f"slice axis must be one of the integers 0, 1 and 2, not {axis!r}", fix="give 0, 1 or 2")
 

@@ -108,7 +108,7 @@ def find_tumor(stack: Stack, rule: VolumeRule, uncertain_below: float = 0.0) -> 
     Returns:
         The finding, and the (N, H, W) mask of the accepted components.
     """
-    from cascade.volume.components import find_components  # SciPy loads slowly, and single slices do not need it
+    from cascade.volume.components import find_components  # SciPy loads slowly, and pictures do not need it
 
     components = find_components(stack.masks)
     support = rule.support(stack, components)
