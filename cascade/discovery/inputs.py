@@ -123,7 +123,7 @@ def find_slices(
     walker = InputWalker(file_filter, real_output, recursive, zips=unpack_into is not None)
     for pattern in paths:
         for path in _expand(pattern):
-            walker.add(path)
+            walker.add(path, is_named=path == pattern)
     try:
         folder = os.path.commonpath(walker.roots) if walker.roots else ""
     except ValueError:

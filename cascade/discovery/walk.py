@@ -56,7 +56,7 @@ class InputWalker:
         left_out: Why the other files and folders were left out.
         walked: The folders whose entries were looked at.
         seen: Every input that is no folder, and every file in the folders.
-        named: Those of `files` that are inputs themselves, not found in a folder.
+        named: Those of `files` that are inputs themselves, not found in a folder or by a pattern.
     """
 
     file_filter: FileFilter
@@ -78,8 +78,13 @@ class InputWalker:
         """The accepted formats, for messages."""
         return f"{self.file_filter.format_names}{', or zip files of them' if self.zips else ''}"
 
-    def add(self, path: Path) -> None:
-        """Add an input: a file, or a folder with all files in it. An input itself may be hidden or a link."""
+    def add(self, path: Path, *, is_named: bool = True) -> None:
+        """Add an input: a file, or a folder with all files in it. An input itself may be hidden or a link.
+
+        Args:
+            path: The input.
+            is_named: False if it matches a pattern: like a folder, that may hold all sequences of a subject.
+        """
         real = os.path.realpath(path)
         absolute = real if os.path.isdir(real) else absolute_path(path)  # "." and ".." have no name to keep
         if not os.path.isdir(real):
@@ -97,7 +102,7 @@ class InputWalker:
                 self.add_problem(path, UNSUPPORTED, f"give {self.format_names}")
             else:
                 self.left_out[absolute] = reason
-        else:
+        elif is_named:
             self.named.add(absolute)
 
     def add_problem(self, path: str | Path, problem: str, fix: str) -> None:
@@ -125,7 +130,7 @@ class InputWalker:
                     del self.problems[problem]
 
     def leave_out_sequences(self) -> None:
-        """Leave out the other sequences of a subject whose contrast-enhanced T1 is in the same folder."""
+        """Leave out other sequences and label maps beside the scans that are read, see `other_sequences`."""
         for path, reason in other_sequences(self.files - self.named).items():
             self.files.remove(path)
             self.left_out[path] = reason
