@@ -14,6 +14,7 @@ import numpy as np
 from cascade.contract import CLASS_NAMES, THRESHOLD, Box, FloatArray
 from cascade.errors import CascadeError
 from cascade.io.arrays import SliceLike, VolumeLike, open_volume, to_slice
+from cascade.io.labels import check_scan
 from cascade.io.preprocess import Letterbox
 from cascade.io.slices import BlankSlice, Slice, is_same_spacing
 from cascade.io.source import SliceReader
@@ -129,10 +130,12 @@ class Cascade:
             probability_map: Return the tumor probability of each pixel too.
 
         Raises:
-            CascadeError: The input cannot be opened or read, all its slices are blank, or they differ in size or
-                spacing.
+            CascadeError: The input cannot be opened or read, is a map of labels, all its slices are blank, or they differ
+                in size or spacing.
         """
         with closing(open_volume(volume, axis, spacing_mm, volume_number)) as source:
+            if not isinstance(volume, list | tuple):  # single slices are not checked anywhere
+                check_scan(source)
             slices, stack = self._predict_slices(source, probability_map=probability_map)
         finding, mask = find_tumor(stack, self.volume_rule, self.uncertain_below)
         maps = [slice_.probability_map for slice_ in slices if slice_.probability_map is not None]

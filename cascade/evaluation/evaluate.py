@@ -25,6 +25,7 @@ from cascade.evaluation.output_dir import check_output_dir, write_files
 from cascade.evaluation.schema import Evaluation, Failures
 from cascade.evaluation.scores import score_batch, to_csv
 from cascade.evaluation.summary import summarize
+from cascade.io.labels import check_scan
 from cascade.io.open import open_sources
 from cascade.io.slices import BlankSlice, Slice
 from cascade.io.source import Source, slice_name
@@ -164,6 +165,12 @@ def _require_tumor(entry: LabeledEntry) -> LabeledEntry:
 def _read_negatives(sources: Iterable[Source]) -> Iterator[tuple[str, Slice] | CascadeError | None]:
     """Yield slices with their paths, errors, and None for blank slices of a volume, which are skipped."""
     for source in sources:
+        try:
+            check_scan(source)
+        except CascadeError as error:
+            yield error
+            source.close()
+            continue
         for index in range(source.count):
             try:
                 yield slice_name(source, index), source.read(index)

@@ -83,11 +83,13 @@ class HeaderSource:
     """Base of the sources that keep a header in memory, by which they read their pixels later.
 
     Attributes:
+        files: See `Source.files`.
         file_stats: Size and modification time of its files, taken before the header was read, so that a run notices
             whether they were replaced since. None if `open_sources` did not open it.
         is_volume_file: True for formats of volumes, in which a single slice is a volume too.
     """
 
+    files: tuple[Path, ...]
     is_volume_file: bool = False
     file_stats: FileStats | None = None
 

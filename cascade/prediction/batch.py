@@ -120,15 +120,8 @@ def _read_ahead(pool: ThreadPoolExecutor, states: Iterable[InputState], job: Job
     slices = ((state, index) for state in states for index in range(state.source.count))
     while batch := list(islice(slices, job.batch_size)):
         job.on_begin([state.source for state, index in batch if index == 0])
-        queue.append([(state, index, pool.submit(_read, state.source, index)) for state, index in batch])
+        queue.append([(state, index, pool.submit(state.read, index)) for state, index in batch])
         if len(queue) > 2:
             yield [(state, index, future.result()) for state, index, future in queue.popleft()]
     while queue:
         yield [(state, index, future.result()) for state, index, future in queue.popleft()]
-
-
-def _read(source: Source, index: int) -> Slice | CascadeError:
-    try:
-        return source.read(index)
-    except CascadeError as error:
-        return error

@@ -11,6 +11,7 @@ from cascade.contract import CLASS_NAMES, Box
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes
 from cascade.io.checksums import FileStats, file_stats, sha256_of_files
+from cascade.io.labels import check_scan
 from cascade.io.probability import Uint16Array, to_uint16
 from cascade.io.slices import BlankSlice, BoolArray, Slice
 from cascade.io.source import CapturedSource, Source, is_volume, slice_name, slice_number
@@ -42,6 +43,8 @@ class InputState:
         probability: (N, H, W) tumor probabilities, 0 in slices without a prediction. None unless they are written.
         looks: What `looks_stripped` says about the slices; None for those that it does not look at.
         files: What was written for the input: path below the results folder → SHA-256.
+        no_scan: Why the input is no scan; None if it is one, or is not checked yet.
+        is_checked: True if `check_scan` has been called.
         lock: Guards the attributes above, since several threads process the slices of one volume.
     """
 
@@ -52,7 +55,23 @@ class InputState:
     probability: Uint16Array | None = None
     looks: list[bool | None] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    no_scan: CascadeError | None = None
+    is_checked: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, index: int) -> Slice | CascadeError:
+        """Read a slice; the first call checks that the input is a scan. Returns the reason why it cannot be read."""
+        with self.lock:
+            if not self.is_checked:
+                self.is_checked = True
+                try:
+                    check_scan(self.source)
+                except CascadeError as error:
+                    self.no_scan = error
+        try:
+            return self.no_scan or self.source.read(index)
+        except CascadeError as error:
+            return error
 
     def empty_row(self, index: int) -> SliceResult:
         """Return the row of a slice before it is predicted."""
