@@ -151,7 +151,7 @@ def volume_table(volumes: Sequence[VolumeResult]) -> RenderableType:
             f"{finding}{probability}{' (uncertain)' if row.uncertain else ''}",
             "" if row.volume_ml is None else f"{row.volume_ml:.1f}",
             "" if row.longest_mm is None else f"{row.longest_mm:.0f} x {row.perpendicular_mm:.0f} mm",
-            f"{row.tumor_slices} of {row.slices}" if row.tumor_slices else f"{row.slices}",
+            f"{row.tumor_slices} of {row.slices}" if row.tumor_slices else f"{row.slices or ''}",
         )
     if len(volumes) <= MAX_VOLUMES:
         return table

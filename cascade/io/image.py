@@ -17,7 +17,7 @@ from cascade.io.gray import check_size, has_deep_color, image_to_gray, rgb_to_gr
 from cascade.io.png import encode_png
 from cascade.io.probability import Uint16Array, probability_png
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import MAX_PIXELS, Slice, slice_of
+from cascade.io.slices import MAX_PIXELS, Slice, UnopenedVolume, slice_of
 from cascade.io.source import Source
 
 TIFF_PREFIXES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -71,7 +71,7 @@ def open_image(path: Path, name: str) -> Source:
     """Open an image or .mat file, or a TIFF of several images, which is a stack.
 
     Raises:
-        CascadeError: If a TIFF contains several images that are no stack. What else is wrong shows when it is read.
+        UnopenedVolume: If a TIFF contains several images that are no stack. What else is wrong shows when it is read.
     """
     try:
         if path.suffix.lower() != ".mat" and _is_tiff(path):
@@ -79,8 +79,8 @@ def open_image(path: Path, name: str) -> Source:
 
             with silence_decoders():
                 return open_stack(path, name) or ImageSource(name, path)
-    except CascadeError:
-        raise
+    except CascadeError as error:
+        raise UnopenedVolume(error) from None
     except Exception:  # on damaged files, tifffile raises nearly every type; `read` says why
         pass
     return ImageSource(name, path)

@@ -15,7 +15,7 @@ from cascade.io.lazy import LazyArray
 from cascade.io.nifti_header import damaged_error, unsupported_dtype
 from cascade.io.probability import Uint16Array, probability_png, to_float16
 from cascade.io.silence import silence_decoders
-from cascade.io.slices import Slice, check_volume_size, slice_of
+from cascade.io.slices import Slice, UnopenedVolume, check_volume_size, slice_of
 from cascade.io.source import HeaderSource
 from cascade.io.volume import check_axis
 from cascade.io.voxels import VoxelFile
@@ -37,34 +37,43 @@ def open_npy(path: Path, name: str, axis: int | None = None) -> "ArraySource":
 
     Raises:
         CascadeError: If the file does not contain real numbers in two or three axes, or is too large. Python objects
-            are not loaded.
+            are not loaded. It is UnopenedVolume for an array of three axes or more.
     """
     check_axis(path, axis)
     path = path.absolute()
     with silence_decoders(), read_errors(path, lambda _: damaged_error(path, "its header cannot be read")):
-        shape, is_fortran, dtype, offset = _read_header(path)
-        if dtype.hasobject or dtype.kind not in "uif" or dtype.itemsize > 8:
-            raise unsupported_dtype(path, dtype)
-        if len(shape) not in (2, 3) or min(shape) < 1:
-            raise CascadeError(
-                f"{path}: an array of shape {shape} is neither a slice nor a stack",
-                fix="save an array (height, width) or (slices, height, width)",
-            )
-        if len(shape) == 2:
-            axis = None
-        elif axis is None:
-            axis = 2 if shape[2] == 1 else 0
-        if axis in (0, 1) and shape[2] in CHANNELS:
-            raise CascadeError(f"{path}: contains color channels", fix="save it as gray values (height, width)")
-        count = 1 if axis is None else shape[axis]
-        height, width = (size for index, size in enumerate(shape) if index != axis)
-        check_volume_size(path, count, height, width, None)
-        voxels = VoxelFile(path, dtype, shape if is_fortran else shape[::-1], offset)
+        header = _read_header(path)
+    try:
+        return _source(path, name, axis, *header)
+    except CascadeError as error:
+        raise UnopenedVolume(error) if len(header[0]) > 2 else error from None
+
+
+def _source(
+    path: Path, name: str, axis: int | None, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any], offset: int
+) -> "ArraySource":
+    if dtype.hasobject or dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise unsupported_dtype(path, dtype)
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise CascadeError(
+            f"{path}: an array of shape {shape} is neither a slice nor a stack",
+            fix="save an array (height, width) or (slices, height, width)",
+        )
+    if len(shape) == 2:
+        axis = None
+    elif axis is None:
+        axis = 2 if shape[2] == 1 else 0
+    if axis in (0, 1) and shape[2] in CHANNELS:
+        raise CascadeError(f"{path}: contains color channels", fix="save it as gray values (height, width)")
+    count = 1 if axis is None else shape[axis]
+    height, width = (size for index, size in enumerate(shape) if index != axis)
+    check_volume_size(path, count, height, width, None)
+    voxels = VoxelFile(path, dtype, shape if is_fortran else shape[::-1], offset)
     voxels.check()
     return ArraySource(path, name, voxels, axis, is_fortran=is_fortran)
 
 
-def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[np.generic], int]:
+def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Return shape, whether the first axis is the fastest, dtype, and the offset of the elements."""
     with path.open("rb") as file:
         header = io.BytesIO(file.read(MAX_HEADER_BYTES))

@@ -18,9 +18,6 @@ from cascade.io.source import HeaderSource, Source
 if TYPE_CHECKING:
     from cascade.io.volume import AffineVolume
 
-VOLUMES: tuple[Format, ...] = ("nifti", "pair", "mgh")
-"""Formats of which every file counts as a volume, even if it cannot be opened."""
-
 
 class OpenedSources(NamedTuple):
     """The opened inputs. Each file is part of a source, or in `problems` or `left_out`.
@@ -64,7 +61,7 @@ def open_sources(
             try:
                 source = open_file(path, name, axis, volume)
             except CascadeError as error:
-                problems[name] = UnopenedVolume(error) if format_ in VOLUMES else error
+                problems[name] = UnopenedVolume(error) if format_ in AFFINE else error
             else:
                 sources.append(source)
                 if isinstance(source, HeaderSource):

@@ -6,6 +6,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from dicom_files import HEAD, image, position, write
 from PIL import Image
 from stub_cascade import cascade_of
@@ -137,6 +138,28 @@ def test_a_volume_that_cannot_be_opened_is_a_volume_too(scans):
     assert (volume["input"], volume["status"], volume["slices"]) == ("a.nii", "error", 0)
     assert volume["problem"]
     assert volume["fix"]
+
+
+def test_a_volume_of_any_format_that_cannot_be_opened_is_a_volume_too(scans):
+    """A stack, NRRD or MetaImage file had a row in results.csv only, so that volumes.csv lacked it."""
+    np.save(scans / "4d.npy", np.zeros((2, 3, 20, 20)))
+    np.save(scans / "complex.npy", np.zeros((3, 20, 20), complex))
+    (scans / "short.npy").write_bytes((scans / "4d.npy").read_bytes().replace(b"(2, 3, 20, 20)", b"(2222, 20, 20)"))
+    tifffile.imwrite(scans / "color.tif", np.zeros((3, 20, 20, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(scans / "times.tif", np.zeros((3, 4, 20, 20), np.uint8), imagej=True, metadata={"axes": "TZYX"})
+    (scans / "a.nrrd").write_bytes(b"NRRD0004\ndimension: 4\nsizes: 20 20 3 4\ntype: short\n\n")
+    (scans / "b.mha").write_bytes(b"ObjectType = Image\n")
+    np.save(scans / "slice.npy", np.zeros((20, 20), complex))
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(scans / "slice.tif")
+    Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(scans / "z.png")
+    content = predict(scans)[1]
+    failed = ["4d.npy", "a.nrrd", "b.mha", "color.tif", "complex.npy", "short.npy", "times.tif"]
+    assert [(row["input"], row["status"], row["slices"]) for row in content["volumes"]] == [
+        (name, "error", 0) for name in failed
+    ]
+    assert [row["slice"] for row in content["slices"] if row["status"] == "error"] == sorted(
+        [*failed, "slice.npy", "slice.tif"]
+    )
 
 
 def test_a_series_that_cannot_be_opened_is_one_volume_with_an_error(scans):
