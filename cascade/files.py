@@ -35,6 +35,8 @@ WRITE_FIXES = {
 def read_errors(path: Path, damaged: Callable[[Exception], CascadeError]) -> Iterator[None]:
     """Convert any exception in the block to a CascadeError that names the file.
 
+    Only what decodes the file belongs into the block. Of other code, a bug would be reported as a damaged file.
+
     Args:
         path: The file that the block reads.
         damaged: Makes the error if the content of the file is at fault. It gets the original exception: on damaged

@@ -64,7 +64,7 @@ def open_itk(path: Path, name: str, axis: int | None = None) -> AffineVolume:
         check_length(files[-1], fields, math.prod(shape) * dtype.itemsize)
         header = make_header(path, shape, dtype, _affine(reader), unknown_axes(fields, len(shape)))
         notes = () if any(key in fields for key in ORIENTATION_KEYS) else (NO_ORIENTATION,)
-        return AffineVolume(name, files, header, axis, partial(_read_voxels, path, three_axes(header)), notes)
+    return AffineVolume(name, files, header, axis, partial(_read_voxels, path, three_axes(header)), notes)
 
 
 def _reader(path: Path) -> Any:

@@ -43,6 +43,6 @@ def open_mgh(path: Path, name: str, axis: int | None = None, volume: int | None 
         before, notes = select_volume(path, header, volume)
         voxels = VoxelFile(path, dtype, three_axes(header), mgh.get_data_offset(), before)
         notes = notes if has_orientation else (*notes, NO_ORIENTATION)
-        source = AffineVolume(name, (path,), header, axis, voxels.read, notes)
+    source = AffineVolume(name, (path,), header, axis, voxels.read, notes)
     voxels.check()
     return source

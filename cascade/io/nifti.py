@@ -38,6 +38,6 @@ def open_nifti(path: Path, name: str, axis: int | None = None, volume: int | Non
         before, notes = select_volume(path, header, volume)
         offset = max(int(header["vox_offset"]), first_voxel)
         voxels = VoxelFile(path, header.get_data_dtype(), three_axes(header), offset, before)
-        source = AffineVolume(name, (path,), header, axis, voxels.read, notes)
+    source = AffineVolume(name, (path,), header, axis, voxels.read, notes)
     voxels.check()
     return source

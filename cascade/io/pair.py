@@ -45,7 +45,7 @@ def open_pair(path: Path, name: str, axis: int | None = None, volume: int | None
         if not 0 <= offset < np.inf:
             offset = 0
         voxels = VoxelFile(voxels_path, dtype, three_axes(header), int(offset), before)
-        source = AffineVolume(name, (header_path, voxels_path), header, axis, voxels.read, notes)
+    source = AffineVolume(name, (header_path, voxels_path), header, axis, voxels.read, notes)
     with read_errors(voxels_path, lambda _: damaged_error(voxels_path, "its voxels cannot be read")):
         voxels.check()
     return source

@@ -84,6 +84,27 @@ def test_a_dicom_file_that_begins_like_a_tiff_is_not_a_picture(tmp_path):
     assert content_format(tmp_path / "a.dcm") == "dicom"
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".hdr", ".mgh", ".mha"])
+def test_a_bug_is_not_reported_as_a_damaged_file(tmp_path, monkeypatch, suffix):
+    """A TypeError in our own code told the owners of eight valid heads to export them again."""
+
+    def fail(header):
+        raise TypeError("a bug")
+
+    path = tmp_path / f"a{suffix}"
+    array = np.random.default_rng(0).normal(100, 20, (32, 32, 32)).astype(np.float32)
+    if suffix == ".mha":
+        sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[dev]'")
+        sitk.WriteImage(sitk.GetImageFromArray(array), path)
+    else:
+        kinds = {".nii": nibabel.Nifti1Image, ".hdr": nibabel.Nifti1Pair, ".mgh": nibabel.MGHImage}
+        nibabel.save(kinds[suffix](array, np.eye(4, dtype=np.float32)), path)
+    assert open_source(path).count > 0
+    monkeypatch.setattr("cascade.io.volume.repair_geometry", fail)
+    with pytest.raises(TypeError, match="a bug"):
+        open_source(path)
+
+
 def test_a_path_with_several_sources_is_refused_where_one_is_expected(tmp_path):
     save_volume(tmp_path / "head.nii")
     assert open_source(tmp_path / "head.nii").count == 3
