@@ -164,11 +164,6 @@ def open_source(path: Path, axis: int | None = None, volume: int | None = None) 
     sources, problems, _ = open_sources(find_slices([path], formats=FORMATS), axis=axis, volume=volume)
     for error in problems.values():
         raise error
-    if len({source.files for source in sources}) == 1 < len(sources):
-        raise CascadeError(
-            f"{path}: contains {len(sources)} frames without a position in the patient",
-            fix="use predict_paths, which writes a mask for each",
-        )
     if len(sources) != 1:
         raise CascadeError(f"{path}: contains {len(sources)} images, volumes or series", fix="give one of them")
     return sources[0]

@@ -9,8 +9,8 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SECONDARY_CAPTURES = frozenset({"1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3"})  # multi-frame, gray
 
-MULTI_FRAME = ENHANCED_MR | SECONDARY_CAPTURES
-"""SOP classes whose files may have several frames, described in functional groups."""
+MULTI_FRAME = ENHANCED_MR | SECONDARY_CAPTURES | {MR}
+"""SOP classes whose files may have several frames. MR images should not, but some programs write them like that."""
 
 IDENTIFIERS = (
     "PatientName",

@@ -55,6 +55,11 @@ class Frame:
         return float(np.cross(self.orientation[:3], self.orientation[3:]) @ self.position)
 
     @property
+    def is_placed(self) -> bool:
+        """True if the header says where the frame is along the slice normal."""
+        return self.position is not None and self.orientation is not None
+
+    @property
     def missing(self) -> list[str]:
         """Keywords of the attributes that would give its place in the patient, but are missing."""
         attributes = {
@@ -104,8 +109,9 @@ def read_frames(path: Path, dataset: Dataset, invalid: set[str]) -> Iterator[Fra
     for index in range(count):
         slope, intercept = _scale(functional_group(dataset, index, "PixelValueTransformationSequence"), invalid)
         place = functional_group(dataset, index, "PlanePositionSequence")
+        has_position = count == 1 or place is not dataset  # a position of the whole file is that of its first frame
         yield Frame(
-            position=get_numbers(place, "ImagePositionPatient", 3, invalid),
+            position=get_numbers(place, "ImagePositionPatient", 3, invalid) if has_position else None,
             orientation=_orientation(functional_group(dataset, index, "PlaneOrientationSequence"), invalid),
             spacing_mm=_spacing(dataset, functional_group(dataset, index, "PixelMeasuresSequence"), invalid),
             slope=slope,

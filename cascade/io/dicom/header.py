@@ -82,7 +82,7 @@ class Header:
     frame_of_reference_uid: str
     patient_id: str = field(repr=False)
     series_number: int | None
-    instance_number: int
+    instance_number: int | None
     transfer_syntax_uid: str
     rows: int
     columns: int
@@ -106,16 +106,6 @@ class Header:
         }
         missing = [keyword for keyword, uid in uids.items() if not uid]
         return list(dict.fromkeys([*missing, *(keyword for frame in self.frames for keyword in frame.missing)]))
-
-    @property
-    def has_geometry(self) -> bool:
-        """True if a DICOM segmentation can refer to the file: nothing is missing."""
-        return not self.missing
-
-    @property
-    def has_place(self) -> bool:
-        """True if the header gives the series and where its frames are in it."""
-        return bool(self.series_uid) and not any(frame.missing for frame in self.frames)
 
 
 def read_header(path: Path, *, keep_identifiers: bool = False) -> Header:
@@ -152,7 +142,7 @@ def _check_kind(path: Path, dataset: Dataset) -> None:
             raise NotMRI(f"{path}: its header gives no modality", fix="if it is MRI, export it with the modality MR")
         name = modality if modality in OTHER_MODALITIES else "unknown"
         raise NotMRI(f"{path}: its modality is {name}, not MR", fix="give MRI slices")
-    if sop_class not in MULTI_FRAME | {MR, SECONDARY_CAPTURE}:
+    if sop_class not in MULTI_FRAME | {SECONDARY_CAPTURE}:
         raise NotMRI(
             f"{path}: its SOP class is not that of an MRI image", fix="give MR images, not spectra, maps or raw data"
         )
@@ -213,7 +203,7 @@ def _header(path: Path, dataset: Dataset, identifiers: tuple[str, ...]) -> Heade
         frame_of_reference_uid=get_uid(dataset, "FrameOfReferenceUID"),
         patient_id=str(dataset.get("PatientID") or ""),
         series_number=get_int(dataset, "SeriesNumber", invalid),
-        instance_number=get_int(dataset, "InstanceNumber", invalid) or 0,
+        instance_number=get_int(dataset, "InstanceNumber", invalid),
         transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),

@@ -69,34 +69,30 @@ def read_pixels(header: Header) -> Dataset:
 
 
 class PixelFile:
-    """The encoded pixels of one file. Those of a multi-frame file stay in memory while a source reads its frames."""
+    """The encoded pixels of one file. Those of a multi-frame file stay in memory until they are freed."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
         self._lock = threading.Lock()
         self._loaded: Dataset | None = None
-        self._readers: set[int] = set()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the file without its pixels and the lock."""
         return PixelFile, (self._header,)
 
-    def load(self, reader: object) -> Dataset:
-        """Return what `read_pixels` returns. `reader` may load it again until it calls `release`."""
+    def load(self) -> Dataset:
+        """Return what `read_pixels` returns."""
         if len(self._header.frames) == 1:
             return read_pixels(self._header)
         with self._lock:
-            self._readers.add(id(reader))
             if self._loaded is None:
                 self._loaded = read_pixels(self._header)
             return self._loaded
 
-    def release(self, reader: object) -> None:
-        """Free the pixels unless another reader uses them."""
+    def free(self) -> None:
+        """Free the memory. `load` reads the pixels again."""
         with self._lock:
-            self._readers.discard(id(reader))
-            if not self._readers:
-                self._loaded = None
+            self._loaded = None
 
 
 def decode_frame(header: Header, index: int, dataset: Dataset) -> FloatArray:

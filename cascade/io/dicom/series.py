@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.errors import CascadeError
+from cascade.io.dicom.attributes import SECONDARY_CAPTURE
 from cascade.io.dicom.copies import find_copies, same_uid_notes, separate_same_uid
+from cascade.io.dicom.frame import Frame
 from cascade.io.dicom.header import Header, NotMRI, read_header
 from cascade.io.dicom.pixels import PixelFile
 from cascade.io.dicom.source import DicomSlice, DicomSource
@@ -40,8 +42,7 @@ def open_dicom(
 
     A volume of several files is named by their common folder below `root` and the series number; one of a single file
     by the path of the file. Files of one series that differ in orientation or size belong to different volumes. A
-    file without series or place in its header is a volume of its own, and so is each frame of a multi-frame file to
-    which a DICOM segmentation cannot refer.
+    multi-frame file is a volume, and a file without series in its header too.
 
     Args:
         paths: The files.
@@ -102,31 +103,53 @@ def _group_into_volumes(headers: Sequence[Header]) -> Iterator[list[DicomSlice]]
     """Yield the slices of each volume."""
     groups: dict[tuple[object, ...], list[list[Header]]] = defaultdict(list)
     for header in headers:
-        if len(header.frames) > 1 or not header.has_place:
+        if len(header.frames) > 1 or not header.series_uid:
             pixels = PixelFile(header)
-            slices = [DicomSlice(header, index, pixels) for index in range(len(header.frames))]
-            yield from [slices] if header.has_geometry else ([slice_] for slice_ in slices)
+            yield [DicomSlice(header, index, pixels) for index in range(len(header.frames))]
             continue
         uids = (header.patient_id, header.study_uid, header.series_uid, header.frame_of_reference_uid)
         volumes = groups[*uids, header.rows, header.columns]
         for volume in volumes:
-            if header.frames[0].is_parallel(volume[0].frames[0]):
+            if _are_alike(header.frames[0], volume[0].frames[0]):
                 volume.append(header)
                 break
         else:
             volumes.append([header])
     for volumes in groups.values():
+        has_places = any(volume[0].frames[0].is_placed for volume in volumes)
         for volume in volumes:
-            for files in separate_same_uid(volume):
+            if volume[0].frames[0].is_placed:
+                parts = separate_same_uid(volume)
+            else:
+                parts = [[header] for header in volume] if has_places else _by_number(volume)
+            for files in parts:
                 yield [DicomSlice(header, 0, PixelFile(header)) for header in files]
 
 
+def _are_alike(one: Frame, other: Frame) -> bool:
+    """Return True if two files of a series may be slices of one volume."""
+    if one.is_placed != other.is_placed or (not one.is_placed and one.contrast != other.contrast):
+        return False  # several echoes would otherwise follow each other in one volume
+    return one.is_parallel(other)
+
+
+def _by_number(volume: Sequence[Header]) -> list[list[Header]]:
+    """Sort files without places by their numbers; if these do not tell them apart, each is a volume of its own.
+
+    So is a secondary capture: it may show anything, and several of them need not be slices of one volume.
+    """
+    numbers = {header.instance_number for header in volume}
+    is_capture = any(header.sop_class_uid == SECONDARY_CAPTURE for header in volume)
+    if is_capture or None in numbers or len(numbers) < len(volume):
+        return [[header] for header in volume]
+    return [sorted(volume, key=lambda header: header.instance_number or 0)]
+
+
 def _volume_name(volume: Sequence[DicomSlice], root: Path) -> str:
-    header, frame_index, _ = volume[0]
+    header = volume[0].header
     paths = {slice_.header.path for slice_ in volume}
     if len(paths) == 1:
-        name, frames = header.path.relative_to(root).as_posix(), len(header.frames)
-        return name if len(volume) == frames else f"{name}/{frame_index:0{len(str(frames - 1))}}"
+        return header.path.relative_to(root).as_posix()
     folder = Path(os.path.commonpath([path.parent for path in paths]))
     number = header.series_number
     return (folder.relative_to(root) / ("series" if number is None else f"series-{number:03}")).as_posix()

@@ -31,6 +31,9 @@ GAP_TOLERANCE = 0.05
 MAX_STEP = 2.1
 """Distance of slices, as a multiple of their thickness, above which a note warns of the volume. 2 is common."""
 
+NO_PLACES = "its slices have no known place: they are in the order of their numbers, at unknown distances"
+"""Note on a volume that is sorted without positions."""
+
 
 class DicomSlice(NamedTuple):
     """A slice of a volume: a frame of a file.
@@ -58,7 +61,7 @@ class DicomSlice(NamedTuple):
 
 
 class DicomSource(HeaderSource):
-    """A volume of files of one frame, or of one file of several frames, or a slice without position; a `Source`.
+    """A volume of files of one frame, or of one file of several frames; a `Source`. It may be a single slice.
 
     Single-frame files are read slice by slice. The content of a multi-frame file stays in memory until `close`.
 
@@ -67,11 +70,11 @@ class DicomSource(HeaderSource):
     """
 
     def __init__(self, name: str, slices: Sequence[DicomSlice], notes: Sequence[str] = ()) -> None:
-        """Sort the slices by position.
+        """Sort the slices by position, if all have one.
 
         Args:
             name: Its name in the results.
-            slices: Slices of one series, orientation and size; a single one if it has no position.
+            slices: Slices of one series, orientation and size.
             notes: Warnings besides those of the headers.
 
         Raises:
@@ -83,7 +86,10 @@ class DicomSource(HeaderSource):
         self.grid = slices[0].frame.grid(first.rows, first.columns, self.count)
         # The slice axis of the grid follows the normal of the stored slices, or runs against it.
         sign = -1 if self.grid.flipped[0] else 1
-        self._slices = sorted(slices, key=lambda slice_: sign * slice_.frame.distance_mm)
+        self._is_placed = all(slice_.frame.is_placed for slice_ in slices)
+        self._slices = list(slices)
+        if self._is_placed:
+            self._slices.sort(key=lambda slice_: sign * slice_.frame.distance_mm)
         self._headers = list({slice_.header.path: slice_.header for slice_ in self._slices}.values())
         self.files = tuple(header.path for header in self._headers)
         self._missing = list(dict.fromkeys(keyword for header in self._headers for keyword in header.missing))
@@ -112,12 +118,16 @@ class DicomSource(HeaderSource):
         folders = {header.path.parent for header in self._headers}
         if len(folders) > 1 and not self._headers[0].patient_id:
             notes.append("its files lie in several folders and have no patient ID: check that they are of one patient")
+        if not self._is_placed:
+            return (*notes, *self._extra_notes, *([NO_PLACES] if self.count > 1 else []))
         gaps = _gap_notes([slice_.frame.distance_mm for slice_ in self._slices], self._headers[0].thickness_mm)
         return (*notes, *self._extra_notes, *gaps)
 
     @property
     def slab_mm(self) -> tuple[float, ...] | None:
         """See `SliceReader.slab_mm`. A single slice stands for its thickness."""
+        if not self._is_placed or self._slices[0].frame.spacing_mm is None:
+            return None
         if self.count > 1:
             return slabs_mm([slice_.frame.distance_mm for slice_ in self._slices])
         thickness_mm = self._headers[0].thickness_mm
@@ -127,7 +137,7 @@ class DicomSource(HeaderSource):
     def center_mm(self) -> NDArray[np.float64] | None:
         """Center of the volume (x, y, z) in millimeters, in RAS+ orientation; None if unknown."""
         first, last = self._slices[0].frame, self._slices[-1].frame
-        if first.position is None or last.position is None or not (first.orientation and first.spacing_mm):
+        if not self._is_placed or not (first.position and last.position and first.orientation and first.spacing_mm):
             return None
         along_row, along_column = np.reshape(first.orientation, (2, 3))
         (row_mm, column_mm), header = first.spacing_mm, self._slices[0].header
@@ -139,7 +149,7 @@ class DicomSource(HeaderSource):
         """Read a slice, see `Source.read`. MONOCHROME1 images are inverted."""
         header, frame_index, pixels = self._slices[index]
         with silence_decoders():
-            stored = decode_frame(header, frame_index, pixels.load(self))
+            stored = decode_frame(header, frame_index, pixels.load())
         turned = np.ascontiguousarray(self.grid.to_slices(stored[:, :, None])[0])
         spacing_mm = self.grid.spacing_mm[1:] if self._slices[index].frame.spacing_mm else None
         return slice_of(turned, self._slices[index].name, spacing_mm)
@@ -205,11 +215,13 @@ class DicomSource(HeaderSource):
     def close(self) -> None:
         """Free the content of a multi-frame file, see `Source.close`."""
         for slice_ in self._slices:
-            slice_.pixels.release(self)
+            slice_.pixels.free()
 
     def _check(self) -> None:
         first = min(self._headers, key=lambda header: header.path)  # the results name this file
         check_volume_size(first.path, self.count, first.rows, first.columns, first.frames[0].spacing_mm)
+        if not self._is_placed:
+            return
         for one, other in itertools.pairwise(slice_.frame for slice_ in self._slices):
             if abs(other.distance_mm - one.distance_mm) < MIN_DISTANCE_MM:
                 keywords = [key for key in CONTRAST_ATTRIBUTES if one.contrast.get(key) != other.contrast.get(key)]

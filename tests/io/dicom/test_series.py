@@ -13,6 +13,7 @@ import tifffile
 from dicom_files import (
     ENHANCED_MR,
     HEAD,
+    MR,
     MULTI_FRAME_CAPTURE,
     OBLIQUE,
     SECONDARY_CAPTURE,
@@ -191,50 +192,138 @@ def test_frames_of_several_orientations_in_one_file_are_refused(tmp_path):
     assert "several orientations" in refusal(write(tmp_path / "a.dcm", mixed))
 
 
-@pytest.mark.parametrize(
-    ("emptied", "missing"),
-    [("FrameOfReferenceUID", "FrameOfReferenceUID"), ("PerFrameFunctionalGroupsSequence", "ImagePositionPatient")],
-)
+FRAMES = (3, 0, 5, 1, 4, 2)
+"""The slices of HEAD in the order in which `multi_frame` stores them."""
+
+
+@pytest.mark.parametrize("sop_class", [MR, ENHANCED_MR, MULTI_FRAME_CAPTURE])
+def test_a_multi_frame_file_without_positions_is_one_source_in_stored_order(tmp_path, sop_class):
+    """Each frame was an input of its own, and a volume had no finding. MR images of several frames were refused."""
+    frames = multi_frame(SOPClassUID=sop_class, PerFrameFunctionalGroupsSequence=None)
+    source = opened([write(tmp_path / "a.dcm", frames)], tmp_path)
+    assert (source.name, source.count, source.mask_suffix) == ("a.dcm", 6, ".tif")
+    assert (source.slab_mm, source.center_mm) == (None, None)
+    for index, frame in enumerate(FRAMES):
+        slice_ = source.read(index)
+        assert slice_.pixels.tolist() == (HEAD[frame] * 2.0 - 1).tolist()
+        assert slice_.spacing_mm == SPACING
+    assert any("gives no ImagePositionPatient: its mask is a TIFF" in note for note in source.notes)
+    assert sum("unknown distances" in note for note in source.notes) == 1
+
+
+def test_a_position_of_a_whole_file_is_not_that_of_each_frame(tmp_path):
+    """MR images of several frames have no functional groups: their position is that of the first frame at most."""
+    source = opened([write(tmp_path / "a.dcm", image(HEAD, NumberOfFrames=6))], tmp_path)
+    assert (source.count, source.slab_mm, source.mask_suffix) == (6, None, ".tif")
+    slices = np.stack([source.read(index).pixels for index in range(6)])
+    assert slices.tolist() == HEAD.tolist()
+    assert source.read(0).spacing_mm == SPACING
+    mask = tifffile.imread(io.BytesIO(source.mask_bytes(slices > 900)))
+    assert np.array_equal(mask, 255 * (HEAD > 900))
+
+
+@pytest.mark.parametrize("orientation", [(-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0), (0, 1, 0, 1, 0, 0)], ids=str)
+def test_masks_of_frames_without_positions_are_on_their_stored_grid(tmp_path, orientation):
+    dataset = image(HEAD, NumberOfFrames=6, ImageOrientationPatient=list(orientation))
+    source = opened([write(tmp_path / "a.dcm", dataset)], tmp_path)
+    slices = np.stack([source.read(index).pixels for index in range(6)])
+    mask = tifffile.imread(io.BytesIO(source.mask_bytes(slices > 900)))
+    assert np.array_equal(mask, 255 * (HEAD > 900))
+
+
+@pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "SeriesInstanceUID"])
 @pytest.mark.parametrize("sop_class", [ENHANCED_MR, MULTI_FRAME_CAPTURE])
-def test_each_frame_without_position_becomes_a_source_with_a_png_mask(tmp_path, emptied, missing, sop_class):
-    """They were refused with the advice to export them as enhanced MR, which they were."""
-    paths = [write(tmp_path / "a.dcm", multi_frame(SOPClassUID=sop_class, **{emptied: None}))]
-    sources, problems, _ = open_dicom(paths, tmp_path)
-    assert ([source.name for source in sources], problems) == ([f"a.dcm/{n}" for n in range(6)], {})
-    for source, index in zip(sources, (3, 0, 5, 1, 4, 2), strict=True):
-        assert source.read(0).pixels.tolist() == (HEAD[index] * 2.0 - 1).tolist()
-        assert (source.count, source.files, source.mask_suffix) == (1, (paths[0],), ".png")
-        assert any(f"gives no {missing}" in note for note in source.notes)
+def test_a_multi_frame_file_to_which_no_segmentation_can_refer_is_one_source_with_a_tiff_mask(
+    tmp_path, missing, sop_class
+):
+    path = write(tmp_path / "a.dcm", multi_frame(SOPClassUID=sop_class, **{missing: None}))
+    source = opened([path], tmp_path)
+    assert (source.name, source.count, source.files, source.mask_suffix) == ("a.dcm", 6, (path,), ".tif")
+    assert source.slab_mm == pytest.approx((3.0,) * 6)
+    for index in range(6):
+        assert source.read(index).pixels.tolist() == (HEAD[index] * 2.0 - 1).tolist()
+    assert any(f"gives no {missing}" in note for note in source.notes)
 
 
-def test_a_run_writes_a_row_and_a_mask_for_each_frame_without_position_and_resumes(tmp_path):
-    write(tmp_path / "scans" / "a.dcm", multi_frame(FrameOfReferenceUID=None))
-    predict_paths(cascade_of(), [tmp_path / "scans"], tmp_path / "out")
+def test_a_run_gives_frames_without_position_one_mask_and_one_finding_and_resumes(tmp_path):
+    write(tmp_path / "scans" / "a.dcm", multi_frame(PerFrameFunctionalGroupsSequence=None))
+    run = predict_paths(cascade_of(), [tmp_path / "scans"], tmp_path / "out")
+    assert [(row.name, row.slices) for row in run.volumes] == [("a.dcm", 6)]
     assert [row["slice"] for row in rows_of(tmp_path / "out")] == [f"a.dcm/{n}" for n in range(6)]
-    assert len(list((tmp_path / "out" / "masks").rglob("*.png"))) == 6
+    (mask,) = (path for path in (tmp_path / "out" / "masks").rglob("*") if path.is_file())
+    assert tifffile.imread(mask).shape == (6, 20, 24)
     again = predict_paths(cascade_of(), [tmp_path / "scans"], tmp_path / "out", RunOptions(resume=True))
     assert again.resumed_rows == 6
 
 
-def test_the_frames_of_a_file_are_loaded_once_and_freed_when_all_are_closed(tmp_path):
-    path = write(tmp_path / "a.dcm", multi_frame(FrameOfReferenceUID=None))
-    sources, _, _ = open_dicom([path], tmp_path)
-    for source in sources:
-        source.read(0)
+def test_the_frames_of_a_file_without_positions_are_loaded_once_and_freed(tmp_path):
+    path = write(tmp_path / "a.dcm", multi_frame(PerFrameFunctionalGroupsSequence=None))
+    source = opened([path], tmp_path)
+    source.read(0)
     path.unlink()
-    for source in sources[:-1]:
-        source.close()
-    assert sources[0].read(0).pixels.shape == (20, 24)
-    for source in sources:
-        source.close()
+    assert source.read(1).pixels.shape == (20, 24)
+    source.close()
     with pytest.raises(CascadeError):
-        sources[0].read(0)
+        source.read(0)
 
 
-def test_slices_without_position_become_one_source_each(tmp_path):
-    sources, problems, _ = open_dicom(series(tmp_path / "scan", ImagePositionPatient=None), tmp_path)
+def test_a_series_without_positions_is_one_source_in_the_order_of_its_numbers(tmp_path):
+    """Each slice was an input of its own. The numbers of this series run against its positions."""
+    source = opened(series(tmp_path / "scan", ImagePositionPatient=None), tmp_path)
+    assert (source.name, source.count, source.mask_suffix) == ("scan/series-003", 6, ".tif")
+    assert (source.slab_mm, source.center_mm) == (None, None)
+    assert [source.read(index).pixels.tolist() for index in range(6)] == HEAD[::-1].tolist()
+    assert any("unknown distances" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"InstanceNumber": 1}, {"InstanceNumber": None}, {"SOPClassUID": SECONDARY_CAPTURE}, {"SeriesInstanceUID": None}],
+    ids=str,
+)
+def test_slices_without_position_that_nothing_orders_become_one_source_each(tmp_path, changes):
+    sources, problems, _ = open_dicom(series(tmp_path / "scan", ImagePositionPatient=None, **changes), tmp_path)
     assert [source.name for source in sources] == [f"scan/IM000{n}" for n in range(1, 7)]
     assert problems == {}
+
+
+def test_slices_without_position_are_no_volume_beside_those_with_one(tmp_path):
+    paths = series(tmp_path / "scan")
+    for path in paths[:2]:
+        dataset = pydicom.dcmread(path)
+        del dataset.ImagePositionPatient
+        write(path, dataset)
+    sources, problems, _ = open_dicom(paths, tmp_path)
+    assert [(source.name, source.count) for source in sources] == [
+        ("scan/IM0005", 1),
+        ("scan/IM0006", 1),
+        ("scan/series-003", 4),
+    ]
+    assert problems == {}
+
+
+def test_echoes_without_positions_are_one_source_each(tmp_path):
+    paths = series(tmp_path / "scan", ImagePositionPatient=None)
+    for path in paths[:3]:
+        dataset = pydicom.dcmread(path)
+        dataset.EchoTime = 90
+        write(path, dataset)
+    sources, _, _ = open_dicom(paths, tmp_path)
+    assert [source.count for source in sources] == [3, 3]
+    assert {frozenset(source.files) for source in sources} == {frozenset(paths[:3]), frozenset(paths[3:])}
+
+
+def test_a_series_without_pixel_spacing_is_one_source_whose_volumes_in_milliliters_are_unknown(tmp_path):
+    """Each slice was an input of its own, although all have positions."""
+    source = opened(series(tmp_path / "scan", PixelSpacing=None), tmp_path)
+    assert (source.count, source.mask_suffix, source.slab_mm) == (6, ".tif", None)
+    for index in range(6):
+        assert source.read(index).pixels.tolist() == HEAD[index].tolist()
+        assert source.read(index).spacing_mm is None
+    (note,) = source.notes
+    assert "gives no PixelSpacing" in note
+    finding = cascade_of().predict_volume(tmp_path / "scan").finding
+    assert (finding.slices, finding.volume_ml) == (6, None)
 
 
 @pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "SOPInstanceUID"])
