@@ -119,8 +119,8 @@ def select_volume(path: Path, header: Header, volume: int | None) -> tuple[int, 
     if volume is None or not 0 <= volume < count:
         raise CascadeError(
             f"{path}: contains {count:,} volumes{'' if volume is None else f', but none of number {volume}'}",
-            fix="choose the T1 volume with contrast agent by --volume (in Python: volume_number) "
-            f"0 to {count - 1}, or save it as a file",
+            fix=f"choose the T1 volume with contrast agent by --volume 0 to {count - 1} (in Python: volume_number), "
+            "or save it as a file",
         )
     header["dim"][0], header["dim"][4:] = 3, 1
     return volume, (f"volume {volume} of {count:,}, counted from 0",)
