@@ -130,7 +130,7 @@ class Cascade:
             probability_map: Return the tumor probability of each pixel too.
 
         Raises:
-            CascadeError: The input cannot be opened or read, is a map of labels, all its slices are blank, or they differ
+            CascadeError: The input cannot be opened or read, is a map of labels, or its slices are all blank or differ
                 in size or spacing.
         """
         with closing(open_volume(volume, axis, spacing_mm, volume_number)) as source:

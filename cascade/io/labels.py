@@ -16,12 +16,12 @@ def check_scan(source: SliceReader) -> None:
     """Check that a volume is no map of labels: one that has no values but `LABELS`, and no value as often as 0.
 
     Reads the slice in the middle, and others only until one of them shows that the volume is a scan. Blank slices, and
-    those that cannot be read, show nothing. A single slice passes.
+    those that cannot be read, show nothing. A picture passes.
 
     Raises:
         CascadeError: If the volume is a map of labels.
     """
-    if source.count == 1:
+    if source.count == 1 and not (isinstance(source, HeaderSource) and source.is_volume_file):
         return
     possible = list(LABELS)
     counts = np.zeros(256, np.int64)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from dicom_files import series
+from PIL import Image
 from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
@@ -77,6 +78,16 @@ def test_in_python_a_map_of_labels_is_refused(tmp_path):
     for volume in (labels(1), save_nifti(tmp_path / "a.nii", labels(1))):
         with pytest.raises(CascadeError, match="labels"):
             cascade_of().predict_volume(volume)
+
+
+def test_a_nifti_file_of_one_slice_is_checked_and_a_picture_is_not(tmp_path):
+    (tmp_path / "scans").mkdir()
+    save_nifti(tmp_path / "scans/a.nii", labels(1)[1:2])
+    Image.fromarray(255 * labels(1)[1]).save(tmp_path / "scans/b.png")
+    predict_paths(cascade_of(), [tmp_path / "scans"], tmp_path / "out", RunOptions(report=False, overlays=False))
+    nifti, picture = rows_of(tmp_path / "out")
+    assert nifti["status"] == "error"
+    assert picture["status"] != "error"
 
 
 def test_one_slice_with_another_value_shows_that_it_is_a_scan():
