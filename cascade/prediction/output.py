@@ -1,14 +1,15 @@
 """Where a run writes its results: a folder, or a URL for which a local folder stands."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from cascade.discovery.store import is_url
+from cascade.files import write_atomically
 from cascade.prediction.journal import Journal, JournalLine
-from cascade.prediction.output_dir import LOCK, check_output_dir, lock_output_dir
+from cascade.prediction.output_dir import ACCESS_PREFIX, access_name, check_output_dir, lock_output_dir
 from cascade.prediction.output_store import OutputStore
 from cascade.prediction.stored_output import open_stored_output
 
@@ -26,11 +27,6 @@ class Output(Protocol):
         """The object store that the folder stands for; None if it is the results folder itself."""
         ...
 
-    @property
-    def lock_path(self) -> Path | str:
-        """Path or URL that exists while the output is locked."""
-        ...
-
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """Check that a run may write there, see `check_output_dir`. Nothing is written.
 
@@ -44,6 +40,16 @@ class Output(Protocol):
 
         Raises:
             CascadeError: The check fails, another run is writing there, or nothing can be written there.
+        """
+        ...
+
+    def access_file(self) -> AbstractContextManager[Path | str]:
+        """Write an empty file that exists during the block, and yield its path or URL. The output must be locked.
+
+        Its name is random: a process that sees it sees this output, and not another folder at the same path.
+
+        Raises:
+            CascadeError: It cannot be written.
         """
         ...
 
@@ -78,11 +84,6 @@ class LocalOutput:
     folder: Path
     store: None = None
 
-    @property
-    def lock_path(self) -> Path:
-        """See `Output.lock_path`."""
-        return self.folder / LOCK
-
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """See `Output.check`."""
         check_output_dir(self.folder, overwrite=overwrite, resume=resume)
@@ -90,6 +91,19 @@ class LocalOutput:
     def lock(self, *, overwrite: bool, resume: bool) -> AbstractContextManager[None]:
         """See `Output.lock`."""
         return lock_output_dir(self.folder, overwrite=overwrite, resume=resume)
+
+    @contextmanager
+    def access_file(self) -> Iterator[Path]:
+        """See `Output.access_file`."""
+        for stale in self.folder.glob(f"{ACCESS_PREFIX}*"):  # of a run that was killed
+            stale.unlink(missing_ok=True)
+        path = self.folder / access_name()
+        write_atomically(path, b"", durable=False)
+        try:
+            yield path
+        finally:
+            with suppress(OSError):
+                path.unlink()
 
     def open_journal(self, settings: dict[str, Any], lines: Iterable[JournalLine]) -> Journal:
         """See `Output.open_journal`."""

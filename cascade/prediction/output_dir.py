@@ -1,6 +1,7 @@
 """The results folder: names of the files in it, the check that a run may write to it, its lock, and its clean-up."""
 
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -25,6 +26,9 @@ NOT_IN_EVERY_RUN = (REPORT, PARQUET)
 LOCK = ".cascade.lock"
 """Stays in the folder after a run: removing it could hand the lock to two runs at once."""
 
+ACCESS_PREFIX = ".cascade-access-"
+"""First characters of the name of a file by which workers find out that they see this folder."""
+
 DICOM_MASK_SUFFIX = ".seg.dcm"
 
 NO_SUFFIX = ".dicom"
@@ -40,6 +44,11 @@ def output_paths(out: Path) -> list[Path]:
     """Return the files and folders that a run writes into its results folder."""
     names = ("results.json", "results.csv", VOLUMES, "run.json", JOURNAL, *NOT_IN_EVERY_RUN)
     return [*(out / name for name in names), *written_folders(out)]
+
+
+def access_name() -> str:
+    """Return a new random name that begins with ACCESS_PREFIX."""
+    return f"{ACCESS_PREFIX}{secrets.token_hex(8)}"
 
 
 def mask_path(out: Path, name: str, suffix: str) -> Path:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -71,8 +71,10 @@ def predict_paths(
         open_output(out if isinstance(out, str) else Path(out)) as output,
         collect_inputs(paths, output.folder, options, shared=executor.is_remote and output.store is None) as inputs,
         output.lock(overwrite=options.overwrite, resume=options.resume),
+        output.access_file() if executor.is_remote else nullcontext() as access_file,
     ):
-        return _predict_inputs(executor, inputs, output, options, on_start, on_progress)
+        shared = [access_file] if access_file else []
+        return _predict_inputs(executor, inputs, output, shared, options, on_start, on_progress)
 
 
 @contextmanager
@@ -110,11 +112,12 @@ def _predict_inputs(
     executor: Executor,
     inputs: Inputs,
     output: Output,
+    shared: Sequence[Path | str],
     options: RunOptions,
     on_start: ProgressCallback,
     on_progress: ProgressCallback,
 ) -> RunResult:
-    """Predict all slices of the inputs. The output is locked."""
+    """Predict all slices of the inputs. The output is locked. All workers must see the `shared` paths and URLs."""
     out = output.folder
     sources, problems, left_out = open_sources(
         inputs, axis=options.axis, volume=options.volume, keep_identifiers=options.keep_identifiers
@@ -138,7 +141,7 @@ def _predict_inputs(
         store=inputs.store,
         output_store=output.store,
     )
-    executor.check_access(_shared_paths(inputs, sources, output))
+    executor.check_access([*shared, *_paths_to_read(inputs, sources, output)])
     settings = run_settings(executor, options, inputs.location)
     earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
     kept = reusable_names(earlier, inputs, sources, folder)
@@ -242,9 +245,9 @@ def _prefixes(name: str) -> set[str]:
     return {name, *map(str, PurePosixPath(name).parents)}
 
 
-def _shared_paths(inputs: Inputs, sources: Sequence[Source], output: Output) -> list[Path | str]:
-    """Return paths and URLs that a worker must see, if it is to see all inputs and the results."""
-    paths: list[Path | str] = [output.lock_path, *([inputs.unpacked] if inputs.zipped else [])]
+def _paths_to_read(inputs: Inputs, sources: Sequence[Source], output: Output) -> list[Path | str]:
+    """Return paths and URLs that a worker must see, if it is to see all inputs."""
+    paths: list[Path | str] = [inputs.unpacked] if inputs.zipped else []
     first = [path for source in sources[:1] for path in source.files[:1] if not path.is_relative_to(inputs.unpacked)]
     if inputs.store is None:
         return [*paths, *first]

@@ -16,7 +16,7 @@ from cascade.discovery.output_marker import MARKER_BYTES, is_marked
 from cascade.discovery.store import is_url
 from cascade.errors import CascadeError
 from cascade.prediction.journal import Journal, JournalLine
-from cascade.prediction.output_dir import JOURNAL, check_existing, output_paths
+from cascade.prediction.output_dir import ACCESS_PREFIX, JOURNAL, access_name, check_existing, output_paths
 from cascade.prediction.output_store import OutputStore
 from cascade.prediction.stored_journal import StoredJournal, fetch_journal
 
@@ -40,11 +40,6 @@ class StoredOutput:
     def folder(self) -> Path:
         """See `Output`."""
         return self.store.folder
-
-    @property
-    def lock_path(self) -> str:
-        """See `Output.lock_path`."""
-        return f"{self.store.url}/{RUN_LOCK}"
 
     def check(self, *, overwrite: bool, resume: bool) -> None:
         """See `Output.check`."""
@@ -75,6 +70,18 @@ class StoredOutput:
             with suppress(CascadeError):  # the next run reports it
                 if self._is_ours(lock):  # else somebody took this run for dead, and another one has begun
                     self.store.remove([RUN_LOCK])
+
+    @contextmanager
+    def access_file(self) -> Iterator[str]:
+        """See `Output.access_file`."""
+        self.store.remove(name for name in self.store.names_in() if name.startswith(ACCESS_PREFIX))
+        name = access_name()
+        self.store.put(name, b"")
+        try:
+            yield f"{self.store.url}/{name}"
+        finally:
+            with suppress(CascadeError):
+                self.store.remove([name])
 
     def open_journal(self, settings: dict[str, Any], lines: Iterable[JournalLine]) -> Journal:
         """See `Output.open_journal`."""
@@ -108,7 +115,8 @@ class StoredOutput:
             writer = "another run is writing to this folder"
         return CascadeError(
             f"{self.store.url}: {writer}",
-            fix=f"wait until it has ended; if it was killed, remove {self.lock_path} and continue with --resume",
+            fix=f"wait until it has ended; if it was killed, remove {self.store.url}/{RUN_LOCK}, and continue with "
+            "--resume",
         )
 
 

@@ -17,6 +17,7 @@ from cascade.prediction.executor import Job
 from cascade.prediction.failures import failed_source
 from cascade.prediction.fetched import fetched
 from cascade.prediction.journal import JournalLine, journal_line
+from cascade.prediction.output_dir import ACCESS_PREFIX
 from cascade.prediction.results import ResultsFolder
 from cascade.volume.finding import VolumeRule
 
@@ -83,8 +84,10 @@ class Worker:
         """
         for path in paths:
             if not (path.exists() if isinstance(path, Path) else _url_exists(path)):
+                folder, is_access_file, _ = str(path).rpartition(f"/{ACCESS_PREFIX}")
+                problem = f"{folder}: is missing or another folder" if is_access_file else f"{path}: does not exist"
                 raise CascadeError(
-                    f"{path}: does not exist on {platform.node()}, where a worker runs",
+                    f"{problem} on {platform.node()}, where a worker runs",
                     fix="put the inputs, --out and, with a URL as --out, the folder for temporary files (TMPDIR) on "
                     "storage that all machines mount at the same path",
                 )
