@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,6 +35,9 @@ from cascade.prediction.run_record import RunRecord
 from cascade.prediction.run_result import RunResult
 from cascade.prediction.stop_signals import stop_signals
 from cascade.prediction.temporary_folder import temporary_folder
+
+MAX_FOLDERS = 256
+"""Folders of inputs of which a worker looks for a file. On network storage, that takes about a millisecond each."""
 
 
 def predict_paths(
@@ -141,7 +145,8 @@ def _predict_inputs(
         store=inputs.store,
         output_store=output.store,
     )
-    executor.check_access([*shared, *_paths_to_read(inputs, sources, output)])
+    if executor.is_remote:
+        executor.check_access([*shared, *_paths_to_read(inputs, sources, output)])
     settings = run_settings(executor, options, inputs.location)
     earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
     kept = reusable_names(earlier, inputs, sources, folder)
@@ -246,10 +251,14 @@ def _prefixes(name: str) -> set[str]:
 
 
 def _paths_to_read(inputs: Inputs, sources: Sequence[Source], output: Output) -> list[Path | str]:
-    """Return paths and URLs that a worker must see, if it is to see all inputs."""
+    """Return paths and URLs that a worker must see, if it is to see all inputs: one file of each folder."""
     paths: list[Path | str] = [inputs.unpacked] if inputs.zipped else []
-    first = [path for source in sources[:1] for path in source.files[:1] if not path.is_relative_to(inputs.unpacked)]
-    if inputs.store is None:
-        return [*paths, *first]
-    # Volumes are fetched to the storage of a results folder. With results at a URL, each worker fetches its own.
-    return [*paths, *(map(inputs.store.url, first) if output.store else [inputs.store.folder])]
+    if inputs.store and not output.store:
+        return [*paths, inputs.store.folder]  # volumes are fetched to the storage of the results folder
+    folders: dict[Path, Path] = {}
+    for source in sources:
+        folders.setdefault(source.files[0].parent, source.files[0])
+    files = [path for path in folders.values() if not path.is_relative_to(inputs.unpacked)]
+    if inputs.store:
+        return [*paths, *map(inputs.store.url, files[:1])]  # with results at a URL, each worker fetches its own
+    return [*paths, *files[:: ceil(len(files) / MAX_FOLDERS) or 1]]

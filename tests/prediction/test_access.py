@@ -70,3 +70,11 @@ def test_a_worker_that_replaces_a_lost_one_still_finds_the_file(scans, tmp_path)
             Worker().check_access(self._paths)
 
     assert predict_paths(Replaced(), [scans], tmp_path / "out", OPTIONS).exit_code == 0
+
+
+def test_one_input_of_each_folder_is_looked_for(scans, tmp_path):
+    """Only the first input was. All others became rows with errors, one by one."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CascadeError, match=r"c\.png: does not exist on"):
+        predict_paths(WorkerElsewhere(scans / "deep", tmp_path / "empty"), [scans], tmp_path / "out", OPTIONS)
+    assert [path.name for path in tmp_path.glob("out/*")] == [".cascade.lock"]
