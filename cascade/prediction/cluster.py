@@ -62,7 +62,7 @@ def open_cluster(
         worker_class: What runs in each worker.
 
     Raises:
-        CascadeError: There is no such cluster, it has no room for a worker, or the workers do not agree on the models.
+        CascadeError: There is no such cluster, it has no room for a worker, or driver and workers differ.
     """
     _connect(options.address)
     try:

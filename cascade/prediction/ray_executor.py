@@ -20,7 +20,7 @@ from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
 from cascade.prediction.executor import Job
 from cascade.prediction.failures import failed_source
 from cascade.prediction.journal import JournalLine, journal_line
-from cascade.prediction.worker import ModelOptions, WorkerInfo, check_same
+from cascade.prediction.worker import ModelOptions, WorkerInfo, check_driver, check_same
 
 BLOCKS_PER_WORKER = 2
 """The second block waits at the worker, so that it need not wait for the driver."""
@@ -75,13 +75,14 @@ class RayExecutor:
             models: What they load.
 
         Raises:
-            CascadeError: A worker cannot start, or the workers do not agree.
+            CascadeError: A worker cannot start, or driver and workers do not agree.
         """
         self._actor_class, self._models = actor_class, models
         self._paths: tuple[Path | str, ...] = ()
         self.losses = 0
         self._slots = [Slot(*self._start()) for _ in range(count)]
         self._first = first = _get(self._slots[0].opened)
+        check_driver(models, first)
         for slot in self._slots:
             self._put_into_service(slot)
         self.models, self.description = first.models, first.description

@@ -19,6 +19,7 @@ from cascade.prediction.fetched import fetched
 from cascade.prediction.journal import JournalLine, journal_line
 from cascade.prediction.output_dir import ACCESS_PREFIX
 from cascade.prediction.results import ResultsFolder
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.volume.finding import VolumeRule
 
 
@@ -126,6 +127,18 @@ def _url_exists(url: str) -> bool:
         raise CascadeError(f"{error.problem}, on {platform.node()}, where a worker runs", fix=error.fix) from error
 
 
+def check_driver(options: ModelOptions, worker: WorkerInfo) -> None:
+    """Check that a worker has the driver's version of cascade, and loaded the models that the driver sees.
+
+    Raises:
+        CascadeError: It does not, or the models on the machine of the driver cannot be used.
+    """
+    models = {name: find_model(name, options.models).sha256 for name in (SEGMENTER, CLASSIFIER)}
+    for name, expected in (("version", __version__), ("models", models)):
+        if getattr(worker, name) != expected:
+            raise _difference(name, expected, f"{platform.node()}, where the run was started", worker)
+
+
 def check_same(first: WorkerInfo, other: WorkerInfo) -> None:
     """Check that two workers compute the same results.
 
@@ -133,12 +146,16 @@ def check_same(first: WorkerInfo, other: WorkerInfo) -> None:
         CascadeError: Their versions of cascade, models, backends or rules for a finding differ.
     """
     for name in ("version", "models", "description", "uncertain_below", "volume_rule"):
-        one, another = getattr(first, name), getattr(other, name)
-        if one != another:
-            raise CascadeError(
-                f"the workers differ in {name}: {one} on {first.host}, {another} on {other.host}",
-                fix="install the same version, models and runtime on all machines, or choose one with --backend",
-            )
+        if getattr(first, name) != getattr(other, name):
+            raise _difference(name, getattr(first, name), first.host, other)
+
+
+def _difference(name: str, expected: object, place: str, worker: WorkerInfo) -> CascadeError:
+    """Return the error for a worker that differs from what there is at a place."""
+    return CascadeError(
+        f"not all have the same {name}: {expected} on {place}, {getattr(worker, name)} on {worker.host}",
+        fix="install the same version, models and runtime on all machines, or choose one with --backend",
+    )
 
 
 def _ignore(argument: object) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from dicom_files import image
 
+from cascade import __version__
 from cascade.errors import CascadeError
 from cascade.io.dicom.series import open_dicom
 from cascade.io.image import ImageSource
 from cascade.io.nifti import open_nifti
 from cascade.io.slices import BlankSlice
-from cascade.prediction.worker import Worker, WorkerInfo, check_same
+from cascade.prediction.worker import ModelOptions, Worker, WorkerInfo, check_driver, check_same
+from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.volume.finding import VolumeRule
 
 FIRST = WorkerInfo({"segmenter": "5e9"}, "stub", 0.0, VolumeRule(), {}, "0.2.0", "node-1", 1)
@@ -39,6 +41,17 @@ def test_workers_on_two_machines_that_have_loaded_the_same_are_accepted():
 def test_a_worker_that_would_compute_other_results_is_an_error_that_names_both_machines(difference):
     with pytest.raises(CascadeError, match=r"node-1.*node-2"):
         check_same(FIRST, replace(FIRST, host="node-2", **difference))
+
+
+def test_workers_that_agree_with_each_other_but_not_with_the_driver_are_refused(models):
+    """Only the workers were compared. They may all have an older version than the driver, which records its own."""
+    options = ModelOptions(models, "onnxruntime")
+    hashes = {name: find_model(name, models).sha256 for name in (SEGMENTER, CLASSIFIER)}
+    same = replace(FIRST, version=__version__, models=hashes)
+    check_driver(options, same)
+    for difference in ({"version": "0.1.9"}, {"models": {**hashes, CLASSIFIER: "other"}}):
+        with pytest.raises(CascadeError, match=r"where the run was started.*node-1"):
+            check_driver(options, replace(same, **difference))
 
 
 def test_a_folder_that_a_worker_does_not_see_is_an_error_that_names_it(tmp_path):
