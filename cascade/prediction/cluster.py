@@ -16,6 +16,7 @@ from ray._private.state import available_resources_per_node
 from cascade.errors import CascadeError
 from cascade.prediction.ray_executor import CONTROL, SAME_EVERYWHERE, RayExecutor
 from cascade.prediction.worker import ModelOptions, Worker
+from cascade.runtime.engines import FLAVORS
 from cascade.runtime.machine import usable_threads
 
 LOCAL, AUTO = "local", "auto"
@@ -64,6 +65,8 @@ def open_cluster(
     Raises:
         CascadeError: There is no such cluster, it has no room for a worker, or driver and workers differ.
     """
+    if models.backend in FLAVORS and not options.gpus_per_worker:
+        raise CascadeError(f"--backend {models.backend} needs a GPU for each worker", fix="add --gpus-per-worker 1")
     _connect(options.address)
     try:
         count = _room(options)
@@ -72,8 +75,8 @@ def open_cluster(
                 f"--cluster {options.address}: no machine has {_size(options)} free for a worker",
                 fix="give the workers fewer CPUs or GPUs, or wait until the cluster is less busy",
             )
-        if not options.gpus_per_worker:
-            models = replace(models, threads=options.cpus_per_worker)
+        threads = None if options.gpus_per_worker else options.cpus_per_worker
+        models = replace(models, threads=threads, gpus=options.gpus_per_worker)
         actor_class = ray.remote(concurrency_groups={CONTROL: 1})(worker_class).options(
             num_cpus=options.cpus_per_worker, num_gpus=options.gpus_per_worker, scheduling_strategy="SPREAD"
         )

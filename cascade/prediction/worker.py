@@ -19,18 +19,20 @@ from cascade.prediction.fetched import fetched
 from cascade.prediction.journal import JournalLine, journal_line
 from cascade.prediction.output_dir import ACCESS_PREFIX
 from cascade.prediction.results import ResultsFolder
+from cascade.runtime.gpu import VISIBLE
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.volume.finding import VolumeRule
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Arguments of `Cascade.open` on each worker."""
+    """Arguments of `Cascade.open` on each worker, and the number of GPUs that Ray assigns to the worker."""
 
     models: Path
     backend: str
     engines: Path | None = None
     threads: int | None = None
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,22 @@ class Worker:
     def open(self, options: ModelOptions, paths: Sequence[Path | str] = ()) -> WorkerInfo:
         """Load the models, and check that paths exist on this machine.
 
+        A worker with a GPU uses it. One without a GPU sees none, so that it does not use that of another worker.
+
         Raises:
-            CascadeError: The models cannot be loaded, or a path does not exist.
+            CascadeError: The models cannot be loaded, not on the GPU of the worker, or a path does not exist.
         """
-        cascade = Cascade.open(options.models, options.backend, options.engines, options.threads)
-        self._executor = InProcess(cascade, options.threads)
+        if not options.gpus:
+            os.environ[VISIBLE] = ""  # Ray leaves it as it is on the machine
+        self._executor = InProcess(_open_cascade(options), options.threads)
         self.check_access(paths)
+        executor = self._executor
         return WorkerInfo(
-            cascade.models, cascade.description, cascade.uncertain_below, cascade.volume_rule, cascade.skipped_backends
+            executor.models,
+            executor.description,
+            executor.uncertain_below,
+            executor.volume_rule,
+            executor.skipped_backends,
         )
 
     def check_access(self, paths: Sequence[Path | str]) -> None:
@@ -116,6 +126,21 @@ class Worker:
     def stop(self) -> None:
         """Let `predict` return after the current batch. May be called while it runs."""
         self._stop.set()
+
+
+def _open_cascade(options: ModelOptions) -> Cascade:
+    """Load the models. With a GPU, nothing else than the GPU will do: `auto` would take the CPU without a word."""
+    device = 0 if options.gpus else None  # Ray shows a worker its own GPUs only
+    try:
+        return Cascade.open(options.models, options.backend, options.engines, options.threads, device)
+    except CascadeError as error:
+        if device is None:
+            raise
+        problem, fix = (
+            text.replace("--device 0", f"--gpus-per-worker {options.gpus}").replace("--device", "--gpus-per-worker")
+            for text in (error.problem, error.fix)
+        )
+        raise CascadeError(f"{problem}, on {platform.node()}, where a worker runs", fix=fix) from error
 
 
 def _url_exists(url: str) -> bool:

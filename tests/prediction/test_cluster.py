@@ -28,6 +28,7 @@ from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
 from cascade.prediction.stored_output import RUN_LOCK
 from cascade.prediction.worker import ModelOptions, Worker
+from cascade.runtime.models import BUNDLED_MODELS
 
 ray = pytest.importorskip("ray", reason="pip install 'cascade-mri[cluster]'")
 
@@ -38,6 +39,8 @@ from cascade.prediction.cluster import ClusterOptions, open_cluster
 pytestmark = pytest.mark.slow
 
 OPTIONS = RunOptions(batch_size=2, report=False, probabilities=True, secondary_capture=True)
+
+MODELS = ModelOptions(BUNDLED_MODELS, "onnxruntime")
 
 IMAGES = 40
 
@@ -304,7 +307,7 @@ def test_a_file_that_is_gone_when_a_worker_reads_it_fails_alone(executor, scans,
 
 
 def test_an_address_at_which_nothing_answers_is_an_error_at_once():
-    with pytest.raises(CascadeError, match=r"127\.0\.0\.1:1:"), open_cluster(ClusterOptions("127.0.0.1:1"), None):
+    with pytest.raises(CascadeError, match=r"127\.0\.0\.1:1:"), open_cluster(ClusterOptions("127.0.0.1:1"), MODELS):
         pass
 
 
@@ -322,7 +325,7 @@ def test_ray_is_started_again_if_a_busy_machine_was_too_slow_for_it(monkeypatch,
     monkeypatch.setattr(cluster, "available_resources_per_node", dict)
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)  # the cluster of other tests stays
     reason = "timed out" if failures == cluster.MAX_TRIES else "no machine"
-    with pytest.raises(CascadeError, match=reason), open_cluster(ClusterOptions("local"), None):
+    with pytest.raises(CascadeError, match=reason), open_cluster(ClusterOptions("local"), MODELS):
         pass
     assert len(starts) == min(failures + 1, cluster.MAX_TRIES)
 

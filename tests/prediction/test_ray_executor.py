@@ -20,6 +20,8 @@ from ray.exceptions import GetTimeoutError
 from cascade.prediction import cluster, ray_executor
 from cascade.prediction.cluster import ClusterOptions
 from cascade.prediction.ray_executor import SAME_EVERYWHERE, RayExecutor, Slot
+from cascade.prediction.worker import ModelOptions
+from cascade.runtime.models import BUNDLED_MODELS
 
 
 def ignore(argument):
@@ -73,6 +75,14 @@ def test_workers_that_do_not_start_in_time_are_not_blamed_on_different_versions(
     with pytest.raises(CascadeError, match="10 minutes") as raised:
         ray_executor._get("reference")
     assert SAME_EVERYWHERE not in raised.value.fix
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_a_backend_for_gpus_needs_a_gpu_for_each_worker(backend):
+    models = ModelOptions(BUNDLED_MODELS, backend)
+    with pytest.raises(CascadeError, match=backend) as raised, cluster.open_cluster(ClusterOptions("local"), models):
+        pass
+    assert "--gpus-per-worker" in raised.value.fix
 
 
 @pytest.mark.parametrize("options", [{"cpus_per_worker": 0}, {"gpus_per_worker": -1}])

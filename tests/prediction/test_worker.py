@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from cascade.io.dicom.series import open_dicom
 from cascade.io.image import ImageSource
 from cascade.io.nifti import open_nifti
 from cascade.io.slices import BlankSlice
+from cascade.prediction import worker
 from cascade.prediction.worker import ModelOptions, Worker, WorkerInfo, check_driver, check_same
+from cascade.runtime.gpu import VISIBLE
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.volume.finding import VolumeRule
 
@@ -52,6 +55,32 @@ def test_workers_that_agree_with_each_other_but_not_with_the_driver_are_refused(
     for difference in ({"version": "0.1.9"}, {"models": {**hashes, CLASSIFIER: "other"}}):
         with pytest.raises(CascadeError, match=r"where the run was started.*node-1"):
             check_driver(options, replace(same, **difference))
+
+
+def test_a_worker_without_a_gpu_sees_none(models, monkeypatch):
+    """Ray leaves CUDA_VISIBLE_DEVICES as it is on the machine. So `auto` gave the first GPU to all workers."""
+    monkeypatch.setenv(VISIBLE, "0,1")
+    Worker().open(ModelOptions(models, "onnxruntime"))
+    assert os.environ[VISIBLE] == ""
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_worker_with_a_gpu_opens_the_models_on_it(monkeypatch, gpus):
+    monkeypatch.setenv(VISIBLE, "3")
+    monkeypatch.setattr(worker.Cascade, "open", lambda models, backend, engines, threads, device: opened.append(device))
+    opened = []
+    worker._open_cascade(ModelOptions(Path("models"), "auto", gpus=gpus))
+    assert opened == [0]
+    assert os.environ[VISIBLE] == "3"
+
+
+@pytest.mark.parametrize("backend", ["auto", "tensorrt-rtx", "onnxruntime"])
+def test_a_worker_with_a_gpu_that_cannot_use_it_is_an_error_that_names_the_machine(models, monkeypatch, backend):
+    """`auto` fell back to the CPU, on a cluster of GPUs."""
+    monkeypatch.setenv(VISIBLE, "")
+    with pytest.raises(CascadeError, match="where a worker runs") as raised:
+        Worker().open(ModelOptions(models, backend, gpus=1))
+    assert "--device" not in str(raised.value)
 
 
 def test_a_folder_that_a_worker_does_not_see_is_an_error_that_names_it(tmp_path):
