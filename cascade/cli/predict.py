@@ -194,6 +194,8 @@ def open_executor(
 
         yield InProcess(Cascade.open(models, backend, engines, device=device))
         return
+    if cluster.startswith("-"):  # the next option
+        raise CascadeError("--cluster needs an address", fix="--cluster local starts a cluster on this machine")
     if device is not None:
         raise CascadeError(
             "--device cannot be combined with --cluster, which assigns a GPU to each worker",

@@ -115,3 +115,11 @@ def test_info_without_a_gpu_advises_nothing(gpus, models, tmp_path, capsys):
     printed = capsys.readouterr().err
     assert "GPUs" in printed
     assert "make gpu" not in printed
+
+
+def test_a_cluster_without_an_address_is_an_error_and_not_the_next_option(models, tmp_path, capsys):
+    """The option was taken for the address, and its value for an input."""
+    assert run("predict", tmp_path, "--models", models, "--cluster", "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "--cluster needs an address" in error
+    assert "--cluster local" in error
