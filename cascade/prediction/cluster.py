@@ -3,8 +3,8 @@
 import logging
 import os
 import signal
-import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -14,14 +14,13 @@ import ray
 from ray._private.state import available_resources_per_node
 
 from cascade.errors import CascadeError
+from cascade.prediction.ray_address import check_address
 from cascade.prediction.ray_executor import CONTROL, SAME_EVERYWHERE, RayExecutor
 from cascade.prediction.worker import ModelOptions, Worker
 from cascade.runtime.engines import FLAVORS
 from cascade.runtime.machine import usable_threads
 
-LOCAL, AUTO = "local", "auto"
-
-CONNECT_SECONDS = 10.0
+LOCAL = "local"
 
 MAX_TRIES = 3
 """How often Ray is started on this machine before the run is given up."""
@@ -96,14 +95,18 @@ def _connect(address: str) -> None:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
             _start_cluster(quiet)
         else:
-            if address != AUTO:
-                _check_address(address)
+            check_address(address)
             ray.init(address, **quiet)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)  # Ray's handler would end the run without its tables
     except CascadeError:
         raise
     except Exception as error:  # Ray also raises errors of this type itself
+        if "AuthenticationError" in "".join(traceback.format_exception(error)):  # as its cause, or in its text
+            raise CascadeError(
+                f"--cluster {address}: the cluster wants a token that this machine or process does not give",
+                fix="copy ~/.ray/auth_token from the head of the cluster to all machines, and set RAY_AUTH_MODE=token",
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CascadeError(
             f"--cluster {address}: cannot be used ({reason})",
@@ -129,18 +132,6 @@ def _start_cluster(options: dict[str, Any]) -> None:
             if not remaining:
                 raise
             ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Raise CascadeError if nothing answers at an address. Ray itself would wait for a minute, and then abort."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise CascadeError(
-            f"--cluster {address}: no cluster answers at this address ({error})",
-            fix="give HOST:PORT as `ray start --head` prints it, or local or auto",
-        ) from error
 
 
 def _room(options: ClusterOptions) -> int:
