@@ -78,6 +78,7 @@ class TensorRtBackend:
         self._upload_stream, self._compute_stream, self._download_stream = (self._cuda.Stream() for _ in range(3))
         self._buffers = cycle([Buffers(self._cuda, self._max_batch, number) for number in range(BUFFER_SETS)])
         self._finished_batches = 0
+        self._saved_sizes: set[int] = set()
 
     def submit(self, slices: FloatArray) -> Future[Outputs]:
         """See `Backend.submit`."""
@@ -155,7 +156,7 @@ class TensorRtBackend:
                 # Only intervals within a stream: one between two streams contains the wait for another batch.
                 stages = zip(("upload", "", *graphs, "", "download"), pairwise(events), strict=True)
                 stages_ms = {stage: float(end.time_since(start)) for stage, (start, end) in stages if stage}
-                self._save_new_kernels()
+                self._save_new_kernels(batch)
             return {name: buffers.host[name][:rows].copy() for name in outputs}, stages_ms
 
         buffers.finish = wait
@@ -170,10 +171,14 @@ class TensorRtBackend:
         if not self._engines[graph].execute(buffers.addresses, batch, self._compute_stream.handle, buffers.number):
             raise RuntimeError(f"TensorRT could not run the {graph} on {batch} slices")
 
-    def _save_new_kernels(self) -> None:
-        """Save kernels after batch 1, 2, 4, 8 and so on: new batch sizes come early, and a run may be killed."""
+    def _save_new_kernels(self, batch: int) -> None:
+        """Save kernels after the first batch of each size: the last one of a run is smaller, and a run may be killed.
+
+        TensorRT-RTX may compile further kernels for a size later, so save after batch 2, 4, 8 and so on too.
+        """
         self._finished_batches += 1
-        if self._finished_batches.bit_count() == 1:
+        if batch not in self._saved_sizes or self._finished_batches.bit_count() == 1:
+            self._saved_sizes.add(batch)
             for engine in self._engines.values():
                 engine.save_kernels()
 

@@ -61,6 +61,13 @@ def test_kernels_of_a_later_batch_size_are_added_to_the_file(tmp_path):
     assert run(caches(tmp_path), (1, 2), (3,)) == []
 
 
+def test_kernels_of_the_last_batch_are_saved_whatever_its_number(tmp_path):
+    """It is smaller than the others, and came to no save, which followed batch 1, 2, 4, 8 and so on."""
+    batches = [(1, 2, 3, 4)] * 4 + [(1,)]
+    run(caches(tmp_path), *batches)
+    assert run(caches(tmp_path), *batches) == []
+
+
 def test_the_file_is_not_written_again_if_nothing_was_compiled(tmp_path):
     run(caches(tmp_path), (1, 2))
     before = {path: path.stat().st_ino for path in tmp_path.iterdir()}
