@@ -4,16 +4,18 @@
     python -m build_engines.gpu_setup pycuda        one step: pycuda, tensorrt, tensorrt-rtx, engines or predict
 
 The steps install into the environment of the Python that runs them, in which cascade is installed. Neither the CUDA
-toolkit nor root is needed, and for all steps but the last neither a driver nor a GPU. `make gpu`, `make gpu-check` and
-the image of .docker/Dockerfile use this script.
+toolkit nor root is needed. The steps pycuda, tensorrt-rtx and engines need neither a driver nor a GPU. `make gpu`,
+`make gpu-check` and the image of .docker/Dockerfile use this script.
 """
 
 import argparse
 import importlib
+import importlib.metadata
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from build_engines.pycuda_wheel import HEADERS, build_pycuda, run_pip
@@ -22,6 +24,9 @@ from cascade.runtime.engines import FLAVORS
 from cascade.runtime.gpu import Gpu, cuda_version, find_gpus
 
 STEPS = ("pycuda", *FLAVORS, "engines", "predict")
+
+PREPARE = "python -m build_engines.gpu_setup pycuda tensorrt-rtx engines"
+"""What needs neither a driver nor a GPU."""
 
 MIN_VERSION = {"tensorrt": "10.12", "tensorrt-rtx": "1.3"}
 
@@ -43,8 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown := set(options.steps) - set(STEPS):
             raise CascadeError(f"unknown step {', '.join(sorted(unknown))}", fix=f"choose from {', '.join(STEPS)}")
         gpus = find_gpus()
+        if not gpus and not options.steps:
+            raise CascadeError(
+                "there is no usable NVIDIA GPU on this machine",
+                fix=f"install its driver; to prepare an image, name the steps: {PREPARE}",
+            )
         flavor, cuda = options.flavor or flavor_for(gpus), options.cuda or cuda_major(cuda_version())
-        for step in options.steps or default_steps(gpus, flavor):
+        for step in options.steps or default_steps(flavor):
             print(f"{step} ...", file=sys.stderr, flush=True)
             run_step(step, flavor, cuda, gpus, options.out)
     except CascadeError as error:
@@ -53,9 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def default_steps(gpus: Sequence[Gpu], flavor: str) -> list[str]:
-    """Return all steps that a machine needs. A prediction needs a GPU, and the samples, which only a checkout has."""
-    return ["pycuda", flavor, "engines", *(["predict"] if gpus and SAMPLES.is_dir() else [])]
+def default_steps(flavor: str) -> list[str]:
+    """Return all steps that a machine with a GPU needs. A prediction needs the samples, which only a checkout has."""
+    return ["pycuda", flavor, "engines", *(["predict"] if SAMPLES.is_dir() else [])]
 
 
 def flavor_for(gpus: Sequence[Gpu]) -> str:
@@ -113,14 +123,26 @@ def install_pycuda(cuda: int) -> None:
 
 
 def install_tensorrt(flavor: str, cuda: int) -> None:
-    """Install TensorRT for a major version of CUDA. Packages for other ones consist of the same files.
+    """Install TensorRT for a major version of CUDA.
+
+    Packages for another version consist of the same files. Where one was installed, the package for this version may
+    be there with files of the other one, and would lose them with it. So both are removed first.
 
     Raises:
         CascadeError: If pip fails.
     """
-    others = [f"{flavor}-cu{other}" for other in HEADERS if other != cuda]
-    run_pip("uninstall", "--yes", *(name + part for name in others for part in ("", "-bindings", "-libs")))
+    packages = {major: [f"{flavor}-cu{major}{part}" for part in ("", "-bindings", "-libs")] for major in HEADERS}
+    if any(_is_installed(name) for major, names in packages.items() if major != cuda for name in names):
+        run_pip("uninstall", "--yes", *chain.from_iterable(packages.values()))
     run_pip("install", "onnx>=1.17", f"{flavor}-cu{cuda}>={MIN_VERSION[flavor]}")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _run_cascade(*arguments: str) -> None:

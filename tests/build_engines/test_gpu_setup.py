@@ -69,21 +69,40 @@ def test_a_gpu_that_tensorrt_rtx_does_not_support_gets_tensorrt(machine, tmp_pat
     assert "cascade build --flavor tensorrt" in commands
 
 
-def test_packages_are_those_of_the_drivers_cuda_and_replace_those_of_another(machine):
+@pytest.mark.parametrize("installed", [["cu13"], ["cu12", "cu13"]])
+def test_packages_are_those_of_the_drivers_cuda_and_replace_those_of_another(machine, monkeypatch, installed):
+    """`make gpu`, `make test`, `make gpu`: cu13 came over cu12, and its removal took the files of cu12 with it."""
+    monkeypatch.setattr(gpu_setup, "_is_installed", lambda package: package.split("-")[2] in installed)
     commands = machine(A4000, driver="12.4")
     assert main(["pycuda", "tensorrt-rtx"]) == 0
-    assert commands == [
-        "pycuda for CUDA 12",
-        "uninstall --yes tensorrt-rtx-cu13 tensorrt-rtx-cu13-bindings tensorrt-rtx-cu13-libs",
-        "install onnx>=1.17 tensorrt-rtx-cu12>=1.3",
-    ]
+    pycuda, uninstall, install = commands
+    assert pycuda == "pycuda for CUDA 12"
+    assert {f"tensorrt-rtx-{cuda}{part}" for cuda in ("cu12", "cu13") for part in ("", "-bindings", "-libs")} == set(
+        uninstall.removeprefix("uninstall --yes ").split()
+    )
+    assert install == "install onnx>=1.17 tensorrt-rtx-cu12>=1.3"
 
 
-def test_without_a_gpu_everything_is_prepared_and_nothing_predicted(machine):
+def test_packages_of_the_drivers_cuda_are_left_in_place(machine, monkeypatch):
+    monkeypatch.setattr(gpu_setup, "_is_installed", lambda package: "cu12" in package)
+    commands = machine(A4000, driver="12.4")
+    assert main(["tensorrt-rtx"]) == 0
+    assert commands == ["install onnx>=1.17 tensorrt-rtx-cu12>=1.3"]
+
+
+def test_without_a_gpu_the_steps_that_need_none_run(machine):
     """As in `docker build`."""
     commands = machine(driver=None)
-    assert main([]) == 0
+    assert main(["pycuda", "tensorrt-rtx", "engines"]) == 0
     assert commands[-1] == "cascade build --flavor tensorrt-rtx"
+
+
+def test_make_gpu_without_a_gpu_is_an_error_before_anything_is_installed(machine, capsys):
+    """It compiled pycuda for minutes, predicted nothing, and ended with 0."""
+    commands = machine(driver=None)
+    assert main([]) == 1
+    assert "no usable NVIDIA GPU" in capsys.readouterr().err
+    assert commands == []
 
 
 def test_without_the_samples_nothing_is_predicted(machine, monkeypatch, tmp_path):
