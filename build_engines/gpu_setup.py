@@ -30,8 +30,11 @@ PREPARE = "python -m build_engines.gpu_setup pycuda tensorrt-rtx engines"
 
 MIN_VERSION = {"tensorrt": "10.12", "tensorrt-rtx": "1.3"}
 
-RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-"""GPUs that TensorRT-RTX supports. The others need TensorRT: Hopper, and Blackwell of data centers."""
+RTX_CAPABILITIES = ("7.5", "8.6", "8.9", "12.0", "12.1")
+"""GPUs in NVIDIA's support matrices of TensorRT-RTX. The others need TensorRT: A100, Hopper, B200."""
+
+MIN_CUDA = (12, 2)
+"""CUDA of the oldest driver that TensorRT supports, 535."""
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -83,10 +86,10 @@ def cuda_major(driver: str | None) -> int:
         CascadeError: If the driver is too old.
     """
     newest = max(HEADERS)
-    major = int(driver.split(".")[0]) if driver else newest
-    if major < min(HEADERS):
-        raise CascadeError(f"the GPU driver supports CUDA {driver} only", fix="install driver 525 or newer")
-    return min(major, newest)
+    version = tuple(map(int, driver.split("."))) if driver else (newest, 0)
+    if version < MIN_CUDA:
+        raise CascadeError(f"the GPU driver supports CUDA {driver} only", fix="install driver 535 or newer")
+    return min(version[0], newest)
 
 
 def run_step(step: str, flavor: str, cuda: int, gpus: Sequence[Gpu], out: Path) -> None:

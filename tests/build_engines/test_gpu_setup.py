@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,8 +63,9 @@ def test_one_command_installs_builds_and_predicts(machine, tmp_path):
     ]
 
 
-def test_a_gpu_that_tensorrt_rtx_does_not_support_gets_tensorrt(machine, tmp_path):
-    commands = machine(H100)
+@pytest.mark.parametrize("gpu", [H100, Gpu("NVIDIA A100", "8.0")], ids=lambda gpu: gpu.name)
+def test_a_gpu_that_tensorrt_rtx_does_not_support_gets_tensorrt(machine, tmp_path, gpu):
+    commands = machine(gpu)
     assert main(["--out", str(tmp_path)]) == 0
     assert "install onnx>=1.17 tensorrt-cu13>=10.12" in commands
     assert "cascade build --flavor tensorrt" in commands
@@ -113,14 +115,17 @@ def test_without_the_samples_nothing_is_predicted(machine, monkeypatch, tmp_path
     assert commands[-1] == "cascade build --flavor tensorrt-rtx --arch sm86"
 
 
-@pytest.mark.parametrize(("driver", "major"), [(None, 13), ("12.8", 12), ("13.2", 13), ("14.0", 13)])
+@pytest.mark.parametrize(("driver", "major"), [(None, 13), ("12.2", 12), ("12.8", 12), ("13.2", 13), ("14.0", 13)])
 def test_the_newest_cuda_that_driver_and_packages_know_is_used(driver, major):
     assert cuda_major(driver) == major
 
 
-def test_a_driver_that_is_too_old_is_an_error():
-    with pytest.raises(CascadeError, match=r"CUDA 11\.8"):
-        cuda_major("11.8")
+@pytest.mark.parametrize("driver", ["11.8", "12.0", "12.1"])
+def test_a_driver_that_is_too_old_is_an_error(driver):
+    """Driver 525, with CUDA 12.0, was said to be new enough, and TensorRT needs 535."""
+    with pytest.raises(CascadeError, match=re.escape(driver)) as raised:
+        cuda_major(driver)
+    assert "535" in raised.value.fix
 
 
 def test_the_first_gpu_decides_on_the_flavor():
