@@ -88,7 +88,7 @@ def import_tensorrt(flavor: str, extra: str, set_up: str = "") -> ModuleType:
         CascadeError: If it is not installed. The fix names `extra`, which installs it, after the command `set_up`.
     """
     fix = f"pip install 'cascade-mri[{extra}]'"
-    return _import(flavor.replace("-", "_"), f"{flavor} is not installed", f"{set_up}, or {fix}" if set_up else fix)
+    return _import(flavor.replace("-", "_"), flavor, f"{set_up}, or {fix}" if set_up else fix)
 
 
 def import_pycuda() -> ModuleType:
@@ -97,14 +97,16 @@ def import_pycuda() -> ModuleType:
     Raises:
         CascadeError: If it is not installed, or does not fit the GPU driver.
     """
-    return _import("pycuda.driver", "pycuda is not installed", SET_UP)
+    return _import("pycuda.driver", "pycuda", SET_UP)
 
 
-def _import(module: str, problem: str, fix: str) -> ModuleType:
+def _import(module: str, package: str, fix: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: its shared libraries are missing
-        raise CascadeError(f"{problem} ({error})", fix=fix) from error
+    except ModuleNotFoundError as error:
+        raise CascadeError(f"{package} is not installed ({error})", fix=fix) from error
+    except (ImportError, OSError) as error:  # its shared libraries, or those of the driver, are missing or do not fit
+        raise CascadeError(f"{package} cannot be loaded ({error})", fix=fix) from error
 
 
 class SingleEngine:

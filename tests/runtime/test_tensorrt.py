@@ -197,6 +197,19 @@ def test_without_pycuda_the_fix_is_one_command(monkeypatch):
     assert importlib.util.find_spec(module)
 
 
+@pytest.mark.parametrize("error", [ImportError("undefined symbol: cuArrayCreate_v2"), OSError("libcuda.so.1: no file")])
+def test_a_pycuda_that_does_not_fit_is_not_called_missing(monkeypatch, error):
+    """The message was: pycuda is not installed (undefined symbol)."""
+
+    def import_module(name):
+        raise error
+
+    monkeypatch.setattr("cascade.runtime.tensorrt.importlib.import_module", import_module)
+    with pytest.raises(CascadeError, match="pycuda cannot be loaded") as raised:
+        import_pycuda()
+    assert str(error) in raised.value.problem
+
+
 def test_the_chosen_gpu_is_opened_and_its_kernels_are_kept_beside_the_engines(monkeypatch, tmp_path):
     """Up to here the number of the GPU was always 0."""
     reset()
