@@ -5,6 +5,7 @@ its worker dies, so that one input that kills its worker would stop the run, and
 data set. Two blocks per worker are under way, which bounds the memory of the driver whatever the number of inputs.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,12 @@ MAX_STARTS = 3
 
 CONTROL = "control"
 """Group of the calls that a worker answers while it predicts."""
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+"""Color of a terminal, which Ray puts into tracebacks."""
+
+EXCEPTION = re.compile(r"[\w.]*(Error|Exception): ")
+"""Last line of a traceback."""
 
 SAME_EVERYWHERE = "install the same versions of Python, Ray and cascade-mri[cluster] on all machines"
 RESUME = "check the machines of the cluster, and continue with --resume"
@@ -240,7 +247,14 @@ def _get(references: Any) -> Any:
             fix="wait until others have finished, or give the workers fewer CPUs or GPUs",
         ) from error
     except RayError as error:
-        raise CascadeError(f"a worker does not start ({error})", fix=SAME_EVERYWHERE) from error
+        raise CascadeError(f"a worker does not start ({_reason(error)})", fix=SAME_EVERYWHERE) from error
+
+
+def _reason(error: RayError) -> str:
+    """Return the line of an error of Ray that says most: the exception at the end of a worker's traceback, if any."""
+    lines = [line.strip() for line in ANSI.sub("", str(error)).splitlines() if line.strip()]
+    exceptions = [line for line in lines if EXCEPTION.match(line)]
+    return (exceptions or lines or [type(error).__name__])[-1 if exceptions else 0]
 
 
 def _cause(error: RayTaskError) -> Exception:

@@ -177,10 +177,12 @@ def check_same(first: WorkerInfo, other: WorkerInfo) -> None:
 
 def _difference(name: str, expected: object, place: str, worker: WorkerInfo) -> CascadeError:
     """Return the error for a worker that differs from what there is at a place."""
-    return CascadeError(
-        f"not all have the same {name}: {expected} on {place}, {getattr(worker, name)} on {worker.host}",
-        fix="install the same version, models and runtime on all machines, or choose one with --backend",
-    )
+    what, fix = name, "install the same version of cascade and the same models on all machines"
+    if name == "description":
+        what = "backend on the same type of CPU or GPU"
+        fix = f"choose a backend with --backend, or GPUs of one type with {VISIBLE} where Ray is started"
+    problem = f"not all have the same {what}: {expected} on {place}, {getattr(worker, name)} on {worker.host}"
+    return CascadeError(problem, fix=fix)
 
 
 def _ignore(argument: object) -> None:

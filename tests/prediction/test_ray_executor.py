@@ -15,7 +15,7 @@ from cascade.prediction.executor import Job
 
 pytest.importorskip("ray", reason="pip install 'cascade-mri[cluster]'")
 
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayError
 
 from cascade.prediction import cluster, ray_executor
 from cascade.prediction.cluster import ClusterOptions
@@ -75,6 +75,30 @@ def test_workers_that_do_not_start_in_time_are_not_blamed_on_different_versions(
     with pytest.raises(CascadeError, match="10 minutes") as raised:
         ray_executor._get("reference")
     assert SAME_EVERYWHERE not in raised.value.fix
+
+
+def test_a_worker_that_cannot_import_cascade_is_an_error_of_one_line(monkeypatch):
+    """Eight lines of traceback with the colors of a terminal were the message."""
+    text = (
+        "The actor died because of an error raised in its creation task, \x1b[36mray::Worker.__init__()\x1b[39m\n"
+        "RuntimeError: The actor with name Worker failed to import on the worker.\n\n"
+        '  File "/venv/cascade/__init__.py", line 1, in <module>\n'
+        "ModuleNotFoundError: No module named 'cascade'"
+    )
+
+    def get(references, timeout):
+        raise RayError(text)
+
+    monkeypatch.setattr(ray_executor.ray, "get", get)
+    with pytest.raises(CascadeError) as raised:
+        ray_executor._get("reference")
+    assert raised.value.problem == "a worker does not start (ModuleNotFoundError: No module named 'cascade')"
+
+
+def test_a_worker_that_dies_without_an_exception_has_the_first_line_of_rays_message():
+    assert ray_executor._reason(RayError("The actor died unexpectedly.\n\tclass_name: Worker")) == (
+        "The actor died unexpectedly."
+    )
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])

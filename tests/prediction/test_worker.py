@@ -46,6 +46,14 @@ def test_a_worker_that_would_compute_other_results_is_an_error_that_names_both_m
         check_same(FIRST, replace(FIRST, host="node-2", **difference))
 
 
+def test_gpus_of_two_types_are_an_error_that_says_how_to_choose():
+    """The fix was to install the same runtime, which all machines had."""
+    a4000, rtx_4090 = (f"tensorrt_rtx 1.7 on {gpu}, FP16" for gpu in ("NVIDIA RTX A4000", "NVIDIA GeForce RTX 4090"))
+    with pytest.raises(CascadeError, match=r"A4000.*4090") as raised:
+        check_same(replace(FIRST, description=a4000), replace(FIRST, host="node-2", description=rtx_4090))
+    assert VISIBLE in raised.value.fix
+
+
 def test_workers_that_agree_with_each_other_but_not_with_the_driver_are_refused(models):
     """Only the workers were compared. They may all have an older version than the driver, which records its own."""
     options = ModelOptions(models, "onnxruntime")
