@@ -174,6 +174,12 @@ def test_the_dockerfile_runs_the_steps_of_the_script():
     assert set(command.split('"$CUDA"')[1].split()) == {"pycuda", "tensorrt-rtx", "engines"} <= set(gpu_setup.STEPS)
 
 
+@pytest.mark.parametrize("text", [DOCKERFILE, ROOT / "docs/engines.md"], ids=lambda path: path.name)
+def test_each_image_has_a_volume_of_its_own(text):
+    """Docker fills a volume only once. That of an earlier image hid the engines of a new one."""
+    assert '--volume "cascade-$(docker images --quiet cascade:latest):/cache/cascade"' in text.read_text()
+
+
 def test_the_dockerfile_passes_hadolint():
     hadolint = shutil.which("hadolint", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if hadolint is None:
