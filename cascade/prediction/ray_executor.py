@@ -21,6 +21,7 @@ from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
 from cascade.prediction.executor import Job
 from cascade.prediction.failures import failed_source
 from cascade.prediction.journal import JournalLine, journal_line
+from cascade.prediction.ray_address import HeadWatch
 from cascade.prediction.worker import ModelOptions, WorkerInfo, check_driver, check_same
 
 BLOCKS_PER_WORKER = 2
@@ -86,6 +87,7 @@ class RayExecutor:
         """
         self._actor_class, self._models = actor_class, models
         self._paths: tuple[Path | str, ...] = ()
+        self._head: HeadWatch | None = None
         self.losses = 0
         self._slots = [Slot(*self._start()) for _ in range(count)]
         self._first = first = _get(self._slots[0].opened)
@@ -118,12 +120,15 @@ class RayExecutor:
             job.folder.files.remove_temporary()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers. Without a head, they end by themselves."""
+        if self._head and self._head.is_lost:
+            return
         for slot in self._slots:
             ray.kill(slot.actor)
 
     def _run(self, queue: BlockQueue, job: Job) -> None:
         ready = time.monotonic()
+        self._head = head = HeadWatch(ray.get_runtime_context().gcs_address)
         stopping = False
         while queue or any(slot.blocks for slot in self._slots):
             if job.stop.is_set() and not stopping:
@@ -135,6 +140,7 @@ class RayExecutor:
             if not stopping:
                 self._hand_out(queue, job)
             done = self._wait()
+            head.check()
             for slot in list(self._slots):
                 if slot.opened in done:
                     self._welcome(slot)

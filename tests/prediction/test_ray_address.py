@@ -13,7 +13,7 @@ from cascade.errors import CascadeError
 pytest.importorskip("ray", reason="pip install 'cascade-mri[cluster]'")
 
 from cascade.prediction import cluster, ray_address
-from cascade.prediction.ray_address import check_address
+from cascade.prediction.ray_address import HeadWatch, check_address
 
 SETTINGS_FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
@@ -66,6 +66,39 @@ def test_auto_looks_at_the_address_in_the_environment(monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(CascadeError, match=f"auto: .*{address}, the value of RAY_ADDRESS"):
             check_address("auto")
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """seconds.append(n): let time pass."""
+    seconds = [0.0]
+    monkeypatch.setattr(ray_address.time, "monotonic", lambda: sum(seconds))
+    return seconds
+
+
+def test_a_head_that_is_lost_ends_the_run_before_ray_ends_the_process(seconds):
+    """Ray ended the process after a minute: no message, and no tables."""
+    head = HeadWatch("127.0.0.1:1")
+    for _ in range(5):
+        seconds.append(ray_address.LOOK_SECONDS)
+        head.check()
+    assert not head.is_lost
+    seconds.append(2 * ray_address.LOOK_SECONDS)
+    with pytest.raises(CascadeError, match=r"127\.0\.0\.1:1") as raised:
+        head.check()
+    assert "--resume" in raised.value.fix
+    assert head.is_lost
+
+
+def test_a_head_that_answers_again_is_not_lost(seconds, monkeypatch):
+    head = HeadWatch("127.0.0.1:1")
+    for answers in (False, True, False):
+        seconds.append(ray_address.MAX_SECONDS_WITHOUT_HEAD - 1)
+        with monkeypatch.context() as patch:
+            if answers:
+                patch.setattr(ray_address, "_connect", lambda place: None)
+            head.check()
+    assert not head.is_lost
 
 
 def test_a_cluster_that_wants_a_token_is_an_error_that_says_how_to_give_it(monkeypatch):

@@ -77,6 +77,17 @@ def test_workers_that_do_not_start_in_time_are_not_blamed_on_different_versions(
     assert SAME_EVERYWHERE not in raised.value.fix
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_workers_are_ended_unless_the_head_is_lost(monkeypatch, is_lost):
+    """Without a head, the call that ends a worker does not return."""
+    ended = []
+    monkeypatch.setattr(ray_executor.ray, "kill", ended.append)
+    executor = RayExecutor.__new__(RayExecutor)
+    executor._slots, executor._head = [Slot("actor", opened=None)], SimpleNamespace(is_lost=is_lost)
+    executor.close()
+    assert ended == ([] if is_lost else ["actor"])
+
+
 def test_a_worker_that_cannot_import_cascade_is_an_error_of_one_line(monkeypatch):
     """Eight lines of traceback with the colors of a terminal were the message."""
     text = (
