@@ -89,7 +89,7 @@ def _connect(address: str) -> None:
     """Connect to a cluster, or start one that sends no usage statistics."""
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     logging.getLogger("ray").setLevel(logging.ERROR)  # else it warns of its defaults on the terminal
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")  # else it ends us while tables are written
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "600")  # else it ends us while tables are written
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address == LOCAL:

@@ -66,11 +66,22 @@ class HeadWatch:
         Raises:
             CascadeError: It has not answered for too long.
         """
-        if time.monotonic() - self._looked_at < LOOK_SECONDS:
-            return
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._answers()
+
+    def wait(self) -> None:
+        """Return when the head answers.
+
+        Raises:
+            CascadeError: It has not answered for too long.
+        """
+        while not self._answers():
+            time.sleep(1.0)
+
+    def _answers(self) -> bool:
+        self._looked_at = time.monotonic()
         try:
             _connect(self._address)
-            self._answered_at = time.monotonic()
         except (OSError, ValueError) as error:
             if time.monotonic() - self._answered_at > MAX_SECONDS_WITHOUT_HEAD:
                 self.is_lost = True
@@ -78,7 +89,9 @@ class HeadWatch:
                     f"the head of the cluster at {self._address} is lost ({error})",
                     fix="start the cluster again, and continue with --resume",
                 ) from error
-        self._looked_at = time.monotonic()
+            return False
+        self._answered_at = time.monotonic()
+        return True
 
 
 def _connect(place: str) -> None:

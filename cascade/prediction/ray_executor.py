@@ -87,7 +87,7 @@ class RayExecutor:
         """
         self._actor_class, self._models = actor_class, models
         self._paths: tuple[Path | str, ...] = ()
-        self._head: HeadWatch | None = None
+        self._head = HeadWatch(ray.get_runtime_context().gcs_address)
         self.losses = 0
         self._slots = [Slot(*self._start()) for _ in range(count)]
         self._first = first = _get(self._slots[0].opened)
@@ -121,14 +121,14 @@ class RayExecutor:
 
     def close(self) -> None:
         """End the workers. Without a head, they end by themselves."""
-        if self._head and self._head.is_lost:
+        if self._head.is_lost:
             return
         for slot in self._slots:
             ray.kill(slot.actor)
 
     def _run(self, queue: BlockQueue, job: Job) -> None:
         ready = time.monotonic()
-        self._head = head = HeadWatch(ray.get_runtime_context().gcs_address)
+        self._head.wait()
         stopping = False
         while queue or any(slot.blocks for slot in self._slots):
             if job.stop.is_set() and not stopping:
@@ -140,7 +140,7 @@ class RayExecutor:
             if not stopping:
                 self._hand_out(queue, job)
             done = self._wait()
-            head.check()
+            self._head.check()
             for slot in list(self._slots):
                 if slot.opened in done:
                     self._welcome(slot)
@@ -206,6 +206,7 @@ class RayExecutor:
             except RayTaskError as error:
                 raise _cause(error) from None
             except RayError:
+                self._head.wait()  # without it, the next calls would not return
                 ray.kill(slot.actor)  # it may be alive on a machine that cannot be reached
                 self._lose([block, *slot.blocks.values()], queue, job)
                 slot.blocks.clear()

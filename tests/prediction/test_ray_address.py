@@ -90,6 +90,13 @@ def test_a_head_that_is_lost_ends_the_run_before_ray_ends_the_process(seconds):
     assert head.is_lost
 
 
+def test_whoever_needs_the_head_waits_for_it_but_not_for_ever(seconds, monkeypatch):
+    monkeypatch.setattr(ray_address.time, "sleep", seconds.append)
+    with pytest.raises(CascadeError, match="is lost"):
+        HeadWatch("127.0.0.1:1").wait()
+    assert ray_address.MAX_SECONDS_WITHOUT_HEAD < sum(seconds) < 2 * ray_address.MAX_SECONDS_WITHOUT_HEAD
+
+
 def test_a_head_that_answers_again_is_not_lost(seconds, monkeypatch):
     head = HeadWatch("127.0.0.1:1")
     for answers in (False, True, False):
