@@ -457,6 +457,26 @@ def test_ctrl_c_keeps_what_is_done_and_ends_the_cluster_without_a_word_from_ray(
     check_left(out, rows)
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
+def test_a_cluster_that_loses_its_head_leaves_tables_and_a_message(models, scans_to_hold, tmp_path):
+    """Ray ended the process after a minute, with neither. The references of the workers were never ready."""
+    out = tmp_path / "out"
+    process = start_command(models, scans_to_hold, out)
+    wait_until(lambda: has_entries(out))
+    started = descendants(process.pid)
+    (head,) = (pid for pid in started if Path(f"/proc/{pid}/exe").resolve().name == "gcs_server")
+    os.kill(head, signal.SIGKILL)
+    assert process.wait(PATIENCE_SECONDS) == 1
+    for pid in started:  # without a head, they would end a minute later
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert "the head of the cluster at" in process.communicate()[1]
+    finished = len(rows_of(out))
+    resumed = in_one_process(models, scans_to_hold, out, resume=True)
+    assert 0 < finished <= resumed.resumed_rows < len(resumed.rows)
+    check_left(out, rows_of(out))  # the workers have written on
+
+
 def settings_of(out):
     """Return the settings that the journal of a run begins with."""
     return json.loads((out / "journal.jsonl").read_text().partition("\n")[0])
