@@ -32,7 +32,7 @@ from cascade.prediction.run import predict_paths, predict_sources
 from cascade.prediction.run_options import RunOptions
 from cascade.prediction.slices import SliceResult
 from cascade.prediction.worker import ModelOptions, Worker, WorkerInfo
-from cascade.runtime.models import BUNDLED_MODELS
+from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, find_model
 from cascade.volume.finding import VolumeRule
 
 WORKERS = 2
@@ -43,7 +43,8 @@ class StubWorker(Worker):
 
     def open(self, options: ModelOptions, paths: Sequence[Path] = ()) -> WorkerInfo:
         """Load nothing."""
-        return WorkerInfo({}, "stub", 0.0, VolumeRule(), {})
+        models = {name: find_model(name, options.models).sha256 for name in (SEGMENTER, CLASSIFIER)}
+        return WorkerInfo(models, "stub", 0.0, VolumeRule(), {})
 
     def predict(self, sources: Sequence[Source], folder: ResultsFolder, batch_size: int) -> list[JournalLine]:
         """Return made-up rows."""
