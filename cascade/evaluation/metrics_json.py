@@ -24,12 +24,14 @@ def read_evaluation(path: Path) -> Evaluation:
     """Read a metrics.json of slices that `to_json` serialized.
 
     Raises:
-        CascadeError: Another version of cascade wrote the file, or it holds metrics of volumes.
+        CascadeError: Another version of cascade wrote the file, the evaluation was interrupted, or it holds metrics of
+            volumes.
     """
     content = json.loads(path.read_text())
     if content.get("schema") != EVALUATION:
         raise CascadeError(
-            f"{path}: was written by another version of cascade", fix="delete it, and the evaluation runs again"
+            f"{path}: is incomplete, or was written by another version of cascade",
+            fix="delete it, and the evaluation runs again",
         )
     if "volumes" in content:
         raise CascadeError(f"{path}: holds metrics of volumes, not of slices", fix="choose another folder with --out")

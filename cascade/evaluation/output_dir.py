@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from cascade.discovery.output_marker import EVALUATION_1_PICTURES, EVALUATION_PICTURES, has_marker
+from cascade.discovery.output_marker import EVALUATION, EVALUATION_1_PICTURES, EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 
@@ -14,6 +14,9 @@ FILES = (
     | {"metrics.json", "slices.csv", "volumes.csv", "negatives.csv", "tumor_free.csv"}
 )
 """All files that an evaluation may write. `tumor_free.csv` is the name of negatives.csv in `cascade evaluation 1`."""
+
+INCOMPLETE = f'{{"schema": "{EVALUATION} (incomplete)"}}\n'.encode()
+"""metrics.json until all other files are written. It marks them as those of an evaluation, if that is interrupted."""
 
 
 def check_output_dir(out: Path, folder: Path) -> None:
@@ -49,7 +52,7 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> None:
         out: The folder.
         files: Content by name. metrics.json must be the last, so that it implies that all others are there.
     """
-    (out / "metrics.json").unlink(missing_ok=True)  # first, for the same reason
+    write_atomically(out / "metrics.json", INCOMPLETE)
     for name in FILES - files.keys():  # an earlier evaluation's would be mistaken for this one's
         (out / name).unlink(missing_ok=True)
     for name, content in files.items():

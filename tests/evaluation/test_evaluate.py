@@ -15,13 +15,14 @@ from stub_evaluation import run as run
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import LabeledSlice
 from cascade.datasets.reader import SliceInfo
-from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES
+from cascade.discovery.output_marker import EVALUATION, EVALUATION_PICTURES, has_marker
 from cascade.errors import CascadeError
+from cascade.evaluation import output_dir
 from cascade.evaluation.metrics_json import read_evaluation
 from cascade.evaluation.schema import CorrectWith, Estimate
 from cascade.evaluation.scores import from_csv, score_batch, to_csv
 from cascade.evaluation.summary import summarize
-from cascade.files import sha256_of
+from cascade.files import sha256_of, write_atomically
 from cascade.pipeline import Cascade
 from cascade.runtime.cpu import CpuBackend
 
@@ -153,6 +154,27 @@ def test_metrics_json_contains_what_is_returned(run, models, negatives, tmp_path
         assert 0 <= low <= evaluation.metrics.accuracy[name].value <= high <= 1
     assert evaluation.models["segmenter"] == sha256_of(models / "segmenter.onnx")
     assert (evaluation.subset, evaluation.split_sha256, evaluation.backend) == ("all", None, "stub")
+
+
+def test_an_interrupted_evaluation_is_known_as_one_and_can_be_run_again(run, tmp_path, monkeypatch):
+    """Without metrics.json, its own files looked like those of somebody else."""
+    run()
+    written = write_atomically
+
+    def full(path, content):
+        if path.name == "slices.csv":
+            raise CascadeError(f"{path}: cannot be written", fix="free some space")
+        written(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output_dir, "write_atomically", full)
+        with pytest.raises(CascadeError, match="cannot be written"):
+            run()
+    with pytest.raises(CascadeError, match=r"metrics\.json: is incomplete"):
+        read_evaluation(tmp_path / "out" / "metrics.json")
+    assert has_marker(tmp_path / "out" / "metrics.json")
+    evaluation = run()
+    assert read_evaluation(tmp_path / "out" / "metrics.json") == evaluation
 
 
 @pytest.mark.parametrize("content", ['{"format": "cascade evaluation 1", "dice": {}}', "{}"])
