@@ -58,7 +58,8 @@ class HeadWatch:
         """Start with a head that answers at the address HOST:PORT."""
         self._address = address
         self.is_lost = False
-        self._looked_at = self._answered_at = time.monotonic()
+        self._looked_at = time.monotonic()
+        self._failed_since: float | None = None
 
     def check(self) -> None:
         """Look whether the head answers, unless that was done a moment ago. It may restart within half a minute.
@@ -83,14 +84,16 @@ class HeadWatch:
         try:
             _connect(self._address)
         except (OSError, ValueError) as error:
-            if time.monotonic() - self._answered_at > MAX_SECONDS_WITHOUT_HEAD:
+            if self._failed_since is None:
+                self._failed_since = self._looked_at
+            if time.monotonic() - self._failed_since > MAX_SECONDS_WITHOUT_HEAD:
                 self.is_lost = True
                 raise CascadeError(
                     f"the head of the cluster at {self._address} is lost ({error})",
                     fix="start the cluster again, and continue with --resume",
                 ) from error
             return False
-        self._answered_at = time.monotonic()
+        self._failed_since = None
         return True
 
 

@@ -21,7 +21,7 @@ from cascade.prediction.blocks import MAX_TRIES, Block, BlockQueue
 from cascade.prediction.executor import Job
 from cascade.prediction.failures import failed_source
 from cascade.prediction.journal import JournalLine, journal_line
-from cascade.prediction.ray_address import HeadWatch
+from cascade.prediction.ray_address import LOOK_SECONDS, HeadWatch
 from cascade.prediction.worker import ModelOptions, WorkerInfo, check_driver, check_same
 
 BLOCKS_PER_WORKER = 2
@@ -90,7 +90,7 @@ class RayExecutor:
         self._head = HeadWatch(ray.get_runtime_context().gcs_address)
         self.losses = 0
         self._slots = [Slot(*self._start()) for _ in range(count)]
-        self._first = first = _get(self._slots[0].opened)
+        self._first = first = _get(self._slots[0].opened, self._head)
         check_driver(models, first)
         for slot in self._slots:
             self._put_into_service(slot)
@@ -106,7 +106,7 @@ class RayExecutor:
     def check_access(self, paths: Sequence[Path | str]) -> None:
         """See `Executor.check_access`."""
         self._paths = tuple(path.absolute() if isinstance(path, Path) else path for path in paths)
-        _get([slot.actor.check_access.remote(self._paths) for slot in self._slots])
+        _get([slot.actor.check_access.remote(self._paths) for slot in self._slots], self._head)
 
     def run(self, sources: Sequence[Source], job: Job) -> None:
         """Spread the sources over the workers, see `Executor.run`.
@@ -182,6 +182,7 @@ class RayExecutor:
         try:
             self._put_into_service(slot)
         except CascadeError:
+            self._head.wait()  # without it, the next calls would not return
             slot.failures += 1
             ray.kill(slot.actor)
             if slot.failures < MAX_STARTS:
@@ -193,7 +194,7 @@ class RayExecutor:
 
     def _put_into_service(self, slot: Slot) -> None:
         """Wait until a worker has loaded the models, and check that they are those of the others."""
-        slot.info = _get(slot.opened)
+        slot.info = _get(slot.opened, self._head)
         check_same(self._first, slot.info)
         slot.opened, slot.failures = None, 0
 
@@ -238,23 +239,25 @@ class RayExecutor:
             job.on_progress(killer.count)
 
 
-def _get(references: Any) -> Any:
+def _get(references: Any, head: HeadWatch) -> Any:
     """Return the results of workers that start.
 
     Raises:
-        CascadeError: One of them fails, or does not start.
+        CascadeError: One of them fails, or does not start; or the head is lost.
     """
-    try:
-        return ray.get(references, timeout=MAX_SECONDS_WITHOUT_WORKER)
-    except RayTaskError as error:
-        raise _cause(error) from None
-    except GetTimeoutError as error:
-        raise CascadeError(
-            f"a worker has not started for {MAX_SECONDS_WITHOUT_WORKER / 60:.0f} minutes: the cluster is busy",
-            fix="wait until others have finished, or give the workers fewer CPUs or GPUs",
-        ) from error
-    except RayError as error:
-        raise CascadeError(f"a worker does not start ({_reason(error)})", fix=SAME_EVERYWHERE) from error
+    for _ in range(round(MAX_SECONDS_WITHOUT_WORKER / LOOK_SECONDS)):
+        try:
+            return ray.get(references, timeout=LOOK_SECONDS)
+        except RayTaskError as error:
+            raise _cause(error) from None
+        except GetTimeoutError:
+            head.check()
+        except RayError as error:
+            raise CascadeError(f"a worker does not start ({_reason(error)})", fix=SAME_EVERYWHERE) from error
+    raise CascadeError(
+        f"a worker has not started for {MAX_SECONDS_WITHOUT_WORKER / 60:.0f} minutes: the cluster is busy",
+        fix="wait until others have finished, or give the workers fewer CPUs or GPUs",
+    )
 
 
 def _reason(error: RayError) -> str:

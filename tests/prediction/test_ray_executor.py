@@ -28,6 +28,13 @@ def ignore(argument):
     pass
 
 
+class StubHead:
+    """A head that always answers."""
+
+    def check(self):
+        pass
+
+
 class StubActor:
     """A worker that finishes nothing."""
 
@@ -67,13 +74,28 @@ def test_there_are_as_many_workers_as_fit_beside_what_others_run(monkeypatch):
     assert cluster._room(ClusterOptions("auto", cpus_per_worker=3, gpus_per_worker=1)) == 1 + 0 + 2
 
 
+def test_a_head_that_is_lost_while_workers_load_the_models_is_an_error(monkeypatch):
+    """Nothing looked at it before the first block: the run was silent for 10 minutes, and blamed other runs."""
+
+    def get(references, timeout):
+        raise GetTimeoutError
+
+    class LostHead:
+        def check(self):
+            raise CascadeError("the head is lost", fix="start it")
+
+    monkeypatch.setattr(ray_executor.ray, "get", get)
+    with pytest.raises(CascadeError, match="the head is lost"):
+        ray_executor._get("reference", LostHead())
+
+
 def test_workers_that_do_not_start_in_time_are_not_blamed_on_different_versions(monkeypatch):
     def get(references, timeout):
         raise GetTimeoutError
 
     monkeypatch.setattr(ray_executor.ray, "get", get)
     with pytest.raises(CascadeError, match="10 minutes") as raised:
-        ray_executor._get("reference")
+        ray_executor._get("reference", StubHead())
     assert SAME_EVERYWHERE not in raised.value.fix
 
 
@@ -102,7 +124,7 @@ def test_a_worker_that_cannot_import_cascade_is_an_error_of_one_line(monkeypatch
 
     monkeypatch.setattr(ray_executor.ray, "get", get)
     with pytest.raises(CascadeError) as raised:
-        ray_executor._get("reference")
+        ray_executor._get("reference", StubHead())
     assert raised.value.problem == "a worker does not start (ModuleNotFoundError: No module named 'cascade')"
 
 
