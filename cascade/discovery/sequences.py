@@ -75,7 +75,7 @@ def other_sequences(paths: Iterable[str]) -> dict[str, str]:
     reasons = _nnunet_labels(files) | _label_maps(files, sequences)
     subjects: dict[Sequence, list[str]] = defaultdict(list)
     for path, sequence in sequences.items():
-        if sequence.stem and path not in reasons:
+        if path not in reasons:
             subjects[sequence._replace(token="")].append(path)
     for same in subjects.values():
         enhanced = [path for path in same if sequences[path].token in ENHANCED_T1]
@@ -134,7 +134,8 @@ def _scan_of(words: Words, scans: dict[Words, str]) -> str | None:
         words: Of the name of the file.
         scans: Words of the name of a subject → name of its contrast-enhanced T1.
     """
-    for end in range(len(words)):  # the shortest first: longer ones may be of another label map
+    # The shortest first: longer ones may be of another label map. A scan without a subject in its name must be alone.
+    for end in range(0 if len(scans) == 1 else 1, len(words)):
         if words[:end] in scans and not LABELS.isdisjoint(words[end:]):  # the subject itself may be named "mask"
             return scans[words[:end]]
     if words[-1] in ENHANCED_T1:

@@ -93,6 +93,14 @@ def test_names_of_brats_2013_to_2015_differ_in_a_number_too(tmp_path, has_folder
     assert len(inputs.left_out) == 4
 
 
+def test_names_may_be_a_token_alone(tmp_path):
+    for subject in ("one", "two"):
+        make(tmp_path / subject, ["t1c.nii.gz", "t1.nii.gz", "t2.nii.gz", "flair.nii.gz", "seg.nii.gz"])
+    inputs = found(tmp_path)
+    assert inputs.names == ["one/t1c.nii.gz", "two/t1c.nii.gz"]
+    assert len(inputs.left_out) == 8
+
+
 def test_subjects_in_one_folder_are_told_apart(tmp_path):
     names = ["a_t1ce.nii", "a_t2.nii", "b_t1ce.nii", "b_t2.nii", "c_t2.nii", "d_t1ce.nii"]
     inputs = found(make(tmp_path, names))
@@ -106,7 +114,6 @@ def test_subjects_in_one_folder_are_told_apart(tmp_path):
         ["a_t1c.nii", "b_t2.nii"],
         ["a_t1c.nii", "a_t2.nii.gz"],
         ["a_t1c.nii", "a_t1ce.nii", "a_t2.nii"],
-        ["t1c.nii", "t2.nii"],
         ["scant1c.nii", "scant2.nii"],
         ["a_t1c.nii", "a_t2_2.nii"],
         ["a_t1c.nii", "a_thick.nii"],
@@ -118,6 +125,8 @@ def test_subjects_in_one_folder_are_told_apart(tmp_path):
         ["a_t1c.nii", "b_t1c.nii", "mask.nii"],
         ["a_t1c.nii", "a_segment.nii"],
         ["ROI-1_t1c.nii", "ROI-1_dwi.nii"],
+        ["t1c.nii", "b_label_t1c.nii"],
+        ["t1c.nii", "b_t1c.nii", "c_roi.nii"],
     ],
     ids=lambda names: ",".join(names),
 )
