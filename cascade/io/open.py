@@ -143,6 +143,8 @@ def open_affine(path: Path, axis: int | None = None) -> "AffineVolume":
     """
     from cascade.io.volume import AffineVolume  # loads nibabel
 
+    if not path.exists():
+        raise CascadeError(f"{path}: there is no such file", fix="correct its path")
     format_ = content_format(path) or format_of_name(path.name)
     source = _opener(format_)(path, path.name, axis, None) if format_ in AFFINE else None
     if not isinstance(source, AffineVolume):

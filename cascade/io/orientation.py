@@ -93,17 +93,6 @@ class Grid:
         return slices[tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)]
 
 
-def nearest_axis(affine: NDArray[np.float64], canonical: int) -> int:
-    """Return the stored axis, 0 to 2, that is nearest to a canonical axis.
-
-    Args:
-        affine: (4, 4), from voxel indices to millimeters in RAS+ orientation.
-        canonical: 0 from left to right, 1 from posterior to anterior, 2 from inferior to superior.
-    """
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return int(np.abs(directions[canonical]).argmax())
-
-
 def _nearest_axes(directions: NDArray[np.float64], axis: int) -> list[int]:
     """Return the canonical axis of each stored axis: the nearest plane, and in it the nearest rows and columns.
 

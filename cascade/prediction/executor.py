@@ -56,7 +56,7 @@ class Executor(Protocol):
         ...
 
     def check_access(self, paths: Sequence[Path | str]) -> None:
-        """Check that all workers see these paths and URLs, before anything else is written than the lock.
+        """Check that all workers see these paths and URLs, before any result is written.
 
         Raises:
             CascadeError: One does not exist on the machine of a worker.

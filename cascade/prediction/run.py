@@ -145,8 +145,7 @@ def _predict_inputs(
         store=inputs.store,
         output_store=output.store,
     )
-    if executor.is_remote:
-        executor.check_access([*shared, *_paths_to_read(inputs, sources, output)])
+    executor.check_access([*shared, *_paths_to_read(inputs, sources, output)])
     settings = run_settings(executor, options, inputs.location)
     earlier: Mapping[str, Entry] = read_entries(out, settings) if options.resume else {}
     kept = reusable_names(earlier, inputs, sources, folder)

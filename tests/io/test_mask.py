@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_files import HEAD, MARKER, SPACING, STEP_MM, series, series_affine
+from PIL import Image
 
 from cascade.errors import CascadeError
 from cascade.io.mask import read_volume_mask
@@ -65,6 +66,7 @@ def test_a_mask_may_be_of_any_format_that_says_where_its_voxels_are(volume, tmp_
 
 
 def test_a_picture_is_no_mask_of_a_volume(volume, tmp_path):
+    Image.new("L", (20, 24)).save(tmp_path / "mask.png")
     with pytest.raises(CascadeError, match=r"mask\.png: is not a volume") as error:
         read_volume_mask(tmp_path / "mask.png", volume)
     assert "NIfTI" in error.value.fix
