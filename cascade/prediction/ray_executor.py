@@ -264,7 +264,9 @@ def _reason(error: RayError) -> str:
     """Return the line of an error of Ray that says most: the exception at the end of a worker's traceback, if any."""
     lines = [line.strip() for line in ANSI.sub("", str(error)).splitlines() if line.strip()]
     exceptions = [line for line in lines if EXCEPTION.match(line)]
-    return (exceptions or lines or [type(error).__name__])[-1 if exceptions else 0]
+    if exceptions:
+        return exceptions[-1]
+    return lines[0] if lines else type(error).__name__
 
 
 def _cause(error: RayTaskError) -> Exception:
