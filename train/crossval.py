@@ -44,17 +44,21 @@ class CrossValidation:
     external: list[dict[str, Any]]
 
 
-def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, settings: PipelineSettings) -> CrossValidation:
+def crossvalidate(
+    folder: Path, split_file: Path, out: Path, folds: int, settings: PipelineSettings, *, keep_train: bool = False
+) -> CrossValidation:
     """Train and test both models fold by fold; continue where an earlier call ended.
 
     Leaves crossval.json, charts, slices.csv and external.csv in `out`, and each fold's own results in a folder.
 
     Args:
         folder: The data set.
-        split_file: Names the slices and their hashes; its parts are not used.
+        split_file: Names the slices and their hashes; its parts are not used, except by `keep_train`.
         out: Folder for all results.
         folds: Number of folds.
         settings: Settings of both trainings. The parts of the external slices are not used.
+        keep_train: Whether the train part of the split trains in every fold: the weights to start from may have learned
+            from these subjects then.
 
     Returns:
         The metrics over all folds.
@@ -62,9 +66,9 @@ def crossvalidate(folder: Path, split_file: Path, out: Path, folds: int, setting
     Raises:
         CascadeError: `out` holds another cross-validation, or there are too few subjects.
     """
-    record = prepare_pipeline(out, split_file, settings, folds=folds)
+    record = prepare_pipeline(out, split_file, settings, folds=folds, keep_train=keep_train)
     evaluations, scored, external_scores = [], [], []
-    split_of_fold = make_folds(read_split(split_file), folds)
+    split_of_fold = make_folds(read_split(split_file), folds, keep_train=keep_train)
     external_of_fold = external_folds(settings.external, folds)
     for index, (fold, external) in enumerate(zip(split_of_fold, external_of_fold, strict=True)):
         fold_dir = out / f"fold-{index}"

@@ -129,6 +129,7 @@ def train_both(
     classifier_epochs: ClassifierEpochs = None,
     segmenter_weights: SegmenterWeights = None,
     classifier_weights: ClassifierWeights = None,
+    learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     limit_batches: LimitBatches = None,
 ) -> None:
@@ -157,20 +158,24 @@ def train_crossval(
     folder: Folder,
     split_file: SplitFile,
     out: Annotated[Path, typer.Option("--out", help="Folder for all folds.")] = Path("runs/crossval"),
-    folds: Annotated[int, typer.Option("--folds", min=2, help="Number of folds.")] = 5,
+    folds: Annotated[int, typer.Option("--folds", min=2, metavar="N", help="Number of folds.")] = 5,
+    keep_train: Annotated[
+        bool, typer.Option("--keep-train", help="Train on the split's train subset in every fold.")
+    ] = False,
     external: External = None,
     negatives: Negatives = None,
     segmenter_epochs: SegmenterEpochs = None,
     classifier_epochs: ClassifierEpochs = None,
     segmenter_weights: SegmenterWeights = None,
     classifier_weights: ClassifierWeights = None,
+    learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train and test both models fold by fold, so that no subject is tested by models that saw it.
 
     Each fold trains both models. Run the command again to continue. Weights to start from must not come from subjects
-    of these data. External subjects are distributed over the folds too.
+    that are tested: with --keep-train they may come from the train subset. External subjects are all tested.
 
     Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
     """
@@ -178,7 +183,7 @@ def train_crossval(
         from train.crossval import crossval_table, crossvalidate
 
     settings = _pipeline_settings(context, _external(external, negatives))
-    stderr().print(crossval_table(crossvalidate(folder, split_file, out, folds, settings)))
+    stderr().print(crossval_table(crossvalidate(folder, split_file, out, folds, settings, keep_train=keep_train)))
 
 
 @app.command("export", no_args_is_help=True)
@@ -248,11 +253,12 @@ def _pipeline_settings(context: typer.Context, external: "list[ExternalSlice]") 
 
     options = context.params
     # On several devices each of their processes would run the whole pipeline.
-    shared = {"devices": 1, "limit_batches": options["limit_batches"]}
+    shared = {"devices": 1, **{name: options[name] for name in ("limit_batches", "learning_rate")}}
     segmenter = {name: options[f"segmenter_{name}"] for name in ("epochs", "weights")}
+    segmenter |= {name: options[name] for name in ("detection",)}
     classifier = {name: options[f"classifier_{name}"] for name in ("epochs", "weights")}
     return PipelineSettings(
-        _with(SegmenterSettings, shared | segmenter | {"detection": options["detection"]}),
+        _with(SegmenterSettings, shared | segmenter),
         _with(ClassifierSettings, shared | classifier),
         tuple(external),
     )

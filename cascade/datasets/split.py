@@ -140,25 +140,27 @@ def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
     return Split(slices, _digest([asdict(item) for item in slices])), problems
 
 
-def make_folds(split: Split, count: int) -> list[Split]:
+def make_folds(split: Split, count: int, *, keep_train: bool = False) -> list[Split]:
     """Make the splits of a cross-validation, by subject and stratified by class.
 
     The slices of each class are divided into 2 * `count` buckets of about equal size. Fold i tests on buckets 2i and
     2i + 1, validates on bucket 2i + 2, the first one that the next fold tests on, and trains on the others.
 
     Args:
-        split: Lists the slices; its subsets are not used.
+        split: Lists the slices; its subsets are not used, except by `keep_train`.
         count: Number of folds.
+        keep_train: Whether the split's train subset trains in every fold, and only the others are tested.
 
     Returns:
-        One split for each fold. Every subject is in the test subset of exactly one of them.
+        One split for each fold. Every subject, except those kept, is in the test subset of exactly one of them.
 
     Raises:
         CascadeError: There are too few subjects to fill every subset of every fold.
     """
     bucket_of: dict[str, int] = {}
+    distributed = [item for item in split.slices if not (keep_train and item.part == "train")]
     for label in CLASS_NAMES:
-        counts = Counter(subject_id(item.patient) for item in split.slices if item.label == label)
+        counts = Counter(subject_id(item.patient) for item in distributed if item.label == label)
         sizes = [0] * (2 * count)
         for subject, slice_count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
             bucket = bucket_of.setdefault(subject, sizes.index(min(sizes)))
@@ -167,7 +169,8 @@ def make_folds(split: Split, count: int) -> list[Split]:
     for fold in range(count):
         subset_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
         slices = tuple(
-            replace(item, part=subset_of.get(bucket_of[subject_id(item.patient)], "train")) for item in split.slices
+            replace(item, part=subset_of.get(bucket_of.get(subject_id(item.patient), -1), "train"))
+            for item in split.slices
         )
         if empty := _empty_subsets(slices):
             raise CascadeError(

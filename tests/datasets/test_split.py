@@ -129,6 +129,16 @@ def test_each_fold_validates_on_the_first_bucket_that_the_next_fold_tests_on():
     ]
 
 
+def test_the_train_subset_can_train_in_every_fold():
+    patients = {"a": "test", "b": "validation", "c": "test", "d": "validation", "kept": "train"}
+    slices = tuple(slice_of(patient, part, f"{patient}.mat") for patient, part in patients.items())
+    folds = make_folds(Split(slices, ""), 2, keep_train=True)
+    assert [{item.patient: item.part for item in fold.slices} for fold in folds] == [
+        {"a": "test", "b": "test", "c": "validation", "d": "train", "kept": "train"},
+        {"a": "validation", "b": "train", "c": "test", "d": "test", "kept": "train"},
+    ]
+
+
 def test_folds_keep_the_ids_of_a_subject_together_and_each_class_in_every_subset():
     slices = tuple(
         SplitSlice(f"{label}{number}{letter}.mat", "", label, f"MR{index}{number:02}{letter}", "train", "")

@@ -116,12 +116,26 @@ def crossvalidation(tmp_path, monkeypatch):
     monkeypatch.setattr(train.crossval, "SliceStore", lambda *arguments: None)
     monkeypatch.setattr(train.crossval, "ExternalStore", lambda *arguments: None)
 
-    def run(folds=3, external=(), classifier_weights="imagenet", **changes):
-        settings = SegmenterSettings(**changes), ClassifierSettings(weights=classifier_weights)
-        return crossvalidate(tmp_path, split_file, tmp_path / "out", folds, PipelineSettings(*settings, external))
+    def run(folds=3, external=(), classifier_weights="imagenet", keep_train=False, **changes):
+        both = SegmenterSettings(**changes), ClassifierSettings(weights=classifier_weights)
+        settings = PipelineSettings(*both, external)
+        return crossvalidate(tmp_path, split_file, tmp_path / "out", folds, settings, keep_train=keep_train)
 
     run.done, run.out, run.split_file = done, tmp_path / "out", split_file
     return run
+
+
+def test_the_train_subset_trains_in_every_fold_where_that_is_asked_for(crossvalidation):
+    listed = read_split(crossvalidation.split_file).slices
+    slices = tuple(replace(item, part="train" if int(item.patient) < 12 else "validation") for item in listed)
+    crossvalidation.split_file.unlink()
+    write_split(Split(slices, _digest([asdict(item) for item in slices])), crossvalidation.split_file, seed=0)
+    assert crossvalidation(keep_train=True).metrics.subjects == 24
+    for number in range(3):
+        fold = read_split(crossvalidation.out / f"fold-{number}" / "split.json")
+        assert {item.part for item in fold.slices if int(item.patient) < 12} == {"train"}
+    with pytest.raises(CascadeError, match="other settings or slices \\(keep_train\\)"):
+        crossvalidation()
 
 
 def test_every_subject_is_tested_once_and_never_by_models_trained_on_it(crossvalidation):
