@@ -24,7 +24,7 @@ from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subject
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops, class_shares
 from train.preprocessing import classifier_planes
-from train.segmenter import segmenter_network
+from train.segmenter_network import SegmenterNetwork
 from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
 
 BRANCH_WEIGHT = 2 / 3
@@ -81,7 +81,7 @@ class EncoderBranch(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = segmenter_network().encoder
+        self.encoder = SegmenterNetwork().encoder
         middle, deep = self.encoder.out_channels[-2:]
         self.dropout, self.last = nn.Dropout(DROPOUT), nn.Linear(4 * deep + 2 * middle, len(CLASS_NAMES))
 

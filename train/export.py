@@ -23,7 +23,8 @@ from train.external import NEGATIVE, ExternalSlice, ExternalStore
 from train.history import read_history
 from train.onnx_graph import largest_difference, round_weights_to_fp16, to_onnx
 from train.preprocessing import ClassifierGraph, SegmenterGraph
-from train.segmenter import detection_logits, segmenter_network
+from train.segmenter import detection_logits
+from train.segmenter_network import SegmenterNetwork
 from train.weights import GRAPH, load_fitting, mean_weights
 
 COMPARED_SLICES = 32
@@ -88,7 +89,7 @@ def export_model(
                 f"{named}: was trained on another split than {split_file}",
                 fix="give the split it was trained on",
             )
-    network = segmenter_network() if name == SEGMENTER else ClassifierNetwork()
+    network = SegmenterNetwork() if name == SEGMENTER else ClassifierNetwork()
     load_fitting(network, mean_weights(checkpoints), str(run))
     round_weights_to_fp16(network)
     network.eval()

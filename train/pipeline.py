@@ -16,7 +16,8 @@ from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from train.classifier import ClassifierSettings, start_tensors, train_classifier
 from train.export import export_model
 from train.external import ExternalSlice, check_subjects, sha256_of_items
-from train.segmenter import SegmenterSettings, segmenter_network, start_weights, train_segmenter
+from train.segmenter import SegmenterSettings, train_segmenter
+from train.segmenter_network import SegmenterNetwork, start_weights
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def prepare_pipeline(out: Path, split_file: Path, settings: PipelineSettings, **
     }
     file = out / "settings.json"
     if not file.exists():
-        start_weights(segmenter_network(), settings.segmenter.weights)
+        start_weights(SegmenterNetwork(), settings.segmenter.weights)
         start_tensors(settings.classifier.weights)
         write_atomically(file, json.dumps(record, indent=1).encode())
     elif (earlier := json.loads(file.read_text())) != record:

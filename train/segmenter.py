@@ -1,8 +1,4 @@
-"""The segmenter: a U-Net on an EfficientNet-Lite0 encoder that outlines a tumor and detects whether there is one.
-
-Lite0 (BatchNorm and ReLU6, no squeeze-and-excitation) was made for low precision, which suits FP16 engines.
-U-Net: Ronneberger et al. 2015. EfficientNet: Tan and Le 2019.
-"""
+"""Train the segmenter, or its detection alone."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import segmentation_models_pytorch as smp
 import torch
 from monai.metrics import compute_dice
 from torch import Tensor, nn
@@ -21,15 +16,13 @@ from torchmetrics.classification import BinaryAUROC
 
 from cascade.contract import THRESHOLD
 from cascade.datasets.split import SplitSlice, read_split
+from cascade.errors import CascadeError
 from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import DATA_SET_ONLY, WITH_EXTERNAL, WITH_NEGATIVES, MixedData, Mixture
 from train.preprocessing import cap_by_detection, normalize, upsample2x
-from train.weights import load_file, load_fitting, load_imagenet_lite0
-
-STOCHASTIC_DEPTH = 0.1
-"""Probability that a step skips the encoder's last residual block; lower for earlier blocks (Huang et al. 2016)."""
+from train.segmenter_network import SegmenterNetwork, start_weights
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,7 @@ class SegmenterSettings(FitSettings):
             n ** -by_subject as often.
         detection: Weight of the loss on whether there is a tumor at all.
         inside: Weight of the loss on the strongest pixels of an area that holds a tumor somewhere.
+        detection_only: Whether only the detection learns. The outlines stay as they are.
     """
 
     epochs: int = 20
@@ -52,52 +46,11 @@ class SegmenterSettings(FitSettings):
     by_subject: float = 0.5
     detection: float = 0.5
     inside: float = 0.2
+    detection_only: bool = False
 
 
 STRONGEST = 64
 """Pixels at SEGMENTER_SIZE, of an uncertain area that holds a tumor, that must be tumor."""
-
-
-def segmenter_network() -> nn.Module:
-    """Build the network: normalized (N, 1, SEGMENTER_SIZE, SEGMENTER_SIZE) → pixel logits, and (N, 1) detection logits.
-
-    3.8 M parameters. A tumor is detected from the maximum of the encoder's last features over the slice.
-    """
-    network: nn.Module = smp.Unet(
-        "tu-efficientnet_lite0",
-        encoder_weights=None,
-        in_channels=1,
-        classes=1,
-        decoder_channels=(128, 64, 48, 32, 16),
-        aux_params={"classes": 1, "pooling": "max", "dropout": 0.2},
-        drop_path_rate=STOCHASTIC_DEPTH,
-    )
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.__class__ = DepthwiseConv2d
-    return network
-
-
-def start_weights(network: nn.Module, weights: str) -> None:
-    """Load `imagenet` (into the encoder only) or a file or graph of ours; `none` changes nothing."""
-    if weights == "imagenet":
-        load_imagenet_lite0(network.encoder.model)
-    elif weights != "none":
-        load_fitting(network, load_file(Path(weights)), weights)
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution that a CPU always computes in FP32.
-
-    Its backward pass in BF16 takes 4 to 6 times as long as in FP32 (torch 2.14 on a 2-core AVX-512 machine).
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Convolve (N, C, H, W) in FP32 where autocast on a CPU would take BF16."""
-        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            return super().forward(input)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float())
 
 
 class SegmenterTraining(lightning.LightningModule):
@@ -112,14 +65,24 @@ class SegmenterTraining(lightning.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.settings = SegmenterSettings(**settings)
-        self.network = segmenter_network().to(memory_format=torch.channels_last)
+        self.network = SegmenterNetwork().to(memory_format=torch.channels_last)
         self.dice, self.empty, self.false_alarms = (MeanMetric() for _ in range(3))
         self.auc = BinaryAUROC()
+        if self.settings.detection_only:
+            self.network.requires_grad_(False)
+            self.network.detector.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "SegmenterTraining":
+        """Switch to training, or back. What does not learn always computes as in evaluation."""
+        super().train(mode)
+        if self.settings.detection_only:
+            self.network.eval()
+            self.network.detector.train(mode)
+        return self
 
     def forward(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of pixels (N, 1, H, W) and of detection (N, 1), both float32."""
-        planes = normalize(slices.float()).contiguous(memory_format=torch.channels_last)
-        logits, detection = self.network(planes)
+        logits, detection = self.network(channels_last(slices))
         return logits.float(), detection.float()
 
     def loss(self, logits: Tensor, detection: Tensor, targets: Tensor) -> Tensor:
@@ -137,7 +100,6 @@ class SegmenterTraining(lightning.LightningModule):
         overlap = soft_dice(logits.sigmoid() * certain, masks * certain)
         dice = ((1 - overlap) * outlined).sum() / outlined.sum().clamp(min=1)
         pixels = F.binary_cross_entropy_with_logits(logits, masks, weight=certain, reduction="sum")
-        detected = F.binary_cross_entropy_with_logits(detection[:, 0], tumor)
         # Where a tumor is somewhere in an uncertain area, the area's strongest pixels are of it.
         areas = (logits + torch.where(uncertain >= 0.5, 0.0, -torch.inf)).flatten(1)
         strongest = areas.topk(min(STRONGEST, areas.shape[1]), dim=1).values
@@ -147,14 +109,18 @@ class SegmenterTraining(lightning.LightningModule):
         return (
             pixels / certain.sum().clamp(min=1)
             + dice
-            + self.settings.detection * detected
+            + self.settings.detection * detection_loss(detection, targets)
             + self.settings.inside * missed
         )
 
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the loss of a batch: slices (N, 1, H, W), and targets as in `loss`."""
         slices, targets = batch
-        loss = self.loss(*self(slices), targets)
+        if self.settings.detection_only:
+            detection = self.network.detect(channels_last(slices)).float()
+            loss = detection_loss(detection, targets)
+        else:
+            loss = self.loss(*self(slices), targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
@@ -183,6 +149,16 @@ class SegmenterTraining(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW with a one-cycle schedule."""
         return self.settings.one_cycle(self)
+
+
+def channels_last(slices: Tensor) -> Tensor:
+    """Normalize (N, 1, H, W) for the network, in the layout that convolutions compute fastest in."""
+    return normalize(slices.float()).contiguous(memory_format=torch.channels_last)
+
+
+def detection_loss(detection: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the logits (N, 1) of there being a tumor, with targets as in `SegmenterTraining.loss`."""
+    return F.binary_cross_entropy_with_logits(detection[:, 0], has_tumor(targets).float())
 
 
 def has_tumor(masks: Tensor) -> Tensor:
@@ -235,8 +211,14 @@ def train_segmenter(
         resume: Whether to continue the run in `out`.
 
     Raises:
-        CascadeError: The data cannot be read, or `out` does not hold what `resume` asks for.
+        CascadeError: The data cannot be read, `out` does not hold what `resume` asks for, or only the detection learns
+            and there are no outlines to keep.
     """
+    if settings.detection_only and settings.weights in ("imagenet", "none"):
+        raise CascadeError(
+            f"--detection-only keeps outlines, and the weights `{settings.weights}` have none",
+            fix="name a segmenter to start from: an exported .onnx or a checkpoint",
+        )
     split = read_split(split_file)
     check_subjects(external)
     parts = {part: [item for item in external if item.part == part] for part in ("train", "validation")}
@@ -267,10 +249,12 @@ def train_segmenter(
 def _validation_data(
     folder: Path, items: list[SplitSlice], external: Sequence[ExternalSlice]
 ) -> ConcatDataset[tuple[Tensor, Tensor]]:
-    """The validation slices, their copies without the tumor, and external ones."""
+    """The validation slices and external ones. Copies without the tumor stand in for missing negatives."""
     store = SliceStore(folder, items, "reading validation")
     data = SegmenterData(store)
-    parts: list[Dataset[Any]] = [data, inpainted_copies(data, store.subjects)]
+    parts: list[Dataset[Any]] = [data]
+    if not any(item.label == NEGATIVE for item in external):
+        parts.append(inpainted_copies(data, store.subjects))
     if external:
         others = ExternalStore(external, "reading external validation")
         parts.append(TensorDataset(pooled(others.slices).float(), pooled(others.targets).float()))

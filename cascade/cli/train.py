@@ -15,6 +15,7 @@ from cascade.cli.train_options import (
     Checkpoint,
     ClassifierEpochs,
     ClassifierWeights,
+    DetectionOnly,
     DetectionWeight,
     Devices,
     Epochs,
@@ -61,6 +62,7 @@ def train_segmenter(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
+    detection_only: DetectionOnly = False,
     weights: Weights = None,
     seed: Seed = None,
     devices: Devices = None,
@@ -131,6 +133,7 @@ def train_both(
     classifier_weights: ClassifierWeights = None,
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
+    detection_only: DetectionOnly = False,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train both models, export them and evaluate them.
@@ -170,6 +173,7 @@ def train_crossval(
     classifier_weights: ClassifierWeights = None,
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
+    detection_only: DetectionOnly = False,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train and test both models fold by fold, so that no subject is tested by models that saw it.
@@ -255,7 +259,7 @@ def _pipeline_settings(context: typer.Context, external: "list[ExternalSlice]") 
     # On several devices each of their processes would run the whole pipeline.
     shared = {"devices": 1, **{name: options[name] for name in ("limit_batches", "learning_rate")}}
     segmenter = {name: options[f"segmenter_{name}"] for name in ("epochs", "weights")}
-    segmenter |= {name: options[name] for name in ("detection",)}
+    segmenter |= {name: options[name] for name in ("detection", "detection_only")}
     classifier = {name: options[f"classifier_{name}"] for name in ("epochs", "weights")}
     return PipelineSettings(
         _with(SegmenterSettings, shared | segmenter),

