@@ -1,11 +1,14 @@
 """Set the support from which on a volume shows a tumor, on volumes of healthy subjects and of subjects with a tumor.
 
-    python -m train.calibrate_volumes MODELS INDEX [INDEX ...] [--csv FILE] [--dry-run]
+    python -m train.calibrate_volumes MODELS INDEX [INDEX ...] [--subjects-of FILE] [--csv FILE] [--dry-run]
 
 An index is a table as train/external.py reads it. Slices of one subject whose file names differ in their last number
 are a stack in the order of that number; a volume file, such as .nii.gz, is a stack by itself. A stack shows a tumor if
 one of its slices does. The rule is written to models.json, as a part of the segmenter that it was set for. Each subject
 is also decided on by a rule that was set without it: that is what to expect of other subjects.
+
+The models of a fold of `cascade train crossval` did not see the subjects in its external.csv: --subjects-of takes
+these.
 """
 
 import argparse
@@ -32,6 +35,7 @@ from cascade.pipeline import Cascade
 from cascade.runtime.models import SEGMENTER
 from cascade.volume.finding import VolumeRule
 from train.external import NEGATIVE, ExternalSlice, read_index
+from train.external_evaluation import from_csv
 from train.png import exit_on_cascade_error
 
 MAX_FALSE_POSITIVES = 0.05
@@ -85,6 +89,12 @@ def labeled_volumes(items: Iterable[ExternalSlice]) -> list[LabeledVolume]:
         paths = tuple(item.path for item in slices)
         volumes.append(LabeledVolume(name, slices[0].set_name, subject, slices[0].part, tumor, paths))
     return volumes
+
+
+def items_of(items: Iterable[ExternalSlice], table: Path) -> list[ExternalSlice]:
+    """Choose the items of the subjects in the external.csv of a fold."""
+    subjects = {score.subject for score in from_csv(table.read_bytes())}
+    return [item for item in items if item.subject in subjects]
 
 
 def _without_number(path: Path) -> tuple[str, str]:
@@ -205,13 +215,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="folder of both graphs and models.json")
     parser.add_argument("index", type=Path, nargs="+", help="tables of slices and volumes")
+    parser.add_argument("--subjects-of", type=Path, metavar="FILE", help="only the subjects of this external.csv")
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--csv", type=Path, help="write the support of each volume to this file")
     parser.add_argument("--dry-run", action="store_true", help="do not write models.json")
     options = parser.parse_args()
     with exit_on_cascade_error():
         cascade = Cascade.open(options.models, options.backend)
-        volumes = labeled_volumes(item for index in options.index for item in read_index(index))
+        items = [item for index in options.index for item in read_index(index)]
+        volumes = labeled_volumes(items_of(items, options.subjects_of) if options.subjects_of else items)
         check_groups(volumes)
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))
         supports = [(volume, volume_support(cascade, volume)) for volume in progress]

@@ -67,9 +67,28 @@ cascade train export segmenter runs/segmenter-all "$DATA" --split all.json --mod
   --average-with runs/segmenter-5/last.ckpt --average-with runs/models-4/segmenter.onnx --thresholds-of runs/models-6
 cascade train segmenter "$DATA" --split all.json --out runs/segmenter-all-6 --weights runs/models-all/segmenter.onnx \
   --epochs 4 --epoch-slices 3200 --learning-rate 4e-4 --seed 12 --detection-weight 2 --external "$EXTERNAL/all.csv"
-cascade train export segmenter runs/segmenter-all-6 "$DATA" --split all.json --models models --checkpoint last \
+cascade train export segmenter runs/segmenter-all-6 "$DATA" --split all.json --models runs/models-10 --checkpoint last \
   --average-with runs/models-all/segmenter.onnx --thresholds-of runs/models-6
-cascade train classifier "$DATA" --split all.json --models models --out runs/classifier-all \
+cascade train classifier "$DATA" --split all.json --models runs/models-10 --out runs/classifier-all \
   --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 5 --epoch-slices 3200 --seed 7 --external "$EXTERNAL/all.csv"
-cascade train export classifier runs/classifier-all "$DATA" --split all.json --models models --checkpoint last \
+cascade train export classifier runs/classifier-all "$DATA" --split all.json --models runs/models-10 --checkpoint last \
   --average-with runs/models-4/classifier.onnx --thresholds-of runs/models-6
+
+# Cross-validation of the last stage, from the models of stage 4: they know the training patients and no external subject.
+cascade train crossval "$DATA" --split "$SPLIT" --out runs/crossval --folds 3 --keep-train --external "$EXTERNAL" \
+  --segmenter-epochs 5 --classifier-epochs 2 --learning-rate 7e-4 --detection-only \
+  --segmenter-weights runs/models-4/segmenter.onnx --classifier-weights runs/models-4/classifier.onnx
+for fold in 0 1 2; do
+  python -m train.calibrate_volumes "runs/crossval/fold-$fold/models" "$EXTERNAL/index.csv" "$EXTERNAL/volumes.csv" \
+    --subjects-of "runs/crossval/fold-$fold/external.csv"
+done
+
+# Last stage on all patients: 800 steps of the detection alone, and 152 of the classifier.
+FOLDS=(--thresholds-of runs/crossval/fold-0/models --thresholds-of runs/crossval/fold-1/models --thresholds-of runs/crossval/fold-2/models)
+cascade train segmenter "$DATA" --split all.json --out runs/detection-all --weights runs/models-10/segmenter.onnx \
+  --detection-only --epochs 4 --epoch-slices 3200 --seed 22 --external "$EXTERNAL/all.csv"
+cascade train export segmenter runs/detection-all "$DATA" --split all.json --models models --checkpoint last "${FOLDS[@]}"
+cascade train classifier "$DATA" --split all.json --models models --out runs/classifier-all-2 --seed 23 \
+  --weights runs/models-10/classifier.onnx --learning-rate 7e-4 --epochs 2 --external "$EXTERNAL/all.csv"
+cascade train export classifier runs/classifier-all-2 "$DATA" --split all.json --models models --checkpoint last \
+  --average-with runs/models-10/classifier.onnx "${FOLDS[@]}"

@@ -20,12 +20,14 @@ from train.calibrate_volumes import (
     best_limit,
     calibrated_rule,
     check_groups,
+    items_of,
     labeled_volumes,
     leave_one_out,
     volume_support,
     write_rule,
 )
 from train.external import read_index
+from train.external_evaluation import ExternalScore, as_csv
 
 
 def test_the_limit_lies_between_both_groups_on_a_logarithmic_scale():
@@ -90,6 +92,13 @@ def test_slices_of_one_scan_become_a_stack_in_the_order_of_their_numbers(tmp_pat
     assert [path.name for path in volume.paths] == [f"scan_T1c_{number}.png" for number in range(1, 13)]
     assert (volume.name, volume.tumor) == ("scan_T1c_", True)
     assert volume_support(cascade_of(), volume) == pytest.approx(8.0)  # two slices of probability 1
+
+
+def test_the_subjects_that_a_fold_tested_can_be_chosen(tmp_path):
+    items = [replace(index_of(tmp_path, [1])[0], subject=subject) for subject in ("set/a", "set/b", "set/c")]
+    scores = [ExternalScore("set", subject, "none", False, False, "") for subject in ("set/a", "set/c")]
+    (tmp_path / "external.csv").write_bytes(as_csv(scores))
+    assert [item.subject for item in items_of(items, tmp_path / "external.csv")] == ["set/a", "set/c"]
 
 
 def test_a_few_slices_of_a_head_are_no_stack(tmp_path):
