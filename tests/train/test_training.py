@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,8 +36,9 @@ from train.classifier import (
     start_weights,
     train_classifier,
 )
+from train.external import read_index
 from train.make_negatives import write_copies
-from train.segmenter import SegmenterSettings, SegmenterTraining, detection_logits, train_segmenter
+from train.segmenter import SegmenterSettings, SegmenterTraining, _validation_data, detection_logits, train_segmenter
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
 
@@ -463,6 +464,15 @@ def external(tmp_path_factory):
         )
     (folder / "index.csv").write_text("\n".join(lines))
     return folder
+
+
+def test_synthetic_negatives_validate_only_where_there_are_no_others(data, external):
+    slices = read_split(data / "split.json").subset("validation")
+    items = [replace(item, part="validation") for item in read_index(external)]
+    tumors = [item for item in items if item.label != "none"]
+    assert len(_validation_data(data, slices, [])) == 2 * len(slices)
+    assert len(_validation_data(data, slices, tumors)) == 2 * len(slices) + 6
+    assert len(_validation_data(data, slices, items)) == len(slices) + 12
 
 
 @pytest.mark.slow
