@@ -92,9 +92,9 @@ def labeled_volumes(items: Iterable[ExternalSlice]) -> list[LabeledVolume]:
 
 
 def items_of(items: Iterable[ExternalSlice], table: Path) -> list[ExternalSlice]:
-    """Choose the items of the subjects in the external.csv of a fold."""
+    """Choose the items of the subjects in the external.csv of a fold: its test part."""
     subjects = {score.subject for score in from_csv(table.read_bytes())}
-    return [item for item in items if item.subject in subjects]
+    return [replace(item, part="test") for item in items if item.subject in subjects]
 
 
 def _without_number(path: Path) -> tuple[str, str]:

@@ -56,6 +56,8 @@ STRONGEST = 64
 class SegmenterTraining(lightning.LightningModule):
     """Trains with Dice where there is an outline, cross-entropy on certain pixels, and cross-entropy of the detection.
 
+    With `detection_only`, the last of these is the only one.
+
     `validation_score` is the mean of Dice and of the AUC of the detection; neither depends on the threshold that
     export sets. `validation_empty` and `validation_false_alarms` are the fractions of tumors missed and of tumor-free
     slices with a tumor, at a threshold of a half.

@@ -90,5 +90,4 @@ cascade train segmenter "$DATA" --split all.json --out runs/detection-all --weig
 cascade train export segmenter runs/detection-all "$DATA" --split all.json --models models --checkpoint last "${FOLDS[@]}"
 cascade train classifier "$DATA" --split all.json --models models --out runs/classifier-all-2 --seed 23 \
   --weights runs/models-10/classifier.onnx --learning-rate 7e-4 --epochs 2 --external "$EXTERNAL/all.csv"
-cascade train export classifier runs/classifier-all-2 "$DATA" --split all.json --models models --checkpoint last \
-  --average-with runs/models-10/classifier.onnx "${FOLDS[@]}"
+cascade train export classifier runs/classifier-all-2 "$DATA" --split all.json --models models --checkpoint last "${FOLDS[@]}"

@@ -98,7 +98,8 @@ def test_the_subjects_that_a_fold_tested_can_be_chosen(tmp_path):
     items = [replace(index_of(tmp_path, [1])[0], subject=subject) for subject in ("set/a", "set/b", "set/c")]
     scores = [ExternalScore("set", subject, "none", False, False, "") for subject in ("set/a", "set/c")]
     (tmp_path / "external.csv").write_bytes(as_csv(scores))
-    assert [item.subject for item in items_of(items, tmp_path / "external.csv")] == ["set/a", "set/c"]
+    chosen = items_of(items, tmp_path / "external.csv")
+    assert [(item.subject, item.part) for item in chosen] == [("set/a", "test"), ("set/c", "test")]
 
 
 def test_a_few_slices_of_a_head_are_no_stack(tmp_path):
