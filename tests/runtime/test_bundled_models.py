@@ -65,7 +65,7 @@ def test_the_bundled_segmenter_outlines_the_simulated_tumors(overlaps):
 
 
 EDEMA = pytest.mark.xfail(
-    strict=True, reason="v10 outlines more of the edema around it: Dice 0.50; docs/experiments.md, a higher weight"
+    strict=True, reason="its outlines, of v10, hold edema too: Dice 0.50; docs/experiments.md, a higher weight"
 )
 
 
