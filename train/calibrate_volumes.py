@@ -91,7 +91,7 @@ def labeled_volumes(items: Iterable[ExternalSlice]) -> list[LabeledVolume]:
     return volumes
 
 
-def items_of(items: Iterable[ExternalSlice], table: Path) -> list[ExternalSlice]:
+def items_of_fold(items: Iterable[ExternalSlice], table: Path) -> list[ExternalSlice]:
     """Choose the items of the subjects in the external.csv of a fold: its test part."""
     subjects = {score.subject for score in from_csv(table.read_bytes())}
     return [replace(item, part="test") for item in items if item.subject in subjects]
@@ -223,7 +223,7 @@ def main() -> None:
     with exit_on_cascade_error():
         cascade = Cascade.open(options.models, options.backend)
         items = [item for index in options.index for item in read_index(index)]
-        volumes = labeled_volumes(items_of(items, options.subjects_of) if options.subjects_of else items)
+        volumes = labeled_volumes(items_of_fold(items, options.subjects_of) if options.subjects_of else items)
         check_groups(volumes)
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))
         supports = [(volume, volume_support(cascade, volume)) for volume in progress]

@@ -35,6 +35,9 @@ class SegmenterSettings(FitSettings):
         detection: Weight of the loss on whether there is a tumor at all.
         inside: Weight of the loss on the strongest pixels of an area that holds a tumor somewhere.
         detection_only: Whether only the detection learns. The outlines stay as they are.
+
+    Raises:
+        CascadeError: Only the detection learns, and the weights to start from have no outlines to keep.
     """
 
     epochs: int = 20
@@ -47,6 +50,13 @@ class SegmenterSettings(FitSettings):
     detection: float = 0.5
     inside: float = 0.2
     detection_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.detection_only and self.weights in ("imagenet", "none"):
+            raise CascadeError(
+                f"--detection-only keeps outlines, and the weights `{self.weights}` have none",
+                fix="name a segmenter to start from: an exported .onnx or a checkpoint",
+            )
 
 
 STRONGEST = 64
@@ -213,14 +223,8 @@ def train_segmenter(
         resume: Whether to continue the run in `out`.
 
     Raises:
-        CascadeError: The data cannot be read, `out` does not hold what `resume` asks for, or only the detection learns
-            and there are no outlines to keep.
+        CascadeError: The data cannot be read, or `out` does not hold what `resume` asks for.
     """
-    if settings.detection_only and settings.weights in ("imagenet", "none"):
-        raise CascadeError(
-            f"--detection-only keeps outlines, and the weights `{settings.weights}` have none",
-            fix="name a segmenter to start from: an exported .onnx or a checkpoint",
-        )
     split = read_split(split_file)
     check_subjects(external)
     parts = {part: [item for item in external if item.part == part] for part in ("train", "validation")}

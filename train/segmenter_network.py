@@ -12,13 +12,10 @@ import torch
 from segmentation_models_pytorch.base import ClassificationHead
 from torch import Tensor, nn
 
-from train.weights import load_file, load_fitting, load_imagenet_lite0
+from train.weights import SHARED_STAGES, load_file, load_fitting, load_imagenet_lite0
 
 STOCHASTIC_DEPTH = 0.1
 """Probability that a step skips the encoder's last residual block; lower for earlier blocks (Huang et al. 2016)."""
-
-SHARED_STAGES = 3
-"""Stages of the encoder that outlines and detection share: down to 1/8 of the resolution. Four follow in each."""
 
 
 class SegmenterNetwork(smp.Unet):
@@ -80,18 +77,4 @@ def start_weights(network: SegmenterNetwork, weights: str) -> None:
         load_imagenet_lite0(network.encoder.model)
         network.detector[0].load_state_dict(network.encoder.model.blocks[SHARED_STAGES:].state_dict())
     elif weights != "none":
-        load_fitting(network, with_detector(load_file(Path(weights))), weights)
-
-
-def with_detector(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give a segmenter of version 0.2.0 or before, whose detection shared all stages, stages of its own: copies."""
-    shared = "classification_head."
-    if not any(name.startswith(shared) for name in tensors):
-        return tensors
-    stages = "encoder.model.blocks."
-    converted = {name.replace(shared, "detector.1."): value for name, value in tensors.items()}
-    for name, value in tensors.items():
-        number = name.removeprefix(stages).partition(".")[0]
-        if number.isdigit() and int(number) >= SHARED_STAGES:
-            converted[name.replace(stages, "detector.0.")] = value
-    return converted
+        load_fitting(network, load_file(Path(weights)), weights)

@@ -18,6 +18,10 @@ from cascade.runtime.models import ExportedModel, training_splits
 BATCH_NORM_EPSILON = 1e-3, 1e-5
 """Epsilon of BatchNorm in the network that the Lite0 weights come from (TensorFlow), and in ours (PyTorch)."""
 
+SHARED_STAGES = 3
+"""Stages of the segmenter's encoder that outlines and detection share: down to 1/8 of the resolution. Four follow in
+each."""
+
 GRAPH = ".onnx"
 """Suffix of an exported graph; all other files of weights are PyTorch's."""
 
@@ -69,7 +73,7 @@ def load_file(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == GRAPH:
-            return graph_weights(path)
+            return with_detector(graph_weights(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CascadeError(f"{path}: there is no such file of weights", fix="check the path") from None
@@ -81,7 +85,21 @@ def load_file(path: Path) -> dict[str, Tensor]:
             for name, value in content["state_dict"].items()
             if name.startswith("network.")
         }
-    return dict(content)
+    return with_detector(dict(content))
+
+
+def with_detector(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give a segmenter of version 0.2.0 or before, whose detection shared all stages, stages of its own: copies."""
+    shared = "classification_head."
+    if not any(name.startswith(shared) for name in tensors):
+        return tensors
+    stages = "encoder.model.blocks."
+    converted = {name.replace(shared, "detector.1."): value for name, value in tensors.items()}
+    for name, value in tensors.items():
+        number = name.removeprefix(stages).partition(".")[0]
+        if number.isdigit() and int(number) >= SHARED_STAGES:
+            converted[name.replace(stages, "detector.0.")] = value
+    return converted
 
 
 def splits_behind(file: Path) -> set[str]:

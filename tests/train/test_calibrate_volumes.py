@@ -20,7 +20,7 @@ from train.calibrate_volumes import (
     best_limit,
     calibrated_rule,
     check_groups,
-    items_of,
+    items_of_fold,
     labeled_volumes,
     leave_one_out,
     volume_support,
@@ -98,7 +98,7 @@ def test_the_subjects_that_a_fold_tested_can_be_chosen(tmp_path):
     items = [replace(index_of(tmp_path, [1])[0], subject=subject) for subject in ("set/a", "set/b", "set/c")]
     scores = [ExternalScore("set", subject, "none", False, False, "") for subject in ("set/a", "set/c")]
     (tmp_path / "external.csv").write_bytes(as_csv(scores))
-    chosen = items_of(items, tmp_path / "external.csv")
+    chosen = items_of_fold(items, tmp_path / "external.csv")
     assert [(item.subject, item.part) for item in chosen] == [("set/a", "test"), ("set/c", "test")]
 
 

@@ -11,8 +11,9 @@ pytest.importorskip("lightning")
 from segmentation_models_pytorch.base import ClassificationHead
 
 from cascade.errors import CascadeError
-from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
-from train.segmenter_network import SHARED_STAGES, SegmenterNetwork, start_weights
+from train.segmenter import SegmenterSettings, SegmenterTraining
+from train.segmenter_network import SegmenterNetwork, start_weights
+from train.weights import SHARED_STAGES, mean_weights
 
 PLANES = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -55,6 +56,20 @@ def test_a_segmenter_whose_detection_shared_all_stages_answers_as_before(network
     torch.testing.assert_close(detection, head(network.encoder(PLANES)[-1]))
 
 
+def test_a_segmenter_of_before_is_averaged_with_its_detection_too(network, tmp_path):
+    network = deepcopy(network)
+    with torch.no_grad():
+        network.detector[0][3][0].conv_pw.weight.add_(0.1)
+    shared = {name: value for name, value in network.state_dict().items() if not name.startswith("detector")}
+    shared |= {f"classification_head.{name}": value for name, value in network.detector[1].state_dict().items()}
+    torch.save(shared, tmp_path / "earlier.pt")
+    torch.save(network.state_dict(), tmp_path / "present.pt")
+    mean = mean_weights([tmp_path / "present.pt", tmp_path / "earlier.pt"])
+    name = "6.0.conv_pw.weight"
+    own, copied = network.state_dict()[f"detector.0.{name}"], shared[f"encoder.model.blocks.{name}"]
+    torch.testing.assert_close(mean[f"detector.0.{name}"], (own + copied) / 2)
+
+
 def test_imagenet_weights_reach_the_stages_of_the_detection():
     network = SegmenterNetwork()
     start_weights(network, "imagenet")
@@ -64,7 +79,7 @@ def test_imagenet_weights_reach_the_stages_of_the_detection():
 
 @pytest.mark.parametrize("detection_only", [True, False])
 def test_only_the_detection_learns_where_that_is_asked_for(detection_only, monkeypatch):
-    training = SegmenterTraining(asdict(SegmenterSettings(detection_only=detection_only)))
+    training = SegmenterTraining(asdict(SegmenterSettings(detection_only=detection_only, weights="start.onnx")))
     monkeypatch.setattr(training, "log", lambda *_, **__: None)
     before = {name: value.clone() for name, value in training.network.state_dict().items()}
     optimizer = torch.optim.AdamW(training.parameters(), lr=1e-3, weight_decay=0.1)
@@ -79,7 +94,7 @@ def test_only_the_detection_learns_where_that_is_asked_for(detection_only, monke
     assert changed == ({"detector"} if detection_only else {"detector", "encoder", "decoder", "segmentation_head"})
 
 
-def test_the_detection_alone_needs_outlines_to_keep(tmp_path):
-    settings = SegmenterSettings(detection_only=True, weights="imagenet")
-    with pytest.raises(CascadeError, match="keeps outlines, and the weights `imagenet` have none"):
-        train_segmenter(tmp_path, tmp_path / "split.json", tmp_path / "run", settings, resume=False)
+@pytest.mark.parametrize("weights", ["imagenet", "none"])
+def test_the_detection_alone_needs_outlines_to_keep(weights):
+    with pytest.raises(CascadeError, match=f"keeps outlines, and the weights `{weights}` have none"):
+        SegmenterSettings(detection_only=True, weights=weights)
