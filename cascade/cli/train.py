@@ -21,6 +21,7 @@ from cascade.cli.train_options import (
     Epochs,
     EpochSlices,
     External,
+    HalfSizeEpochs,
     LearningRate,
     LimitBatches,
     Measured,
@@ -63,6 +64,7 @@ def train_segmenter(
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
+    half_size_epochs: HalfSizeEpochs = None,
     weights: Weights = None,
     seed: Seed = None,
     devices: Devices = None,
@@ -134,6 +136,7 @@ def train_both(
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
+    half_size_epochs: HalfSizeEpochs = None,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train both models, export them and evaluate them.
@@ -174,6 +177,7 @@ def train_crossval(
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
+    half_size_epochs: HalfSizeEpochs = None,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train and test both models fold by fold, so that no subject is tested by models that saw it.
@@ -259,7 +263,7 @@ def _pipeline_settings(context: typer.Context, external: "list[ExternalSlice]") 
     # On several devices each of their processes would run the whole pipeline.
     shared = {"devices": 1, **{name: options[name] for name in ("limit_batches", "learning_rate")}}
     segmenter = {name: options[f"segmenter_{name}"] for name in ("epochs", "weights")}
-    segmenter |= {name: options[name] for name in ("detection", "detection_only")}
+    segmenter |= {name: options[name] for name in ("detection", "detection_only", "half_size_epochs")}
     classifier = {name: options[f"classifier_{name}"] for name in ("epochs", "weights")}
     return PipelineSettings(
         _with(SegmenterSettings, shared | segmenter),
