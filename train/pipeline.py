@@ -28,11 +28,13 @@ class PipelineSettings:
         segmenter: Settings of the segmenter's training.
         classifier: Settings of the classifier's training.
         external: Slices of other scanners that both learn from.
+        checkpoint: Epoch of each training to export: `best` on the validation subset, or `last`.
     """
 
     segmenter: SegmenterSettings
     classifier: ClassifierSettings
     external: Sequence[ExternalSlice] = ()
+    checkpoint: str = "best"
 
 
 def prepare_pipeline(out: Path, split_file: Path, settings: PipelineSettings, **more: Any) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def prepare_pipeline(out: Path, split_file: Path, settings: PipelineSettings, **
         "split_sha256": read_split(split_file).sha256,
         **more,
         "external_sha256": sha256_of_items(settings.external) if settings.external else None,
+        "checkpoint": settings.checkpoint,
         "segmenter": asdict(settings.segmenter),
         "classifier": asdict(settings.classifier),
     }
@@ -84,17 +87,17 @@ def train_pipeline(
     """
     models = out / "models"
     table = models / "models.json"
-    external = settings.external
+    external, checkpoint = settings.external, settings.checkpoint
     if not table.exists():
         run = out / SEGMENTER
         resume = (run / "last.ckpt").exists()
         train_segmenter(folder, split_file, run, settings.segmenter, external=external, resume=resume)
-        export_model(SEGMENTER, run, folder, split_file, models, external=external)
+        export_model(SEGMENTER, run, folder, split_file, models, checkpoint=checkpoint, external=external)
     if CLASSIFIER not in json.loads(table.read_text()):
         run = out / CLASSIFIER
         resume = (run / "last.ckpt").exists()
         train_classifier(folder, split_file, models, run, settings.classifier, external=external, resume=resume)
-        export_model(CLASSIFIER, run, folder, split_file, models)
+        export_model(CLASSIFIER, run, folder, split_file, models, checkpoint=checkpoint)
     metrics = evaluation / "metrics.json"
     if not metrics.exists():
         evaluate(

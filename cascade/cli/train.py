@@ -20,6 +20,7 @@ from cascade.cli.train_options import (
     Devices,
     Epochs,
     EpochSlices,
+    Exported,
     External,
     HalfSizeEpochs,
     LearningRate,
@@ -137,6 +138,7 @@ def train_both(
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
     half_size_epochs: HalfSizeEpochs = None,
+    checkpoint: Exported = Checkpoint.best,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train both models, export them and evaluate them.
@@ -178,12 +180,13 @@ def train_crossval(
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
     half_size_epochs: HalfSizeEpochs = None,
+    checkpoint: Exported = Checkpoint.best,
     limit_batches: LimitBatches = None,
 ) -> None:
     """Train and test both models fold by fold, so that no subject is tested by models that saw it.
 
-    Each fold trains both models. Run the command again to continue. Weights to start from must not come from subjects
-    that are tested: with --keep-train they may come from the train subset. External subjects are all tested.
+    Run the command again to continue. Weights to start from must not come from subjects that are tested. With
+    --keep-train, they may come from the train subset.
 
     Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
     """
@@ -204,9 +207,7 @@ def train_export(
     split_file: SplitFile,
     models: Annotated[Path, typer.Option("--models", help="Folder to write the model to.", show_default=False)],
     external: Measured = None,
-    checkpoint: Annotated[
-        Checkpoint, typer.Option("--checkpoint", help="Epoch to export: the best one or the last one.")
-    ] = Checkpoint.best,
+    checkpoint: Exported = Checkpoint.best,
     average_with: Annotated[
         list[Path] | None,
         typer.Option(
@@ -269,6 +270,7 @@ def _pipeline_settings(context: typer.Context, external: "list[ExternalSlice]") 
         _with(SegmenterSettings, shared | segmenter),
         _with(ClassifierSettings, shared | classifier),
         tuple(external),
+        options["checkpoint"].value,
     )
 
 

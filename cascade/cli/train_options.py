@@ -14,6 +14,10 @@ class Checkpoint(StrEnum):
     last = "last"
 
 
+Exported = Annotated[
+    Checkpoint,
+    typer.Option("--checkpoint", metavar="EPOCH", help="Epoch to export: `best` or `last`."),
+]
 SplitFile = Annotated[
     Path, typer.Option("--split", help="Split file written by `cascade data split`.", show_default=False)
 ]
@@ -72,8 +76,8 @@ HalfSizeEpochs = Annotated[
         "--half-size-epochs",
         metavar="N",
         min=0,
-        help="First epochs of the segmenter at half size: 4 times as fast.",
-        show_default="0",
+        help="First epochs of the segmenter, at half the size: 4 times as fast.",
+        show_default=False,
     ),
 ]
 START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
