@@ -76,7 +76,7 @@ cascade train export classifier runs/classifier-all "$DATA" --split all.json --m
 
 # Cross-validation of the last stage, from the models of stage 4: they know the training patients and no external subject.
 cascade train crossval "$DATA" --split "$SPLIT" --out runs/crossval --folds 3 --keep-train --external "$EXTERNAL" \
-  --segmenter-epochs 5 --classifier-epochs 2 --learning-rate 7e-4 --detection-only \
+  --segmenter-epochs 6 --classifier-epochs 2 --detection-only --checkpoint last \
   --segmenter-weights runs/models-4/segmenter.onnx --classifier-weights runs/models-4/classifier.onnx
 for fold in 0 1 2; do
   python -m train.calibrate_volumes "runs/crossval/fold-$fold/models" "$EXTERNAL/index.csv" "$EXTERNAL/volumes.csv" \
