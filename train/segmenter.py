@@ -36,7 +36,7 @@ class SegmenterSettings(FitSettings):
         inside: Weight of the loss on the strongest pixels of an area that holds a tumor somewhere.
         detection_only: Whether only the detection learns. The outlines stay as they are.
         half_size_epochs: The first epochs, in which the network learns from slices of half the size: a step then takes
-            a quarter of the time (Tan and Le 2021, arXiv 2104.00298).
+            a third of the time (Tan and Le 2021, arXiv 2104.00298).
 
     Raises:
         CascadeError: Only the detection learns, and the weights to start from have no outlines to keep.

@@ -15,8 +15,7 @@ class Checkpoint(StrEnum):
 
 
 Exported = Annotated[
-    Checkpoint,
-    typer.Option("--checkpoint", metavar="EPOCH", help="Epoch to export: `best` or `last`."),
+    Checkpoint, typer.Option("--checkpoint", metavar="EPOCH", help="Epoch to export: `best` or `last`.")
 ]
 SplitFile = Annotated[
     Path, typer.Option("--split", help="Split file written by `cascade data split`.", show_default=False)
@@ -76,7 +75,7 @@ HalfSizeEpochs = Annotated[
         "--half-size-epochs",
         metavar="N",
         min=0,
-        help="First epochs of the segmenter, at half the size: 4 times as fast.",
+        help="First epochs of the segmenter, at half the size: 3 times as fast.",
         show_default=False,
     ),
 ]
