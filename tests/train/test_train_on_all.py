@@ -99,13 +99,13 @@ def test_models_of_all_subjects_take_the_thresholds_of_others(data, segmenter_ru
     )
 
 
-def test_thresholds_are_averaged_as_logits_and_temperatures_as_logarithms():
-    """The mean of the odds 1/9 and 9 is 1, that of the temperatures 0.5 and 2 is 1."""
+def test_thresholds_are_averaged_as_logits_and_temperatures_as_they_are():
+    """The mean of the odds 1/9 and 9 is 1. One temperature close to 0 must not bring the mean close to it."""
     assert mean_calibration([Model(detection_threshold=0.1), Model(detection_threshold=0.9)])[
         "detection_threshold"
     ] == pytest.approx(0.5)
-    entry = mean_calibration([Model(temperature=0.5, uncertain_below=0.6), Model(temperature=2.0, uncertain_below=0.8)])
-    assert entry["temperature"] == pytest.approx(1.0)
+    entry = mean_calibration([Model(temperature=0.1, uncertain_below=0.6), Model(temperature=0.7, uncertain_below=0.8)])
+    assert entry["temperature"] == pytest.approx(0.4)
     assert entry["uncertain_below"] == pytest.approx(0.7)
 
 
