@@ -83,10 +83,13 @@ for fold in 0 1 2; do
     --subjects-of "runs/crossval/fold-$fold/external.csv"
 done
 
-# Last stage on all patients: 800 steps of the detection alone, and 152 of the classifier.
+# Last stage on all patients: 800 steps of the detection alone, twice, and 152 of the classifier.
 cascade train segmenter "$DATA" --split all.json --out runs/detection-all --weights runs/models-10/segmenter.onnx \
   --detection-only --epochs 4 --epoch-slices 3200 --seed 22 --external "$EXTERNAL/all.csv"
-cascade train export segmenter runs/detection-all "$DATA" --split all.json --models models --checkpoint last \
+cascade train segmenter "$DATA" --split all.json --out runs/detection-all-2 --weights runs/models-10/segmenter.onnx \
+  --detection-only --epochs 4 --epoch-slices 3200 --seed 24 --external "$EXTERNAL/all.csv"
+cascade train export segmenter runs/detection-all-2 "$DATA" --split all.json --models models --checkpoint last \
+  --average-with runs/detection-all/last.ckpt \
   --thresholds-of runs/crossval/fold-0/models --thresholds-of runs/crossval/fold-1/models \
   --thresholds-of runs/crossval/fold-2/models
 cascade train classifier "$DATA" --split all.json --models models --out runs/classifier-all-2 --seed 23 \
