@@ -21,7 +21,7 @@ TRUSTED_ACCURACY = 0.98
 """Accuracy of the slices whose probability is at least `uncertain_below`, on validation data."""
 
 TARGET_SENSITIVITY = 0.985
-"""Sensitivity of the detection threshold on validation data; expect about a point less on unseen subjects.
+"""Sensitivity of the detection threshold on validation data.
 
 At 0.975, 0.7 to 0.9 times as many tumor-free slices of other scanners are false positives, and four points fewer of
 their tumors are seen (docs/experiments.md).

@@ -40,7 +40,7 @@ def evaluate(
     Use --no-split for data of your own, or --split for the subset that models of your own did not learn from.
     A data set of volumes is evaluated by volume. Exit code: 0 all slices or volumes were used, 1 none, 2 some.
 
-    Example: [bold]cascade evaluate figshare/ --split figshare/split.json[/]
+    Example: [bold]cascade evaluate my-hospital/ --no-split[/]
     """
     if no_split == (split_file is not None):
         raise CascadeError("either a split file or --no-split is needed", fix="use --split FILE or --no-split")

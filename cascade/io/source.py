@@ -27,7 +27,7 @@ class SliceReader(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Warnings for the user, for example that the sequence is not T1 with contrast agent."""
+        """Warnings for the user, for example that the header names no contrast agent."""
         ...
 
     def read(self, index: int) -> Slice:
