@@ -187,12 +187,12 @@ def fit(
         WeightAveraging(device="cuda" if on_gpu else None, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)),
         Resumption(),
         History(out),
-        # `save_last` of the one for the best epoch would save after better epochs only.
-        ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False),
     ]
     if validation is not None:
         best = ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
         callbacks += [best, EarlyStopping(monitor=monitor, mode="max", patience=settings.patience)]
+    # Last, since it holds the score of `best`, whose `save_last` would save after better epochs only.
+    callbacks.append(ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False))
     if sys.stderr.isatty():
         callbacks.append(RichProgressBar())
     trainer = lightning.Trainer(
@@ -200,7 +200,7 @@ def fit(
         devices=settings.devices or "auto",
         precision=precision(),
         gradient_clip_val=1.0,
-        benchmark=True,  # cuDNN times its ways once: shapes stay the same
+        benchmark=True,  # cuDNN times its ways once for each shape, and there are few
         callbacks=callbacks,
         logger=False,
         enable_progress_bar=sys.stderr.isatty(),

@@ -112,6 +112,14 @@ def test_the_best_epoch_is_remembered_in_a_moved_folder(tmp_path):
     assert saved(tmp_path / "there" / "last.ckpt")["epoch"] == 3
 
 
+def test_the_best_epoch_is_remembered_if_it_was_the_last_one(tmp_path):
+    """last.ckpt was written before the score of its own epoch was known."""
+    scores = [0.5, 0.9, 0.6, 0.4]
+    cut_off_after_two(tmp_path, scores)
+    run(tmp_path, scores, resume=True)
+    assert saved(tmp_path / "best.ckpt")["epoch"] == 1
+
+
 def test_a_better_epoch_becomes_the_best_also_in_a_moved_folder(tmp_path):
     scores = [0.5, 0.2, 0.6, 0.4]
     cut_off_after_two(tmp_path / "here", scores)
