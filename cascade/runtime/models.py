@@ -36,8 +36,12 @@ class ExportedModel:
     @property
     def splits(self) -> set[str]:
         """SHA-256 of every split whose training subset the weights were trained on, as far as runs recorded it."""
-        runs = [self.record, *self.record.get("average_with", [])]
-        return {sha256 for run in runs for sha256 in training_splits(run.get("settings", {}))}
+        return _splits(self.record)
+
+
+def _splits(record: dict[str, Any]) -> set[str]:
+    averaged = [_splits(other) for other in record.get("average_with", [])]  # of graphs that are averages themselves
+    return training_splits(record.get("settings", {})).union(*averaged)
 
 
 def training_splits(settings: dict[str, Any]) -> set[str]:

@@ -234,3 +234,13 @@ def test_a_run_records_the_other_splits_that_its_start_weights_were_trained_on(t
     assert splits_behind(tmp_path / "run" / "best.ckpt") == {"mine", "older", "other"}
     graph.write_bytes(b"another graph, of which nothing is known")
     assert splits_behind(graph) == set()
+
+
+def test_the_splits_behind_an_average_include_those_of_averages_in_it(tmp_path):
+    """A model was called trained on one split alone, though a graph in its average had learned from another."""
+    graph = tmp_path / "segmenter.onnx"
+    graph.write_bytes(b"graph")
+    averaged = {"settings": {"split_sha256": "b"}, "average_with": [{"settings": {"split_sha256": "c"}}]}
+    record = {"sha256": sha256_of_bytes(b"graph"), "settings": {"split_sha256": "a"}, "average_with": [averaged]}
+    (tmp_path / "models.json").write_text(json.dumps({"segmenter": record}))
+    assert splits_behind(graph) == {"a", "b", "c"}
