@@ -22,7 +22,7 @@ from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.dataset import ClassifierData, SliceStore
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
-from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops, class_shares
+from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops, class_shares, usable_tumors
 from train.preprocessing import classifier_planes
 from train.segmenter_network import SegmenterNetwork
 from train.weights import graph_weights, imagenet_resnet50, load_file, load_fitting
@@ -266,13 +266,14 @@ def train_classifier(
     }
     store = ExternalStore(others, "reading external train") if mixture != ClassifierMixture() else None
     drawn = subject_weights(stores["train"].subjects, settings.by_subject)
-    shares = class_shares(stores["train"].labels, drawn, mixture, store)
+    found = {part: draw_masks(store, segmenter) for part, store in stores.items()}
+    masks = draw_masks(store, segmenter) if store else None
+    tumors = usable_tumors(store, masks) if store and masks is not None else None
+    shares = class_shares(stores["train"].labels, drawn, mixture, tumors)
     weights = torch.where(shares > 0, 1 / (len(CLASS_NAMES) * shares), 0.0)  # all classes count alike
     training = ClassifierTraining(asdict(settings), weights.tolist())
     if not resume:
         start_weights(training.network, settings.weights, segmenter.path)
-    found = {part: draw_masks(store, segmenter) for part, store in stores.items()}
-    masks = draw_masks(store, segmenter) if store else None
     validation = ClassifierData(stores["validation"], found["validation"]) if "validation" in stores else None
     fit(
         training,

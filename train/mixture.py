@@ -169,12 +169,14 @@ class External:
 
     Attributes:
         places: (K,) int64, their places in the store.
+        labels: (K,) int64, their classes.
         weights: (K,) float64, how often each is drawn: by set, then evenly by subject, then evenly by slice.
     """
 
     def __init__(self, store: ExternalStore, *, tumors: bool, usable: Tensor | None = None) -> None:
         chosen = (store.labels >= 0) == tumors
         self.places = torch.nonzero(chosen if usable is None else chosen & usable).flatten()
+        self.labels = store.labels[self.places]
         self.weights = sampling_weights([store.items[place] for place in self.places.tolist()])
 
     def draw(self) -> int:
@@ -182,16 +184,25 @@ class External:
         return int(torch.multinomial(self.weights, 1))
 
 
-def class_shares(
-    labels: Tensor, drawn: Tensor, mixture: ClassifierMixture, external: ExternalStore | None = None
-) -> Tensor:
+def usable_tumors(external: ExternalStore, predicted: Tensor) -> External:
+    """Return the external tumors that show the classifier something: those with an outline or a predicted mask.
+
+    Args:
+        external: External training slices.
+        predicted: (E, 1, SLICE_SIZE, SLICE_SIZE) bool, the segmenter's masks of them.
+    """
+    usable = predicted.flatten(1).any(1) | ~external.targets[:, 1].flatten(1).all(1)
+    return External(external, tumors=True, usable=usable)
+
+
+def class_shares(labels: Tensor, drawn: Tensor, mixture: ClassifierMixture, tumors: External | None = None) -> Tensor:
     """Return the share of each of CLASS_NAMES among the classifier's training slices, (3,) float64.
 
     Args:
         labels: (S,) int64, classes of the data set's slices.
         drawn: (S,) how often each of these is drawn, relative to the others.
         mixture: The shares of the kinds.
-        external: External training slices; None where the mixture needs none.
+        tumors: External tumors; None where the mixture needs none.
     """
 
     def shares(labels: Tensor, weights: Tensor) -> Tensor:
@@ -200,11 +211,10 @@ def class_shares(
 
     own = shares(labels, drawn)
     pasted = shares(torch.arange(len(CLASS_NAMES)), torch.tensor(mixture.pasted_odds) * (own > 0))
+    if tumors is None or not len(tumors.places):
+        return (1 - mixture.pasted) * own + mixture.pasted * pasted
     total = (1 - mixture.pasted - mixture.external_tumors) * own + mixture.pasted * pasted
-    if external is not None and mixture.external_tumors:
-        tumors = External(external, tumors=True)
-        total += mixture.external_tumors * shares(external.labels[tumors.places], tumors.weights)
-    return total
+    return total + mixture.external_tumors * shares(tumors.labels, tumors.weights)
 
 
 class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -235,9 +245,7 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self.external, self.external_predicted = external, external_predicted
         if external is None or external_predicted is None:
             return
-        # A class-only slice without a predicted mask shows the classifier nothing of its tumor.
-        usable = external_predicted.flatten(1).any(1) | ~external.targets[:, 1].flatten(1).all(1)
-        self.tumors = External(external, tumors=True, usable=usable)
+        self.tumors = usable_tumors(external, external_predicted)
         negatives = External(external, tumors=False)
         if mixture.restyled or mixture.pasted:
             self.paster = Paster(
@@ -267,7 +275,7 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
             plane, area, pasted = self.paster.pasted(random, class_odds=self.mixture.pasted_odds)
             if pasted >= 0:
                 return _tensor(plane), jitter_mask(_tensor(area)), torch.tensor(pasted)
-        if kind == "external_tumors":
+        if kind == "external_tumors" and len(self.tumors.places):
             return self._external(int(self.tumors.places[self.tumors.draw()]))
         if kind == "restyled":
             slice_ = _tensor(self.paster.restyled(index, random))

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 import train.mixture
 from train.classifier import default_mixture
-from train.mixture import ClassifierMixture, External, MixedCrops, MixedData, Mixture, class_shares
+from train.mixture import ClassifierMixture, External, MixedCrops, MixedData, Mixture, class_shares, usable_tumors
 
 PLAIN = Mixture(inpainted=0, inpainted_controls=0)
 
@@ -66,7 +66,18 @@ def test_the_shares_of_the_classes_include_pasted_and_external_tumors(external):
     labels, drawn = torch.tensor([0, 0, 1]), torch.tensor([1.0, 1.0, 2.0])
     assert class_shares(labels, drawn, ClassifierMixture()).tolist() == pytest.approx([0.5, 0.5, 0])
     mixture = ClassifierMixture(pasted=0.3, external_tumors=0.1, pasted_odds=(2.0, 1.0, 2.0))
-    assert class_shares(labels, drawn, mixture, external).tolist() == pytest.approx([0.3 + 0.2, 0.3 + 0.1 + 0.1, 0])
+    tumors = External(external, tumors=True)
+    assert class_shares(labels, drawn, mixture, tumors).tolist() == pytest.approx([0.3 + 0.2, 0.3 + 0.1 + 0.1, 0])
+
+
+def test_external_tumors_that_show_nothing_have_no_share_and_are_not_drawn(store, external):
+    """A slice with a class alone, in which the segmenter finds nothing: the classes were weighted as if it counted."""
+    nothing = torch.zeros(2, 1, 512, 512, dtype=torch.bool)
+    tumors = usable_tumors(external, nothing)
+    mixture = ClassifierMixture(external_tumors=1)
+    assert class_shares(torch.tensor([0, 1]), torch.ones(2), mixture, tumors).tolist() == [0.5, 0.5, 0]
+    _, _, label = MixedCrops(store, store.masks, mixture, torch.ones(2), external, nothing)[1]
+    assert int(label) == 2
 
 
 @pytest.mark.slow
