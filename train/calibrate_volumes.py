@@ -23,18 +23,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from cascade.discovery.filters import format_of_name
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
-from cascade.io.image import read_slice
 from cascade.pipeline import Cascade
 from cascade.runtime.models import SEGMENTER
 from cascade.volume.finding import VolumeRule
-from train.external import NEGATIVE, ExternalSlice, read_index
+from train.external import NEGATIVE, ExternalSlice, index_file, read_index
 from train.external_evaluation import from_csv
 from train.png import exit_on_cascade_error
 
@@ -118,7 +116,7 @@ def volume_support(cascade: Cascade, volume: LabeledVolume) -> float:
     """Return the highest support of a component."""
     if len(volume.paths) == 1:
         return cascade.predict_volume(volume.paths[0]).finding.support
-    return cascade.predict_volume(np.stack([read_slice(path).pixels for path in volume.paths])).finding.support
+    return cascade.predict_volume(volume.paths).finding.support
 
 
 def best_limit(healthy: Sequence[float], tumor: Sequence[float], one_slice: float) -> float:
@@ -162,11 +160,13 @@ def calibrated_rule(rule: VolumeRule, volumes: Sequence[tuple[LabeledVolume, flo
         rule: The rest of the rule, by which the supports were computed.
         volumes: Volumes and their supports.
     """
-    by_subject: dict[bool, dict[str, float]] = {False: {}, True: {}}
+    with_tumor = {volume.subject for volume, _ in volumes if volume.tumor}
+    healthy: dict[str, float] = {}
+    tumor: dict[str, float] = {}
     for volume, support in volumes:
-        subjects = by_subject[volume.tumor]
-        subjects[volume.subject] = max(support, subjects.get(volume.subject, 0.0))
-    healthy, tumor = by_subject[False], by_subject[True]
+        subjects = tumor if volume.subject in with_tumor else healthy
+        if volume.tumor or subjects is healthy:
+            subjects[volume.subject] = max(support, subjects.get(volume.subject, 0.0))
     rule = replace(rule, min_support=best_limit([*healthy.values()], [*tumor.values()], rule.max_log_odds))
     return {
         **asdict(rule),
@@ -225,12 +225,13 @@ def main() -> None:
         items = [item for index in options.index for item in read_index(index)]
         volumes = labeled_volumes(items_of_fold(items, options.subjects_of) if options.subjects_of else items)
         check_groups(volumes)
+        hashes = [sha256_of(index_file(index)) for index in options.index]
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))
         supports = [(volume, volume_support(cascade, volume)) for volume in progress]
         if options.csv:
             write_atomically(options.csv, supports_as_csv(supports).encode())
         rule = calibrated_rule(cascade.volume_rule, supports)
-        record = {**rule, "index_sha256": [sha256_of(index) for index in options.index], "backend": cascade.description}
+        record = {**rule, "index_sha256": hashes, "backend": cascade.description}
         print(json.dumps(record, indent=1))
         if not options.dry_run:
             write_rule(options.models, record)

@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cascade.files import write_atomically
-from cascade.io.image import read_slice
+from cascade.io.arrays import ArrayVolume
 from cascade.io.open import open_source
 from cascade.io.slices import BlankSlice, Slice
 from cascade.io.source import SliceReader
@@ -59,7 +59,8 @@ def strip_volume(cascade: Cascade, volume: LabeledVolume, every: int = 1) -> Out
     """
     spacing_mm = None
     if len(volume.paths) > 1:
-        slices = [read_slice(path) for path in volume.paths]
+        stack = ArrayVolume(volume.paths)
+        slices = [_read(stack, index) for index in range(stack.count)]
     else:
         with closing(open_source(volume.paths[0])) as source:
             slices = [_read(source, index) for index in range(0, source.count, every)]

@@ -61,6 +61,7 @@ def test_a_subject_counts_once_with_the_highest_support_of_its_volumes():
         return LabeledVolume(f"{subject}.nii", "set", subject, part, tumor, ())
 
     supports = [(volume("a", False), 1.0), (volume("a", False), 2.0), (volume("b", True, "validation"), 8.0)]
+    supports.append((volume("b", False, "validation"), 3.0))  # a volume that shows no tumor of a subject with one
     rule = VolumeRule(max_log_odds=1.0)
     record = calibrated_rule(rule, [*supports, (volume("c", False), 0.5), (volume("d", True), 9.0)])
     assert VolumeRule.from_record(record) == replace(rule, min_support=4.0)
@@ -68,6 +69,7 @@ def test_a_subject_counts_once_with_the_highest_support_of_its_volumes():
     assert record["sets"] == {
         "set, train, no tumor": {"subjects": 2, "with_finding": 0},
         "set, train, tumor": {"subjects": 1, "with_finding": 1},
+        "set, validation, no tumor": {"subjects": 1, "with_finding": 0},
         "set, validation, tumor": {"subjects": 1, "with_finding": 1},
     }
 
@@ -92,6 +94,14 @@ def test_slices_of_one_scan_become_a_stack_in_the_order_of_their_numbers(tmp_pat
     assert [path.name for path in volume.paths] == [f"scan_T1c_{number}.png" for number in range(1, 13)]
     assert (volume.name, volume.tumor) == ("scan_T1c_", True)
     assert volume_support(cascade_of(), volume) == pytest.approx(8.0)  # two slices of probability 1
+
+
+def test_blank_slices_at_the_ends_of_a_stack_count_nothing(tmp_path):
+    """One of them ended the calibration."""
+    items = index_of(tmp_path, range(12), tumors=[5, 6])
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "scan_T1c_0.png")
+    (volume,) = labeled_volumes(items)
+    assert volume_support(cascade_of(), volume) == pytest.approx(8.0)
 
 
 def test_the_subjects_that_a_fold_tested_can_be_chosen(tmp_path):
