@@ -10,12 +10,13 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from cascade.contract import CLASS_NAMES, FloatArray
+from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import subject_id
 from cascade.datasets.reader import read_labeled
 from cascade.datasets.split import SplitSlice, check_files
 from cascade.errors import CascadeError
 from cascade.io.preprocess import Letterbox
+from cascade.io.slices import Slice
 from train.inpainting import TumorInpainter
 from train.preprocessing import segmenter_input
 
@@ -43,8 +44,9 @@ class SliceStore:
                     f"{folder / item.path}: is labeled {labeled.label} but its mask is empty",
                     fix="correct the mask or remove the slice, and write a new split",
                 )
-            slices.append(unit_square(labeled.pixels))
-            masks.append(Letterbox(*labeled.mask.shape).square(labeled.mask.astype(np.float32)) >= 0.5)
+            slice_ = Slice(labeled.pixels, labeled.spacing_mm)
+            slices.append(unit_square(slice_))
+            masks.append(Letterbox.of(slice_).square(labeled.mask.astype(np.float32)) >= 0.5)
             labels.append(CLASS_NAMES.index(labeled.label))
         self.slices = torch.from_numpy(np.stack(slices))[:, None]
         self.masks = torch.from_numpy(np.stack(masks))[:, None]
@@ -55,10 +57,10 @@ class SliceStore:
         return len(self.labels)
 
 
-def unit_square(pixels: FloatArray) -> NDArray[np.float16]:
-    """Scale pixels (H, W) of any range to 0 to 1, on a (SLICE_SIZE, SLICE_SIZE) square."""
-    low, high = pixels.min(), pixels.max()
-    return Letterbox(*pixels.shape).square((pixels - low) / (high - low)).astype(np.float16)
+def unit_square(slice_: Slice) -> NDArray[np.float16]:
+    """Scale the pixels of a slice to 0 to 1, on the (SLICE_SIZE, SLICE_SIZE) square that the graphs take."""
+    low, high = slice_.pixels.min(), slice_.pixels.max()
+    return Letterbox.of(slice_).square((slice_.pixels - low) / (high - low)).astype(np.float16)
 
 
 class SegmenterData(Dataset[tuple[Tensor, Tensor]]):

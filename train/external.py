@@ -31,7 +31,7 @@ from cascade.datasets.reader import read_mask
 from cascade.datasets.split import SUBSETS
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
-from cascade.files import sha256_of, sha256_of_bytes
+from cascade.files import read_errors, sha256_of, sha256_of_bytes
 from cascade.io.image import read_slice
 from cascade.io.preprocess import Letterbox
 from train.dataset import unit_square
@@ -86,13 +86,18 @@ class ExternalSlice:
         return self.path.name
 
 
+def index_file(path: Path) -> Path:
+    """Return the path of an index CSV: the file `index.csv` of a folder."""
+    return path / "index.csv" if path.is_dir() else path
+
+
 def read_index(path: Path) -> list[ExternalSlice]:
     """Read an index CSV, or the file `index.csv` of a folder.
 
     Raises:
         CascadeError: The file or a column is missing, or a line is invalid; the message names the line.
     """
-    table = path / "index.csv" if path.is_dir() else path
+    table = index_file(path)
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines)
@@ -137,9 +142,7 @@ def read_negatives(folder: Path) -> list[ExternalSlice]:
 
 
 def _item(row: dict[str, str | None], table: Path, place: str) -> ExternalSlice:
-    cell = {
-        name: (row.get(name) or "").strip() for name in (*COLUMNS, "mask", "mask_kind", "set", "set_weight", "part")
-    }
+    cell = {name: (row.get(name) or "").strip() for name in (*COLUMNS, *OPTIONAL_COLUMNS)}
     labels = {name.casefold(): name for name in (*CLASS_NAMES, NEGATIVE)}
     label = labels.get(cell["class"].casefold())
     if label is None:
@@ -204,6 +207,9 @@ def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[Exte
 
     Returns:
         For each of `count` folds, all slices with their part in it.
+
+    Raises:
+        CascadeError: No slice would train in one of the folds.
     """
     bucket_of: dict[str, int] = {}
     known = [item for item in items if item.is_subject_known]
@@ -225,16 +231,30 @@ def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[Exte
                 for item in items
             ]
         )
+        if items and all(item.part != "train" for item in folds[fold]):
+            raise CascadeError(
+                f"too few external subjects for {count} folds: none would train in fold {fold}",
+                fix="use more --folds, add subjects, or leave --external out",
+            )
     return folds
 
 
 def sha256_of_items(items: Iterable[ExternalSlice]) -> str:
-    """Hex digest of the slices' files, masks, classes, subjects, parts and sets with their weights, in their order."""
+    """Hex digest of the slices' files, masks, classes, subjects, parts and sets with their weights, in their order.
+
+    Raises CascadeError, naming the file, if one cannot be read.
+    """
+
+    def digest(path: Path | None) -> str:
+        if path is None:
+            return ""
+        with read_errors(path, lambda error: CascadeError(f"{path}: cannot be read ({error})", fix="check the path")):
+            return sha256_of(path)
+
     lines = [
         "|".join(
             [
-                sha256_of(item.path),
-                sha256_of(item.mask) if item.mask else "",
+                *(digest(item.path), digest(item.mask)),
                 *(item.mask_kind, item.label, item.subject, item.part, item.set_name, str(item.set_weight)),
             ]
         )
@@ -264,10 +284,10 @@ class ExternalStore:
         self.slices = torch.zeros(len(items), 1, SLICE_SIZE, SLICE_SIZE, dtype=torch.float16)
         self.targets = torch.zeros(len(items), 2, SLICE_SIZE, SLICE_SIZE, dtype=torch.bool)
         for index, item in enumerate(track(self.items, description, console=Console(stderr=True))):
-            pixels = read_slice(item.path).pixels
-            self.slices[index, 0] = torch.from_numpy(unit_square(pixels))
+            slice_ = read_slice(item.path)
+            self.slices[index, 0] = torch.from_numpy(unit_square(slice_))
             if item.label != NEGATIVE:
-                self.targets[index] = torch.from_numpy(_target(item, pixels.shape))
+                self.targets[index] = torch.from_numpy(_target(item, Letterbox.of(slice_)))
         self.labels = torch.tensor(
             [-1 if item.label == NEGATIVE else CLASS_NAMES.index(item.label) for item in self.items], dtype=torch.int64
         )
@@ -279,19 +299,19 @@ class ExternalStore:
         return len(self.items)
 
 
-def _target(item: ExternalSlice, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _target(item: ExternalSlice, letterbox: Letterbox) -> NDArray[np.bool_]:
     """(2, SLICE_SIZE, SLICE_SIZE): certainly tumor, uncertain."""
     if item.mask is None:
         return np.stack([np.zeros((SLICE_SIZE, SLICE_SIZE), bool), np.ones((SLICE_SIZE, SLICE_SIZE), bool)])
     mask = read_mask(item.mask)
-    if mask.shape != shape:
+    if mask.shape != (shape := (letterbox.height, letterbox.width)):
         raise CascadeError(
             f"{item.mask}: mask {mask.shape} and slice {shape} differ in size",
             fix="draw the mask on the slice's own pixel grid",
         )
     if not mask.any():
         raise CascadeError(f"{item.mask}: is empty", fix="name the slice's class `none`, or mend the mask")
-    square = Letterbox(*mask.shape).square(mask.astype(np.float32)) >= 0.5
+    square = letterbox.square(mask.astype(np.float32)) >= 0.5
     if item.mask_kind == "exact":
         return np.stack([square, np.zeros_like(square)])
     if item.mask_kind == "inside_uncertain":

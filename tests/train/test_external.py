@@ -1,13 +1,16 @@
 """The index of external slices: masks, weights and folds."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from cascade.contract import PIXEL_MM
 from cascade.errors import CascadeError
 from train.external import (
     ExternalSlice,
@@ -93,6 +96,25 @@ def test_a_negative_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(CascadeError, match=r"b\.png"):
         ExternalStore(read_negatives(tmp_path), "reading")
+
+
+def test_a_slice_with_a_known_spacing_is_scaled_as_the_tool_scales_it(tmp_path):
+    """Training filled the square with every slice, and so showed other sizes than `predict` does."""
+    pixels = np.zeros((100, 100), np.float32)
+    pixels[40:60, 40:60] = 1
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, resolution=(1, 1), metadata={"unit": "mm"})
+    Image.fromarray((pixels * 255).astype(np.uint8)).save(tmp_path / "a-mask.png")
+    (tmp_path / "index.csv").write_text("image,class,subject,mask\na.tif,glioma,1,a-mask.png\n")
+    store = ExternalStore(read_index(tmp_path), "reading")
+    side = 20 / PIXEL_MM
+    assert store.targets[0, 0].sum() == pytest.approx(side**2, rel=0.1)
+    assert (store.slices[0] > 0.5).sum() == pytest.approx(side**2, rel=0.1)
+
+
+def test_a_missing_slice_of_an_index_is_named():
+    item = ExternalSlice(Path("missing.png"), None, "", "none", "S/1", "S", None, "train")
+    with pytest.raises(CascadeError, match=r"missing\.png: there is no such file"):
+        sha256_of_items([item])
 
 
 def test_each_mask_kind_leaves_its_own_pixels_uncertain(tmp_path):
