@@ -51,10 +51,11 @@ def detection_threshold(tumor: Tensor, negative: Tensor) -> tuple[float, dict[st
         least = ordered[place]
         below = ordered[possible:][ordered[possible:] < least]
         threshold = (least + below[-1].clamp(min=least - 1)) / 2 if len(below) else least - 0.5
-    return float(threshold.sigmoid().clamp(1e-6, 1 - 1e-6)), {
+    probability = float(threshold.sigmoid().clamp(1e-6, 1 - 1e-6))
+    return probability, {
         "slices": len(tumor),
         "negatives": len(negative),
-        "detection_threshold": float(threshold.sigmoid()),
+        "detection_threshold": probability,
         "sensitivity": float((tumor >= threshold).float().mean()),
         "false_positive_rate": float((negative >= threshold).float().mean()) if len(negative) else None,
         "false_positive_rate_at_half": float((negative >= 0).float().mean()) if len(negative) else None,

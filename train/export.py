@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cascade import __version__
@@ -181,10 +182,10 @@ def _calibrated_classifier(network: nn.Module, store: SliceStore, models: Path) 
 
 def _compared(name: str, store: SliceStore) -> dict[str, Tensor]:
     """Choose up to COMPARED_SLICES slices; for the classifier with their true masks."""
-    chosen = slice(None, None, max(1, len(store) // COMPARED_SLICES))
-    inputs = {SLICE: store.slices[chosen][:COMPARED_SLICES].float()}
+    chosen = torch.linspace(0, len(store) - 1, min(COMPARED_SLICES, len(store))).long()
+    inputs = {SLICE: store.slices[chosen].float()}
     if name == CLASSIFIER:
-        inputs[PROBABILITY] = store.masks[chosen][:COMPARED_SLICES].float()
+        inputs[PROBABILITY] = store.masks[chosen].float()
     return inputs
 
 

@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy import ndimage
 
-from cascade.contract import FloatArray
+from cascade.contract import PIXEL_MM, SLICE_SIZE, FloatArray
 from cascade.datasets.reader import read_labeled
 from cascade.datasets.split import SUBSETS, read_split
 from cascade.pipeline import Cascade
@@ -28,9 +28,6 @@ from cascade.result import Prediction
 from cascade.runtime.models import BUNDLED_MODELS
 from train.heads import head_mask
 from train.png import exit_on_cascade_error
-
-PIXEL_MM = 0.49
-"""Pixel spacing of the slices that the models were trained on."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,7 @@ def stripped(plane: FloatArray, pixel_mm: float | None = None) -> FloatArray:
         plane: (H, W) float32 in 0 to 1.
         pixel_mm: Spacing of the pixels; None takes the field of view of the data set.
     """
-    inner = ndimage.distance_transform_edt(head_mask(plane)) * (pixel_mm or PIXEL_MM * 512 / len(plane)) > 9
+    inner = ndimage.distance_transform_edt(head_mask(plane)) * (pixel_mm or PIXEL_MM * SLICE_SIZE / len(plane)) > 9
     return np.where(inner, plane, 0).astype(np.float32)
 
 
@@ -231,11 +228,11 @@ def main() -> None:
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("--subset", choices=SUBSETS, default="validation")
     parser.add_argument("--models", type=Path, default=BUNDLED_MODELS)
-    parser.add_argument("--limit", type=int, default=0, help="number of slices, taken evenly; 0 takes all")
+    parser.add_argument("--limit", type=int, default=0, help="largest number of slices, taken evenly; 0 takes all")
     arguments = parser.parse_args()
     with exit_on_cascade_error():
         items = read_split(arguments.split).subset(arguments.subset)
-        step = max(1, len(items) // arguments.limit) if arguments.limit else 1
+        step = -(-len(items) // arguments.limit) if arguments.limit else 1
         slices = [read_labeled(arguments.folder, item).pixels for item in items[::step]]
         rows = list(measure(Cascade.open(arguments.models, "onnxruntime"), slices))
         Console().print(stability_table(rows))

@@ -122,8 +122,8 @@ def splits_behind(file: Path) -> set[str]:
 def mean_weights(files: list[Path]) -> dict[str, Tensor]:
     """Average the weights of runs that started from each other (Wortsman et al. 2022, arXiv 2203.05482).
 
-    BatchNorm's counters are left out. Of a part that some files lack, as the first segmenters had no detection head,
-    it is the mean of the others.
+    BatchNorm's counters are left out. Of a part that later files lack, as the first segmenters had no detection head,
+    it is the mean of those that have it.
 
     Raises:
         CascadeError: A file holds another network than the first; the message names it.

@@ -55,7 +55,7 @@ cascade train export classifier runs/classifier-4 "$DATA" --split "$SPLIT" --mod
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-5 --out runs/classifier-6 \
   --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 4 --epoch-slices 3200 --seed 3 --external "$EXTERNAL"
 cascade train export classifier runs/classifier-6 "$DATA" --split "$SPLIT" --models runs/models-6 --checkpoint last \
-  --average-with runs/models-4/classifier.onnx --external "$EXTERNAL"
+  --average-with runs/models-4/classifier.onnx
 cascade evaluate "$DATA" --split "$SPLIT" --models runs/models-6 --subset validation
 
 # All patients: the last stages once more, with nobody held out and the thresholds measured above.
