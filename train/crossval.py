@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from cascade.cli.evaluate_output import metrics_table, problems_text
+from cascade.cli.evaluate_output import metrics_table, problems_text, training_warning
 from cascade.datasets.figshare import subject_id
 from cascade.datasets.split import make_folds, read_split, write_split
 from cascade.evaluation.figures import charts, format_number
@@ -36,12 +36,15 @@ class CrossValidation:
         failed: Slices that could not be evaluated.
         by_fold: Mean Dice, accuracy and balanced accuracy with the predicted mask, one value for each fold.
         external: Rows of `external_evaluation.summarize`.
+        may_know_subjects: Whether the weights that the models start from may have learned from tested subjects: they
+            name another split than the one whose train part is kept.
     """
 
     metrics: Metrics
     failed: Failures
     by_fold: dict[str, tuple[float | None, ...]]
     external: list[dict[str, Any]]
+    may_know_subjects: bool
 
 
 def crossvalidate(
@@ -58,7 +61,7 @@ def crossvalidate(
         folds: Number of folds.
         settings: Settings of both trainings. The parts of the external slices are not used.
         keep_train: Whether the train part of the split trains in every fold: the weights to start from may have learned
-            from these subjects then.
+            from these subjects then, but from no external one.
 
     Returns:
         The metrics over all folds.
@@ -66,10 +69,12 @@ def crossvalidate(
     Raises:
         CascadeError: `out` holds another cross-validation, or there are too few subjects.
     """
-    record = prepare_pipeline(out, split_file, settings, folds=folds, keep_train=keep_train)
-    evaluations, scored, external_scores = [], [], []
     split_of_fold = make_folds(read_split(split_file), folds, keep_train=keep_train)
     external_of_fold = external_folds(settings.external, folds)
+    record = prepare_pipeline(out, split_file, settings, folds=folds, keep_train=keep_train)
+    kept = {record["split_sha256"]} if keep_train else set()
+    may_know = any(not kept.issuperset(start["splits"]) for start in record["start"].values() if start)
+    evaluations, scored, external_scores = [], [], []
     for index, (fold, external) in enumerate(zip(split_of_fold, external_of_fold, strict=True)):
         fold_dir = out / f"fold-{index}"
         fold_file, evaluation = fold_dir / "split.json", fold_dir / "evaluation"
@@ -82,7 +87,7 @@ def crossvalidate(
         scored += _scored(evaluation)
         if external:
             external_scores += _external_scores(folder, fold_file, fold_dir, fold_settings)
-    result = _combine(scored, evaluations, external_scores)
+    result = _combine(scored, evaluations, external_scores, may_know_subjects=may_know)
     fields = asdict(result)
     metrics = fields.pop("metrics")
     files = charts(result.metrics, scored)
@@ -113,7 +118,11 @@ def _external_scores(folder: Path, fold_file: Path, fold_dir: Path, settings: Pi
 
 
 def _combine(
-    scored: list[ScoredSlice], folds: list[Evaluation], external_scores: list[ExternalScore]
+    scored: list[ScoredSlice],
+    folds: list[Evaluation],
+    external_scores: list[ExternalScore],
+    *,
+    may_know_subjects: bool,
 ) -> CrossValidation:
     """Compute the metrics over all slices, and list the main ones of each fold, in order."""
     problems = tuple(problem for fold in folds for problem in fold.failed.problems)
@@ -127,6 +136,7 @@ def _combine(
             "balanced_accuracy": tuple(fold.balanced_accuracy["predicted_mask"].value for fold in metrics),
         },
         external=external_evaluation.summarize(external_scores),
+        may_know_subjects=may_know_subjects,
     )
 
 
@@ -141,6 +151,8 @@ def crossval_table(result: CrossValidation) -> RenderableType:
         problems_text(result.failed.problems),
         f"Over the folds, mean ± standard deviation: {', '.join(spread)}.",
     ]
+    if result.may_know_subjects:
+        parts.append(training_warning("the weights that they start from name another split"))
     if result.external:
         parts.append(external_table(result.external))
     return Group(*parts)

@@ -11,13 +11,14 @@ from cascade.errors import CascadeError
 from cascade.evaluation.evaluate import evaluate
 from cascade.evaluation.metrics_json import read_evaluation
 from cascade.evaluation.schema import Evaluation
-from cascade.files import write_atomically
+from cascade.files import sha256_of, write_atomically
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from train.classifier import ClassifierSettings, start_tensors, train_classifier
 from train.export import export_model
 from train.external import ExternalSlice, check_subjects, sha256_of_items
 from train.segmenter import SegmenterSettings, train_segmenter
 from train.segmenter_network import SegmenterNetwork, start_weights
+from train.weights import splits_behind
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,38 @@ def prepare_pipeline(out: Path, split_file: Path, settings: PipelineSettings, **
             The classifier's training begins hours later, so this is checked first.
     """
     check_subjects(settings.external)
+    file = out / "settings.json"
+    earlier = json.loads(file.read_text()) if file.exists() else {}
     record = {
         "split_sha256": read_split(split_file).sha256,
         **more,
+        "start": _start(settings, earlier.get("start", {})),
         "external_sha256": sha256_of_items(settings.external) if settings.external else None,
         "checkpoint": settings.checkpoint,
         "segmenter": asdict(settings.segmenter),
         "classifier": asdict(settings.classifier),
     }
-    file = out / "settings.json"
-    if not file.exists():
+    if not earlier:
         start_weights(SegmenterNetwork(), settings.segmenter.weights)
         start_tensors(settings.classifier.weights)
         write_atomically(file, json.dumps(record, indent=1).encode())
-    elif (earlier := json.loads(file.read_text())) != record:
-        changed = ", ".join(name for name, value in record.items() if earlier.get(name) != value)
+    elif earlier != record:
+        changed = ", ".join(name for name in {**record, **earlier} if earlier.get(name) != record.get(name))
         raise CascadeError(
             f"{out}: was begun with other settings or slices ({changed})", fix="choose another folder with --out"
         )
     return record
+
+
+def _start(settings: PipelineSettings, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Describe the files of weights that both trainings start from. Those of a resumed run may be gone by now."""
+    files = {SEGMENTER: Path(settings.segmenter.weights), CLASSIFIER: Path(settings.classifier.weights)}
+    return {
+        name: {"sha256": sha256_of(file), "splits": sorted(splits_behind(file))}
+        if file.is_file()
+        else earlier.get(name)
+        for name, file in files.items()
+    }
 
 
 def train_pipeline(
@@ -84,7 +98,15 @@ def train_pipeline(
 
     Returns:
         The content of metrics.json.
+
+    Raises:
+        CascadeError: The split has no validation subset, which exports need, or as the trainings do.
     """
+    if not read_split(split_file).subset("validation"):
+        raise CascadeError(
+            f"{split_file}: its validation subset is empty, and thresholds are set there",
+            fix="give a split with one, or train and export each model, with --thresholds-of",
+        )
     models = out / "models"
     table = models / "models.json"
     external, checkpoint = settings.external, settings.checkpoint

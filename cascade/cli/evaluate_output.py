@@ -31,7 +31,7 @@ def volume_evaluation_table(evaluation: VolumeEvaluation) -> RenderableType:
         _volumes(metrics),
         _confusion("volumes", matrix.rows, matrix.columns, matrix.volumes),
         "\n".join(_volume_notes(metrics)),
-        _warning("no split was given"),
+        training_warning("no split was given"),
         problems_text(evaluation.failed.problems),
     )
 
@@ -166,14 +166,15 @@ def _volume_notes(metrics: VolumeMetrics) -> list[str]:
 
 def _training_warning(evaluation: Evaluation) -> list[str]:
     if evaluation.subset == "train":
-        return [_warning("the subset is train")]
+        return [training_warning("the subset is train")]
     if evaluation.models_trained_on_this_split:
         return []
     reason = "no split was given" if evaluation.split_sha256 is None else "their records name another split"
-    return [_warning(reason)]
+    return [training_warning(reason)]
 
 
-def _warning(reason: str) -> str:
+def training_warning(reason: str) -> str:
+    """Say that models may know the patients they are tested on, and why."""
     return (
         f"The models may have been trained on these patients: {reason}. "
         "These metrics are meaningful only for patients that were not used in training."

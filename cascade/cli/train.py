@@ -185,8 +185,8 @@ def train_crossval(
 ) -> None:
     """Train and test both models fold by fold, so that no subject is tested by models that saw it.
 
-    Run the command again to continue. Weights to start from must not come from subjects that are tested. With
-    --keep-train, they may come from the train subset.
+    Run the command again to continue. Weights to start from must come from subjects that are not
+    tested: with --keep-train, from the train subset alone.
 
     Example: [bold]cascade train crossval figshare/ --split figshare/split.json --segmenter-epochs 10[/]
     """

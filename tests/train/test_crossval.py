@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import train.pipeline
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.reader import SliceInfo
-from cascade.datasets.split import Split, SplitSlice, _digest, make_folds, read_split, write_split
+from cascade.datasets.split import Split, SplitSlice, _digest, make_folds, read_split, train_on_all, write_split
 from cascade.errors import CascadeError
 from cascade.evaluation.metrics_json import to_json
 from cascade.evaluation.schema import Evaluation, Failures
@@ -29,7 +30,7 @@ from train.classifier import ClassifierSettings, start_tensors
 from train.crossval import crossval_table, crossvalidate
 from train.external import ExternalSlice
 from train.external_evaluation import ExternalScore
-from train.pipeline import PipelineSettings
+from train.pipeline import PipelineSettings, train_pipeline
 from train.segmenter import SegmenterSettings
 
 
@@ -125,11 +126,18 @@ def crossvalidation(tmp_path, monkeypatch):
     return run
 
 
-def test_the_train_subset_trains_in_every_fold_where_that_is_asked_for(crossvalidation):
+def train_on_twelve_subjects(crossvalidation):
+    """Put them into the train subset of the split, and all others into the validation subset."""
     listed = read_split(crossvalidation.split_file).slices
     slices = tuple(replace(item, part="train" if int(item.patient) < 12 else "validation") for item in listed)
+    split = Split(slices, _digest([asdict(item) for item in slices]))
     crossvalidation.split_file.unlink()
-    write_split(Split(slices, _digest([asdict(item) for item in slices])), crossvalidation.split_file, seed=0)
+    write_split(split, crossvalidation.split_file, seed=0)
+    return split
+
+
+def test_the_train_subset_trains_in_every_fold_where_that_is_asked_for(crossvalidation):
+    train_on_twelve_subjects(crossvalidation)
     assert crossvalidation(keep_train=True).metrics.subjects == 24
     for number in range(3):
         fold = read_split(crossvalidation.out / f"fold-{number}" / "split.json")
@@ -251,6 +259,55 @@ def test_one_command_trains_both_models_without_reading_the_test_subset(crossval
     assert ended.value.code == 1
 
 
+def test_weights_that_may_know_tested_subjects_are_warned_of(crossvalidation):
+    """A cross-validation from the shipped models gave metrics of training patients, without a word."""
+    weights = crossvalidation.out.parent / "start.ckpt"
+    weights.write_bytes(b"1")
+    sha256 = read_split(crossvalidation.split_file).sha256
+    weights.with_name("settings.json").write_text(json.dumps({"split_sha256": sha256}))
+    result = crossvalidation(classifier_weights=str(weights))
+    assert result.may_know_subjects
+    console = Console(width=200, file=io.StringIO())
+    console.print(crossval_table(result))
+    assert "may have been trained on these patients" in console.file.getvalue()
+    sha256 = train_on_twelve_subjects(crossvalidation).sha256
+    weights.with_name("settings.json").write_text(json.dumps({"split_sha256": sha256}))
+    shutil.rmtree(crossvalidation.out)
+    assert not crossvalidation(keep_train=True, classifier_weights=str(weights)).may_know_subjects
+
+
+def test_a_cross_validation_is_not_resumed_from_other_start_weights(crossvalidation):
+    """The record had their path alone: the folds after an interruption started from others."""
+    weights = crossvalidation.out.parent / "start.ckpt"
+    weights.write_bytes(b"1")
+    crossvalidation(classifier_weights=str(weights))
+    weights.write_bytes(b"2")
+    with pytest.raises(CascadeError, match=r"\(start\)"):
+        crossvalidation(classifier_weights=str(weights))
+    weights.unlink()
+    crossvalidation(classifier_weights=str(weights))  # finished, or begun: the weights are not needed any more
+
+
+def test_too_few_folds_are_told_before_anything_is_recorded(crossvalidation):
+    """The next call with fewer folds was refused, since the folder held another cross-validation."""
+    with pytest.raises(CascadeError, match="too few subjects"):
+        crossvalidation(folds=40)
+    assert not crossvalidation.out.exists()
+    with pytest.raises(CascadeError, match="too few external subjects"):
+        crossvalidation(folds=2, external=negatives(0)[:3])
+    assert not crossvalidation.out.exists()
+
+
+def test_both_trainings_need_a_validation_subset(crossvalidation, tmp_path):
+    """Without one, the export failed after the training of the segmenter."""
+    split_file = tmp_path / "all.json"
+    write_split(train_on_all(read_split(crossvalidation.split_file)), split_file, seed=0)
+    settings = PipelineSettings(SegmenterSettings(), ClassifierSettings())
+    with pytest.raises(CascadeError, match="validation subset is empty"):
+        train_pipeline(tmp_path, split_file, tmp_path / "out", settings, subset="test", evaluation=tmp_path / "e")
+    assert crossvalidation.done == []
+
+
 def test_missing_start_weights_are_an_error_before_any_training(crossvalidation, monkeypatch):
     """The error came after the training of the segmenter, and other weights were not accepted then."""
     monkeypatch.setattr(train.pipeline, "start_tensors", start_tensors)
@@ -258,8 +315,3 @@ def test_missing_start_weights_are_an_error_before_any_training(crossvalidation,
         crossvalidation(classifier_weights="missing.ckpt")
     assert crossvalidation.done == []
     assert crossvalidation(classifier_weights="none").metrics.slices == 72
-
-
-def test_too_few_subjects_for_the_folds_are_refused(crossvalidation):
-    with pytest.raises(CascadeError, match="too few subjects for 40 folds"):
-        crossvalidation(folds=40)
