@@ -249,6 +249,7 @@ def test_every_class_has_the_same_part_in_the_loss(tmp_path, monkeypatch, data):
     monkeypatch.setattr(train.classifier, "ClassifierTraining", record)
     store = SimpleNamespace(labels=torch.tensor([0, 1, 1, 1, 1, 2]), subjects=torch.tensor([0, 1, 1, 1, 1, 2]))
     monkeypatch.setattr(train.classifier, "SliceStore", lambda *_: store)
+    monkeypatch.setattr(train.classifier, "draw_masks", lambda *_: None)
     settings = ClassifierSettings(weights="none", by_subject=0.5)
     with pytest.raises(StopIteration):
         train_classifier(data, data / "split.json", BUNDLED_MODELS, tmp_path / "out", settings, resume=False)
@@ -271,6 +272,7 @@ def test_the_seed_sets_the_first_weights(data, tmp_path, monkeypatch, name):
     monkeypatch.setattr(module, f"{name.capitalize()}Training", build)
     stub = SimpleNamespace(labels=torch.tensor([0, 1, 2]), subjects=torch.arange(3))
     monkeypatch.setattr(module, "SliceStore", lambda *_: stub)
+    monkeypatch.setattr(train.classifier, "draw_masks", lambda *_: None)
 
     def drawn(seed):
         torch.manual_seed(99)
