@@ -28,7 +28,7 @@ from torch import Tensor
 
 from cascade.contract import CLASS_NAMES, SLICE_SIZE
 from cascade.datasets.reader import read_mask
-from cascade.datasets.split import SUBSETS
+from cascade.datasets.split import SUBSETS, subsets_of_buckets
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.files import read_errors, sha256_of, sha256_of_bytes
@@ -224,7 +224,7 @@ def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[Exte
             filled[bucket_of[subject]] += size
     folds = []
     for fold in range(count):
-        part_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
+        part_of = subsets_of_buckets(fold, count)
         folds.append(
             [
                 replace(item, part=part_of.get(bucket_of[item.subject], "train")) if item.is_subject_known else item

@@ -143,8 +143,7 @@ def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
 def make_folds(split: Split, count: int, *, keep_train: bool = False) -> list[Split]:
     """Make the splits of a cross-validation, by subject and stratified by class.
 
-    The slices of each class are divided into 2 * `count` buckets of about equal size. Fold i tests on buckets 2i and
-    2i + 1, validates on bucket 2i + 2, the first one that the next fold tests on, and trains on the others.
+    The slices of each class are divided into 2 * `count` buckets of about equal size, see `subsets_of_buckets`.
 
     Args:
         split: Lists the slices; its subsets are not used, except by `keep_train`.
@@ -167,7 +166,7 @@ def make_folds(split: Split, count: int, *, keep_train: bool = False) -> list[Sp
             sizes[bucket] += slice_count
     folds = []
     for fold in range(count):
-        subset_of = {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
+        subset_of = subsets_of_buckets(fold, count)
         slices = tuple(
             replace(item, part=subset_of.get(bucket_of.get(subject_id(item.patient), -1), "train"))
             for item in split.slices
@@ -179,6 +178,14 @@ def make_folds(split: Split, count: int, *, keep_train: bool = False) -> list[Sp
             )
         folds.append(Split(slices, _digest([asdict(item) for item in slices])))
     return folds
+
+
+def subsets_of_buckets(fold: int, count: int) -> dict[int, str]:
+    """Return which of the 2 * `count` buckets a fold of a cross-validation does not train on: bucket → subset.
+
+    Fold i tests on buckets 2i and 2i + 1, and validates on 2i + 2, the first one that the next fold tests on.
+    """
+    return {2 * fold: "test", 2 * fold + 1: "test", (2 * fold + 2) % (2 * count): "validation"}
 
 
 def train_on_all(split: Split) -> Split:
