@@ -56,7 +56,7 @@ def read_errors(path: Path, damaged: Callable[[Exception], CascadeError]) -> Ite
             raise pointer from None
         if isinstance(error, CascadeError):
             raise
-        if path.is_file() and path.stat().st_size == 0:
+        if os.path.isfile(path) and path.stat().st_size == 0:  # noqa: PTH113  Path raises for a name too long
             raise CascadeError(f"{path}: the file is empty", fix="copy or export it again") from None
         raise damaged(error) from None
 

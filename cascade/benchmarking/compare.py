@@ -51,7 +51,7 @@ def compare_reports(current: dict[str, Any], earlier: dict[str, Any]) -> Compari
         return Comparison(str(earlier["date"]), changes, missing, _warnings(current, earlier))
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise CascadeError(
-            f"the earlier benchmark is incomplete ({error!r})", fix="specify an unmodified benchmark.json"
+            f"--compare: the earlier benchmark is incomplete ({error!r})", fix="specify an unmodified benchmark.json"
         ) from error
 
 

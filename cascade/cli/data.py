@@ -9,7 +9,7 @@ import typer
 from rich.console import Group
 from rich.text import Text
 
-from cascade.cli.console import stderr
+from cascade.cli.console import printable, stderr
 from cascade.cli.options import Folder
 
 app = typer.Typer(help="Inspect a labeled data set, and split it by patient.", no_args_is_help=True)
@@ -57,12 +57,15 @@ def data_split(
     Example: [bold]cascade data split figshare/[/]
     """
     from cascade.cli.data_output import split_table
-    from cascade.datasets.split import make_split, train_on_all, write_split
+    from cascade.datasets.split import check_is_new, make_split, train_on_all, write_split
 
     path = out or folder / "split.json"
+    check_is_new(path)
     split, problems = make_split(folder, seed)
     split = train_on_all(split) if all_train else split
     write_split(split, path, seed)
     console = stderr()
     console.print(split_table(split, path))
-    console.print(Group(*(Text(f"left out: {problem}", style="red") for problem in problems)), soft_wrap=True)
+    console.print(
+        Group(*(Text(printable(f"left out: {problem}"), style="red") for problem in problems)), soft_wrap=True
+    )

@@ -7,6 +7,7 @@ from statistics import median
 from rich.table import Table
 from rich.text import Text
 
+from cascade.cli.console import printable
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.figshare import subject_id
 from cascade.datasets.split import SUBSETS, Split
@@ -42,7 +43,7 @@ def inspection_table(inspection: Inspection) -> Table:
     rows["missing files"] = _shortened(inspection.missing)
     rows["cannot be used"] = _shortened(list(inspection.broken), separator="\n")
     for heading, text in rows.items():
-        table.add_row(heading, Text(text))  # Text: brackets in a file name are not markup
+        table.add_row(heading, Text(printable(text)))  # Text: brackets in a file name are not markup
     return table
 
 
@@ -55,7 +56,7 @@ def _shortened(names: list[str], separator: str = ", ") -> str:
 
 def split_table(split: Split, path: Path) -> Table:
     """Return the number of slices and subjects in each subset of a split as a table."""
-    table = Table("subset", title=str(path), title_justify="left")
+    table = Table("subset", title=Text(printable(str(path))), title_justify="left")
     for heading in (*CLASS_NAMES, "slices", "subjects"):
         table.add_column(heading, justify="right")
     for subset in SUBSETS:

@@ -1,7 +1,7 @@
 """Read labeled slices from a folder: figshare's N.mat files, or images with masks and a CSV table."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from cascade.datasets.table import COLUMNS, Row, csv_files, find_table, names_vo
 from cascade.discovery.filters import format_of_name
 from cascade.errors import CascadeError
 from cascade.io.image import read_gray, read_slice
-from cascade.io.slices import BoolArray, check_pixels
+from cascade.io.slices import BoolArray, slice_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ def read_labeled(folder: Path, info: SliceInfo) -> LabeledSlice:
     path = folder / info.path
     if path.suffix.lower() == ".mat":
         labeled = read_mat(path)
-        check_pixels(labeled.pixels, str(path))
-        return labeled
+        return replace(labeled, pixels=slice_of(labeled.pixels, str(path)).pixels)
     slice_ = read_slice(path)
     mask = read_mask(folder / info.mask)
     if mask.shape != slice_.pixels.shape:

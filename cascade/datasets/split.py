@@ -76,9 +76,10 @@ def assign_subsets(infos: list[SliceInfo], seed: int) -> list[str]:
         unassigned = sorted(
             counts.keys() - subset_of.keys(), key=lambda subject: hashlib.sha256(f"{seed}:{subject}".encode()).digest()
         )
-        total = sum(counts.values())
-        for remaining_subsets, (subset, fraction) in zip((2, 1), FRACTIONS.items(), strict=True):
-            reserved = max(1, min(remaining_subsets, len(counts) - 1))
+        total, free = sum(counts.values()), len(unassigned)
+        filled = {subset_of[subject] for subject in counts if subject in subset_of}
+        for later, (subset, fraction) in zip((("validation", "train"), ("train",)), FRACTIONS.items(), strict=True):
+            reserved = max("train" not in filled, min(len(set(later) - filled), free - 1))
             assigned = sum(count for subject, count in counts.items() if subset_of.get(subject) == subset)
             while len(unassigned) > reserved and assigned < fraction * total:
                 subject = unassigned.pop()
@@ -194,14 +195,19 @@ def train_on_all(split: Split) -> Split:
     return Split(slices, _digest([asdict(item) for item in slices]))
 
 
+def check_is_new(path: Path) -> None:
+    """Raise CascadeError if a split file exists: one that models were trained on must not change."""
+    if path.exists():
+        raise CascadeError(f"{path}: the split file exists already", fix="use it, or name another file with --out")
+
+
 def write_split(split: Split, path: Path, seed: int) -> None:
     """Write a split as JSON.
 
     Raises:
-        CascadeError: The file exists. A split that models were trained on must not change.
+        CascadeError: The file exists, see `check_is_new`.
     """
-    if path.exists():
-        raise CascadeError(f"{path}: the split file exists already", fix="use it, or name another file with --out")
+    check_is_new(path)
     content = {
         "schema": SCHEMA,
         "sha256": split.sha256,

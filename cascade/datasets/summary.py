@@ -39,7 +39,7 @@ class Inspection:
         subjects_in_several_classes: Class names by subject, for subjects with slices of more than one class.
         empty_masks: Paths of slices whose mask contains no tumor.
         missing: Names of published figshare files that are missing, if the folder has files of such names.
-        broken: Fix by problem, one for each slice that cannot be used, blank slices included.
+        broken: Fix by problem of slices that cannot be used, blank ones included; slices with one problem share it.
     """
 
     slices: int

@@ -1,13 +1,14 @@
 """The CSV table of a data set: one row per slice or volume, with mask, label and patient."""
 
 import csv
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from cascade.contract import CLASS_NAMES
-from cascade.discovery.filters import AFFINE, format_of_name
+from cascade.discovery.filters import AFFINE, Format, detect_format
 from cascade.errors import CascadeError
 
 COLUMNS = ("path", "mask", "label", "patient")
@@ -162,7 +163,12 @@ def names_volumes(folder: Path, rows: Sequence[Row]) -> bool:
     Raises:
         CascadeError: Some rows name volumes and others slices.
     """
-    formats = {row: "dicom" if (folder / row.path).is_dir() else format_of_name(row.path) for row in rows if row.path}
+
+    def format_of(path: Path) -> Format | None:
+        # Not Path.is_dir, which raises for a name that is too long.
+        return "dicom" if os.path.isdir(path) else detect_format(path)  # noqa: PTH112
+
+    formats = {row: format_of(folder / row.path) for row in rows if row.path}
     volume = next((row for row, format_ in formats.items() if format_ in (*AFFINE, "dicom")), None)
     slice_ = next((row for row, format_ in formats.items() if format_ == "image"), None)
     if volume and slice_:

@@ -69,4 +69,5 @@ def _score(
             label = read_label(folder, entry)  # before the models run, which takes longer
             yield score_volume(entry, label, cascade.predict_volume(folder / entry.path))
         except CascadeError as error:
-            yield error
+            is_named = str(folder) in error.problem  # not what the models or the slices together are refused for
+            yield error if is_named else CascadeError(f"{folder / entry.path}: {error.problem}", fix=error.fix)

@@ -79,6 +79,6 @@ def draw_slice(axes: Axes, item: ScoredSlice, labeled: LabeledSlice, mask: BoolA
             rows, columns = (np.arange(-1, side + 1) for side in outlined.shape)
             padded = np.pad(outlined, 1)  # closes the outline of a mask at the edge of the slice
             axes.contour(columns, rows, padded, levels=[0.5], colors=color, linestyles=style, linewidths=1.3)
-    name = PurePosixPath(item.info.path).name
+    name = PurePosixPath(item.info.path).name.encode(errors="backslashreplace").decode()
     classes = f"{item.info.label} → {item.predicted_label('predicted_mask')}"
-    axes.set_title(f"{name}   Dice {item.dice:.3f}\n{classes}", fontsize=10)
+    axes.set_title(f"{name}   Dice {item.dice:.3f}\n{classes}", fontsize=10, parse_math=False)

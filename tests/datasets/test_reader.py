@@ -53,6 +53,13 @@ def test_a_broken_or_blank_mat_is_named_and_the_rest_still_read(tmp_path, write_
     assert count_slices(tmp_path) == 4
 
 
+def test_a_mat_with_nan_outside_the_head_is_read_as_predict_reads_it(tmp_path, write_mat):
+    pixels = np.pad(np.arange(1.0, 401).reshape(20, 20), 10, constant_values=np.nan)
+    write_mat(tmp_path / "1.mat", pixels)
+    [(_, labeled)] = scan(tmp_path)
+    assert labeled.pixels[0, 0] == 1
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with the mark that Excel puts before the first column
 def test_pictures_with_masks_and_a_table_are_read(tmp_path, encoding):
     write_picture(tmp_path / "images" / "a.png")

@@ -90,6 +90,19 @@ def test_a_patient_with_slices_of_two_classes_is_in_one_subset():
     assert shares["test"] / 120 == pytest.approx(0.15, abs=0.03)
 
 
+def test_a_class_whose_subjects_train_for_another_class_fills_the_other_subsets():
+    """Subjects that were assigned already counted as if they were left, and no glioma was tested."""
+    meningiomas = [(f"p{number}", "meningioma", 2) for number in range(12)]
+    for seed in range(10):
+        subset_of = subsets_by_patient(infos_of(*meningiomas), seed=seed)
+        training = [name for name, subset in subset_of.items() if subset == "train"][:3]
+        gliomas = [(name, "glioma", 2) for name in (*training, "q0", "q1")]
+        infos = infos_of(*meningiomas, *gliomas)
+        assigned = zip(infos, assign_subsets(infos, seed), strict=True)
+        subsets = {subset for info, subset in assigned if info.label == "glioma"}
+        assert subsets == set(SUBSETS)
+
+
 def test_few_subjects_fill_the_training_subset_first_then_test_then_validation():
     """The only subject of a class went to the test subset, so that training had none."""
     one = infos_of(("a", "glioma", 5))

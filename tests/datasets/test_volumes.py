@@ -24,6 +24,12 @@ def test_folders_and_files_of_volumes_make_a_table_of_volumes(tmp_path, path):
     assert lists_volumes(tmp_path)
 
 
+def test_a_dicom_file_without_a_suffix_is_a_volume_and_a_name_may_be_too_long(tmp_path):
+    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    write_table(tmp_path, f"{'x' * 300},,none,p1", "IM0001,,none,p2")
+    assert lists_volumes(tmp_path)
+
+
 def test_pictures_mat_files_and_an_empty_folder_are_no_volumes(tmp_path, write_mat):
     assert not lists_volumes(tmp_path)
     write_mat(tmp_path / "1.mat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,18 @@ def test_a_slice_is_drawn_from_black_at_its_1st_to_white_at_its_995th_per_mille(
     module.draw_slice(axes, scored(1, 0.5), LabeledSlice(pixels, nothing, CLASS_NAMES[1], "4", None), nothing)
     (image,) = axes.images
     assert image.get_clim() == pytest.approx((10, 995))
+
+
+@pytest.mark.parametrize("name", ["a$b_$.png", "$x^$.png", "p\udcff.png"])
+def test_a_file_name_is_drawn_as_it_is(name):
+    """As a formula, it ended the evaluation after all slices were predicted."""
+    figure = Figure()
+    axes, pixels = figure.subplots(), np.arange(12, dtype=np.float32).reshape(3, 4)
+    item = scored(1, 0.5)
+    item = replace(item, info=replace(item.info, path=name))
+    module.draw_slice(axes, item, LabeledSlice(pixels, pixels > 5, CLASS_NAMES[1], "4", None), pixels > 5)
+    figure.savefig(io.BytesIO())
+    assert axes.get_title().startswith(name.replace("\udcff", "\\udcff"))
 
 
 def columns(outline):
