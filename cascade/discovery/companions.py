@@ -36,7 +36,7 @@ def companion_of(path: Path) -> Path | None:
     if path.suffix.lower() in NAMING_SUFFIXES:
         name = data_file_of(path)
         # A header from elsewhere could name any file of this machine.
-        is_local = name and Path(name).name == name and (path.parent / name).is_file()
+        is_local = name and Path(name) == Path(Path(name).name) and (path.parent / name).is_file()  # also ./name
         return path.parent / name if name and is_local else None
     suffix = PAIRS.get(path.suffix.lower())
     if suffix is None:

@@ -45,6 +45,9 @@ FORM_FIELDS = {
 MIN_DETERMINANT = 0.1
 """Minimum determinant of the directions of the axes."""
 
+MAX_QUATERNION = 1.0001
+"""Length up to which a quaternion is one of length 1 that was rounded."""
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -105,6 +108,7 @@ def select_volume(path: Path, header: Header, volume: int | None) -> tuple[int, 
     axes = int(header["dim"][0])
     if not 2 <= axes <= 7:
         raise damaged_error(path, f"its header declares {axes} axes")
+    header["dim"][4:] = np.maximum(header["dim"][4:], 1)  # NIfTI's reference library reads sizes of 0 so
     sizes = [int(size) for size in header["dim"][1 : axes + 1]]
     if min(sizes) < 1:
         raise damaged_error(path, "its header declares an axis without voxels")
@@ -176,6 +180,7 @@ def repair_geometry(header: Header) -> Geometry:
     """Remove impossible values from the geometry fields of a header, which a mask copies, and return the rest."""
     notes = []
     unknown_axes = _repair_voxel_size(header)
+    _repair_quaternion(header)
     for form in ("sform", "qform"):
         if not 0 < header[f"{form}_code"] <= MAX_XFORM_CODE:
             header[f"{form}_code"] = 0
@@ -210,6 +215,14 @@ def _repair_voxel_size(header: Header) -> frozenset[int]:
     unknown = ~(np.isfinite(zooms[1:4]) & (zooms[1:4] > 0))
     zooms[1:4][unknown] = 1
     return frozenset(np.flatnonzero(unknown).tolist())
+
+
+def _repair_quaternion(header: Header) -> None:
+    """Shorten a quaternion that rounding made longer than 1, as public data have it: nibabel refuses it."""
+    length = math.sqrt(sum(float(header[f"quatern_{name}"]) ** 2 for name in "bcd"))
+    if 1 < length <= MAX_QUATERNION:
+        for name in "bcd":
+            header[f"quatern_{name}"] = float(header[f"quatern_{name}"]) / length
 
 
 def _has_valid_affine(header: Header, form: str) -> bool:

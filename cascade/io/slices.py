@@ -113,7 +113,7 @@ class UnopenedVolume(CascadeError):
 
 
 class BlankSlice(CascadeError):
-    """All pixels of a slice have the same value, as is common at the ends of a volume.
+    """All pixels of a slice have the same value but for rounding, as is common at the ends of a volume.
 
     Attributes:
         shape: (H, W).
@@ -132,7 +132,7 @@ def check_pixels(pixels: FloatArray, name: str) -> FloatArray:
         name: The slice, for error messages.
 
     Raises:
-        BlankSlice: If all pixels have the same value.
+        BlankSlice: If all pixels have the same value, or differ by no more than resampling leaves of zeros.
         CascadeError: If the slice is too small, contains NaN or infinity, or has an implausible range.
     """
     if min(pixels.shape) < MIN_SIDE:
@@ -145,9 +145,9 @@ def check_pixels(pixels: FloatArray, name: str) -> FloatArray:
             f"{name}: contains NaN or infinite pixels", fix="replace them by the intensity of the background"
         )
     low, high = float(pixels.min()), float(pixels.max())
-    if low == high:
+    if high - low < MIN_CONTRAST:
         raise BlankSlice(name, pixels.shape)
-    if not MIN_CONTRAST <= high - low <= MAX_CONTRAST:
+    if high - low > MAX_CONTRAST:
         raise CascadeError(
             f"{name}: the intensities {low:g} to {high:g} are not plausible for MRI",
             fix="replace fill values before the export",

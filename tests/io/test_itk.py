@@ -99,6 +99,14 @@ def test_a_header_and_its_voxels_are_one_input(tmp_path, names):
     assert problems == left_out == {}
 
 
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr"])
+def test_a_header_may_name_the_file_beside_it_with_its_folder(tmp_path, suffix):
+    expected = open_itk(written(tmp_path, f"b.{suffix}"), "b").read(3).pixels
+    path = written(tmp_path, f"a.{suffix}")
+    changed(path, b"a.raw", b"./a.raw")
+    assert np.array_equal(open_itk(path, "a").read(3).pixels, expected)
+
+
 @pytest.mark.parametrize("elsewhere", [b"/etc/passwd", b"../a.raw", b"b/a.raw", b"LIST", b"gone.raw"])
 @pytest.mark.parametrize("suffix", ["mhd", "nhdr"])
 def test_a_header_cannot_name_a_file_elsewhere(tmp_path, suffix, elsewhere):

@@ -120,6 +120,27 @@ def test_without_a_valid_sform_the_qform_gives_the_orientation(tmp_path, fields)
     assert [word in note for word, note in zip(("sform", "no orientation"), alone.notes, strict=True)] == [True, True]
 
 
+def test_a_quaternion_that_rounding_made_too_long_is_shortened(tmp_path):
+    """Public data have such headers. The orientation was ignored, and the mask did not lie on the scan."""
+    image = nib.Nifti1Image(HEAD, np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
+    image.set_qform(image.affine, 1)
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    exact = {name: image.header[name] for name in names}
+    rounded = {name: value * np.float32(1 + 4e-7) for name, value in exact.items()}
+    expected, source = (
+        open_nifti(write(tmp_path / name, sform_code=0, qform_code=1, **quaternion), name)
+        for name, quaternion in (("whole.nii", exact), ("a.nii", rounded))
+    )
+    assert source.notes == expected.notes == ()
+    assert np.array_equal(source.read(3).pixels, expected.read(3).pixels)
+
+
+def test_an_unused_axis_of_size_0_is_one_of_size_1(tmp_path):
+    expected = open_nifti(write(tmp_path / "whole.nii"), "whole.nii")
+    source = open_nifti(write(tmp_path / "a.nii", dim=[4, 20, 24, 18, 0, 0, 0, 0]), "a.nii")
+    assert np.array_equal(source.read(3).pixels, expected.read(3).pixels)
+
+
 def test_without_any_voxel_size_the_spacing_is_unknown_and_a_note_names_the_axes(tmp_path):
     absent = {"sform_code": 0, "qform_code": 0}
     source = open_nifti(write(tmp_path / "a.nii", pixdim=[1, 0, np.nan, 0, 1, 1, 1, 1], **absent), "a.nii")
