@@ -128,6 +128,8 @@ def predict(
         raise CascadeError("--overwrite and --resume cannot be combined", fix="use one of them")
     console = stderr()
     input_paths = [path for item in paths for path in (read_list(sys.stdin.buffer) if item == "-" else [item])]
+    if "" in (*map(str, input_paths), out):
+        raise CascadeError("an input or --out is empty", fix="check the variable that stands for it, or give a path")
     options = RunOptions(
         batch_size=batch_size,
         axis=axis,

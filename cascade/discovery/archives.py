@@ -7,14 +7,15 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cascade.discovery.dicom_prefix import PREFIX_BYTES, has_dicom_prefix
-from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, format_of_name, is_zip
+from cascade.discovery.filters import HIDDEN, OWN_OUTPUT, UNSUPPORTED, FileFilter, format_of_name, is_zip
+from cascade.discovery.output_marker import MARKER_BYTES, MARKERS, WRITTEN, is_marked
 from cascade.errors import CascadeError
 
 CHUNK_BYTES = 2**16
@@ -112,10 +113,11 @@ def unpack_zip(
         members = [(name, info) for info in archive.infolist() if not (name := _member_name(info)).endswith("/")]
         result.members += [name for name, _ in members]
         copies = Counter(name.lstrip("/") for name, _ in members)
+        written = _written_by_a_run(archive, members)
         for position, (name, info) in enumerate(members):
             try:
                 _check_name(name)
-                reason = _left_out_reason(name, file_filter, prefix)
+                reason = _left_out_reason(name, file_filter, prefix, written)
                 if not reason:
                     _check_member(info, name, copies[name])
                     packed_size = min(info.compress_size, archive_size)  # the header may contain any number
@@ -187,11 +189,26 @@ def _check_name(name: str) -> None:
         raise CascadeError(f"lies in more than {MAX_FOLDERS} folders", fix=PACK_AGAIN)
 
 
-def _left_out_reason(name: str, file_filter: FileFilter, prefix: str) -> str | None:
+def _written_by_a_run(archive: zipfile.ZipFile, members: Sequence[tuple[str, zipfile.ZipInfo]]) -> set[str]:
+    """Return the images, and the folders of images, that cascade wrote before they were packed."""
+    written = set()
+    for name, info in members:
+        marker = name.rpartition("/")[2]
+        if marker not in MARKERS or info.flag_bits & ENCRYPTED_FLAG or info.compress_type not in METHODS:
+            continue
+        with suppress(OSError, *DAMAGED), archive.open(info) as file:
+            if is_marked(marker, file.read(MARKER_BYTES)):
+                written |= {f"{name.removesuffix(marker)}{image}" for image in WRITTEN[marker]}
+    return written
+
+
+def _left_out_reason(name: str, file_filter: FileFilter, prefix: str, written: Set[str]) -> str | None:
     """Return why a member is left out because of its name, or None."""
     path = PurePosixPath(name)
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
         return HIDDEN
+    if written and any(str(part) in written for part in (path, *path.parents)):
+        return OWN_OUTPUT
     for folder in reversed(PurePosixPath(prefix + name).parents[:-1]):
         if reason := file_filter.exclusion_reason(f"{folder}/"):
             return reason

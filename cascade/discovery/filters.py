@@ -36,6 +36,7 @@ FORMAT_NAMES: dict[Format, tuple[str, ...]] = {
     "dicom": ("DICOM",),
 }
 
+OWN_OUTPUT = "was written by a run"
 HIDDEN = "is hidden"
 UNSUPPORTED = "is not a supported format"
 

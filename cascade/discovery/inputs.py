@@ -69,12 +69,9 @@ class Inputs:
     def is_left_out(self, name: str) -> bool:
         """Return True if a name not in `names` refers to an existing file or zip member that was left out."""
         path = self.folder / name
-        try:
-            archive = next((parent for parent in path.parents if parent.is_file()), None)
-            if archive is None:
-                return path.exists()
-        except PermissionError:
-            return True  # it may exist in a folder that may not be searched
+        archive = next((parent for parent in path.parents if os.path.isfile(parent)), None)  # noqa: PTH113
+        if archive is None:
+            return _may_exist(path)
         archive_name = self.name(str(archive))
         is_problem = archive_name in {self.name(problem) for problem in self.problems}
         is_used = is_problem or any(other.startswith(f"{archive_name}/") for other in self.zipped)
@@ -146,6 +143,17 @@ def find_slices(
         zipped=frozenset(zipped),
         unpacked=unpack_into or Path(folder),
     )
+
+
+def _may_exist(path: Path) -> bool:
+    """Return False if there is no such file: in a folder that cannot be searched now, there may be one."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _expand(pattern: Path) -> list[Path]:

@@ -43,6 +43,13 @@ MARKERS = {
 MASKS, OVERLAYS, PROBABILITIES, CAPTURES = "masks", "overlays", "probabilities", "secondary_captures"
 """Folders of images that `cascade predict` writes beside results.json."""
 
+WRITTEN = {
+    "results.json": frozenset({MASKS, OVERLAYS, PROBABILITIES, CAPTURES}),
+    "metrics.json": EVALUATION_PICTURES | EVALUATION_1_PICTURES,
+    "benchmark.json": frozenset({BENCHMARK_PICTURE}),
+}
+"""Name of a marked file → the images, and the folders of images, that were written beside it."""
+
 MARKER_BYTES = 100
 """The marker lies within this many bytes from the beginning."""
 
@@ -70,12 +77,5 @@ def written_folders(out: Path) -> tuple[Path, ...]:
 
 def written_in(folder: str) -> set[str]:
     """Return the paths of the images, and of the folders of images, that cascade wrote into a folder."""
-    out = Path(folder)
-    written: list[Path] = []
-    if has_marker(out / "results.json"):
-        written += written_folders(out)
-    if has_marker(out / "metrics.json"):
-        written += [out / name for name in EVALUATION_PICTURES | EVALUATION_1_PICTURES]
-    if has_marker(out / "benchmark.json"):
-        written.append(out / BENCHMARK_PICTURE)
-    return {str(path) for path in written}
+    marked = (marker for marker in MARKERS if has_marker(Path(folder, marker)))
+    return {str(Path(folder, name)) for marker in marked for name in WRITTEN[marker]}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.discovery.companions import companion_of, has_companion
-from cascade.discovery.filters import HIDDEN, UNSUPPORTED, FileFilter, is_zip
+from cascade.discovery.filters import HIDDEN, OWN_OUTPUT, UNSUPPORTED, FileFilter, is_zip
 from cascade.discovery.output_marker import written_in
 from cascade.discovery.sequences import other_sequences
 from cascade.errors import CascadeError
@@ -18,7 +18,6 @@ from cascade.files import pointer_error
 
 FOLDER_LINK = "is a link to a folder"
 SUBFOLDER = "is a folder in a folder"
-OWN_OUTPUT = "was written by a run"
 
 
 class Archive(NamedTuple):
@@ -71,6 +70,7 @@ class InputWalker:
     walked: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     named: set[str] = field(default_factory=set)
+    _written: set[str] = field(default_factory=set)  # by earlier runs, in the folders walked
     _output_cache: dict[str, set[str]] = field(default_factory=dict)
 
     @property
@@ -152,7 +152,7 @@ class InputWalker:
                 self.add_problem(folder, f"cannot be opened ({error.strerror})", "change the permissions of the folder")
                 is_empty = False
                 continue
-            self.own_output |= self._written_in(folder)
+            self._written |= self._written_in(folder)
             for entry in entries:
                 name = entry.path.removeprefix(os.path.join(root, "")).replace(os.sep, "/")
                 is_folder = os.path.isdir(entry.path)
@@ -184,7 +184,7 @@ class InputWalker:
         """Return why an entry of a folder is left out without a look at its format."""
         if entry.name.startswith("."):
             return HIDDEN
-        if entry.path in self.own_output:
+        if entry.path in self.own_output or entry.path in self._written:
             return OWN_OUTPUT
         if is_folder:
             if entry.is_symlink():

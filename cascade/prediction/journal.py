@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
@@ -112,7 +112,7 @@ class Journal:
             for line in lines:
                 self._positions.append(self._end)
                 self._end += file.write(line.text)
-        self._file: BinaryIO = self.path.open("ab")
+        self._file = self.path.open("ab", buffering=0)
         self._reader = self.path.open("rb", READ_BYTES)  # reads this journal even if another run replaces it
 
     def __len__(self) -> int:
@@ -181,12 +181,15 @@ class Journal:
 
     def _append(self, text: bytes) -> int:
         """Append whole lines, and return where they begin."""
-        start, self._end = self._end, self._end + len(text)
+        start, rest = self._end, memoryview(text)
         try:
-            self._file.write(text)
-            self._file.flush()
-        except OSError as error:  # the rest of the text stays in the buffer
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(start)  # half a line would damage the next one
             raise self._error(error) from error
+        self._end += len(text)
         return start
 
     def _error(self, error: OSError) -> CascadeError:

@@ -142,6 +142,15 @@ def test_predict_writes_nothing_when_the_models_are_missing(scans, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("paths", [["", "--out", "r"], ["a.png", "--out", ""]])
+def test_an_empty_path_is_not_the_current_folder(paths, tmp_path, monkeypatch, capsys):
+    """A shell passes one for a variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    assert run("predict", *paths) == 1
+    assert "is empty" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_quiet_prints_errors_only(scans, models, tmp_path, capsys):
     assert run("predict", scans, "--out", tmp_path / "one", "--models", models, "--quiet") == 0
     assert capsys.readouterr().err == ""

@@ -52,6 +52,22 @@ def test_slices_are_unpacked_under_their_own_names_and_other_files_are_left_out(
     assert result.size == 6
 
 
+def test_output_of_an_earlier_run_in_a_zip_is_left_out(tmp_path, unpack):
+    """Its masks and overlays were predicted as slices."""
+    path = pack(
+        tmp_path / "study.zip",
+        ("s/a.png", b"1"),
+        ("s/results/results.json", b'{"schema": "cascade results 3"}'),
+        ("s/results/masks/b/a.png", b"1"),
+        ("s/results/own.png", b"1"),
+        ("t/results.json", b"{}"),
+        ("t/masks/a.png", b"1"),
+    )
+    result = unpack(path)
+    assert result.names == ["s/a.png", "s/results/own.png", "t/masks/a.png"]
+    assert result.left_out["s/results/masks/b/a.png"] == "was written by a run"
+
+
 def test_a_member_without_suffix_or_with_one_of_digits_is_a_slice_if_its_content_is_dicom(tmp_path, unpack):
     path = pack(
         tmp_path / "study.zip",

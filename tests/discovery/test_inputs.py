@@ -287,6 +287,16 @@ def test_output_of_earlier_runs_is_not_read_even_if_a_pattern_or_list_contains_i
     assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
 
 
+def test_output_of_an_earlier_run_is_left_out_in_any_order_of_the_inputs(scans):
+    """After the folder, a mask in it was an error: it lay "in the folder of the results"."""
+    put(scans, "old/masks/a.png")
+    put(scans, "old/results.json", content=b'{\n "schema": "cascade results 7",\n')
+    for paths in ([scans, scans / "old/masks/a.png"], [scans / "old/masks/a.png", scans]):
+        inputs = find_slices(paths)
+        assert inputs.problems == {}
+        assert inputs.left_out[str(scans / "old/masks/a.png")] == "was written by a run"
+
+
 def test_the_masks_of_an_earlier_run_are_recognized_from_inside_their_folder(scans, monkeypatch):
     """Once, `cascade predict .` among the masks took them for slices, and `..` from there found nothing."""
     put(scans, "b/old/masks/a.png", "b/old/own.png")

@@ -17,9 +17,10 @@ from PIL import Image
 from stub_cascade import cascade_of, rows_of
 
 from cascade.errors import CascadeError
-from cascade.prediction.journal import Journal
+from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
+from cascade.prediction.slices import SliceResult
 
 
 class FullDisk(io.RawIOBase):
@@ -40,13 +41,29 @@ class FullDisk(io.RawIOBase):
         with self.lock:
             if self.room[0] <= 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            written = self.file.raw.write(bytes(content[: self.room[0]]))
+            written = getattr(self.file, "raw", self.file).write(bytes(content[: self.room[0]]))
             self.room[0] -= written
         return written
+
+    def truncate(self, size):
+        return self.file.truncate(size)
 
     def close(self):
         super().close()
         self.file.close()
+
+
+def on_a_full_disk(room, io_open=io.open):
+    """Return `open` for a disk with `room[0]` bytes left."""
+
+    def open_(file, mode="r", *arguments, **options):
+        opened = io_open(file, mode, *arguments, **options)
+        if mode not in ("xb", "ab"):
+            return opened
+        full = FullDisk(opened, room)
+        return full if isinstance(opened, io.RawIOBase) else io.BufferedWriter(full)
+
+    return open_
 
 
 @pytest.mark.parametrize("room", [0, 1_000, 3_000, 6_000, 10_000, 20_000, 40_000])
@@ -54,14 +71,9 @@ def test_a_full_disk_leaves_no_partial_file_and_resuming_completes_the_run(scans
     for number in range(4):
         put(scans / f"{number}.png", whole_file("gray.png"))
     put(scans / "head.nii.gz", whole_file("head.nii.gz"))
-    left, io_open = [room], io.open
-
-    def open_(file, mode="r", *arguments, **options):
-        opened = io_open(file, mode, *arguments, **options)
-        return io.BufferedWriter(FullDisk(opened, left)) if mode in ("xb", "ab") else opened
-
+    left = [room]
     with monkeypatch.context() as full:
-        full.setattr(io, "open", open_)
+        full.setattr(io, "open", on_a_full_disk(left))
         try:
             said = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=2)).failed[0].problem
         except CascadeError as error:
@@ -77,6 +89,21 @@ def test_a_full_disk_leaves_no_partial_file_and_resuming_completes_the_run(scans
     run = predict_paths(cascade_of(), [scans], out, RunOptions(batch_size=2, resume=True))
     assert (run.exit_code, len(run.rows)) == (0, 8)
     check_left(out, rows_of(out))
+
+
+def test_a_line_that_did_not_fit_does_not_damage_the_next_one(tmp_path, monkeypatch):
+    """The journal went on as if it had been written, and asked the user to start over."""
+    room = [10_000]
+    monkeypatch.setattr(io, "open", on_a_full_disk(room))
+    journal = Journal(tmp_path, {})
+    rows = tuple(SliceResult(f"b/{number}", "no_tumor", mask_pixels=0) for number in range(200))
+    room[0] = 3_000
+    with pytest.raises(CascadeError, match="No space left"):
+        journal.add([journal_line(Entry("b", "5", rows, {}, ("b",)))])
+    room[0] = 10_000
+    journal.add([journal_line(Entry("c", "6", rows[:1], {}, ("c",)))])
+    assert journal.entry(0).name == "c"
+    journal.close()
 
 
 def test_a_disk_that_fails_when_the_journal_is_flushed_is_an_error_that_names_the_journal(tmp_path, monkeypatch):

@@ -184,6 +184,8 @@ def test_the_arrow_keys_move_through_the_slices_of_a_volume_and_j_to_the_next_ca
     assert "slice 2 of 4 (index 1): glioma, which the volume does not support" in browser.details()
     browser.press("ARROW_LEFT")
     assert "slice 1 of 4 (index 0): no tumor" in browser.details()
+    browser.press("ENTER")  # in the slider, it led to the first result, as in the search
+    assert "slice 1 of 4 (index 0): no tumor" in browser.details()
     browser.press("j")
     assert "2 of 2" in browser.details()
     browser.press("k")

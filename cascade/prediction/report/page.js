@@ -274,7 +274,7 @@ function pressedKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
   if (event.target.matches("input, select") && !(event.target.id === "slider" && "jk?".includes(event.key))) {
     if (event.key === "Escape") event.target.blur();
-    if (event.key !== "Enter" || event.target.matches("select")) return;
+    if (event.key !== "Enter" || details.open || event.target.matches("select")) return;
     event.preventDefault(); // otherwise it would also activate the card that gets the focus
     move(0);
     return;
