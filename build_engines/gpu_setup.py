@@ -20,7 +20,7 @@ from pathlib import Path
 
 from build_engines.pycuda_wheel import HEADERS, build_pycuda, run_pip
 from cascade.errors import CascadeError
-from cascade.runtime.engines import FLAVORS
+from cascade.runtime.engines import FLAVORS, RTX_CAPABILITIES
 from cascade.runtime.gpu import Gpu, cuda_version, find_gpus
 
 STEPS = ("pycuda", *FLAVORS, "engines", "predict")
@@ -29,9 +29,6 @@ PREPARE = "python -m build_engines.gpu_setup pycuda tensorrt-rtx engines"
 """What needs neither a driver nor a GPU."""
 
 MIN_VERSION = {"tensorrt": "10.12", "tensorrt-rtx": "1.3"}
-
-RTX_CAPABILITIES = ("7.5", "8.6", "8.9", "12.0", "12.1")
-"""GPUs in NVIDIA's support matrices of TensorRT-RTX. The others need TensorRT: A100, Hopper, B200."""
 
 MIN_CUDA = (12, 2)
 """CUDA of the oldest driver that TensorRT supports, 535."""
@@ -56,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "there is no usable NVIDIA GPU on this machine",
                 fix=f"install its driver; to prepare an image, name the steps: {PREPARE}",
             )
-        flavor, cuda = options.flavor or flavor_for(gpus), options.cuda or cuda_major(cuda_version())
+        named = set(options.steps) & set(FLAVORS)
+        flavor = options.flavor or (named.pop() if len(named) == 1 else flavor_for(gpus))
+        cuda = options.cuda or cuda_major(cuda_version())
         for step in options.steps or default_steps(flavor):
             print(f"{step} ...", file=sys.stderr, flush=True)
             run_step(step, flavor, cuda, gpus, options.out)

@@ -11,6 +11,7 @@ import sysconfig
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from cascade.errors import CascadeError
 
@@ -63,7 +64,8 @@ def check_compiler() -> None:
         raise CascadeError("pycuda is compiled, and there is no C++ compiler", fix="apt-get install g++")
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not header.is_file():
-        raise CascadeError(f"{header}: there is no such file", fix="apt-get install python3-dev")
+        package = "python{}.{}-dev".format(*sys.version_info)
+        raise CascadeError(f"{header}: there is no such file", fix=f"apt-get install {package}")
 
 
 def run_pip(*arguments: str) -> None:
@@ -100,8 +102,9 @@ def _download_source(folder: Path) -> Path:
     """Download the source of pycuda and unpack it into a folder."""
     run_pip("download", "--no-deps", "--no-binary", "pycuda", "--dest", str(folder.parent), PYCUDA)
     (archive,) = folder.parent.glob("pycuda-*.tar.gz")
+    options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since Python 3.11.4
     with tarfile.open(archive) as file:
-        file.extractall(folder.parent, filter="data")
+        file.extractall(folder.parent, **options)
     return (folder.parent / archive.name.removesuffix(".tar.gz")).rename(folder)
 
 

@@ -64,7 +64,7 @@ def main() -> int:
     ]
     measured = step("benchmark", lambda: benchmark(python))
     print(f"see {OUT / 'gpu-check.json'}", file=sys.stderr)
-    passed = "passed" in tests.get("cases", {}).values()
+    passed = tests["exit_code"] == 0 and "passed" in tests.get("cases", {}).values()
     return 0 if gpu and passed and 0 in [item["exit_code"] for item in built] and measured["exit_code"] == 0 else 1
 
 
@@ -72,7 +72,10 @@ def gpu_tests(python: str) -> dict[str, Any]:
     result = run(
         [python, "-m", "pytest", "-m", "gpu", "tests/runtime/test_on_gpu.py", f"--junitxml={OUT / 'tests.xml'}"]
     )
-    return result | {"cases": cases(OUT / "tests.xml")}
+    try:
+        return result | {"cases": cases(OUT / "tests.xml")}
+    except (OSError, ElementTree.ParseError) as error:  # pytest could not start, or was killed; its output says why
+        return result | {"cases": {}, "report": repr(error)}
 
 
 def build(python: str, flavor: str, *options: str) -> dict[str, Any]:

@@ -47,11 +47,12 @@ def test_every_step_is_in_the_report(check):
     ("case", "codes", "gpu"),
     [
         (CASE.format(SKIPPED), {}, H100),
+        (CASE.format(""), {"pytest": 1}, H100),
         (CASE.format(""), {"build": 1}, H100),
         (CASE.format(""), {"benchmark": 1}, H100),
         (CASE.format(""), {}, None),
     ],
-    ids=["no test ran", "no engine", "no benchmark", "no GPU"],
+    ids=["no test ran", "a test failed", "no engine", "no benchmark", "no GPU"],
 )
 def test_the_check_fails_if_the_gpu_did_not_work(check, case, codes, gpu):
     assert check(case, codes, gpu)[0] == 1
@@ -60,7 +61,8 @@ def test_the_check_fails_if_the_gpu_did_not_work(check, case, codes, gpu):
 def test_an_incomplete_test_report_does_not_end_the_check(check):
     code, report = check("<testsuite><testca")
     assert code == 1
-    assert "ParseError" in report["tests"]["output"]
+    assert "ParseError" in report["tests"]["report"]
+    assert report["tests"]["output"] == "said"  # by pytest, which may say why
     assert report["benchmark"]["exit_code"] == 0
 
 

@@ -21,6 +21,9 @@ from cascade.runtime.sidecar import BatchProfile, BuildSpec, Sidecar, read_sidec
 
 FLAVORS = ("tensorrt", "tensorrt-rtx")
 
+RTX_CAPABILITIES = ("7.5", "8.6", "8.9", "12.0", "12.1")
+"""GPUs in NVIDIA's support matrices of TensorRT-RTX. The others need TensorRT: A100, Hopper, B200."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -70,8 +73,15 @@ def sidecar_path(name: str, folder: Path, flavor: str) -> Path:
     return folder / f"{name}.{flavor}.json"
 
 
-def find_engine(name: str, folder: Path, flavor: str, graph: ExportedModel) -> Engine:
+def find_engine(name: str, folder: Path, flavor: str, graph: ExportedModel, gpu: Gpu | None = None) -> Engine:
     """Find the engine of a graph, and check it against its sidecar and the sidecar against the graph.
+
+    Args:
+        name: Name of the graph.
+        folder: Folder of the engines.
+        flavor: One of FLAVORS.
+        graph: The graph.
+        gpu: The GPU that the engine is for, if it is known.
 
     Raises:
         CascadeError: If there is no such engine or it was built from another graph. Its fix is the command that builds
@@ -81,7 +91,7 @@ def find_engine(name: str, folder: Path, flavor: str, graph: ExportedModel) -> E
     try:
         sidecar = read_sidecar(sidecar_path(name, folder, flavor))
     except CascadeError as error:
-        raise CascadeError(error.problem, fix=build_command(flavor, folder, graph.path.parent)) from error
+        raise CascadeError(error.problem, fix=build_command(flavor, folder, graph.path.parent, gpu=gpu)) from error
     spec = sidecar.spec
     serialized = path.read_bytes() if path.is_file() else None
     if (spec.name, spec.flavor) != (name, flavor):
@@ -94,7 +104,7 @@ def find_engine(name: str, folder: Path, flavor: str, graph: ExportedModel) -> E
         problem = f"{path}: was not built from {graph.path}"
     else:
         return Engine(path, sidecar, serialized)
-    raise CascadeError(problem, fix=build_command(flavor, folder, graph.path.parent, spec))
+    raise CascadeError(problem, fix=build_command(flavor, folder, graph.path.parent, spec, gpu))
 
 
 def incompatibility(spec: BuildSpec, tensorrt_version: str, gpu: Gpu) -> str | None:
@@ -141,7 +151,7 @@ def misfits(
             if not path.is_file():
                 continue
             try:
-                spec = find_engine(name, folder, flavor, graph).sidecar.spec
+                spec = find_engine(name, folder, flavor, graph, gpu).sidecar.spec
             except CascadeError as error:
                 reasons[path.name] = error.problem
                 continue
@@ -160,16 +170,20 @@ def build_command(
         folder: Folder of the engines.
         models: Folder of the models.
         spec: Repeat the options of this build.
-        gpu: Build for this GPU instead of those of `spec`.
+        gpu: Build for this GPU too. Where TensorRT-RTX does not support it, the command builds for TensorRT.
     """
+    if gpu and gpu.compute_capability not in RTX_CAPABILITIES:
+        flavor = "tensorrt"
     words = ["cascade", "build", "--flavor", flavor]
     if folder != _engines_in_cache():
         words += ["--out", str(folder)]
     if models != BUNDLED_MODELS:
         words += ["--models", str(models)]
-    capabilities = [gpu.compute_capability] if gpu else spec.compute_capabilities if spec else []
+    capabilities = set(spec.compute_capabilities if spec else ()) | ({gpu.compute_capability} if gpu else set())
     if flavor == "tensorrt-rtx" and capabilities:
-        words += ["--arch", ",".join(f"sm{item.replace('.', '')}" for item in capabilities)]
+        words += ["--arch", ",".join(f"sm{item.replace('.', '')}" for item in sorted(capabilities, key=float))]
+    if gpu and gpu.number:
+        words += ["--device", str(gpu.number)]
     if spec and spec.batches != BatchProfile():
         for name, size in asdict(spec.batches).items():
             words += [f"--{name}-batch", str(size)]

@@ -42,7 +42,7 @@ def open_tensorrt(
     gpu = select_gpu(device)
     folder = engines or default_engines_folder()
     graphs = {SEGMENTER: segmenter, CLASSIFIER: classifier}
-    found = {name: find_engine(name, folder, flavor, graph) for name, graph in graphs.items()}
+    found = {name: find_engine(name, folder, flavor, graph, gpu) for name, graph in graphs.items()}
     for engine in found.values():
         if reason := incompatibility(engine.sidecar.spec, trt.__version__, gpu):
             fix = build_command(flavor, folder, segmenter.path.parent, engine.sidecar.spec, gpu)

@@ -18,7 +18,7 @@ from cascade.errors import CascadeError
 from cascade.runtime.kernel_cache import KernelCache
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Future, Outputs
-from cascade.runtime.tensorrt_engine import REBUILD, LoadedEngine, out_of_memory
+from cascade.runtime.tensorrt_engine import LoadedEngine, out_of_memory, rebuild
 
 BUFFER_SETS = 2
 
@@ -73,7 +73,7 @@ class TensorRtBackend:
             raise CascadeError(
                 f"the engines have no batch size in common: one requires at least {self._min_batch} slices, the other "
                 f"at most {self._max_batch}",
-                fix=REBUILD,
+                fix=rebuild(trt),
             )
         self._upload_stream, self._compute_stream, self._download_stream = (self._cuda.Stream() for _ in range(3))
         self._buffers = cycle([Buffers(self._cuda, self._max_batch, number) for number in range(BUFFER_SETS)])
@@ -157,9 +157,12 @@ class TensorRtBackend:
                 stages = zip(("upload", "", *graphs, "", "download"), pairwise(events), strict=True)
                 stages_ms = {stage: float(end.time_since(start)) for stage, (start, end) in stages if stage}
                 self._save_new_kernels(batch)
+                events.clear()  # inside the context, where they can be destroyed
+            if buffers.batch is events:  # `wait` refers to buffers and backend: only collection would free them
+                buffers.finish = lambda: None
             return {name: buffers.host[name][:rows].copy() for name in outputs}, stages_ms
 
-        buffers.finish = wait
+        buffers.finish, buffers.batch = wait, events
         return wait
 
     def _record_event(self, stream: Any) -> Any:
@@ -201,6 +204,7 @@ class Buffers:
         addresses: Their addresses.
         number: Number of this set of buffers.
         finish: Waits for the batch in the buffers and copies its outputs. Call it before reusing the buffers.
+        batch: The events of that batch.
     """
 
     def __init__(self, cuda: ModuleType, max_batch: int, number: int) -> None:
@@ -210,6 +214,7 @@ class Buffers:
         self.addresses = {name: int(allocation) for name, allocation in self.device.items()}
         self.number = number
         self.finish: Callable[[], object] = lambda: None
+        self.batch: object = None
 
 
 def concatenate(chunks: list[Downloaded]) -> Downloaded:

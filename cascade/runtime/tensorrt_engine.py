@@ -8,8 +8,6 @@ from cascade.contract import SHAPES, SLICE
 from cascade.errors import CascadeError
 from cascade.runtime.kernel_cache import KernelCache
 
-REBUILD = "build the engines again: cascade build --force"
-
 
 class LoadedEngine:
     """An engine, ready to run. A CUDA context must be current whenever it is used.
@@ -51,7 +49,8 @@ class LoadedEngine:
         self._runtime_cache: Any = None
         engine = runtime.deserialize_cuda_engine(serialized)
         if engine is None:
-            raise CascadeError(f"TensorRT cannot load the {name}'s engine", fix=REBUILD)
+            fix = f"update the GPU driver, or {rebuild(trt)}"
+            raise CascadeError(f"TensorRT cannot load the {name}'s engine", fix=fix)
         self._kernels, self._saved_bytes = kernels, 0
         smallest, _, largest = engine.get_tensor_profile_shape(SLICE, 0)
         self.min_batch, self.max_batch = int(smallest[0]), int(largest[0])
@@ -112,6 +111,11 @@ class LoadedEngine:
         if content and len(content) != self._saved_bytes:
             self._saved_bytes = len(content)  # also if it cannot be written: the folder stays read-only
             self._kernels.write(content)
+
+
+def rebuild(trt: ModuleType) -> str:
+    """Return the advice to build the engines of a module, tensorrt or tensorrt_rtx, again."""
+    return f"build the engines again: cascade build --flavor {trt.__name__.replace('_', '-')} --force"
 
 
 def out_of_memory(reason: str) -> CascadeError:

@@ -133,8 +133,19 @@ def test_the_command_omits_options_with_default_values(tmp_path):
     assert build_command("tensorrt", tmp_path, spec=spec) == f"cascade build --flavor tensorrt --out {tmp_path}"
 
 
-def test_the_command_can_be_for_another_gpu(tmp_path):
-    assert build_command("tensorrt-rtx", tmp_path, spec=SPEC, gpu=T4).endswith("--arch sm75")
+def test_the_command_can_be_for_another_gpu_too(tmp_path):
+    """It built for that GPU alone, and the engines of the others were lost."""
+    assert build_command("tensorrt-rtx", tmp_path, spec=SPEC, gpu=T4).endswith("--arch sm75,sm86,sm120")
+    second = replace(T4, number=1)
+    assert build_command("tensorrt", tmp_path, gpu=second).endswith("--device 1")  # not GPU 0 again and again
+
+
+def test_where_tensorrt_rtx_does_not_support_the_gpu_the_command_builds_for_tensorrt(tmp_path):
+    """`build` refused the command that `predict` gave."""
+    h100 = Gpu("NVIDIA H100", "9.0")
+    assert build_command("tensorrt-rtx", tmp_path, spec=SPEC, gpu=h100).split()[:4] == [
+        *("cascade", "build", "--flavor", "tensorrt")
+    ]
 
 
 def test_only_tensorrt_rtx_builds_for_gpus_that_are_not_there(tmp_path):

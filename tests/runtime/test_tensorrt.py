@@ -5,9 +5,11 @@ Tests that need a GPU are in test_on_gpu.py.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import itertools
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy_gpu
@@ -67,6 +69,19 @@ def test_results_requested_late_and_in_any_order_are_complete(open_backend, eage
         check(futures[batch].result(), batch)
 
 
+def test_a_backend_is_freed_as_soon_as_nothing_refers_to_it(open_backend):
+    """After a batch, only garbage collection freed its engines and buffers: a GPU has no room for two of them."""
+    backend = open_backend()
+    check(backend.submit(slices_of(1)).result(), (1,))
+    alive = weakref.ref(backend)
+    gc.disable()
+    try:
+        del backend
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("eager", [(), (0,), (0, 1, 2)], ids=str)
 def test_a_batch_larger_than_the_engines_maximum_is_split(open_backend, eager):
     backend = open_backend(largest=2, eager=eager)
@@ -95,7 +110,7 @@ def test_batches_stay_within_the_profiles_of_both_engines(open_backend, profiles
 def test_engines_without_a_common_batch_size_are_rejected(open_backend):
     with pytest.raises(CascadeError, match="at least 8 slices, the other at most 4") as raised:
         open_backend(profiles={"segmenter": (8, 16), "classifier": (1, 4)})
-    assert "cascade build --force" in raised.value.fix
+    assert "cascade build --flavor tensorrt --force" in raised.value.fix
 
 
 def test_a_gpu_with_too_little_memory_is_an_error_with_a_fix(open_backend, monkeypatch):
@@ -216,7 +231,7 @@ def test_the_chosen_gpu_is_opened_and_its_kernels_are_kept_beside_the_engines(mo
     gpus = [Gpu("Tesla T4", "7.5"), Gpu("NVIDIA RTX A4000", "8.6", 1)]
     trt = tensorrt(dict.fromkeys(INPUTS_AND_OUTPUTS, (1, 4)), "tensorrt_rtx")
 
-    def find_engine(name, folder, flavor, graph):
+    def find_engine(name, folder, flavor, graph, gpu):
         spec = BuildSpec(name, flavor, trt.__version__, None, ["8.6"], "a" * 64, "b" * 64, BatchProfile())
         sidecar = SimpleNamespace(spec=spec, engine_sha256="c" * 64)
         return Engine(folder / f"{name}.{flavor}.engine", sidecar, name.encode())
