@@ -21,7 +21,7 @@ from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
 from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import DATA_SET_ONLY, WITH_EXTERNAL, WITH_NEGATIVES, MixedData, Mixture
-from train.preprocessing import SEGMENTER_SIZE, cap_by_detection, normalize, upsample2x
+from train.preprocessing import cap_by_detection, normalize, upsample2x
 from train.segmenter_network import SegmenterNetwork, start_weights
 
 
@@ -63,7 +63,7 @@ class SegmenterSettings(FitSettings):
 
 
 STRONGEST = 64
-"""Pixels at SEGMENTER_SIZE, of an uncertain area that holds a tumor, that must be tumor; at half the size a quarter."""
+"""Pixels at SEGMENTER_SIZE, of an uncertain area that holds a tumor, that must be tumor."""
 
 
 class SegmenterTraining(lightning.LightningModule):
@@ -117,8 +117,7 @@ class SegmenterTraining(lightning.LightningModule):
         pixels = F.binary_cross_entropy_with_logits(logits, masks, weight=certain, reduction="sum")
         # Where a tumor is somewhere in an uncertain area, the area's strongest pixels are of it.
         areas = (logits + torch.where(uncertain >= 0.5, 0.0, -torch.inf)).flatten(1)
-        count = STRONGEST * areas.shape[1] // SEGMENTER_SIZE**2
-        strongest = areas.topk(max(1, count), dim=1).values
+        strongest = areas.topk(min(STRONGEST, areas.shape[1]), dim=1).values
         inside = strongest.isfinite()  # a small area has fewer pixels
         missed = (F.softplus(-strongest.nan_to_num(neginf=0.0)) * inside).sum(1) / inside.sum(1).clamp(min=1)
         missed = (missed * (tumor - outlined)).sum() / len(logits)

@@ -38,7 +38,6 @@ from train.classifier import (
 )
 from train.external import read_index
 from train.make_negatives import write_copies
-from train.preprocessing import SEGMENTER_SIZE
 from train.segmenter import SegmenterSettings, SegmenterTraining, _validation_data, detection_logits, train_segmenter
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "limit_batches": 2, "weights": "none", "devices": 1}
@@ -126,18 +125,16 @@ def certain(masks):
     return torch.cat([masks, torch.zeros_like(masks)], dim=1)
 
 
-@pytest.mark.parametrize("size", [SEGMENTER_SIZE, SEGMENTER_SIZE // 2])
-def test_uncertain_pixels_cost_nothing_but_hold_a_tumor_somewhere(size):
-    """An area of half the slice's size. Any prediction inside has no loss if it has some tumor pixels."""
+def test_uncertain_pixels_cost_nothing_but_hold_a_tumor_somewhere():
+    """An area of 32 x 32 in a slice of 64 x 64. Any prediction inside has no loss if it has some tumor pixels."""
     training = SegmenterTraining(asdict(SegmenterSettings(weights="none", detection=1.0, inside=1.0)))
-    area = torch.zeros(1, 1, size, size)
-    area[..., size // 4 : 3 * size // 4, size // 4 : 3 * size // 4] = 1
+    area = torch.zeros(1, 1, 64, 64)
+    area[..., 16:48, 16:48] = 1
     target = torch.cat([torch.zeros_like(area), area], dim=1)
     yes, no = torch.full((1, 1), 9.0), torch.full((1, 1), -9.0)
     inside = torch.where(area > 0, 9.0, -9.0)
-    part = torch.full((1, 1, size, size), -9.0)
-    begin, end = size // 2, size // 2 + size // 32
-    part[..., begin:end, begin:end] = 9.0  # STRONGEST pixels at the full size, a quarter of them at half the size
+    part = torch.full((1, 1, 64, 64), -9.0)
+    part[..., 20:28, 20:28] = 9.0  # 64 pixels: STRONGEST
     assert training.loss(inside, yes, target) < 0.01
     assert training.loss(part, yes, target) < 0.01
     assert training.loss(part, no, target) > 8  # a tumor is there
@@ -148,8 +145,8 @@ def test_uncertain_pixels_cost_nothing_but_hold_a_tumor_somewhere(size):
 def test_a_small_uncertain_area_holds_a_tumor_too():
     """An area of fewer pixels than STRONGEST, as of one in fourteen masks of TCGA-GBM, had no loss at all."""
     training = SegmenterTraining(asdict(SegmenterSettings(weights="none", inside=1.0)))
-    area = torch.zeros(1, 1, SEGMENTER_SIZE, SEGMENTER_SIZE)
-    area[..., 120:127, 120:127] = 1
+    area = torch.zeros(1, 1, 64, 64)
+    area[..., 30:37, 30:37] = 1
     target, yes = torch.cat([torch.zeros_like(area), area], dim=1), torch.full((1, 1), 9.0)
     assert training.loss(torch.where(area > 0, 9.0, -9.0), yes, target) < 0.01
     assert training.loss(torch.full_like(area, -9.0), yes, target) > 8
