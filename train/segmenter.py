@@ -35,8 +35,6 @@ class SegmenterSettings(FitSettings):
         detection: Weight of the loss on whether there is a tumor at all.
         inside: Weight of the loss on the strongest pixels of an area that holds a tumor somewhere.
         detection_only: Whether only the detection learns. The outlines stay as they are.
-        half_size_epochs: The first epochs, in which the network learns from slices of half the size: a step then takes
-            a third of the time (Tan and Le 2021, arXiv 2104.00298).
 
     Raises:
         CascadeError: Only the detection learns, and the weights to start from have no outlines to keep.
@@ -52,7 +50,6 @@ class SegmenterSettings(FitSettings):
     detection: float = 0.5
     inside: float = 0.2
     detection_only: bool = False
-    half_size_epochs: int = 0
 
     def __post_init__(self) -> None:
         if self.detection_only and self.weights in ("imagenet", "none"):
@@ -131,8 +128,6 @@ class SegmenterTraining(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the loss of a batch: slices (N, 1, H, W), and targets as in `loss`."""
         slices, targets = batch
-        if self.current_epoch < self.settings.half_size_epochs:
-            slices, targets = F.avg_pool2d(slices, 2), F.avg_pool2d(targets, 2)
         if self.settings.detection_only:
             detection = self.network.detect(channels_last(slices)).float()
             loss = detection_loss(detection, targets)

@@ -22,7 +22,6 @@ from cascade.cli.train_options import (
     EpochSlices,
     Exported,
     External,
-    HalfSizeEpochs,
     LearningRate,
     LimitBatches,
     Measured,
@@ -65,7 +64,6 @@ def train_segmenter(
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
-    half_size_epochs: HalfSizeEpochs = None,
     weights: Weights = None,
     seed: Seed = None,
     devices: Devices = None,
@@ -137,7 +135,6 @@ def train_both(
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
-    half_size_epochs: HalfSizeEpochs = None,
     checkpoint: Exported = Checkpoint.best,
     limit_batches: LimitBatches = None,
 ) -> None:
@@ -179,7 +176,6 @@ def train_crossval(
     learning_rate: LearningRate = None,
     detection: DetectionWeight = None,
     detection_only: DetectionOnly = False,
-    half_size_epochs: HalfSizeEpochs = None,
     checkpoint: Exported = Checkpoint.best,
     limit_batches: LimitBatches = None,
 ) -> None:
@@ -264,7 +260,7 @@ def _pipeline_settings(context: typer.Context, external: "list[ExternalSlice]") 
     # On several devices each of their processes would run the whole pipeline.
     shared = {"devices": 1, **{name: options[name] for name in ("limit_batches", "learning_rate")}}
     segmenter = {name: options[f"segmenter_{name}"] for name in ("epochs", "weights")}
-    segmenter |= {name: options[name] for name in ("detection", "detection_only", "half_size_epochs")}
+    segmenter |= {name: options[name] for name in ("detection", "detection_only")}
     classifier = {name: options[f"classifier_{name}"] for name in ("epochs", "weights")}
     return PipelineSettings(
         _with(SegmenterSettings, shared | segmenter),

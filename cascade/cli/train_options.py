@@ -69,16 +69,6 @@ DetectionWeight = Annotated[
 DetectionOnly = Annotated[
     bool, typer.Option("--detection-only", help="Train only the detection; keep the outlines of the start.")
 ]
-HalfSizeEpochs = Annotated[
-    int | None,
-    typer.Option(
-        "--half-size-epochs",
-        metavar="N",
-        min=0,
-        help="First epochs of the segmenter, at half the size: 3 times as fast.",
-        show_default=False,
-    ),
-]
 START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]
 Seed = Annotated[

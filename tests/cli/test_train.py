@@ -19,9 +19,9 @@ def test_options_that_are_given_replace_the_settings_and_the_others_keep_their_d
     taken = []
     monkeypatch.setattr(segmenter, "train_segmenter", lambda *arguments, **options: taken.append(arguments[3]))
     command = ["train", "segmenter", tmp_path, "--split", tmp_path / "split.json"]
-    options = ("--detection-weight", 2, "--learning-rate", 4e-4, "--epoch-slices", 3200, "--half-size-epochs", 3)
+    options = ("--detection-weight", 2, "--learning-rate", 4e-4, "--epoch-slices", 3200)
     assert run(*command, *options) == 0
-    changed = segmenter.SegmenterSettings(detection=2.0, learning_rate=4e-4, epoch_slices=3200, half_size_epochs=3)
+    changed = segmenter.SegmenterSettings(detection=2.0, learning_rate=4e-4, epoch_slices=3200)
     assert taken == [changed]
     assert changed != segmenter.SegmenterSettings()
 

@@ -94,19 +94,6 @@ def test_only_the_detection_learns_where_that_is_asked_for(detection_only, monke
     assert changed == ({"detector"} if detection_only else {"detector", "encoder", "decoder", "segmentation_head"})
 
 
-@pytest.mark.parametrize(("epoch", "size"), [(0, 16), (1, 16), (2, 32)])
-def test_the_first_epochs_learn_from_slices_of_half_the_size(epoch, size, monkeypatch):
-    training = SegmenterTraining(asdict(SegmenterSettings(half_size_epochs=2)))
-    monkeypatch.setattr(training, "log", lambda *_, **__: None)
-    monkeypatch.setattr(SegmenterTraining, "current_epoch", epoch)
-    seen = {}
-    monkeypatch.setattr(training, "loss", lambda logits, _, targets: seen.update(logits=logits, targets=targets))
-    training.training_step((PLANES, torch.ones(2, 2, 32, 32)))
-    assert seen["logits"].shape == (2, 1, size, size)
-    assert seen["targets"].shape == (2, 2, size, size)
-    assert bool((seen["targets"] == 1).all())
-
-
 @pytest.mark.parametrize("weights", ["imagenet", "none"])
 def test_the_detection_alone_needs_outlines_to_keep(weights):
     with pytest.raises(CascadeError, match=f"keeps outlines, and the weights `{weights}` have none"):

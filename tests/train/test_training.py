@@ -483,7 +483,7 @@ def test_cross_validation_with_external_slices_tests_every_subject_once(data, ex
     command = ["train", "crossval", str(data), "--split", str(data / "split.json"), "--out", str(tmp_path / "out")]
     options = ["--folds", "2", "--external", str(external), "--limit-batches", "2"]
     starts = ["--segmenter-epochs", "1", "--segmenter-weights", "none", "--detection-weight", "2"]
-    starts += ["--half-size-epochs", "1", "--checkpoint", "last"]
+    starts += ["--checkpoint", "last"]
     starts += ["--classifier-epochs", "1", "--classifier-weights", "none", "--learning-rate", "0.002"]
     for _ in range(2):
         with pytest.raises(SystemExit) as ended:
@@ -498,7 +498,7 @@ def test_cross_validation_with_external_slices_tests_every_subject_once(data, ex
     assert sum(count for (name, _), count in sets.items() if name == "restyled") == 27
     settings = json.loads((tmp_path / "out" / "fold-0" / "segmenter" / "settings.json").read_text())
     assert settings["mixture"]["pasted"] > 0
-    assert [settings[name] for name in ("detection", "learning_rate", "half_size_epochs")] == [2, 0.002, 1]
+    assert [settings[name] for name in ("detection", "learning_rate")] == [2, 0.002]
     models = json.loads((tmp_path / "out" / "fold-0" / "models" / "models.json").read_text())
     assert [models[name]["checkpoint"] for name in ("segmenter", "classifier")] == ["last", "last"]
     assert models["segmenter"]["calibration"]["external"][external.name]["negatives"] > 0
