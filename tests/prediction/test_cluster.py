@@ -288,7 +288,18 @@ def test_an_input_that_kills_every_worker_becomes_an_error_and_the_rest_is_done(
     assert (resumed.resumed_rows, [row.name for row in resumed.failed]) == (len(run.rows) - 2, ["damaged.png"])
 
 
+def wait_for_both_workers(executor, scans, tmp_path):
+    """Wait until the worker that replaces one lost in an earlier test is ready."""
+    for number in range(60):
+        if len(executor.workers) == 2:
+            return
+        time.sleep(1)
+        predict_paths(executor, [scans / "00.png"], tmp_path / f"wait-{number}", OPTIONS)
+    pytest.fail("a worker was not replaced within a minute")
+
+
 def test_inputs_whose_results_one_worker_cannot_write_are_done_by_the_other(executor, models, scans, tmp_path):
+    wait_for_both_workers(executor, scans, tmp_path)
     (tmp_path / "full-disk").mkdir()
     run = predict_paths(executor, [scans], tmp_path / "two", OPTIONS)
     assert (tmp_path / "full-disk/happened").exists()
