@@ -57,8 +57,8 @@ class OutputFiles(Protocol):
         """Remove files of inputs that are not finished, as far as they exist. Errors are ignored: no row names them."""
         ...
 
-    def remove_previous(self, written: Iterable[str]) -> None:
-        """Remove what an earlier run wrote, except for the tables that every run replaces.
+    def remove_previous(self, written: Iterable[str], keep: Iterable[str] = ()) -> None:
+        """Remove what an earlier run wrote, except for the tables that every run replaces, and for files to keep.
 
         Raises:
             CascadeError: A file cannot be removed.
@@ -104,9 +104,9 @@ class LocalFiles:
         """See `OutputFiles.remove`."""
         remove_written(self.out, names)
 
-    def remove_previous(self, written: Iterable[str]) -> None:
+    def remove_previous(self, written: Iterable[str], keep: Iterable[str] = ()) -> None:
         """See `OutputFiles.remove_previous`."""
-        remove_previous(self.out, written)
+        remove_previous(self.out, written, keep)
 
     def remove_temporary(self) -> None:
         """See `OutputFiles.remove_temporary`."""
@@ -146,12 +146,13 @@ class StoredFiles:
         with suppress(CascadeError):
             self.store.remove(names)
 
-    def remove_previous(self, written: Iterable[str]) -> None:
+    def remove_previous(self, written: Iterable[str], keep: Iterable[str] = ()) -> None:
         """See `OutputFiles.remove_previous`."""
         folders = {folder.name for folder in written_folders(self.store.folder)}
         # A journal that somebody has changed could name any object.
         images = (name for name in written if name.split("/")[0] in folders and ".." not in name.split("/"))
-        self.store.remove(chain(images, NOT_IN_EVERY_RUN))
+        kept = set(keep)
+        self.store.remove(name for name in chain(images, NOT_IN_EVERY_RUN) if name not in kept)
 
     def remove_temporary(self) -> None:
         """Do nothing: a store never has a part of an object."""

@@ -27,7 +27,7 @@ from cascade.prediction.fetched import remove_beginnings
 from cascade.prediction.journal import Entry, Journal, journal_line
 from cascade.prediction.ledger import Ledger
 from cascade.prediction.output import Output, open_output
-from cascade.prediction.output_dir import output_paths
+from cascade.prediction.output_dir import PARQUET, output_paths
 from cascade.prediction.recorder import ProgressCallback
 from cascade.prediction.results import ResultsFolder
 from cascade.prediction.run_options import RunOptions, run_settings
@@ -152,7 +152,7 @@ def _predict_inputs(
     finished = set(kept)
     gone = earlier.keys() - {source.name for source in sources}
     dropped = [name for name in gone if not _prefixes(name) & problems.keys()]  # a zip that cannot be read is not gone
-    folder.files.remove_previous(previous_files(out, finished))
+    previous = previous_files(out, finished)
     folder.save(
         (row for name in kept for row in earlier[name].rows),
         (volume for name in kept if (volume := earlier[name].volume)),
@@ -161,6 +161,8 @@ def _predict_inputs(
     record = RunRecord(executor, asdict(options), inputs, sources)
     record.save(out, None)
     output.publish(at_end=False)
+    # After the tables, which say now that the run is not complete: a run that ends here misses no file of a row.
+    folder.files.remove_previous(previous, keep=[PARQUET] if folder.parquet else [])
     on_start(sum(source.count for source in sources))
     collisions = find_collisions(folder, sorted(sources, key=lambda source: source.name not in finished))
     journal = output.open_journal(settings, (journal_line(earlier[name]) for name in kept))

@@ -48,6 +48,25 @@ def test_resuming_predicts_only_inputs_that_are_new_or_changed_or_whose_results_
     assert Image.open(out / "masks/2.png").size == (48, 48)
 
 
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}], ids=str)
+def test_a_run_that_ends_while_it_removes_old_files_leaves_tables_that_miss_none(scans, out, monkeypatch, options):
+    """The tables of the run before, complete by their own account, named masks that were gone."""
+    for number in range(2):
+        save(scans / f"{number}.png", number)
+    predict_paths(cascade_of(), [scans], out)
+    (scans / "0.png").unlink()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict_paths(cascade_of(), [scans], out, RunOptions(**options))
+    assert json.loads((out / "results.json").read_text())["complete"] is False
+    assert {row["slice"] for row in rows_of(out)} <= {"1.png"}
+
+
 def test_an_input_that_can_no_longer_be_read_is_not_taken_for_unchanged(scans, out, monkeypatch):
     """Its checksum cannot be computed. Predicting it again reports the reason, and the other inputs stay finished."""
     for number in range(3):
