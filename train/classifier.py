@@ -20,7 +20,8 @@ from cascade.evaluation.metrics import NONE, accuracy, macro_f1
 from cascade.runtime.models import SEGMENTER, ExportedModel, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.dataset import ClassifierData, SliceStore
-from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
+from train.external import NEGATIVE, ExternalSlice, check_subjects, sha256_of_items
+from train.external_store import ExternalStore
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops, class_shares, usable_tumors
 from train.preprocessing import classifier_planes

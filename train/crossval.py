@@ -22,8 +22,9 @@ from cascade.evaluation.summary import summarize
 from cascade.files import write_atomically
 from train import external_evaluation
 from train.dataset import SliceStore
-from train.external import ExternalStore, external_folds
+from train.external import external_folds
 from train.external_evaluation import ExternalScore, external_table, score_external, score_restyled
+from train.external_store import ExternalStore
 from train.pipeline import PipelineSettings, prepare_pipeline, train_pipeline
 
 

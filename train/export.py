@@ -20,7 +20,8 @@ from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
 from train.calibrate import calibrate, detection_threshold, mean_calibration, mean_volume_rule
 from train.classifier import ClassifierNetwork, draw_masks, validation_logits
 from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
-from train.external import NEGATIVE, ExternalSlice, ExternalStore
+from train.external import NEGATIVE, ExternalSlice
+from train.external_store import ExternalStore
 from train.history import read_history
 from train.onnx_graph import largest_difference, round_weights_to_fp16, to_onnx
 from train.preprocessing import ClassifierGraph, SegmenterGraph

@@ -24,7 +24,8 @@ from cascade.files import write_atomically
 from cascade.pipeline import Cascade
 from cascade.tables import read_table, table_bytes
 from train.dataset import SliceStore
-from train.external import NEGATIVE, ExternalSlice, ExternalStore, read_index
+from train.external import NEGATIVE, ExternalSlice, read_index
+from train.external_store import ExternalStore
 from train.heads import gray_levels
 from train.png import exit_on_cascade_error
 from train.restyling import restyle

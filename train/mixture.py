@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from cascade.contract import CLASS_NAMES, THRESHOLD
 from train.augment import augmentation, jitter_mask
 from train.dataset import SegmenterData, SliceStore, certain, pooled, without_tv
-from train.external import ExternalStore, sampling_weights
+from train.external_store import ExternalStore, sampling_weights
 from train.heads import FloatPlane
 from train.inpainting import TumorInpainter
 from train.paster import Paster

@@ -18,7 +18,8 @@ from cascade.contract import THRESHOLD
 from cascade.datasets.split import SplitSlice, read_split
 from cascade.errors import CascadeError
 from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
-from train.external import NEGATIVE, ExternalSlice, ExternalStore, check_subjects, sha256_of_items
+from train.external import NEGATIVE, ExternalSlice, check_subjects, sha256_of_items
+from train.external_store import ExternalStore
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import DATA_SET_ONLY, WITH_EXTERNAL, WITH_NEGATIVES, MixedData, Mixture
 from train.preprocessing import cap_by_detection, normalize, upsample2x

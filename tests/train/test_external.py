@@ -14,14 +14,13 @@ from cascade.contract import PIXEL_MM
 from cascade.errors import CascadeError
 from train.external import (
     ExternalSlice,
-    ExternalStore,
     check_subjects,
     external_folds,
     read_index,
     read_negatives,
-    sampling_weights,
     sha256_of_items,
 )
+from train.external_store import ExternalStore, sampling_weights
 
 HEADER = "image,class,subject,mask,mask_kind,set,set_weight,part\n"
 
