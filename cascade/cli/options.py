@@ -37,7 +37,7 @@ Device = Annotated[
         "--device",
         min=0,
         metavar="N",
-        help="GPU; without it, GPU 0 or the CPU.",
+        help="GPU number; else 0 or the CPU.",
         show_default=False,
         rich_help_panel=MODELS_PANEL,
     ),
