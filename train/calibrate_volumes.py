@@ -164,8 +164,8 @@ def calibrated_rule(rule: VolumeRule, volumes: Sequence[tuple[LabeledVolume, flo
     healthy: dict[str, float] = {}
     tumor: dict[str, float] = {}
     for volume, support in volumes:
-        subjects = tumor if volume.subject in with_tumor else healthy
-        if volume.tumor or subjects is healthy:
+        if volume.tumor or volume.subject not in with_tumor:
+            subjects = tumor if volume.tumor else healthy
             subjects[volume.subject] = max(support, subjects.get(volume.subject, 0.0))
     rule = replace(rule, min_support=best_limit([*healthy.values()], [*tumor.values()], rule.max_log_odds))
     return {
