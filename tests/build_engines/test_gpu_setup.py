@@ -92,6 +92,13 @@ def test_packages_of_the_drivers_cuda_are_left_in_place(machine, monkeypatch):
     assert commands == ["install onnx>=1.17 tensorrt-rtx-cu12>=1.3"]
 
 
+def test_a_flavor_among_the_steps_is_the_one_that_is_built(machine):
+    """TensorRT was installed, and TensorRT-RTX built."""
+    commands = machine(A4000)
+    assert main(["tensorrt", "engines"]) == 0
+    assert commands[-1] == "cascade build --flavor tensorrt"
+
+
 def test_without_a_gpu_the_steps_that_need_none_run(machine):
     """As in `docker build`."""
     commands = machine(driver=None)
