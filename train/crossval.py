@@ -38,7 +38,7 @@ class CrossValidation:
         by_fold: Mean Dice, accuracy and balanced accuracy with the predicted mask, one value for each fold.
         external: Rows of `external_evaluation.summarize`.
         may_know_subjects: Whether the weights that the models start from may have learned from tested subjects: they
-            name another split than the one whose train part is kept.
+            were trained on a split, and not only on the train part that is kept.
     """
 
     metrics: Metrics
@@ -153,7 +153,7 @@ def crossval_table(result: CrossValidation) -> RenderableType:
         f"Over the folds, mean ± standard deviation: {', '.join(spread)}.",
     ]
     if result.may_know_subjects:
-        parts.append(training_warning("the weights that they start from name another split"))
+        parts.append(training_warning("they start from trained weights"))
     if result.external:
         parts.append(external_table(result.external))
     return Group(*parts)

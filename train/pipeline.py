@@ -100,7 +100,7 @@ def train_pipeline(
         The content of metrics.json.
 
     Raises:
-        CascadeError: The split has no validation subset, which exports need, or as the trainings do.
+        CascadeError: The split has no validation subset, which exports need, or a training or an export fails.
     """
     if not read_split(split_file).subset("validation"):
         raise CascadeError(
