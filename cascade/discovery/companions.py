@@ -63,12 +63,14 @@ def data_file_of(path: Path) -> str | None:
 def header_fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield key and value of each field at the beginning of a MetaImage or NRRD file.
 
-    A blank line ends a NRRD header. In MetaImage it may be within a text, whose further lines are no fields.
+    A blank line ends a NRRD header. In MetaImage it may be within a text, whose further lines are no fields. In NRRD a
+    field is `key: value`; `key:=value` is a text of the user, whose key may contain colons.
     """
     is_nrrd = header.startswith(NRRD)
     for line in header.splitlines():
         if is_nrrd and not line.strip():
             return
-        key, *value = re.split(rb":" if is_nrrd else rb"[=:]", line, maxsplit=1)
-        if value and not line.startswith(b"#"):
+        key, *value = re.split(rb": " if is_nrrd else rb"[=:]", line, maxsplit=1)
+        is_text = is_nrrd and b":=" in key
+        if value and not is_text and not line.startswith(b"#"):
             yield key.strip(), value[0].strip()

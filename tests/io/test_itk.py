@@ -168,6 +168,7 @@ def test_texts_that_simpleitk_copied_from_dicom_do_not_matter(tmp_path, suffix):
         ("mha", "Comment = none", None, None),
         ("nrrd", "spacings: 0.8 0.9 1.5", (0.9, 0.8), 1.5),
         ("nrrd", "spacings: 0.8 0.9 nan", (0.9, 0.8), None),
+        ("nrrd", "a:1:=text\na:2:=text\nspacings:=text\nspacings: 0.8 0.9 1.5", (0.9, 0.8), 1.5),
         ("nrrd", "space dimension: 3\nspace directions: (0.8, 0, 0) (0, 0.9, 0) (0, 0, 1.5)", (0.9, 0.8), 1.5),
         ("nrrd", "space dimension: 3\nspace directions: (0.8, 0, 0) (0, 0.9, 0) none", (0.9, 0.8), None),
         ("nrrd", "content: none", None, None),
