@@ -59,7 +59,7 @@ class TensorRtBackend:
             with self._active_context():
                 self._load(trt, serialized, kernels or {})
         except cuda.Error as error:
-            raise out_of_memory(str(error)) from error
+            raise out_of_memory(trt, str(error)) from error
 
     def _load(self, trt: ModuleType, serialized: Mapping[str, bytes], kernels: Mapping[str, KernelCache]) -> None:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive its engines

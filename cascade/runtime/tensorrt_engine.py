@@ -70,7 +70,7 @@ class LoadedEngine:
             strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             self._contexts += [self._create_rtx_context(trt, engine, strategy) for _ in range(buffer_sets)]
         if None in self._contexts:
-            raise out_of_memory("TensorRT created no execution context")
+            raise out_of_memory(trt, "TensorRT created no execution context")
 
     def _create_rtx_context(self, trt: ModuleType, engine: Any, cuda_graph_strategy: Any) -> Any:
         config = engine.create_runtime_config()
@@ -115,12 +115,16 @@ class LoadedEngine:
 
 def rebuild(trt: ModuleType) -> str:
     """Return the advice to build the engines of a module, tensorrt or tensorrt_rtx, again."""
-    return f"build the engines again: cascade build --flavor {trt.__name__.replace('_', '-')} --force"
+    return f"build the engines again: {_build(trt)} --force"
 
 
-def out_of_memory(reason: str) -> CascadeError:
-    """Return the error for a GPU with too little free memory."""
+def out_of_memory(trt: ModuleType, reason: str) -> CascadeError:
+    """Return the error for a GPU with too little free memory for the engines of a module."""
     return CascadeError(
         f"the GPU has too little free memory for the models ({reason})",
-        fix="end other programs on the GPU, or build for smaller batches: cascade build --max-batch 8",
+        fix=f"end other programs on the GPU, or build for smaller batches: {_build(trt)} --max-batch 8",
     )
+
+
+def _build(trt: ModuleType) -> str:
+    return f"cascade build --flavor {trt.__name__.replace('_', '-')}"

@@ -115,8 +115,9 @@ def test_engines_without_a_common_batch_size_are_rejected(open_backend):
 
 def test_a_gpu_with_too_little_memory_is_an_error_with_a_fix(open_backend, monkeypatch):
     monkeypatch.setattr(Memory, "room", 10**6)
-    with pytest.raises(CascadeError, match="cuMemAlloc failed"):
+    with pytest.raises(CascadeError, match="cuMemAlloc failed") as raised:
         open_backend()
+    assert "cascade build --flavor tensorrt --max-batch 8" in raised.value.fix
 
 
 def test_a_missing_execution_context_is_an_error(open_backend, monkeypatch):
