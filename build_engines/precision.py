@@ -12,7 +12,9 @@ from typing import Any
 
 from build_engines.logger import shared_logger
 from cascade.errors import CascadeError
+from cascade.runtime.gpu import VISIBLE
 from cascade.runtime.sidecar import Layer
+from cascade.runtime.tensorrt_engine import create_runtime
 
 TYPE_NAMES = {"HALF": "fp16", "FLOAT": "fp32"}
 """TensorRT's type names that differ from ours. Our other names are TensorRT's in lower case."""
@@ -36,16 +38,18 @@ def load_engine(tensorrt: Any, serialized: bytes) -> Any:
     """Deserialize an engine on the GPU of this machine into an ICudaEngine.
 
     Raises:
-        CascadeError: If TensorRT cannot load it.
+        CascadeError: If TensorRT cannot load it, or cannot start CUDA.
     """
     logger = shared_logger(tensorrt)
     logger.errors.clear()
-    runtime = tensorrt.Runtime(logger)
+    runtime = create_runtime(tensorrt, logger)
     engine = runtime.deserialize_cuda_engine(serialized)
     if engine is None:
+        fix = "update the GPU driver"
+        if tensorrt.__name__ == "tensorrt_rtx":
+            fix += f", or hide the GPU, which this flavor does not need to build: {VISIBLE}= cascade build ..."
         raise CascadeError(
-            f"TensorRT cannot load the engine that it just built ({'; '.join(logger.errors[:3])})",
-            fix="update the GPU driver",
+            f"TensorRT cannot load the engine that it just built ({'; '.join(logger.errors[:3])})", fix=fix
         )
     return engine
 

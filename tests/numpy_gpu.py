@@ -39,6 +39,10 @@ class CudaError(Exception):
     """pycuda.driver.Error."""
 
 
+class CudaMemoryError(CudaError):
+    """pycuda.driver.MemoryError."""
+
+
 class Memory:
     """Memory on the device, found by its address, as in TensorRT."""
 
@@ -48,7 +52,7 @@ class Memory:
     def __init__(self, nbytes):
         Context.check()
         if nbytes > Memory.room:
-            raise CudaError("cuMemAlloc failed: out of memory")
+            raise CudaMemoryError("cuMemAlloc failed: out of memory")
         self.floats = np.full(nbytes // 4, np.nan, np.float32)
         self.address = 1000 + len(Memory.at)
         Memory.at[self.address] = self
@@ -264,6 +268,14 @@ def tensorrt(profiles, name="tensorrt"):
     return module
 
 
+class Device:
+    def name(self):
+        return "a GPU of NumPy"
+
+    def retain_primary_context(self):
+        return Context
+
+
 class Pycuda:
     opened: ClassVar[list[int]] = []
 
@@ -273,9 +285,9 @@ class Pycuda:
     @staticmethod
     def Device(number):
         Pycuda.opened.append(number)
-        return SimpleNamespace(name=lambda: "a GPU of NumPy", retain_primary_context=lambda: Context)
+        return Device()
 
-    Stream, Event, mem_alloc, Error = Stream, Event, Memory, CudaError
+    Stream, Event, mem_alloc, Error, MemoryError = Stream, Event, Memory, CudaError, CudaMemoryError
     memcpy_htod_async, memcpy_dtoh_async = staticmethod(memcpy_htod_async), staticmethod(memcpy_dtoh_async)
 
     @staticmethod

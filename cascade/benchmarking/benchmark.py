@@ -23,6 +23,7 @@ from cascade.discovery.output_marker import BENCHMARK_PICTURE
 from cascade.errors import CascadeError
 from cascade.files import write_atomically
 from cascade.io.image import read_slice
+from cascade.runtime.engines import FLAVORS
 from cascade.runtime.gpu import select_gpu
 from cascade.runtime.machine import this_machine
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, find_model
@@ -66,7 +67,7 @@ def benchmark(
         CascadeError: If the request is invalid or there is no such GPU, before anything is measured, or if no backend
             can run.
     """
-    check_request(backends, batch_sizes, rounds, warm_up, baseline)
+    check_request(backends, batch_sizes, rounds, warm_up, baseline, device)
     if device is not None:
         select_gpu(device)
     names, sizes = tuple(dict.fromkeys(backends)), tuple(sorted(set(batch_sizes)))
@@ -120,7 +121,12 @@ def benchmark(
 
 
 def check_request(
-    backends: Sequence[str], batch_sizes: Sequence[int], rounds: int, warm_up: int, baseline: str | None
+    backends: Sequence[str],
+    batch_sizes: Sequence[int],
+    rounds: int,
+    warm_up: int,
+    baseline: str | None,
+    device: int | None = None,
 ) -> None:
     """Raise CascadeError if an argument of `benchmark` is invalid."""
     for name in (*backends, *([baseline] if baseline else ())):
@@ -130,6 +136,11 @@ def check_request(
         raise CascadeError("no backend was specified", fix=f"choose from {', '.join(BACKENDS)}")
     if baseline and baseline not in backends:
         raise CascadeError(f"the baseline {baseline} is not among the backends", fix="add it to --backends")
+    if device is not None and not set(backends) & set(FLAVORS):
+        raise CascadeError(
+            f"--device {device}: all backends run on the CPU",
+            fix=f"omit --device, or add {' or '.join(FLAVORS)} to --backends",
+        )
     if not batch_sizes or min(batch_sizes) < 1:
         raise CascadeError("batch size must be at least 1", fix="choose --batch-sizes such as 1,8,32")
     if rounds < 1 or warm_up < 0:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cascade.benchmarking.roofline import Roofline
 from cascade.errors import CascadeError
+from cascade.runtime.gpu import cuda_version
 
 MATRIX_SIZE = 8192
 REPEATS = 10
@@ -41,9 +42,11 @@ def measure_gpu(device: int | None = None) -> Roofline:
             return pool.apply_async(_measure_gpu, [device or 0]).get(TIMEOUT_S)
     # No library, no GPU, a library without the function, or a process that died or hangs.
     except (OSError, RuntimeError, AttributeError, multiprocessing.TimeoutError) as error:
+        cuda = (cuda_version() or "13").partition(".")[0]
+        packages = [f"nvidia-{name}{'-cu12' if cuda == '12' else ''}" for name in ("cublas", "cuda-runtime")]
         raise CascadeError(
-            f"cuBLAS cannot be measured: {error or 'it does not respond'}",
-            fix="install the CUDA toolkit, or pip install nvidia-cublas",
+            f"cuBLAS cannot be measured: {str(error) or 'it does not respond'}",
+            fix=f"install the toolkit of CUDA {cuda}, or pip install {' '.join(packages)}",
         ) from error
 
 

@@ -29,11 +29,12 @@ STAGES = ("read", "upload", "segmenter", "classifier", "download", "write")
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure: a number of batches, after `warm_up` untimed ones."""
+    """What to measure: a number of batches, after `warm_up` untimed ones, with or without drawing overlays."""
 
     batch_size: int
     batches: int
     warm_up: int = 1
+    overlays: bool = True
 
     @property
     def slices(self) -> int:
@@ -104,7 +105,7 @@ def _time_stages(
     """Run batches one at a time. Returns the fields of `Measurement` up to `classified`."""
     timed = TimedBackend(backend)
     cascade = Cascade(timed)
-    results = ResultsFolder(out, slices.folder, overlays=True, models={}, backend=backend.description)
+    results = ResultsFolder(out, slices.folder, overlays=request.overlays, models={}, backend=backend.description)
     names = cycle(slices.names)
     stages_ms: dict[str, list[float]] = defaultdict(list)
     models_ms, total_ms, classified = [], [], 0
@@ -149,7 +150,7 @@ def _run_models(backend: Backend, arrays: list[FloatArray], batches: int) -> flo
 
 def _run_end_to_end(backend: Backend, slices: Inputs, request: Request, out: Path) -> float:
     """Run `cascade predict` on the slices, each as often as necessary. Returns slices per second."""
-    results = ResultsFolder(out, slices.folder, overlays=True, models={}, backend=backend.description)
+    results = ResultsFolder(out, slices.folder, overlays=request.overlays, models={}, backend=backend.description)
     sources = [
         ImageSource(f"{number:06}{Path(name).suffix}", slices.path(name))
         for number, name in enumerate(islice(cycle(slices.names), request.slices))

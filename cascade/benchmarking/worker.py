@@ -141,9 +141,11 @@ def serve(
         start = time.monotonic()
         backend = open_backend(name, models, engines, device=device).backend
         loaded = time.monotonic()
-        Cascade(backend).predict(read_slice(slices.folder / slices.names[0]))
+        slice_ = read_slice(slices.folder / slices.names[0])
+        read = time.monotonic()
+        Cascade(backend).predict(slice_)
         end = time.monotonic()
-        times_ms = (round(1000 * seconds, 2) for seconds in (loaded - requested, loaded - start, end - loaded))
+        times_ms = (round(1000 * seconds, 2) for seconds in (loaded - requested, loaded - start, end - read))
         connection.send(LoadedBackend(backend.description, *times_ms))
         convolutions: Backend | None = None
         while True:

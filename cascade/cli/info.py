@@ -112,7 +112,7 @@ def info_table(content: dict[str, Any]) -> RenderableType:
     for gpu in content["gpus"]:
         what = f"{gpu['name']}, {gpu['memory_mb']} MiB, compute capability {gpu['compute_capability']}"
         engines = [f"{name}: {fits}" for name, fits in gpu["engines"].items()]
-        table.add_row(f"GPU {gpu['number']}", "\n".join([what, *(engines or ["no engines: run `cascade build`"])]))
+        table.add_row(f"GPU {gpu['number']}", "\n".join([what, *(engines or ["no engines"])]))
     table.add_row("system", f"{machine['os']}, Python {machine['python']}")
     table.add_row("packages", ", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
     return Group(table)

@@ -9,7 +9,7 @@ never looked for beside the input files.
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import platformdirs
@@ -128,6 +128,36 @@ def incompatibility(spec: BuildSpec, tensorrt_version: str, gpu: Gpu) -> str | N
         capabilities = ", ".join(spec.compute_capabilities)
         return f"requires compute capability {capabilities}, but the {gpu.name} has {gpu.compute_capability}"
     return None
+
+
+@dataclass(frozen=True)
+class BuildCommands:
+    """Commands that build both engines once more, for the fixes of errors.
+
+    Attributes:
+        again: Builds the same engines.
+        smaller: Builds engines that need less memory.
+    """
+
+    again: str
+    smaller: str
+
+
+def build_commands(spec: BuildSpec, folder: Path, models: Path, gpu: Gpu) -> BuildCommands:
+    """Compose the commands that build engines of the same specification once more, and for smaller batches.
+
+    Args:
+        spec: What one of the engines was built from.
+        folder: Folder of the engines.
+        models: Folder of the models.
+        gpu: The GPU that could not use them.
+    """
+    largest = max(1, spec.batches.max // 8)
+    smaller = replace(spec, batches=BatchProfile(1, largest, largest))
+    return BuildCommands(
+        f"{build_command(spec.flavor, folder, models, spec, gpu)} --force",
+        build_command(spec.flavor, folder, models, smaller, gpu),
+    )
 
 
 def misfits(

@@ -61,7 +61,8 @@ def select_gpu(device: int | None = None) -> Gpu:
         if gpu.number == (device or 0):
             return gpu
     if not gpus:
-        raise CascadeError(_without_gpu(), fix="use --backend onnxruntime or openvino, without --device")
+        fix = "use the backend onnxruntime or openvino" if device is None else "omit --device, which chooses a GPU"
+        raise CascadeError(_without_gpu(), fix=fix)
     listed = ", ".join(f"{gpu.number} ({gpu.name})" for gpu in gpus)
     visible = f", in the order of {VISIBLE}={os.environ[VISIBLE]}" if VISIBLE in os.environ else ""
     raise CascadeError(f"--device {device}: there is no such GPU", fix=f"choose one of {listed}{visible}")

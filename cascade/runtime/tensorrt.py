@@ -7,15 +7,19 @@ from types import ModuleType
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, FloatArray
 from cascade.errors import CascadeError
-from cascade.runtime.engines import build_command, default_engines_folder, find_engine, incompatibility
+from cascade.runtime.engines import (
+    build_command,
+    build_commands,
+    default_engines_folder,
+    find_engine,
+    incompatibility,
+)
 from cascade.runtime.gpu import find_gpu, select_gpu
 from cascade.runtime.kernel_cache import kernel_cache
 from cascade.runtime.models import CLASSIFIER, SEGMENTER, ExportedModel
 from cascade.runtime.protocol import LoadedGraph
 from cascade.runtime.tensorrt_backend import TensorRtBackend
-
-SET_UP = "run `make gpu` in the source folder, or `python -m build_engines.gpu_setup`"
-"""Command that installs TensorRT, and compiles pycuda without the CUDA toolkit."""
+from cascade.runtime.tensorrt_engine import SET_UP
 
 
 def open_tensorrt(
@@ -56,6 +60,7 @@ def open_tensorrt(
             name: kernel_cache(engine.path, engine.sidecar.engine_sha256, trt.__version__, gpu)
             for name, engine in found.items()
         },
+        build_commands(found[SEGMENTER].sidecar.spec, folder, segmenter.path.parent, gpu),
     )
 
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE, FloatArray
 from cascade.errors import CascadeError
+from cascade.runtime.engines import BuildCommands
 from cascade.runtime.kernel_cache import KernelCache
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Future, Outputs
-from cascade.runtime.tensorrt_engine import LoadedEngine, out_of_memory, rebuild
+from cascade.runtime.tensorrt_engine import LoadedEngine, create_runtime, out_of_memory
 
 BUFFER_SETS = 2
 
@@ -37,9 +38,10 @@ class TensorRtBackend:
         serialized: Bytes of each engine, by name of its graph.
         device: Number of the GPU among those that CUDA shows.
         kernels: Where TensorRT-RTX keeps the kernels of each engine, by name of its graph.
+        commands: Commands that build the engines, for the fixes of errors; None for engines that were just built.
 
     Raises:
-        CascadeError: If TensorRT rejects an engine or the GPU has too little memory.
+        CascadeError: If the GPU or CUDA cannot be used, TensorRT rejects an engine or the GPU has too little memory.
     """
 
     def __init__(
@@ -49,22 +51,33 @@ class TensorRtBackend:
         serialized: Mapping[str, bytes],
         device: int = 0,
         kernels: Mapping[str, KernelCache] | None = None,
+        commands: BuildCommands | None = None,
     ) -> None:
-        cuda.init()
-        gpu = cuda.Device(device)
         self._cuda = cuda
-        self.description = f"{trt.__name__} {trt.__version__} on {gpu.name()}, FP16"
         try:
+            cuda.init()
+            gpu = cuda.Device(device)
+            self.description = f"{trt.__name__} {trt.__version__} on {gpu.name()}, FP16"
             self._context = gpu.retain_primary_context()
             with self._active_context():
-                self._load(trt, serialized, kernels or {})
+                self._load(trt, serialized, kernels or {}, commands)
+        except cuda.MemoryError as error:
+            raise out_of_memory(str(error), commands) from error
         except cuda.Error as error:
-            raise out_of_memory(trt, str(error)) from error
+            raise CascadeError(
+                f"the GPU cannot be used ({error})", fix="end the program that has it for itself, or choose another GPU"
+            ) from error
 
-    def _load(self, trt: ModuleType, serialized: Mapping[str, bytes], kernels: Mapping[str, KernelCache]) -> None:
-        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive its engines
+    def _load(
+        self,
+        trt: ModuleType,
+        serialized: Mapping[str, bytes],
+        kernels: Mapping[str, KernelCache],
+        commands: BuildCommands | None,
+    ) -> None:
+        self._runtime = create_runtime(trt, trt.Logger(trt.Logger.ERROR))  # must outlive its engines
         self._engines = {
-            name: LoadedEngine(trt, self._runtime, name, content, kernels.get(name), BUFFER_SETS)
+            name: LoadedEngine(trt, self._runtime, name, content, kernels.get(name), BUFFER_SETS, commands)
             for name, content in serialized.items()
         }
         self._min_batch = max(engine.min_batch for engine in self._engines.values())
@@ -73,7 +86,7 @@ class TensorRtBackend:
             raise CascadeError(
                 f"the engines have no batch size in common: one requires at least {self._min_batch} slices, the other "
                 f"at most {self._max_batch}",
-                fix=rebuild(trt),
+                fix=f"build the engines again: {commands.again}" if commands else "build them for the same batch sizes",
             )
         self._upload_stream, self._compute_stream, self._download_stream = (self._cuda.Stream() for _ in range(3))
         self._buffers = cycle([Buffers(self._cuda, self._max_batch, number) for number in range(BUFFER_SETS)])

@@ -6,7 +6,11 @@ from typing import Any
 
 from cascade.contract import SHAPES, SLICE
 from cascade.errors import CascadeError
+from cascade.runtime.engines import BuildCommands
 from cascade.runtime.kernel_cache import KernelCache
+
+SET_UP = "run `make gpu` in the source folder, or `python -m build_engines.gpu_setup`"
+"""Command that installs TensorRT for the GPU driver, and compiles pycuda without the CUDA toolkit."""
 
 
 class LoadedEngine:
@@ -24,6 +28,7 @@ class LoadedEngine:
         serialized: The engine's bytes.
         kernels: Where the kernels are kept; None to compile them at each start. TensorRT-RTX only.
         buffer_sets: Number of sets of buffers that the engine alternates between.
+        commands: Commands that build the engine, for the fixes of errors; None for one that was just built.
 
     Attributes:
         inputs: Names of the input tensors.
@@ -43,13 +48,16 @@ class LoadedEngine:
         serialized: bytes,
         kernels: KernelCache | None = None,
         buffer_sets: int = 1,
+        commands: BuildCommands | None = None,
     ) -> None:
         # Python frees attributes in this order: the contexts must go before the cache that they use.
         self._contexts: list[Any] = []
         self._runtime_cache: Any = None
         engine = runtime.deserialize_cuda_engine(serialized)
         if engine is None:
-            fix = f"update the GPU driver, or {rebuild(trt)}"
+            fix = "update the GPU driver"
+            if commands:
+                fix += f", or build the engines again: {commands.again}"
             raise CascadeError(f"TensorRT cannot load the {name}'s engine", fix=fix)
         self._kernels, self._saved_bytes = kernels, 0
         smallest, _, largest = engine.get_tensor_profile_shape(SLICE, 0)
@@ -70,7 +78,7 @@ class LoadedEngine:
             strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             self._contexts += [self._create_rtx_context(trt, engine, strategy) for _ in range(buffer_sets)]
         if None in self._contexts:
-            raise out_of_memory(trt, "TensorRT created no execution context")
+            raise out_of_memory("TensorRT created no execution context", commands)
 
     def _create_rtx_context(self, trt: ModuleType, engine: Any, cuda_graph_strategy: Any) -> Any:
         config = engine.create_runtime_config()
@@ -113,18 +121,25 @@ class LoadedEngine:
             self._kernels.write(content)
 
 
-def rebuild(trt: ModuleType) -> str:
-    """Return the advice to build the engines of a module, tensorrt or tensorrt_rtx, again."""
-    return f"build the engines again: {_build(trt)} --force"
+def create_runtime(trt: ModuleType, logger: Any) -> Any:
+    """Create TensorRT's runtime.
+
+    Raises:
+        CascadeError: If CUDA does not start for it.
+    """
+    try:
+        return trt.Runtime(logger)
+    except TypeError:  # raised by the bindings for a null pointer
+        raise CascadeError(
+            f"{trt.__name__} {trt.__version__} cannot start CUDA: it may be too new for the GPU driver",
+            fix=f"update the GPU driver, or {SET_UP}",
+        ) from None
 
 
-def out_of_memory(trt: ModuleType, reason: str) -> CascadeError:
-    """Return the error for a GPU with too little free memory for the engines of a module."""
+def out_of_memory(reason: str, commands: BuildCommands | None) -> CascadeError:
+    """Return the error for a GPU with too little free memory."""
+    fix = "end other programs on the GPU, or build for smaller batches"
     return CascadeError(
         f"the GPU has too little free memory for the models ({reason})",
-        fix=f"end other programs on the GPU, or build for smaller batches: {_build(trt)} --max-batch 8",
+        fix=f"{fix}: {commands.smaller}" if commands else fix,
     )
-
-
-def _build(trt: ModuleType) -> str:
-    return f"cascade build --flavor {trt.__name__.replace('_', '-')}"

@@ -199,6 +199,7 @@ def test_compare_shows_the_ratios_and_warns_of_another_machine(done, scans, mode
         (["--batch-sizes", "1,0"], "batch size must be at least 1"),
         (["--batch-sizes", "many"], "not a list of integers"),
         (["--rounds", "0"], "at least 1 round"),
+        (["--backends", "openvino", "--device", "0"], "--device 0: all backends run on the CPU"),
         (["--warm-up", "-1"], "0 or more warm-up batches"),
         (["--models", "nowhere"], "there is no such file"),
         (["--compare", "nowhere.json"], "there is no such file"),

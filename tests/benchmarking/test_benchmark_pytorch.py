@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("segmentation_models_pytorch")
 
-from benchmark_pytorch import compare, start_scripts
+from benchmark_pytorch import compare, start_scripts, without_overlays
 from pytorch_script import Difference, Script, difference
 from tiny_models import write_models
 from torch import nn
@@ -102,3 +102,9 @@ def test_a_script_computes_in_its_precision_and_measures_what_was_requested(slic
     assert segmenter.dtype == dtype
     assert len(measurement.models_ms) == len(measurement.total_ms) == 3
     assert measurement.classified == 6
+
+
+def test_backends_draw_no_overlays_like_the_scripts():
+    requests = []
+    without_overlays(requests.append)(Request(8, 2))
+    assert requests == [Request(8, 2, overlays=False)]

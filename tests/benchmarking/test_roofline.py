@@ -32,6 +32,18 @@ def test_without_a_gpu_its_roofline_is_an_error(monkeypatch):
         cublas.measure_gpu()
 
 
+@pytest.mark.parametrize(
+    ("cuda", "packages"),
+    [("12.2", "nvidia-cublas-cu12 nvidia-cuda-runtime-cu12"), ("13.0", "nvidia-cublas nvidia-cuda-runtime")],
+)
+def test_the_fix_names_the_packages_for_the_driver(monkeypatch, cuda, packages):
+    monkeypatch.setattr(cublas, "TIMEOUT_S", 0)
+    monkeypatch.setattr(cublas, "cuda_version", lambda: cuda)
+    with pytest.raises(CascadeError, match="it does not respond") as raised:
+        cublas.measure_gpu()
+    assert raised.value.fix.endswith(f"pip install {packages}")
+
+
 def test_the_roofline_of_a_gpu_is_measured_with_cublas(monkeypatch):
     """With libraries that only record their calls: 3 rounds of a product and of a copy, 11 calls each."""
     calls = []

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.benchmarking import timing
 from cascade.benchmarking.timing import Request, measure
 from cascade.contract import Box
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
+from cascade.prediction.results import ResultsFolder
 from cascade.runtime.cpu import CpuBackend
 
 
@@ -45,6 +47,18 @@ def test_a_measurement_has_one_value_per_batch_for_each_stage_of_the_backend(
     assert measurement.end_to_end_slices_per_second > 0
     assert measurement.peak_host_mb > 0
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]
+
+
+@pytest.mark.parametrize("overlays", [True, False])
+def test_overlays_are_drawn_on_request(scans, tmp_path, constant_segmenter, constant_classifier, monkeypatch, overlays):
+    """In both parts of a measurement: batch by batch, and as `cascade predict` does."""
+    drawn = []
+    monkeypatch.setattr(
+        timing, "ResultsFolder", lambda *args, **kwargs: drawn.append(kwargs) or ResultsFolder(*args, **kwargs)
+    )
+    backend = CpuBackend(constant_segmenter(0.9), constant_classifier((0.2, 0.7, 0.1), Box(1, 2, 3, 4)))
+    measure(backend, scans, Request(batch_size=2, batches=2, overlays=overlays), tmp_path)
+    assert [kwargs["overlays"] for kwargs in drawn] == [overlays, overlays]
 
 
 def test_measuring_needs_no_symbolic_links(scans, tmp_path, constant_segmenter, constant_classifier, monkeypatch):

@@ -43,8 +43,9 @@ def test_failed_builds_and_runtimes_share_one_logger(tensorrt, monkeypatch):
     for _ in range(2):
         with pytest.raises(CascadeError, match="is not fp16"):
             build_engine(tensorrt, tiny_models.segmenter().SerializeToString(), BatchProfile())
-    with pytest.raises(CascadeError, match="cannot load the engine"):
+    with pytest.raises(CascadeError, match="cannot load the engine") as raised:
         load_engine(tensorrt, b"not an engine" * 50)
+    assert "CUDA_VISIBLE_DEVICES= cascade build" in raised.value.fix  # it is built without a GPU just as well
     assert len(loggers) == 3
     assert len({id(logger) for logger in loggers}) == 1
 

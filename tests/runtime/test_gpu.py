@@ -92,8 +92,12 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert find_gpu() is None
     assert cuda_version() is None
-    with pytest.raises(CascadeError, match="no usable NVIDIA GPU"):
+    with pytest.raises(CascadeError, match="no usable NVIDIA GPU") as raised:
         select_gpu()
+    assert "onnxruntime" in raised.value.fix
+    with pytest.raises(CascadeError, match="no usable NVIDIA GPU") as raised:
+        select_gpu(0)  # also of `cascade build`, which has no --backend
+    assert raised.value.fix == "omit --device, which chooses a GPU"
 
 
 def test_a_gpu_is_selected_by_its_number(use):

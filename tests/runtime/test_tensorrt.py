@@ -14,10 +14,21 @@ from types import SimpleNamespace
 
 import numpy_gpu
 import pytest
-from numpy_gpu import INPUTS_AND_OUTPUTS, Context, Memory, Pycuda, check, reset, slices_of, tensorrt
+from numpy_gpu import (
+    INPUTS_AND_OUTPUTS,
+    Context,
+    CudaError,
+    Device,
+    Memory,
+    Pycuda,
+    check,
+    reset,
+    slices_of,
+    tensorrt,
+)
 
 from cascade.errors import CascadeError
-from cascade.runtime.engines import Engine
+from cascade.runtime.engines import BuildCommands, Engine, build_commands
 from cascade.runtime.gpu import Gpu
 from cascade.runtime.sidecar import BatchProfile, BuildSpec
 from cascade.runtime.tensorrt import SingleEngine, engine_loader, import_pycuda, open_tensorrt
@@ -34,7 +45,8 @@ def open_backend():
     def open_backend(smallest=1, largest=4, eager=(), graphs=tuple(INPUTS_AND_OUTPUTS), profiles=None):
         reset(eager)
         profiles = profiles or dict.fromkeys(graphs, (smallest, largest))
-        return TensorRtBackend(tensorrt(profiles), Pycuda, {name: name.encode() for name in graphs})
+        commands = BuildCommands("the same command", "one for smaller batches")
+        return TensorRtBackend(tensorrt(profiles), Pycuda, {name: name.encode() for name in graphs}, commands=commands)
 
     yield open_backend
     assert Context.depth == 0
@@ -110,20 +122,58 @@ def test_batches_stay_within_the_profiles_of_both_engines(open_backend, profiles
 def test_engines_without_a_common_batch_size_are_rejected(open_backend):
     with pytest.raises(CascadeError, match="at least 8 slices, the other at most 4") as raised:
         open_backend(profiles={"segmenter": (8, 16), "classifier": (1, 4)})
-    assert "cascade build --flavor tensorrt --force" in raised.value.fix
+    assert raised.value.fix == "build the engines again: the same command"
 
 
 def test_a_gpu_with_too_little_memory_is_an_error_with_a_fix(open_backend, monkeypatch):
     monkeypatch.setattr(Memory, "room", 10**6)
     with pytest.raises(CascadeError, match="cuMemAlloc failed") as raised:
         open_backend()
-    assert "cascade build --flavor tensorrt --max-batch 8" in raised.value.fix
+    assert raised.value.fix.endswith("build for smaller batches: one for smaller batches")
+
+
+def test_a_gpu_that_another_program_has_for_itself_is_not_out_of_memory(open_backend, monkeypatch):
+    """The fix was to build smaller engines."""
+
+    def retain(self):
+        raise CudaError("cuDevicePrimaryCtxRetain failed: all CUDA-capable devices are busy or unavailable")
+
+    monkeypatch.setattr(Device, "retain_primary_context", retain)
+    with pytest.raises(CascadeError, match=r"the GPU cannot be used .*busy") as raised:
+        open_backend()
+    assert "choose another GPU" in raised.value.fix
+
+
+def test_a_tensorrt_for_which_cuda_does_not_start_is_an_error_with_a_fix():
+    """The bindings raise a TypeError there, which `--backend auto` did not expect."""
+
+    def runtime(logger):
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    trt = tensorrt(dict.fromkeys(INPUTS_AND_OUTPUTS, (1, 4)))
+    trt.Runtime = runtime
+    with pytest.raises(CascadeError, match=r"tensorrt 11\.4 cannot start CUDA") as raised:
+        TensorRtBackend(trt, Pycuda, {"segmenter": b"segmenter"})
+    assert "make gpu" in raised.value.fix
+    assert Context.depth == 0
 
 
 def test_a_missing_execution_context_is_an_error(open_backend, monkeypatch):
     monkeypatch.setattr(numpy_gpu, "Execution", lambda *arguments: None)
     with pytest.raises(CascadeError, match="no execution context"):
         open_backend()
+
+
+def test_the_commands_of_errors_build_for_the_same_gpu_and_folder(tmp_path):
+    """They built for the first GPU, into the default folder."""
+    spec = BuildSpec(
+        "segmenter", "tensorrt-rtx", "1.7.1", None, ["8.6", "7.5"], "a" * 64, "b" * 64, BatchProfile(4, 16, 64)
+    )
+    commands = build_commands(spec, tmp_path, tmp_path / "my models", Gpu("NVIDIA GeForce RTX 2060", "7.5", 1))
+    build = f"cascade build --flavor tensorrt-rtx --out {tmp_path} --models '{tmp_path}/my models' --arch sm75,sm86"
+    build += " --device 1"
+    assert commands.again == f"{build} --min-batch 4 --opt-batch 16 --max-batch 64 --force"
+    assert commands.smaller == f"{build} --min-batch 1 --opt-batch 8 --max-batch 8"
 
 
 def test_each_graph_runs_alone(open_backend):
@@ -177,7 +227,7 @@ def test_the_engine_loader_loads_on_the_chosen_gpu_and_there_is_none_for_a_gpu_t
 @pytest.mark.parametrize(
     ("gpu", "problem", "fix"),
     [
-        (None, "no usable NVIDIA GPU", "--backend onnxruntime"),
+        (None, "no usable NVIDIA GPU", "the backend onnxruntime"),
         (Gpu("Tesla T4", "7.5"), "requires compute capability 8.6", "--arch sm75"),
     ],
 )
