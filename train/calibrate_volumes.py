@@ -89,10 +89,21 @@ def labeled_volumes(items: Iterable[ExternalSlice]) -> list[LabeledVolume]:
     return volumes
 
 
-def items_of_fold(items: Iterable[ExternalSlice], table: Path) -> list[ExternalSlice]:
-    """Choose the items of the subjects in the external.csv of a fold: its test part."""
+def items_of_fold(items: Iterable[ExternalSlice], table: Path, index: Path) -> list[ExternalSlice]:
+    """Choose the items of an index whose subjects are in the external.csv of a fold: its test part.
+
+    Raises:
+        CascadeError: If there is none.
+    """
     subjects = {score.subject for score in from_csv(table.read_bytes())}
-    return [replace(item, part="test") for item in items if item.subject in subjects]
+    found = [replace(item, part="test") for item in items if item.subject in subjects]
+    if not found:
+        raise CascadeError(
+            f"{index}: none of its subjects is in {table}",
+            fix="name the sets of the subjects in the column set as in the index of the training; "
+            "without it, the set has the name of the folder",
+        )
+    return found
 
 
 def _without_number(path: Path) -> tuple[str, str]:
@@ -222,8 +233,11 @@ def main() -> None:
     options = parser.parse_args()
     with exit_on_cascade_error():
         cascade = Cascade.open(options.models, options.backend)
-        items = [item for index in options.index for item in read_index(index)]
-        volumes = labeled_volumes(items_of_fold(items, options.subjects_of) if options.subjects_of else items)
+        items = []
+        for index in options.index:
+            listed = read_index(index)
+            items += items_of_fold(listed, options.subjects_of, index) if options.subjects_of else listed
+        volumes = labeled_volumes(items)
         check_groups(volumes)
         hashes = [sha256_of(index_file(index)) for index in options.index]
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))

@@ -20,7 +20,7 @@ from cascade.evaluation.metrics import NONE, accuracy, macro_f1
 from cascade.runtime.models import SEGMENTER, ExportedModel, find_model
 from cascade.runtime.onnxruntime import OnnxRuntimeGraph
 from train.dataset import ClassifierData, SliceStore
-from train.external import NEGATIVE, ExternalSlice, check_subjects, sha256_of_items
+from train.external import NEGATIVE, ExternalSlice, check_apart, check_subjects, sha256_of_items
 from train.external_store import ExternalStore
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import CLASSIFIER_WITH_EXTERNAL, ClassifierMixture, MixedCrops, class_shares, usable_tumors
@@ -250,6 +250,7 @@ def train_classifier(
     split = read_split(split_file)
     segmenter = find_model(SEGMENTER, models)
     check_subjects(external)
+    check_apart(external, split)
     others = [item for item in external if item.part == "train"]
     mixture = mixture or default_mixture(others)
     inputs: dict[str, Any] = {

@@ -22,7 +22,7 @@ from cascade.evaluation.summary import summarize
 from cascade.files import write_atomically
 from train import external_evaluation
 from train.dataset import SliceStore
-from train.external import external_folds
+from train.external import check_apart, external_folds
 from train.external_evaluation import ExternalScore, external_table, score_external, score_restyled
 from train.external_store import ExternalStore
 from train.pipeline import PipelineSettings, prepare_pipeline, train_pipeline
@@ -68,10 +68,13 @@ def crossvalidate(
         The metrics over all folds.
 
     Raises:
-        CascadeError: `out` holds another cross-validation, or there are too few subjects.
+        CascadeError: `out` holds another cross-validation, there are too few subjects, or a file of the data set is an
+            external slice too.
     """
     split_of_fold = make_folds(read_split(split_file), folds, keep_train=keep_train)
     external_of_fold = external_folds(settings.external, folds)
+    for fold, external in zip(split_of_fold, external_of_fold, strict=True):
+        check_apart(external, fold)
     record = prepare_pipeline(out, split_file, settings, folds=folds, keep_train=keep_train)
     kept = {record["split_sha256"]} if keep_train else set()
     may_know = any(not kept.issuperset(start["splits"]) for start in record["start"].values() if start)

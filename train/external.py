@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascade.contract import CLASS_NAMES
-from cascade.datasets.split import SUBSETS, subsets_of_buckets
+from cascade.datasets.split import SUBSETS, Split, subsets_of_buckets
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.files import read_errors, sha256_of, sha256_of_bytes
@@ -182,6 +182,22 @@ def check_subjects(items: Iterable[ExternalSlice]) -> None:
             )
 
 
+def check_apart(items: Iterable[ExternalSlice], split: Split) -> None:
+    """Raise CascadeError if a file of the data set is an external slice too, and trains although its subject is tested.
+
+    The same file only may be in both, in the same part. Other slices of one subject have other files, which nothing
+    tells here.
+    """
+    slice_of = {slice_.sha256: slice_ for slice_ in split.slices}
+    for item in items:
+        same = slice_of.get(_file_digest(item.path))
+        if same and same.part != item.part:
+            raise CascadeError(
+                f"{item.path}: is {same.path} of the data set, which is in {same.part}, not in {item.part}",
+                fix="leave the slices of the data set out of the index",
+            )
+
+
 def external_folds(items: Sequence[ExternalSlice], count: int) -> list[list[ExternalSlice]]:
     """Distribute subjects over folds: each is in the test part of one fold.
 
@@ -229,20 +245,18 @@ def sha256_of_items(items: Iterable[ExternalSlice]) -> str:
 
     Raises CascadeError, naming the file, if one cannot be read.
     """
-
-    def digest(path: Path | None) -> str:
-        if path is None:
-            return ""
-        with read_errors(path, lambda error: CascadeError(f"{path}: cannot be read ({error})", fix="check the path")):
-            return sha256_of(path)
-
     lines = [
         "|".join(
             [
-                *(digest(item.path), digest(item.mask)),
+                *(_file_digest(item.path), _file_digest(item.mask) if item.mask else ""),
                 *(item.mask_kind, item.label, item.subject, item.part, item.set_name, str(item.set_weight)),
             ]
         )
         for item in items
     ]
     return sha256_of_bytes("\n".join(lines).encode())
+
+
+def _file_digest(path: Path) -> str:
+    with read_errors(path, lambda error: CascadeError(f"{path}: cannot be read ({error})", fix="check the path")):
+        return sha256_of(path)

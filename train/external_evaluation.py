@@ -3,7 +3,7 @@
     python -m train.external_evaluation MODELS INDEX [--part validation] [--csv FILE]
 
 External masks may be coarse, so there is no Dice: `touched` says how often a predicted mask overlaps the area that
-holds the tumor. Intervals are 95 % intervals of a bootstrap over subjects.
+holds the tumor; slices without a mask are left out of it. Intervals are 95 % intervals of a bootstrap over subjects.
 """
 
 import argparse
@@ -43,7 +43,8 @@ class ExternalScore:
         subject: Subject.
         label: Class, or `none` for a tumor-free slice.
         detected: Whether a tumor was found.
-        touched: Whether the predicted mask overlaps the area that holds the tumor; False for tumor-free slices.
+        touched: Whether the predicted mask overlaps the area that holds the tumor; False for tumor-free slices, None
+            for tumors without a mask.
         predicted: The class named; empty where nothing was found.
     """
 
@@ -51,7 +52,7 @@ class ExternalScore:
     subject: str
     label: str
     detected: bool
-    touched: bool
+    touched: bool | None
     predicted: str
 
 
@@ -70,7 +71,7 @@ def score_external(models: Path, items: Sequence[ExternalSlice]) -> list[Externa
                 item.subject,
                 item.label,
                 detected=bool(prediction.mask.any()),
-                touched=bool((prediction.mask & area).any()),
+                touched=None if item.mask is None and item.label != NEGATIVE else bool((prediction.mask & area).any()),
                 predicted=prediction.label or "",
             )
         )
@@ -130,7 +131,8 @@ def summarize(scores: Sequence[ExternalScore]) -> list[dict[str, Any]]:
         }
         if label != NEGATIVE:
             named = [score for score in group if score.detected]
-            row["touched"] = _fraction(group, [score.touched for score in group])
+            outlined = [score for score in group if score.touched is not None]
+            row["touched"] = _fraction(outlined, [bool(score.touched) for score in outlined])
             row["correct"] = _fraction(named, [score.predicted == label for score in named])
             row["as_glioma"] = _fraction(named, [score.predicted == CLASS_NAMES[1] for score in named])
         rows.append(row)
@@ -158,7 +160,7 @@ def from_csv(content: bytes) -> list[ExternalScore]:
             row["subject"],
             row["label"],
             detected=row["detected"] == "True",
-            touched=row["touched"] == "True",
+            touched=row["touched"] == "True" if row["touched"] else None,
             predicted=row["predicted"],
         )
         for row in read_table(content)

@@ -18,7 +18,7 @@ from cascade.contract import THRESHOLD
 from cascade.datasets.split import SplitSlice, read_split
 from cascade.errors import CascadeError
 from train.dataset import SegmenterData, SliceStore, inpainted_copies, pooled
-from train.external import NEGATIVE, ExternalSlice, check_subjects, sha256_of_items
+from train.external import NEGATIVE, ExternalSlice, check_apart, check_subjects, sha256_of_items
 from train.external_store import ExternalStore
 from train.fit import FitSettings, fit, loader, prepare_run, subject_weights
 from train.mixture import DATA_SET_ONLY, WITH_EXTERNAL, WITH_NEGATIVES, MixedData, Mixture
@@ -228,6 +228,7 @@ def train_segmenter(
     """
     split = read_split(split_file)
     check_subjects(external)
+    check_apart(external, split)
     parts = {part: [item for item in external if item.part == part] for part in ("train", "validation")}
     mixture = mixture or default_mixture(parts["train"])
     inputs: dict[str, Any] = {"split_sha256": split.sha256, "mixture": asdict(mixture)}

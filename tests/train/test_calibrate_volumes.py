@@ -108,8 +108,17 @@ def test_the_subjects_that_a_fold_tested_can_be_chosen(tmp_path):
     items = [replace(index_of(tmp_path, [1])[0], subject=subject) for subject in ("set/a", "set/b", "set/c")]
     scores = [ExternalScore("set", subject, "none", False, False, "") for subject in ("set/a", "set/c")]
     (tmp_path / "external.csv").write_bytes(as_csv(scores))
-    chosen = items_of_fold(items, tmp_path / "external.csv")
+    chosen = items_of_fold(items, tmp_path / "external.csv", tmp_path / "index.csv")
     assert [(item.subject, item.part) for item in chosen] == [("set/a", "test"), ("set/c", "test")]
+
+
+def test_an_index_without_a_subject_of_the_fold_is_an_error(tmp_path):
+    """Subjects of another folder have another set, unless the index names it: they were left out without a word."""
+    items = [replace(index_of(tmp_path, [1])[0], subject="volumes/a", set_name="volumes")]
+    (tmp_path / "external.csv").write_bytes(as_csv([ExternalScore("set", "set/a", "none", False, False, "")]))
+    with pytest.raises(CascadeError, match=r"index\.csv: none of its subjects is in") as raised:
+        items_of_fold(items, tmp_path / "external.csv", tmp_path / "index.csv")
+    assert "column set" in raised.value.fix
 
 
 def test_a_few_slices_of_a_head_are_no_stack(tmp_path):

@@ -16,6 +16,7 @@ pytest.importorskip("lightning")
 
 import cascade.cli.evaluate_output
 import train.crossval
+import train.external
 import train.pipeline
 from cascade.cli import main
 from cascade.contract import CLASS_NAMES
@@ -110,6 +111,7 @@ def crossvalidation(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train.crossval, "charts", lambda metrics, slices: {"dice.png": b"drawn"})
     monkeypatch.setattr(train.pipeline, "sha256_of_items", lambda items: items[0].subject)
+    monkeypatch.setattr(train.external, "sha256_of", lambda path: f"sha256 of {path}")
     monkeypatch.setattr(
         train.crossval, "score_external", lambda models, items: [external_score(item) for item in items]
     )
@@ -235,6 +237,14 @@ def test_external_subjects_are_tested_once_and_counted_by_set(crossvalidation):
     low, high = row["detected"]["ci95"]
     assert 0.2 < low < 0.5 < high < 0.8
     assert crossvalidation(external=negatives(0)).external == [row]  # read back, not scored again
+
+
+def test_a_slice_of_the_data_set_that_is_an_external_slice_too_is_refused(crossvalidation, monkeypatch):
+    """It would train in some fold that tests it."""
+    monkeypatch.setattr(train.external, "sha256_of", lambda path: "7-1")  # that of slice 7-1.mat
+    with pytest.raises(CascadeError, match=r"7-1\.mat of the data set"):
+        crossvalidation(external=negatives(0))
+    assert not crossvalidation.done
 
 
 def test_one_command_trains_both_models_without_reading_the_test_subset(crossvalidation, tmp_path, monkeypatch):

@@ -11,15 +11,19 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from cascade.contract import PIXEL_MM
+from cascade.datasets.split import Split, SplitSlice
 from cascade.errors import CascadeError
+from cascade.files import sha256_of
 from train.external import (
     ExternalSlice,
+    check_apart,
     check_subjects,
     external_folds,
     read_index,
     read_negatives,
     sha256_of_items,
 )
+from train.external_evaluation import ExternalScore, as_csv, from_csv, summarize
 from train.external_store import ExternalStore, sampling_weights
 
 HEADER = "image,class,subject,mask,mask_kind,set,set_weight,part\n"
@@ -156,6 +160,30 @@ def test_a_subject_in_two_parts_is_refused():
     check_subjects([item("A", 1), item("B", 1, part="test")])
     with pytest.raises(CascadeError, match="A/1"):
         check_subjects([item("A", 1), item("A", 1, part="test")])
+
+
+def test_a_held_out_file_of_the_data_set_is_refused_as_external_training_slice(tmp_path):
+    """It trained the models that it tested."""
+    for name in ("held", "other"):
+        (tmp_path / f"{name}.png").write_text(name)
+    held = SplitSlice("a.mat", "", "glioma", "1", "test", sha256_of(tmp_path / "held.png"))
+    split = Split((held,), "0" * 64)
+    check_apart(
+        [item("A", 1, path=tmp_path / "other.png"), item("A", 1, part="test", path=tmp_path / "held.png")], split
+    )
+    with pytest.raises(CascadeError, match=r"held\.png: is a\.mat of the data set, which is in test"):
+        check_apart([item("A", 1, path=tmp_path / "held.png")], split)
+
+
+def test_tumors_without_a_mask_do_not_count_as_touched():
+    """Any mask touched them, since their tumor may be everywhere."""
+    touched = [True, False, None]
+    scores = [ExternalScore("A", f"A/{subject}", "glioma", True, hit, "glioma") for subject, hit in enumerate(touched)]
+    assert from_csv(as_csv(scores)) == scores
+    (row,) = summarize(scores)
+    assert (row["slices"], row["touched"]["value"]) == (3, 0.5)
+    (row,) = summarize(scores[2:])
+    assert row["touched"] is None
 
 
 def test_each_external_subject_is_tested_in_one_fold():
