@@ -17,7 +17,7 @@ import platformdirs
 from cascade.errors import CascadeError
 from cascade.runtime.gpu import Gpu
 from cascade.runtime.models import BUNDLED_MODELS, ExportedModel
-from cascade.runtime.sidecar import BatchProfile, BuildSpec, Sidecar, read_sidecar
+from cascade.runtime.sidecar import BatchProfile, BuildCommands, BuildSpec, Sidecar, read_sidecar
 
 FLAVORS = ("tensorrt", "tensorrt-rtx")
 
@@ -128,19 +128,6 @@ def incompatibility(spec: BuildSpec, tensorrt_version: str, gpu: Gpu) -> str | N
         capabilities = ", ".join(spec.compute_capabilities)
         return f"requires compute capability {capabilities}, but the {gpu.name} has {gpu.compute_capability}"
     return None
-
-
-@dataclass(frozen=True)
-class BuildCommands:
-    """Commands that build both engines once more, for the fixes of errors.
-
-    Attributes:
-        again: Builds the same engines.
-        smaller: Builds engines that need less memory.
-    """
-
-    again: str
-    smaller: str
 
 
 def build_commands(spec: BuildSpec, folder: Path, models: Path, gpu: Gpu) -> BuildCommands:

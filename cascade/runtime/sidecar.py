@@ -21,6 +21,19 @@ class BatchProfile:
 
 
 @dataclass(frozen=True)
+class BuildCommands:
+    """Commands that build both engines once more, for the fixes of errors.
+
+    Attributes:
+        again: Builds the same engines.
+        smaller: Builds engines that need less memory.
+    """
+
+    again: str
+    smaller: str
+
+
+@dataclass(frozen=True)
 class EngineTensor:
     """An input or output of an engine.
 

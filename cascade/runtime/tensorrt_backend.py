@@ -15,10 +15,10 @@ import numpy as np
 
 from cascade.contract import BOX, CLASS_PROBABILITY, PROBABILITY, SHAPES, SLICE, FloatArray
 from cascade.errors import CascadeError
-from cascade.runtime.engines import BuildCommands
 from cascade.runtime.kernel_cache import KernelCache
 from cascade.runtime.models import CLASSIFIER, SEGMENTER
 from cascade.runtime.protocol import Future, Outputs
+from cascade.runtime.sidecar import BuildCommands
 from cascade.runtime.tensorrt_engine import LoadedEngine, create_runtime, out_of_memory
 
 BUFFER_SETS = 2

@@ -6,8 +6,8 @@ from typing import Any
 
 from cascade.contract import SHAPES, SLICE
 from cascade.errors import CascadeError
-from cascade.runtime.engines import BuildCommands
 from cascade.runtime.kernel_cache import KernelCache
+from cascade.runtime.sidecar import BuildCommands
 
 SET_UP = "run `make gpu` in the source folder, or `python -m build_engines.gpu_setup`"
 """Command that installs TensorRT for the GPU driver, and compiles pycuda without the CUDA toolkit."""

@@ -28,9 +28,9 @@ from numpy_gpu import (
 )
 
 from cascade.errors import CascadeError
-from cascade.runtime.engines import BuildCommands, Engine, build_commands
+from cascade.runtime.engines import Engine, build_commands
 from cascade.runtime.gpu import Gpu
-from cascade.runtime.sidecar import BatchProfile, BuildSpec
+from cascade.runtime.sidecar import BatchProfile, BuildCommands, BuildSpec
 from cascade.runtime.tensorrt import SingleEngine, engine_loader, import_pycuda, open_tensorrt
 from cascade.runtime.tensorrt_backend import TensorRtBackend
 
