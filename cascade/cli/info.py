@@ -16,7 +16,7 @@ from cascade.cli.console import stderr
 from cascade.cli.options import Engines, Models
 from cascade.errors import CascadeError
 from cascade.files import without_home
-from cascade.runtime.engines import FLAVORS, default_engines_folder, misfits
+from cascade.runtime.engines import FLAVORS, build_command, default_engines_folder, misfits
 from cascade.runtime.gpu import Gpu, cuda_version, find_gpus
 from cascade.runtime.models import BUNDLED_MODELS, CLASSIFIER, SEGMENTER, ExportedModel, find_model
 from cascade.runtime.select import BACKENDS, open_backend
@@ -68,7 +68,14 @@ def collect_info(models: Path, engines: Path | None = None) -> dict[str, Any]:
         },
         "backends": backends,
         "driver": {"version": next(iter(nvidia_smi("driver_version")), None), "cuda": cuda_version()},
-        "gpus": [asdict(gpu) | {"engines": _engines(engines, graphs, gpu)} for gpu in find_gpus()],
+        "gpus": [
+            asdict(gpu)
+            | {
+                "engines": _engines(engines, graphs, gpu),
+                "build": without_home(build_command("tensorrt-rtx", engines, models, gpu=gpu)),
+            }
+            for gpu in find_gpus()
+        ],
         "machine": asdict(this_machine()),
     }
 
@@ -112,7 +119,7 @@ def info_table(content: dict[str, Any]) -> RenderableType:
     for gpu in content["gpus"]:
         what = f"{gpu['name']}, {gpu['memory_mb']} MiB, compute capability {gpu['compute_capability']}"
         engines = [f"{name}: {fits}" for name, fits in gpu["engines"].items()]
-        table.add_row(f"GPU {gpu['number']}", "\n".join([what, *(engines or ["no engines"])]))
+        table.add_row(f"GPU {gpu['number']}", "\n".join([what, *(engines or [f"no engines: run `{gpu['build']}`"])]))
     table.add_row("system", f"{machine['os']}, Python {machine['python']}")
     table.add_row("packages", ", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
     return Group(table)

@@ -178,13 +178,17 @@ def misfits(
 
 
 def build_command(
-    flavor: str, folder: Path, models: Path = BUNDLED_MODELS, spec: BuildSpec | None = None, gpu: Gpu | None = None
+    flavor: str,
+    folder: Path | None,
+    models: Path = BUNDLED_MODELS,
+    spec: BuildSpec | None = None,
+    gpu: Gpu | None = None,
 ) -> str:
     """Compose the command that builds both engines.
 
     Args:
         flavor: One of FLAVORS.
-        folder: Folder of the engines.
+        folder: Folder of the engines; None for the default.
         models: Folder of the models.
         spec: Repeat the options of this build.
         gpu: Build for this GPU too. Where TensorRT-RTX does not support it, the command builds for TensorRT.
@@ -192,7 +196,7 @@ def build_command(
     if gpu and gpu.compute_capability not in RTX_CAPABILITIES:
         flavor = "tensorrt"
     words = ["cascade", "build", "--flavor", flavor]
-    if folder != _engines_in_cache():
+    if folder and folder != _engines_in_cache():
         words += ["--out", str(folder)]
     if models != BUNDLED_MODELS:
         words += ["--models", str(models)]
