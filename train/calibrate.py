@@ -28,6 +28,10 @@ their tumors are seen (docs/experiments.md).
 """
 
 
+TEMPERATURE_SPREAD = 0.5
+"""Standard deviation of the logarithm of the temperature, before any slice is seen."""
+
+
 def detection_threshold(tumor: Tensor, negative: Tensor) -> tuple[float, dict[str, Any]]:
     """Choose the probability of a tumor from which on one is reported.
 
@@ -82,7 +86,7 @@ def mean_calibration(models: Sequence[ExportedModel]) -> dict[str, Any]:
     if "detection_threshold" in records[0]:
         logits = torch.tensor([record["detection_threshold"] for record in records]).logit()
         return entry | {"detection_threshold": float(logits.mean().sigmoid())}
-    # No geometric mean: on few slices that are all classified correctly, a temperature comes close to 0.
+    # No geometric mean: on few slices that are all classified correctly, a temperature is low.
     return entry | {name: mean(record[name] for record in records) for name in ("temperature", "uncertain_below")}
 
 
@@ -142,13 +146,18 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, dict[str, Any]]:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Temperature of least cross-entropy (Guo et al. 2017, arXiv 1706.04599); above 1 for an overconfident network."""
+    """Temperature of least cross-entropy (Guo et al. 2017, arXiv 1706.04599); above 1 for an overconfident network.
+
+    Its logarithm has a normal prior, which matters on few slices only: if all of them are right, the cross-entropy
+    alone falls until the temperature is 0.
+    """
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(logits.double() / log_temperature.exp(), labels)
+        prior = (log_temperature / TEMPERATURE_SPREAD).square() / (2 * len(labels))
+        value = F.cross_entropy(logits.double() / log_temperature.exp(), labels) + prior
         value.backward()
         return value
 

@@ -5,7 +5,8 @@
 An index is a table as train/external.py reads it. Slices of one subject whose file names differ in their last number
 are a stack in the order of that number; a volume file, such as .nii.gz, is a stack by itself. A stack shows a tumor if
 one of its slices does. The rule is written to models.json, as a part of the segmenter that it was set for. Each subject
-is also decided on by a rule that was set without it: that is what to expect of other subjects.
+is also decided on by a rule that was set without it: that is what to expect of other subjects, if the segmenter learned
+from none of these.
 
 The models of a fold of `cascade train crossval` did not see the subjects in its external.csv: --subjects-of takes
 these.
@@ -17,6 +18,7 @@ import io
 import json
 import math
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -66,6 +68,8 @@ class LabeledVolume:
     tumor: bool
     paths: tuple[Path, ...]
 
+
+LEARNED = "Support is higher in subjects whom the segmenter learned from, so the rule may miss others."
 
 Supports = Mapping[str, float]
 """Subject → highest support of a component in any of its volumes."""
@@ -239,6 +243,8 @@ def main() -> None:
             items += items_of_fold(listed, options.subjects_of, index) if options.subjects_of else listed
         volumes = labeled_volumes(items)
         check_groups(volumes)
+        if trained := {volume.subject for volume in volumes if volume.part == "train"}:
+            print(f"warning: {len(trained)} subjects are of the part train. {LEARNED}", file=sys.stderr)
         hashes = [sha256_of(index_file(index)) for index in options.index]
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))
         supports = [(volume, volume_support(cascade, volume)) for volume in progress]

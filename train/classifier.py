@@ -49,7 +49,6 @@ class ClassifierSettings(FitSettings):
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 2e-2
-    patience: int = 20
     weights: str = "imagenet"
     label_smoothing: float = 0.05
     by_subject: float = 0.5

@@ -101,8 +101,12 @@ def read_index(path: Path) -> list[ExternalSlice]:
     return items
 
 
-def read_negatives(folder: Path) -> list[ExternalSlice]:
+def read_negatives(folder: Path, set_name: str | None = None) -> list[ExternalSlice]:
     """List all slices in a folder as tumor-free slices for training, each as a subject of its own.
+
+    Args:
+        folder: The folder.
+        set_name: Name of the set; None for that of the folder.
 
     Raises:
         CascadeError: The folder holds no slice, or a file that cannot be read.
@@ -110,14 +114,15 @@ def read_negatives(folder: Path) -> list[ExternalSlice]:
     inputs = find_slices([folder])
     for error in inputs.problems.values():
         raise error
+    set_name = set_name or folder.name
     return [
         ExternalSlice(
             inputs.folder / name,
             None,
             "",
             NEGATIVE,
-            f"{folder.name}/{name}",
-            folder.name,
+            f"{set_name}/{name}",
+            set_name,
             None,
             part="train",
             is_subject_known=False,

@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
-    EarlyStopping,
     ModelCheckpoint,
     RichProgressBar,
     WeightAveraging,
 )
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
@@ -38,10 +36,9 @@ class FitSettings:
 
     Attributes:
         epochs: Number of epochs.
-        batch_size: Slices per step.
+        batch_size: Slices per step, on each GPU.
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: Of AdamW.
-        patience: Epochs without a better validation result after which training stops.
         weights: What the network starts from: `imagenet`, `none`, a file of weights or an exported graph.
         ema_decay: Decay per step of the moving average of the weights, which is validated and exported.
         seed: Seed of all random numbers.
@@ -54,7 +51,6 @@ class FitSettings:
     batch_size: int
     learning_rate: float
     weight_decay: float
-    patience: int
     weights: str
     ema_decay: float = 0.995
     seed: int = 0
@@ -65,10 +61,14 @@ class FitSettings:
     def one_cycle(self, module: lightning.LightningModule) -> Any:
         """AdamW under a one-cycle schedule (Smith and Topin 2019) that warms up over the first tenth of all steps."""
         optimizer = torch.optim.AdamW(module.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        # With 10 steps or fewer the warm-up has no step, and the schedule would divide by zero.
-        steps = max(11, int(module.trainer.estimated_stepping_batches))
+        steps = schedule_steps(module.trainer)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def schedule_steps(trainer: lightning.Trainer) -> int:
+    """Steps of the schedule. With 10 or fewer the warm-up has no step, and the schedule would divide by zero."""
+    return max(11, int(trainer.estimated_stepping_batches))
 
 
 def loader(
@@ -178,6 +178,9 @@ def fit(
         out: Folder of the run.
         monitor: Name of the validation score; higher is better.
         resume: Whether to continue from last.ckpt.
+
+    Raises:
+        CascadeError: If a GPU has less than a batch to train on, or the run was begun on another number of GPUs.
     """
     last = out / "last.ckpt"
     on_gpu = torch.cuda.is_available()
@@ -189,9 +192,11 @@ def fit(
         History(out),
     ]
     if validation is not None:
-        best = ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
-        callbacks += [best, EarlyStopping(monitor=monitor, mode="max", patience=settings.patience)]
-    # Last, since it holds the score of `best`, whose `save_last` would save after better epochs only.
+        callbacks.append(
+            ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+        )
+    # Nothing stops a training early: the schedule gives the last epochs the lowest learning rate.
+    # The last one, since it holds the score of the best epoch, whose `save_last` would save after better epochs only.
     callbacks.append(ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False))
     if sys.stderr.isatty():
         callbacks.append(RichProgressBar())
@@ -209,6 +214,12 @@ def fit(
         limit_val_batches=settings.limit_batches or 1.0,
         num_sanity_val_steps=0,
     )
+    drawn = len(train.sampler) // trainer.world_size
+    if train.drop_last and train.batch_size and drawn < train.batch_size:
+        raise CascadeError(
+            f"an epoch has {drawn} slices for each of {trainer.world_size} GPUs, which is less than a batch",
+            fix="train with --devices 1, or with a smaller --batch-size",
+        )
     trainer.fit(training, train, validation, ckpt_path=last if resume else None, weights_only=True if resume else None)
 
 
@@ -228,15 +239,21 @@ class Resumption(Callback):
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the best score of a folder that was moved; otherwise a worse epoch would replace best.ckpt."""
+        """Keep the best score of a folder that was moved; otherwise a worse epoch would replace best.ckpt.
+
+        Raises:
+            CascadeError: If the schedule has another length.
+        """
+        steps = schedule_steps(trainer)
+        for schedule in checkpoint["lr_schedulers"]:
+            if schedule["total_steps"] != steps:
+                raise CascadeError(
+                    f"this run has {schedule['total_steps']} steps, and would have {steps} now",
+                    fix="resume it on as many GPUs as before",
+                )
         for state in checkpoint["callbacks"].values():
             if "dirpath" in state:
                 state["dirpath"] = trainer.checkpoint_callback.dirpath
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop a run that early stopping had ended; otherwise it would train on."""
-        stopping = trainer.early_stopping_callback
-        trainer.should_stop = stopping is not None and stopping.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
 def check_run_dir(out: Path, recorded: dict[str, Any], *, resume: bool) -> None:

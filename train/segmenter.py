@@ -45,7 +45,6 @@ class SegmenterSettings(FitSettings):
     batch_size: int = 16
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
-    patience: int = 20
     weights: str = "imagenet"
     by_subject: float = 0.5
     detection: float = 0.5

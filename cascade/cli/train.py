@@ -1,5 +1,6 @@
 """The commands `cascade train ...`. Each imports torch and the package `train` only when it runs."""
 
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -278,9 +279,15 @@ def _external(external: list[Path] | None, negatives: list[Path] | None) -> "lis
     """Read the indexes and folders of external slices."""
     from train.external import read_index, read_negatives
 
+    names = Counter(path.name for path in negatives or ())
     return [
         *(item for path in external or () for item in read_index(path)),
-        *(item for path in negatives or () for item in read_negatives(path)),
+        # Two folders of one name are two sets all the same.
+        *(
+            item
+            for path in negatives or ()
+            for item in read_negatives(path, str(path) if names[path.name] > 1 else None)
+        ),
     ]
 
 

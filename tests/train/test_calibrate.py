@@ -20,6 +20,15 @@ def test_the_temperature_of_an_overconfident_network_is_found(temperature):
     assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.03)
 
 
+def test_a_few_slices_that_are_all_right_do_not_make_the_classifier_certain_of_everything():
+    """The temperature was 0.05, and wrong classes of further slices had probabilities near 1."""
+    labels = torch.arange(40) % 3
+    logits = 1.5 * torch.nn.functional.one_hot(labels, 3).float()  # each is right with a probability of 0.69
+    temperature = fit_temperature(logits, labels)
+    assert 0.2 < temperature < 0.6
+    assert fit_temperature(logits.repeat(10, 1), labels.repeat(10)) < temperature  # more slices weigh more
+
+
 def test_calibrating_lowers_the_error_and_changes_no_class():
     temperature, told = calibrate(*drawn(3.0))
     assert told["temperature"] == temperature

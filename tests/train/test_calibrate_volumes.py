@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ pytest.importorskip("torch")
 from cascade.errors import CascadeError
 from cascade.volume.finding import VolumeRule
 from tests.stub_cascade import cascade_of
+from train import calibrate_volumes
 from train.calibrate_volumes import (
     LabeledVolume,
     best_limit,
@@ -139,3 +141,16 @@ def test_the_rule_becomes_a_part_of_the_segmenter(tmp_path):
         "segmenter": {"sha256": "5e9", "volume_rule": {"min_support": 7.5}},
         "classifier": {"sha256": "c1a"},
     }
+
+
+def test_subjects_whom_the_segmenter_may_know_are_warned_of(tmp_path, monkeypatch, capsys):
+    rows = [f"{n}.nii,{'glioma' if n < 2 else 'none'},{n},{'train' if n == 1 else 'test'}" for n in range(4)]
+    (tmp_path / "index.csv").write_text("\n".join(["image,class,subject,part", *rows]))
+    cascade = SimpleNamespace(volume_rule=VolumeRule(), description="none")
+    monkeypatch.setattr(calibrate_volumes.Cascade, "open", lambda *arguments: cascade)
+    monkeypatch.setattr(calibrate_volumes, "volume_support", lambda cascade, volume: 9.0 if volume.tumor else 1.0)
+    monkeypatch.setattr("sys.argv", ["calibrate_volumes", "models", str(tmp_path), "--dry-run"])
+    calibrate_volumes.main()
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["min_support"] == pytest.approx(6)  # between the 4 of one slice and 9
+    assert "warning: 1 subjects are of the part train" in printed.err

@@ -10,6 +10,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from cascade.cli.train import _external
 from cascade.contract import PIXEL_MM
 from cascade.datasets.split import Split, SplitSlice
 from cascade.errors import CascadeError
@@ -92,6 +93,16 @@ def test_a_folder_of_negatives_needs_no_index(tmp_path):
     assert store.slices[:, 0, 256, [0, 256, 511]].tolist() == [pytest.approx([0, 0.5, 1], abs=0.02)] * 2
     assert store.labels.tolist() == [-1, -1]
     assert not store.targets.any()
+
+
+def test_folders_of_negatives_of_one_name_are_two_sets(tmp_path):
+    """They were one, so that each of their slices was drawn half as often."""
+    for name in ("A", "B"):
+        (tmp_path / name / "slices").mkdir(parents=True)
+        write_slice(tmp_path / name / "slices" / "0.png")
+    items = _external([], [tmp_path / "A" / "slices", tmp_path / "B" / "slices"])
+    assert len({item.set_name for item in items}) == len({item.subject for item in items}) == 2
+    assert {item.set_name for item in _external([], [tmp_path / "A" / "slices"])} == {"slices"}
 
 
 def test_a_negative_that_cannot_be_read_is_named(tmp_path):

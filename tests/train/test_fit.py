@@ -1,4 +1,4 @@
-"""Trainings of a network with one weight: started, interrupted, moved, resumed, stopped early."""
+"""Trainings of a network with one weight: started, interrupted, moved, resumed."""
 
 import gc
 import json
@@ -14,6 +14,7 @@ pytest.importorskip("lightning")
 import lightning
 from torch.utils.data import DataLoader, TensorDataset
 
+from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes
 from train import fit as fit_module
 from train.fit import FitSettings, fit, loader, prepare_run
@@ -26,7 +27,7 @@ DATA = TensorDataset(torch.ones(8, 1))
 
 
 def settings(**changes):
-    given = {"epochs": 4, "batch_size": 2, "learning_rate": 0.1, "weight_decay": 0.0, "patience": 9, "weights": "none"}
+    given = {"epochs": 4, "batch_size": 2, "learning_rate": 0.1, "weight_decay": 0.0, "weights": "none"}
     return FitSettings(**{**given, "devices": 1, **changes})
 
 
@@ -129,12 +130,24 @@ def test_a_better_epoch_becomes_the_best_also_in_a_moved_folder(tmp_path):
     assert not (tmp_path / "here").exists()
 
 
-def test_a_run_that_stopped_early_is_not_continued(tmp_path):
-    scores = [0.5, 0.4, 0.3, 0.9]
-    for resume in (False, True):
-        run(tmp_path, scores, patience=2, resume=resume)
-        assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1, 2]
-    assert saved(tmp_path / "best.ckpt")["epoch"] == 0
+def test_a_run_is_not_resumed_with_another_number_of_steps(tmp_path):
+    """As on another number of GPUs: the schedule ended with a traceback, or far from its end."""
+    cut_off_after_two(tmp_path, [0.1, 0.2])
+    chosen = settings()
+    prepare_run(chosen, tmp_path, {}, resume=True)
+    half = DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=2)
+    with pytest.raises(CascadeError, match="has 16 steps, and would have 11 now"):
+        fit(OneWeight(chosen, [1] * 4), half, half, chosen, out=tmp_path, monitor="validation_score", resume=True)
+
+
+def test_less_than_a_batch_for_each_gpu_is_an_error(tmp_path, monkeypatch):
+    """The training ended at once, without a step and with exit code 0."""
+    chosen = settings(batch_size=5)
+    prepare_run(chosen, tmp_path, {}, resume=False)
+    monkeypatch.setattr(lightning.Trainer, "world_size", 2)
+    batches = loader(DATA, chosen, shuffle=True)
+    with pytest.raises(CascadeError, match="4 slices for each of 2 GPUs"):
+        fit(OneWeight(chosen, [1]), batches, None, chosen, out=tmp_path, monitor="validation_score", resume=False)
 
 
 def test_the_moving_average_of_the_weights_is_validated_and_saved(tmp_path):

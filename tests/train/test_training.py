@@ -318,7 +318,7 @@ import sys
 from pathlib import Path
 from train.segmenter import SegmenterSettings, SegmenterTraining, train_segmenter
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
-settings = SegmenterSettings(epochs=4, batch_size=2, limit_batches=2, weights="none", devices=1, patience=9)
+settings = SegmenterSettings(epochs=4, batch_size=2, limit_batches=2, weights="none", devices=1)
 if __name__ == "__main__":
     train_segmenter(data, data / "split.json", out, settings, resume="resume" in sys.argv)
 """
