@@ -69,8 +69,6 @@ class LabeledVolume:
     paths: tuple[Path, ...]
 
 
-LEARNED = "Support is higher in subjects whom the segmenter learned from, so the rule may miss others."
-
 Supports = Mapping[str, float]
 """Subject → highest support of a component in any of its volumes."""
 
@@ -244,7 +242,11 @@ def main() -> None:
         volumes = labeled_volumes(items)
         check_groups(volumes)
         if trained := {volume.subject for volume in volumes if volume.part == "train"}:
-            print(f"warning: {len(trained)} subjects are of the part train. {LEARNED}", file=sys.stderr)
+            print(
+                f"warning: subjects in the part train: {len(trained)}. If the segmenter learned from them, they have "
+                "more support than others, whose tumors the rule may then miss.",
+                file=sys.stderr,
+            )
         hashes = [sha256_of(index_file(index)) for index in options.index]
         progress = track(volumes, "predicting volumes", console=Console(stderr=True))
         supports = [(volume, volume_support(cascade, volume)) for volume in progress]

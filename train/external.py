@@ -188,10 +188,12 @@ def check_subjects(items: Iterable[ExternalSlice]) -> None:
 
 
 def check_apart(items: Iterable[ExternalSlice], split: Split) -> None:
-    """Raise CascadeError if a file of the data set is an external slice too, and trains although its subject is tested.
+    """Check that no external slice is a slice of the data set in another part: it could train the models that it tests.
 
-    The same file only may be in both, in the same part. Other slices of one subject have other files, which nothing
-    tells here.
+    Slices are compared by their files, so different slices of one subject are not noticed.
+
+    Raises:
+        CascadeError: If one is, or cannot be read.
     """
     slice_of = {slice_.sha256: slice_ for slice_ in split.slices}
     for item in items:

@@ -192,11 +192,10 @@ def fit(
         History(out),
     ]
     if validation is not None:
-        callbacks.append(
-            ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
-        )
+        best = ModelCheckpoint(dirpath=out, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+        callbacks.append(best)
     # Nothing stops a training early: the schedule gives the last epochs the lowest learning rate.
-    # The last one, since it holds the score of the best epoch, whose `save_last` would save after better epochs only.
+    # Last, since it holds the score of `best`, whose `save_last` would save after better epochs only.
     callbacks.append(ModelCheckpoint(dirpath=out, filename="last", enable_version_counter=False))
     if sys.stderr.isatty():
         callbacks.append(RichProgressBar())

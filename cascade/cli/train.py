@@ -282,7 +282,7 @@ def _external(external: list[Path] | None, negatives: list[Path] | None) -> "lis
     names = Counter(path.name for path in negatives or ())
     return [
         *(item for path in external or () for item in read_index(path)),
-        # Two folders of one name are two sets all the same.
+        # The paths of folders with the same name are the names of their sets.
         *(
             item
             for path in negatives or ()

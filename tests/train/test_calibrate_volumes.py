@@ -153,4 +153,4 @@ def test_subjects_whom_the_segmenter_may_know_are_warned_of(tmp_path, monkeypatc
     calibrate_volumes.main()
     printed = capsys.readouterr()
     assert json.loads(printed.out)["min_support"] == pytest.approx(6)  # between the 4 of one slice and 9
-    assert "warning: 1 subjects are of the part train" in printed.err
+    assert "warning: subjects in the part train: 1" in printed.err
