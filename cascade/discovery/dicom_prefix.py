@@ -19,19 +19,19 @@ def has_dicom_prefix(start: bytes) -> bool:
 
 
 def first_bytes(path: Path) -> bytes:
-    """Return the first `PREFIX_BYTES` bytes of a file; none if it is no regular file or cannot be read."""
+    """Return the first `PREFIX_BYTES` bytes of a file; none if it is no regular file. Raises OSError."""
+    if not path.is_file():  # opening a pipe would block
+        return b""
+    with path.open("rb") as file:
+        return file.read(PREFIX_BYTES)
+
+
+def may_contain_dicom(path: Path) -> bool:
+    """Return True if the content of a file is DICOM, whatever its name, or cannot be read: its reader says why."""
     try:
-        if path.is_file():  # opening a pipe would block
-            with path.open("rb") as file:
-                return file.read(PREFIX_BYTES)
+        return has_dicom_prefix(first_bytes(path))
     except OSError:
-        pass  # the reader of its format says why it cannot be read
-    return b""
-
-
-def is_dicom(path: Path) -> bool:
-    """Return True if the content of a file is DICOM, whatever its name."""
-    return has_dicom_prefix(first_bytes(path))
+        return True
 
 
 def _begins_with_elements(start: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from pathspec import GitIgnoreSpec
 
-from cascade.discovery.dicom_prefix import is_dicom
+from cascade.discovery.dicom_prefix import may_contain_dicom
 from cascade.errors import CascadeError
 
 Format = Literal["image", "nifti", "pair", "mgh", "itk", "npy", "dicom"]
@@ -45,9 +45,10 @@ def detect_format(path: Path) -> Format | None:
     """Return the format of a file, or None if it is not supported.
 
     The suffix decides. Only a file of another suffix, or without one, is opened, to read its first bytes: DICOM files
-    often have such names (IM-0001-0001, 1.2.840.113, a.img).
+    often have such names (IM-0001-0001, 1.2.840.113, a.img). One that cannot be read counts as DICOM, so that a run
+    reports it.
     """
-    return format_of_name(path.name) or ("dicom" if may_be_dicom(path.name) and is_dicom(path) else None)
+    return format_of_name(path.name) or ("dicom" if may_be_dicom(path.name) and may_contain_dicom(path) else None)
 
 
 def format_of_name(name: str) -> Format | None:

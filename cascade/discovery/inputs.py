@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -160,8 +160,22 @@ def _expand(pattern: Path) -> list[Path]:
     """Return the paths that match, or the path itself if it exists or nothing matches."""
     if os.path.lexists(pattern):
         return [pattern]
-    matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207  Path.glob does not accept absolute patterns
-    return sorted(Path(match) for match in matches) or [pattern]
+    return sorted(set(_matches(pattern))) or [pattern]
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """Yield the paths that match. `**` follows no links to folders; a folder below it that cannot be read matches."""
+    parts = pattern.parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(str(pattern)))  # noqa: PTH207  Path.glob does not accept absolute patterns
+        return
+    at = parts.index("**")
+    errors: list[OSError] = []
+    for start in _matches(Path(*parts[:at])):
+        for folder, folders, _ in os.walk(start, onerror=errors.append):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _matches(Path(glob.escape(folder), *(parts[at + 1 :] or "*")))
+    yield from (Path(error.filename) for error in errors)
 
 
 def _absolute(path: str) -> str:
@@ -220,7 +234,9 @@ def _no_slices(walker: InputWalker) -> CascadeError:
         problems.append(f"and {len(errors) - PROBLEMS_SHOWN:,} more")
     reasons = Counter(reason for reason in walker.left_out.values() if reason != HIDDEN)
     problems += [f"left out: {count:,} ({reason})" for reason, count in reasons.most_common()]
-    fixes = dict.fromkeys(error.fix for error in errors) or [f"give files or folders of {walker.format_names}"]
+    fixes = dict.fromkeys(error.fix for error in errors) or [
+        f"give files or folders of {walker.format_names}{walker.or_fewer_filters}"
+    ]
     return CascadeError("\n".join(problems), fix="; ".join(fixes))
 
 

@@ -1,7 +1,7 @@
 """Walk through the inputs. Opens no pipes, follows no links to folders, and leaves out the output of earlier runs."""
 
 # Paths are strings here: they take the least memory, and os.path accepts any name.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH120
+# ruff: noqa: PTH110, PTH112, PTH113, PTH116, PTH118, PTH120
 
 import glob
 import os
@@ -83,7 +83,8 @@ class InputWalker:
 
         Args:
             path: The input.
-            is_named: False if it matches a pattern: like a folder, that may hold all sequences of a subject.
+            is_named: False if it matches a pattern: like a folder, that may hold all sequences of a subject, and files
+                that are no slices.
         """
         real = os.path.realpath(path)
         absolute = real if os.path.isdir(real) else absolute_path(path)  # "." and ".." have no name to keep
@@ -98,7 +99,7 @@ class InputWalker:
         elif os.path.isdir(real):
             self._walk(path, real)
         elif reason := self._classify(absolute, path.name, path, os.path.dirname(absolute)):
-            if reason == UNSUPPORTED:
+            if reason == UNSUPPORTED and is_named:
                 self.add_problem(path, UNSUPPORTED, f"give {self.format_names}")
             else:
                 self.left_out[absolute] = reason
@@ -148,6 +149,7 @@ class InputWalker:
             try:
                 with os.scandir(folder) as iterator:
                     entries = list(iterator)
+                os.stat(os.path.join(folder, "."))  # a folder may be listed but not searched
             except OSError as error:
                 self.add_problem(folder, f"cannot be opened ({error.strerror})", "change the permissions of the folder")
                 is_empty = False
@@ -167,7 +169,7 @@ class InputWalker:
                     is_empty = False
         if is_empty:
             self.add_problem(
-                path, f"contains no {self.format_names}", f"give a folder of slices{self._or_fewer_filters}"
+                path, f"contains no {self.format_names}", f"give a folder of slices{self.or_fewer_filters}"
             )
 
     def _is_own_output(self, path: str) -> bool:
@@ -222,6 +224,7 @@ class InputWalker:
         return None
 
     @property
-    def _or_fewer_filters(self) -> str:
+    def or_fewer_filters(self) -> str:
+        """What to add to a fix where filters may have left out the slices."""
         has_filters = self.file_filter.include or self.file_filter.exclude or not self.recursive
         return ", or exclude fewer files" if has_filters else ""

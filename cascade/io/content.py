@@ -19,7 +19,10 @@ def content_format(path: Path) -> Format | None:
     """Return the format of a file by its content, or None if only the name shows it."""
     if path.suffix.lower() in PAIRS and companion_of(path):
         return "pair"  # the .img holds nothing but voxels, which may begin like any format
-    start = first_bytes(path)
+    try:
+        start = first_bytes(path)
+    except OSError:
+        return None  # the reader of its format says why it cannot be read
     if has_dicom_prefix(start):  # first of all: any bytes may stand before its prefix, even the first ones of a TIFF
         return "dicom"
     if start[:2] == b"\x1f\x8b":
@@ -27,7 +30,7 @@ def content_format(path: Path) -> Format | None:
             with gzip.open(path) as file:
                 start = file.read(4)
         except (OSError, EOFError, zlib.error):
-            return None  # the reader of its format says why it cannot be read
+            return None
     if start.startswith(PICTURES) or (start[:2] == b"BM" and start[6:10] == bytes(4)) or start[8:12] == b"WEBP":
         return "image"
     if start.startswith(b"\x93NUMPY"):

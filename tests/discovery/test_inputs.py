@@ -10,7 +10,7 @@ import pytest
 from input_files import DICOM, pack, put
 from input_files import scans as scans
 
-from cascade.discovery.filters import FORMATS
+from cascade.discovery.filters import FORMATS, UNSUPPORTED
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 
@@ -53,7 +53,22 @@ def test_inputs_that_are_not_slices_are_problems_and_the_others_are_listed(scans
 def test_a_pattern_that_matches_other_files_too_gives_the_slices(scans):
     inputs = find_slices([scans / "*"])
     assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert list(inputs.problems) == [str(scans / "notes.txt")]
+    assert (inputs.problems, inputs.left_out) == ({}, {str(scans / "notes.txt"): UNSUPPORTED})
+
+
+def test_a_recursive_pattern_follows_no_link_to_a_folder(scans):
+    """Links that lead in a circle made the search take forever."""
+    for name in ("c", "d"):
+        (scans / "b" / name).symlink_to(scans)
+    for pattern in ("**", "**/*.mat", "b/**/1.mat", "**/**/1.mat"):
+        names = find_slices([scans / pattern, scans / "a.png"]).names
+        assert [name for name in names if name.endswith(".mat")] == ["b/1.mat"]
+
+
+def test_a_recursive_pattern_matches_nothing_in_hidden_folders(scans):
+    (scans / ".git").mkdir()
+    (scans / ".git" / "x.png").touch()
+    assert find_slices([scans / "**" / "*.png"]).names == ["a.png"]
 
 
 def test_inputs_without_slices_are_an_error_that_names_every_path(scans):
@@ -111,6 +126,39 @@ def test_a_folder_whose_files_may_be_listed_but_not_read_stops_nothing(scans):
     finally:
         closed.chmod(0o700)
     assert inputs.names == ["a.png"]
+    assert "Permission denied" in inputs.problems[str(closed)].problem
+
+
+@pytest.mark.usefixtures("permissions")
+def test_a_folder_below_a_recursive_pattern_that_may_not_be_looked_into_is_named(scans):
+    (scans / "b").chmod(0)
+    try:
+        inputs = find_slices([scans / "**" / "*.png"])
+    finally:
+        (scans / "b").chmod(0o700)
+    assert inputs.names == ["a.png"]
+    assert "Permission denied" in inputs.problems[str(scans / "b")].problem
+
+
+def test_a_file_without_suffix_that_cannot_be_read_is_an_input(scans, monkeypatch):
+    """It may be DICOM: it was left out as if it were none. Its reader says why it cannot be read."""
+    (scans / "IM0001").touch()
+    open_file = Path.open
+
+    def refuse(self, *arguments):
+        if self.name == "IM0001":
+            raise PermissionError
+        return open_file(self, *arguments)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert find_slices([scans], formats=("image", "dicom")).names == ["IM0001", "a.png", "b/1.mat", "b/a.JPG"]
+
+
+def test_files_that_filters_leave_out_suggest_fewer_filters(scans):
+    with pytest.raises(CascadeError) as caught:
+        find_slices([scans / "a.png"], exclude=["*.png"])
+    assert "left out: 1 (matches --exclude *.png)" in caught.value.problem
+    assert caught.value.fix.endswith("or exclude fewer files")
 
 
 def test_paths_are_relative_to_where_the_command_is_run(scans, monkeypatch):
