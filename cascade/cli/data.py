@@ -57,12 +57,11 @@ def data_split(
     Example: [bold]cascade data split figshare/[/]
     """
     from cascade.cli.data_output import split_table
-    from cascade.datasets.split import check_is_new, make_split, train_on_all, write_split
+    from cascade.datasets.split import check_is_new, make_split, write_split
 
     path = out or folder / "split.json"
     check_is_new(path)
-    split, problems = make_split(folder, seed)
-    split = train_on_all(split) if all_train else split
+    split, problems = make_split(folder, seed, all_train=all_train)
     write_split(split, path, seed)
     console = stderr()
     console.print(split_table(split, path))

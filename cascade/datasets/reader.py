@@ -1,6 +1,7 @@
 """Read labeled slices from a folder: figshare's N.mat files, or images with masks and a CSV table."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,10 +104,16 @@ def count_slices(folder: Path) -> int:
     return len(_list_slices(folder))
 
 
-def mat_files(folder: Path) -> list[Path]:
-    """List the .mat files in a folder and its subfolders, sorted by subfolder, then by number."""
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() == ".mat" and not path.name.startswith("."))
-    return sorted(paths, key=lambda path: (path.parent, len(path.stem), path.stem))
+def mat_files(folder: Path, on_error: Callable[[OSError], object] | None = None) -> list[Path]:
+    """List the .mat files in a folder and its subfolders, sorted by subfolder, then by number.
+
+    Args:
+        folder: The folder.
+        on_error: Called for each folder that cannot be opened.
+    """
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=on_error) for name in names)
+    slices = [path for path in paths if path.suffix.lower() == ".mat" and not path.name.startswith(".")]
+    return sorted(slices, key=lambda path: (path.parent, len(path.stem), path.stem))
 
 
 def _list_slices(folder: Path) -> list[SliceInfo | CascadeError]:
@@ -120,14 +127,21 @@ def _list_slices(folder: Path) -> list[SliceInfo | CascadeError]:
                 f"{table}: lists volumes, not slices", fix="evaluate them with `cascade evaluate DIR --no-split`"
             )
         return parse_rows(rows, _parse_slice)
-    paths = mat_files(folder)
-    if not paths:
+    closed: list[OSError] = []
+    paths = mat_files(folder, closed.append)
+    if not paths and not closed:
         others = "".join(f"; {path.name} has other columns" for path in csv_files(folder))
         raise CascadeError(
             f"{folder}: contains no N.mat and no CSV with the columns {', '.join(COLUMNS)}{others}",
             fix="unpack the figshare zips into it, or write such a CSV with commas as separators",
         )
-    return [SliceInfo(path.relative_to(folder).as_posix(), "", "", "") for path in paths]
+    problems = [
+        CascadeError(
+            f"{error.filename}: cannot be opened ({error.strerror})", fix="change the permissions of the folder"
+        )
+        for error in closed
+    ]
+    return [*(SliceInfo(path.relative_to(folder).as_posix(), "", "", "") for path in paths), *problems]
 
 
 def _parse_slice(row: Row) -> SliceInfo:

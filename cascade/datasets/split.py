@@ -89,12 +89,13 @@ def assign_subsets(infos: list[SliceInfo], seed: int) -> list[str]:
     return [subset_of[subject_id(info.patient)] for info in infos]
 
 
-def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
+def make_split(folder: Path, seed: int, *, all_train: bool = False) -> tuple[Split, list[CascadeError]]:
     """Split the data set in a folder, with a progress bar on stderr.
 
     Args:
         folder: Folder of the data set.
         seed: Seed of `assign_subsets`.
+        all_train: Assign every subject to the training subset, see `train_on_all`.
 
     Returns:
         The split, and one error for each slice that was left out because it cannot be used or is a copy.
@@ -132,13 +133,17 @@ def make_split(folder: Path, seed: int) -> tuple[Split, list[CascadeError]]:
         for (sha256, info), subset in zip(info_of.items(), subsets, strict=True)
     )
     check_leakage(slices)
+    split = Split(slices, _digest([asdict(item) for item in slices]))
+    if all_train:
+        return train_on_all(split), problems
     if empty := _empty_subsets(slices):
         subjects = len({subject_id(item.patient) for item in slices})
+        unused = f"; {len(problems):,} slices cannot be used, the first: {problems[0].problem}" if problems else ""
         raise CascadeError(
-            f"{folder}: {subjects} subjects are too few, {' and '.join(empty)} would be empty",
+            f"{folder}: {subjects} subjects are too few, {' and '.join(empty)} would be empty{unused}",
             fix="add patients: a class with three subjects fills every subset",
         )
-    return Split(slices, _digest([asdict(item) for item in slices])), problems
+    return split, problems
 
 
 def make_folds(split: Split, count: int, *, keep_train: bool = False) -> list[Split]:

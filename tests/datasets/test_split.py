@@ -215,8 +215,24 @@ def test_a_copy_of_a_slice_is_left_out_also_under_another_patient_id(tmp_path):
 def test_too_few_subjects_to_fill_every_subset_are_refused(tmp_path, write_mat):
     write_mat(tmp_path / "1.mat", patient="a")
     write_mat(tmp_path / "2.mat", np.arange(400).reshape(20, 20), patient="b")
-    with pytest.raises(CascadeError, match=r"2 subjects .* validation"):
+    (tmp_path / "3.mat").touch()
+    with pytest.raises(CascadeError, match=r"2 subjects .* validation .*; 1 slices cannot be used.*3\.mat"):
         make_split(tmp_path, seed=0)
+    split, _ = make_split(tmp_path, seed=0, all_train=True)
+    assert [item.part for item in split.slices] == ["train", "train"]
+
+
+@pytest.mark.usefixtures("permissions")
+def test_a_subfolder_that_cannot_be_opened_is_named(tmp_path, write_mat):
+    """Its slices were left out without a word."""
+    write_mat(tmp_path / "1.mat", patient="a")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    try:
+        _, problems = make_split(tmp_path, seed=0, all_train=True)
+    finally:
+        closed.chmod(0o700)
+    assert [error.problem for error in problems] == [f"{closed}: cannot be opened (Permission denied)"]
 
 
 def test_a_folder_in_which_nothing_can_be_read_is_refused(tmp_path):
