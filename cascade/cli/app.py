@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,6 +49,7 @@ def run_app(arguments: Sequence[str] | None = None) -> None:
     exit_code: str | int | None = 1
     with tolerate_write_errors() as problems:
         try:
+            _check_current_folder()
             app(args=arguments, prog_name="cascade")
         except SystemExit as end:
             exit_code = end.code
@@ -58,6 +60,15 @@ def run_app(arguments: Sequence[str] | None = None) -> None:
         _print_error(CascadeError(listed, fix="read it to its end, or free space; files of the command are complete"))
         exit_code = 1
     sys.exit(exit_code)
+
+
+def _check_current_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise CascadeError(
+            f"the current folder cannot be opened ({error.strerror})", fix="change to another folder with cd"
+        ) from error
 
 
 def _print_error(error: CascadeError) -> None:

@@ -126,6 +126,10 @@ def predict(
 
     if overwrite and resume:
         raise CascadeError("--overwrite and --resume cannot be combined", fix="use one of them")
+    if dry_run and (quiet or as_json):
+        raise CascadeError("--dry-run cannot be combined with --quiet or --json", fix="omit --quiet and --json")
+    if "-" in paths and not sys.stdin:
+        raise CascadeError("the list of inputs cannot be read: stdin is closed", fix="pipe the list to the command")
     console = stderr()
     input_paths = [path for item in paths for path in (read_list(sys.stdin.buffer) if item == "-" else [item])]
     if "" in (*map(str, input_paths), out):
@@ -153,6 +157,11 @@ def predict(
         return
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("Loading models", total=None)
+
+        def start(count: int) -> None:
+            progress.update(task, description="Predicting", total=count)
+            progress.advance(task, 0)  # the speed counts from here
+
         with open_executor(models, backend, engines, device, cluster, gpus_per_worker, cpus_per_worker) as executor:
             if not quiet:
                 progress.console.print(backend_line(executor), soft_wrap=True)
@@ -162,7 +171,7 @@ def predict(
                 input_paths,
                 out,
                 options,
-                on_start=lambda count: progress.update(task, description="Predicting", total=count),
+                on_start=start,
                 on_progress=lambda count: progress.advance(task, count),
             )
     summary = Group(*failure_lines(result)) if quiet else run_summary(result, out, options, verbose=verbose)

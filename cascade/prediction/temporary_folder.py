@@ -29,7 +29,8 @@ def temporary_folder(shared_with: Path | None) -> Iterator[Path]:
             folder = tempfile.TemporaryDirectory(prefix=f".{results.name}-", dir=place)
     except OSError as error:
         raise CascadeError(
-            f"{error.filename}: cannot be created ({error.strerror})", fix="choose another folder with --out"
+            f"{error.filename or 'a temporary folder'}: cannot be created ({error.strerror})",
+            fix="choose another folder with --out" if shared_with else "set TMPDIR to a folder that can be written",
         ) from error
     with folder:
         yield Path(folder.name)

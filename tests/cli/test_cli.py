@@ -112,6 +112,30 @@ def test_a_dry_run_lists_inputs_and_skipped_files_with_reasons_and_writes_nothin
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["--json", "--quiet"])
+def test_a_dry_run_refuses_the_options_that_it_would_ignore(scans, option, capsys):
+    assert run("predict", scans, "--dry-run", option) == 1
+    assert "--dry-run cannot be combined" in capsys.readouterr().err
+
+
+def test_a_closed_stdin_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    assert run("predict", "-") == 1
+    assert "stdin is closed" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows removes no folder that a process is in")
+@pytest.mark.parametrize("module", [True, False])
+def test_a_current_folder_that_was_removed_is_named(tmp_path, module):
+    code = "import os, runpy, sys\nos.rmdir(os.getcwd())\n"
+    code += "runpy.run_module('cascade', run_name='__main__')" if module else "from cascade.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "info"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "the current folder cannot be opened" in done.stderr
+
+
 def test_a_list_of_files_is_taken_from_stdin_and_results_can_go_to_stdout(scans, models, tmp_path):
     arguments = ["predict", "-", "--out", tmp_path / "out", "--models", models, "--json", "--quiet"]
     done = subprocess.run(

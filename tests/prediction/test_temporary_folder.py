@@ -1,5 +1,6 @@
 """The folder that a run on a cluster shares with its workers is on the storage of the results."""
 
+import tempfile
 import zipfile
 
 import pytest
@@ -8,6 +9,7 @@ from run_inputs import save
 from run_inputs import scans as scans
 from worker_here import WorkerHere
 
+from cascade.errors import CascadeError
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
 from cascade.prediction.temporary_folder import temporary_folder
@@ -21,6 +23,15 @@ def test_it_is_in_results_that_exist_and_beside_those_that_do_not(tmp_path):
             assert (folder.parent, folder.name[0]) == (place, ".")
             assert not new.exists()
         assert not folder.exists()
+
+
+def test_a_system_without_a_temporary_folder_is_told_how_to_name_one(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/dev/null/gone"])
+    with pytest.raises(CascadeError) as caught, temporary_folder(None):
+        pass
+    assert "a temporary folder: cannot be created (No usable temporary directory" in caught.value.problem
+    assert "TMPDIR" in caught.value.fix
 
 
 @pytest.mark.usefixtures("permissions")
