@@ -17,6 +17,9 @@ from cascade.io.dicom.header import Header
 SERIES_NUMBER, PROBABILITY_SERIES_NUMBER = 9001, 9002
 """Series numbers outside the range that scanners use."""
 
+TOLERANCE = 0.01
+"""How far a slice may lie from its place in a regular grid, in distances of slices; that of highdicom."""
+
 
 def encode_segmentation(headers: Sequence[Header], slices: NDArray[np.bool_] | FloatArray) -> bytes:
     """Encode masks or probabilities as the content of a DICOM SEG file, with one frame per slice, even if it is empty.
@@ -40,6 +43,7 @@ def encode_segmentation(headers: Sequence[Header], slices: NDArray[np.bool_] | F
     what = "tumor" if is_mask else "probability of tumor"
     distances = sorted(frame.distance_mm for header in headers for frame in header.frames)
     thickness = first.thickness_mm or float(np.median(np.diff(distances)))
+    spacing = _spacing_between_slices(distances, thickness)
     tumor = SegmentDescription(
         segment_number=1,
         segment_label="tumor",
@@ -51,7 +55,7 @@ def encode_segmentation(headers: Sequence[Header], slices: NDArray[np.bool_] | F
         ),
     )
     segmentation = Segmentation(
-        source_images=[_source_image(header, first.frames[0], thickness) for header in headers],
+        source_images=[_source_image(header, first.frames[0], thickness, spacing) for header in headers],
         pixel_array=slices,
         segmentation_type="BINARY" if is_mask else "FRACTIONAL",
         fractional_type="PROBABILITY",
@@ -84,7 +88,20 @@ def set_identifiers(dataset: Dataset, header: Header) -> None:
         setattr(dataset, keyword, value)
 
 
-def _source_image(header: Header, frame: Frame, thickness_mm: float) -> Dataset:
+def _spacing_between_slices(distances_mm: Sequence[float], thickness_mm: float) -> float | None:
+    """Return the spacing of the grid that all slices lie on, some of which may be missing; None if there is none.
+
+    A single slice lies on one of its thickness.
+    """
+    gaps = np.diff(distances_mm)
+    if not gaps.size:
+        return thickness_mm
+    steps = gaps / max(gaps.min(), TOLERANCE)
+    whole = np.round(steps)
+    return float(gaps.sum() / whole.sum()) if np.allclose(steps, whole, rtol=0, atol=TOLERANCE) else None
+
+
+def _source_image(header: Header, frame: Frame, thickness_mm: float, spacing_mm: float | None) -> Dataset:
     """Return the elements of an image that highdicom needs, with empty identifiers, which it would copy.
 
     The orientation and spacing are those of `frame`, since highdicom requires them to be equal in a volume. It accepts
@@ -105,6 +122,8 @@ def _source_image(header: Header, frame: Frame, thickness_mm: float) -> Dataset:
     measures, orientation = Dataset(), Dataset()
     measures.PixelSpacing = _decimals(frame.spacing_mm or ())
     (measures.SliceThickness,) = _decimals([thickness_mm])
+    if spacing_mm is not None:
+        (measures.SpacingBetweenSlices,) = _decimals([spacing_mm])
     orientation.ImageOrientationPatient = _decimals(frame.orientation or ())
     positions = [Dataset() for _ in header.frames]
     for position, own in zip(positions, header.frames, strict=True):

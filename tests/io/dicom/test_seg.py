@@ -202,6 +202,35 @@ def test_a_missing_thickness_is_the_median_distance_between_slices(tmp_path):
     assert measures.SliceThickness == 3
 
 
+def spacing_of(source):
+    seg = highdicom.seg.segread(io.BytesIO(source.mask_bytes(np.ones((source.count, 20, 24), bool))))
+    (measures,) = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    return measures.get("SpacingBetweenSlices")
+
+
+def test_the_spacing_is_that_of_the_grid_even_if_a_slice_is_missing(tmp_path):
+    """Without it, viewers take the thickness for the distance, and put a volume of such a mask together wrongly."""
+    paths = series(tmp_path / "scan", SliceThickness=2)
+    assert spacing_of(opened(paths, tmp_path)) == 3
+    assert spacing_of(opened(paths[:2] + paths[3:], tmp_path)) == 3
+
+
+def test_slices_on_no_grid_have_no_spacing(tmp_path):
+    paths = [
+        write(
+            tmp_path / f"{number}",
+            image(HEAD[number], SOPInstanceUID=f"1.2.3.4.{number}", ImagePositionPatient=position(place)),
+        )
+        for number, place in enumerate((0, 1, 2.5))
+    ]
+    assert spacing_of(opened(paths, tmp_path)) is None
+
+
+def test_the_spacing_of_a_single_slice_is_its_thickness(tmp_path):
+    """It was 1 mm, whatever the thickness: a tumor of this slice had a wrong volume in other programs."""
+    assert spacing_of(opened([write(tmp_path / "a.dcm", image(HEAD[4], SliceThickness=5))], tmp_path)) == 5
+
+
 @pytest.mark.parametrize("missing", ["FrameOfReferenceUID", "ImagePositionPatient", "SliceThickness", "SOPInstanceUID"])
 def test_an_image_without_geometry_has_a_png_mask_and_a_note(tmp_path, missing):
     dataset = image(HEAD[4], **{missing: None})
