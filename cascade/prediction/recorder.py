@@ -255,14 +255,18 @@ def _volume_row(state: InputState, rows: list[SliceResult], finding: VolumeFindi
     """Return the row of a volume. A tumor may hide in slices that failed: without one in the others, it is an error."""
     source = state.source
     failed = [row for row in rows if row.status == "error"]
-    if failed and (finding is None or finding.label is None):
-        problem = failed[0].problem if finding is None else f"{failed[0].problem}; the other slices show no tumor"
-        return VolumeResult(source.name, "error", source.count, notes=source.notes, problem=problem, fix=failed[0].fix)
     if finding is None:
-        raise RuntimeError(f"{source.name}: no slice failed, but there is no finding")
+        if not failed:
+            raise RuntimeError(f"{source.name}: no slice failed, but there is no finding")
+        problem, fix = failed[0].problem, failed[0].fix
+        return VolumeResult(source.name, "error", source.count, notes=source.notes, problem=problem, fix=fix)
     row = next(row for row in rows if row.status != "error")
     notes = (*source.notes, *_volume_notes(state, len(failed)))
-    return volume_result(source.name, finding, row.mask, row.probability_map, notes)
+    result = volume_result(source.name, finding, row.mask, row.probability_map, notes)
+    if not failed or finding.label:
+        return result
+    problem = f"{failed[0].problem}; the other slices show no tumor"
+    return replace(result, status="error", tumor_slices=None, volume_ml=None, problem=problem, fix=failed[0].fix)
 
 
 def _volume_notes(state: InputState, failed: int) -> tuple[str, ...]:

@@ -17,15 +17,15 @@ class VolumeResult:
         name: Path of the input below the input folder.
         status: "tumor", "no_tumor", or "error" if it is unknown which.
         slices: Number of slices; 0 if the volume cannot be opened.
-        tumor_slices: Number of slices that show the tumor; None for an error, as all below.
+        tumor_slices: Number of slices that show the tumor; None for an error.
         key_slice: Index of the slice with the largest product of diameters, from 0; None without a tumor.
         probabilities: In the order of CLASS_NAMES, rounded to 6 digits; None without a tumor.
         uncertain: True if the highest probability, before rounding, is below the calibrated threshold.
-        support: Highest support of a component, rounded to 3 digits.
-        volume_ml: Volume of the tumor in milliliters; None if the spacing is unknown.
+        support: Highest support of a component in the slices that could be read, rounded to 3 digits; None without any.
+        volume_ml: Volume of the tumor in milliliters; None for an error, or if the spacing is unknown.
         longest_mm: Longest diameter in the key slice, in millimeters; None without a tumor or spacing.
         perpendicular_mm: Longest diameter at right angles to it.
-        mask: Path of the mask below the results folder.
+        mask: Path of the mask below the results folder; None if no slice could be read.
         probability_map: Path of the probability map below the results folder; None unless requested.
         notes: Remarks on the input.
         problem: Why there is no finding; empty unless `status` is "error".

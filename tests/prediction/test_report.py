@@ -71,6 +71,9 @@ def test_a_slice_has_every_value_of_results_json(tmp_path):
         "notes": ["resampled"],
         "problem": None,
         "fix": None,
+        "volume_ml": None,
+        "longest_mm": None,
+        "perpendicular_mm": None,
         "mask": "masks/a/1.png",
         "map": None,
         "overlay": "overlays/a/1.png",
@@ -98,6 +101,21 @@ def test_a_volume_without_a_valid_key_slice_opens_in_its_middle(tmp_path, key_sl
     head = VolumeResult("head.nii", "no_tumor", 5, 0, key_slice)
     (volume,) = page_of(write_results(tmp_path, rows, volumes=[head])).data["volumes"]
     assert volume["key"] == 2
+
+
+def test_a_volume_without_a_tumor_is_shown_by_the_picture_nearest_to_its_middle(tmp_path):
+    rows = [replace(no_tumor(f"head.nii/{index}"), index=index) for index in range(5)]
+    rows[2:4] = [replace(failed(f"head.nii/{index}"), index=index) for index in (2, 3)]
+    head = VolumeResult("head.nii", "error", 5, problem="slice 3: is blank", fix="export it again")
+    (volume,) = page_of(write_results(tmp_path, rows, volumes=[head])).data["volumes"]
+    assert volume["key"] == 1
+
+
+def test_a_volume_of_one_slice_is_a_slice_with_the_measures_of_the_volume(tmp_path):
+    head = VolumeResult("a.nii", "tumor", 1, 1, 0, GLIOMA, volume_ml=1.5, longest_mm=30.0, perpendicular_mm=20.0)
+    page = page_of(write_results(tmp_path, [tumor("a.nii")], volumes=[head]))
+    assert page.data["volumes"] == []
+    assert [page.slices[0][key] for key in ("volume_ml", "longest_mm", "perpendicular_mm")] == [1.5, 30.0, 20.0]
 
 
 def test_slices_are_in_natural_order(tmp_path):
@@ -218,12 +236,15 @@ def test_the_page_shows_run_json_if_it_can_be_read(tmp_path):
         "started": "2025-01-02 03:04",
         "seconds": 1234.56,
         "options": {"batch_size": 8, "overlays": True, "out": None},
+        "inputs": [{"name": "many.nii"}],
+        "failures": [{"slice": "many.nii"}],
     }
     (tmp_path / "run.json").write_text(json.dumps(run))
     page = page_of(tmp_path)
     assert "started 2025-01-02 03:04 duration 1,234.6 s" in page.text
     assert "options batch_size 8 options overlays true options out null" in page.text
     assert "written" not in page.text
+    assert "many.nii" not in page.text  # 10,000 inputs were one value of the settings
 
 
 def test_the_page_says_that_a_run_is_unfinished(tmp_path):

@@ -14,6 +14,7 @@ from report_files import (
     FIVE,
     GLIOMA,
     HOSTILE,
+    MENINGIOMA,
     failed,
     no_tumor,
     tumor,
@@ -197,6 +198,22 @@ def test_the_arrow_keys_move_through_the_slices_of_a_volume_and_j_to_the_next_ca
     browser.press("ESCAPE")
     assert browser.details() is None
     assert browser.focused() == "head.nii"
+    assert browser.errors() == []
+
+
+def test_a_volume_is_sorted_by_its_tumor_and_found_by_the_files_of_its_slices(chromium, tmp_path):
+    """What the volume rejects counted as its area, and was named "tumor" beside its tumor."""
+    stray = [tumor(f"a/{index}", index=index, accepted_pixels=0) for index in (0, 1)]
+    seen = [tumor(f"b/{index}", MENINGIOMA, index=index, accepted_pixels=60, file="study/IM77") for index in (0, 1)]
+    volumes = [VolumeResult("a", "no_tumor", 2, 0), VolumeResult("b", "tumor", 2, 2, 0, GLIOMA)]
+    small = tumor("small.png", mask_pixels=50, mask_mm2=12.0)
+    browser = Browser(chromium, write_results(tmp_path, [*stray, *seen, small], volumes=volumes))
+    browser.driver.find_element("css selector", "#order").send_keys("area, l")
+    assert browser.shown() == ["b", "small.png", "a"]
+    browser.type("#search", "im77")
+    assert browser.shown() == ["b"]
+    browser.click(".card", 0)
+    assert "tumor; the volume does not support all outlines; this slice alone: meningioma" in browser.details()
     assert browser.errors() == []
 
 

@@ -85,6 +85,9 @@ def test_a_tumor_may_hide_in_slices_that_cannot_be_read(scans):
     assert (hidden["status"], hidden["class"]) == ("error", None)
     assert "hidden.nii, slice 5" in hidden["problem"]
     assert hidden["fix"]
+    assert (hidden["mask"], hidden["support"]) == ("masks/hidden.nii.nii.gz", 0)
+    assert hidden["tumor_slices"] is hidden["volume_ml"] is None
+    assert "2 of its slices failed" in hidden["notes"]
     assert (seen["status"], seen["problem"]) == ("tumor", None)
     assert "2 of its slices failed" in seen["notes"]
 

@@ -10,18 +10,20 @@ const failedRows = byId("failed").querySelector("tbody");
 const details = byId("details");
 const help = byId("help");
 
-// A volume is one card: its picture and area are those of its key slice.
+// A volume is one card with the picture of its key slice. Its area is that of the tumor in this slice.
 for (const volume of volumes) {
   volume.frames = volume.frames.map((place) => slices[place]);
-  const { thumbnail, overlay, mask_pixels, mask_mm2 } = volume.frames[volume.key];
-  Object.assign(volume, { thumbnail, overlay, mask_pixels, mask_mm2 });
+  const { thumbnail, overlay, mask_pixels, mask_mm2, accepted_pixels } = volume.frames[volume.key];
+  const accepted_mm2 = mask_pixels && mask_mm2 !== null ? (mask_mm2 * accepted_pixels) / mask_pixels : mask_mm2;
+  Object.assign(volume, { thumbnail, overlay, mask_pixels: accepted_pixels, mask_mm2: accepted_mm2 });
 }
 const inVolumes = new Set(volumes.flatMap((volume) => volume.frames));
 const items = [...slices.filter((slice) => !inVolumes.has(slice)), ...volumes];
 
 for (const item of [...slices, ...volumes]) {
   item.failed = item.kind === "failed";
-  item.searchText = item.name.normalize().toLowerCase();
+  const texts = [item, ...(item.frames ?? [])].flatMap(({ name, file }) => [name, file ?? ""]);
+  item.searchText = [...new Set(texts)].join("\n").normalize().toLowerCase();
 }
 
 // Areas in mm² and in pixels cannot be compared: sort by pixels if the spacing of any slice is unknown.
@@ -191,7 +193,7 @@ function film(volume) {
   const files = element("div", {});
   const show = () => {
     const slice = volume.frames[slider.valueAsNumber];
-    caption.textContent = `slice ${count(slice.index + 1)} of ${count(volume.slices)} (index ${slice.index}): ${content(slice)}`;
+    caption.textContent = `slice ${count(slice.index + 1)} of ${count(volume.slices)} (index ${slice.index}): ${content(slice, volume)}`;
     slider.ariaValueText = caption.textContent;
     picture.replaceChildren(slice.overlay ? thumbnail(slice, null) : element("span", { className: "picture" }, element("span", { className: "missing" }, "no overlay")));
     files.replaceChildren(links(slice));
@@ -202,23 +204,31 @@ function film(volume) {
   return element("div", {}, picture, caption, slider, files);
 }
 
-function content(slice) {
+function content(slice, volume) {
   if (slice.failed) return slice.problem;
-  if (slice.accepted_pixels) return "tumor";
-  return slice.mask_pixels ? `${slice.kind}, which the volume does not support` : "no tumor";
+  if (!slice.accepted_pixels) return slice.mask_pixels ? `${slice.kind}, which the volume does not support` : "no tumor";
+  const rest = slice.accepted_pixels < slice.mask_pixels ? "; the volume does not support all outlines" : "";
+  return `tumor${rest}${slice.kind === volume.kind ? "" : `; this slice alone: ${slice.kind}`}`;
 }
 
 function volumeProperties(volume) {
-  const { longest_mm, perpendicular_mm } = volume;
   return definitions({
     problem: volume.problem,
     "suggested fix": volume.fix,
-    volume: volume.probability === null ? null : volume.volume_ml === null ? "spacing unknown" : `${volume.volume_ml.toFixed(1)} ml`,
-    diameters: longest_mm === null ? null : `${longest_mm.toFixed(1)} x ${perpendicular_mm.toFixed(1)} mm`,
+    volume: volume.probability === null ? null : volume.volume_ml === null ? "spacing unknown" : milliliters(volume),
+    diameters: diameters(volume),
     slices: volume.tumor_slices ? `tumor in ${count(volume.tumor_slices)} of ${count(volume.slices)}` : count(volume.slices),
     "key slice": volume.probability === null ? null : `index ${volume.frames[volume.key].index}`,
     notes: volume.notes.join("\n"),
   });
+}
+
+function milliliters({ volume_ml }) {
+  return volume_ml === null ? null : `${volume_ml.toFixed(1)} ml`;
+}
+
+function diameters({ longest_mm, perpendicular_mm }) {
+  return longest_mm === null ? null : `${longest_mm.toFixed(1)} x ${perpendicular_mm.toFixed(1)} mm`;
 }
 
 function uncertainty(slice) {
@@ -241,6 +251,8 @@ function properties(slice) {
     problem: slice.problem,
     "suggested fix": slice.fix,
     area: slice.mask_pixels === null ? null : [`${count(slice.mask_pixels)} px`, slice.mask_mm2 === null ? "pixel spacing unknown" : `${count(slice.mask_mm2)} mm²`].join(", "),
+    volume: slice.probability === null ? null : milliliters(slice),
+    diameters: diameters(slice),
     box: box && `x ${box.left} to ${box.right}, y ${box.top} to ${box.bottom} px`,
     latency: slice.latency_ms === null ? null : `${slice.latency_ms} ms`,
     input: slice.input,

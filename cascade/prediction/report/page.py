@@ -25,6 +25,12 @@ STATUS_NAMES = {"no_tumor": "no tumor", "error": "failed"}
 KINDS = (*CLASS_NAMES, *STATUS_NAMES.values())
 """Possible outcomes for a slice or volume; the page has a filter button for each."""
 
+MEASURES = ("volume_ml", "longest_mm", "perpendicular_mm")
+"""Keys of the measures of a volume."""
+
+LISTS = ("inputs", "failures", "left_out", "dropped")
+"""Keys of run.json whose values the page shows elsewhere, or which may be longer than the rest of the page."""
+
 SliceData = dict[str, Any]
 """A slice as page.js reads it."""
 
@@ -39,15 +45,15 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any], files: 
         files: The overlays and masks.
     """
     records = sorted(results["slices"], key=_natural_key)
-    frames = _frames(records)
-    volumes = [
-        _volume_data(files, record, frames[record["input"]])
-        for record in results.get("volumes") or []
-        if record["input"] in frames  # that of one slice, or that cannot be opened, says the same as the slice
-    ]
+    frames, found = _frames(records), {record["input"]: record for record in results.get("volumes") or []}
+    volumes = [_volume_data(files, found[name], records, frames[name]) for name in found if name in frames]
     key_slices = {volume["frames"][volume["key"]] for volume in volumes}
     urls = thumbnails.embed_thumbnails(files, records, key_slices)
-    slices = [_slice_data(files, place, record, urls.get(place)) for place, record in enumerate(records)]
+    slices = [
+        # A volume of one slice, or that cannot be opened, is shown as its slice.
+        _slice_data(files, place, record, found.get(record.get("input"), {}), urls.get(place))
+        for place, record in enumerate(records)
+    ]
     style, script = _style(), (HERE / "page.js").read_text("utf-8")
     page = Template((HERE / "page.html").read_text("utf-8")).substitute(
         title=html.escape(out.resolve().name),
@@ -57,7 +63,7 @@ def report_page(out: Path, results: dict[str, Any], run: dict[str, Any], files: 
         script=script,
         script_hash=_csp_hash(script),
         summary=_definitions(_summary(out, results, run)),
-        run=_definitions(_flatten(run)),
+        run=_definitions(_flatten({key: value for key, value in run.items() if key not in LISTS})),
         remarks="".join(f"<p>{html.escape(remark)}</p>" for remark in _remarks(results, slices)),
         tiles=_tiles(_cards(slices, volumes)),
         data=_script_json(
@@ -72,7 +78,9 @@ def _natural_key(record: SliceRecord) -> list[str | int]:
     return [int(part) if odd % 2 else part.casefold() for odd, part in enumerate(re.split(r"(\d+)", record["slice"]))]
 
 
-def _slice_data(files: OutputFiles, place: int, record: SliceRecord, thumbnail: str | None) -> SliceData:
+def _slice_data(
+    files: OutputFiles, place: int, record: SliceRecord, volume: dict[str, Any], thumbnail: str | None
+) -> SliceData:
     probabilities = record.get("probabilities") or {}
     status, notes = str(record.get("status")), record.get("notes") or []
     return {
@@ -88,6 +96,7 @@ def _slice_data(files: OutputFiles, place: int, record: SliceRecord, thumbnail: 
         "overlay": thumbnails.link(files, record.get("overlay")),
         **{key: record.get(key) for key in ("uncertain", "box", "mask_pixels", "mask_mm2", "accepted_pixels")},
         **{key: record.get(key) for key in ("input", "index", "file", "latency_ms", "problem", "fix")},
+        **{key: volume.get(key) for key in MEASURES},
     }
 
 
@@ -100,10 +109,15 @@ def _frames(records: list[SliceRecord]) -> dict[str, list[int]]:
     return {name: [place for _, place in sorted(pairs)] for name, pairs in numbered.items()}
 
 
-def _volume_data(files: OutputFiles, record: dict[str, Any], frames: list[int]) -> SliceData:
+def _volume_data(
+    files: OutputFiles, record: dict[str, Any], records: list[SliceRecord], frames: list[int]
+) -> SliceData:
     """Return a volume as page.js reads it: its frames are positions of slices, and `key` is a position in those."""
     probabilities = record.get("probabilities") or {}
     status, key = str(record.get("status")), record.get("key_slice")
+    if not (isinstance(key, int) and 0 <= key < len(frames)):  # no tumor: the picture nearest to the middle
+        has_none = [not records[place].get("overlay") for place in frames]
+        key = min(range(len(frames)), key=lambda index: (has_none[index], abs(index - len(frames) // 2)))
     return {
         "name": record["input"],
         "place": min(frames),
@@ -113,9 +127,8 @@ def _volume_data(files: OutputFiles, record: dict[str, Any], frames: list[int]) 
         "notes": [record["notes"]] if record.get("notes") else [],
         "mask": thumbnails.link(files, record.get("mask")),
         "frames": frames,
-        "key": key if isinstance(key, int) and 0 <= key < len(frames) else len(frames) // 2,
-        **{key: record.get(key) for key in ("uncertain", "volume_ml", "longest_mm", "perpendicular_mm")},
-        **{key: record.get(key) for key in ("slices", "tumor_slices", "problem", "fix")},
+        "key": key,
+        **{name: record.get(name) for name in ("uncertain", "slices", "tumor_slices", "problem", "fix", *MEASURES)},
     }
 
 
