@@ -56,7 +56,7 @@ def evaluate(
 
         if negatives:
             raise CascadeError(
-                f"{folder}: lists volumes, which --negatives cannot add to",
+                f"{folder}: lists volumes, but --negatives adds slices only",
                 fix="list the heads without a tumor in the table, with the label none",
             )
         by_volume = evaluate_volumes(folder, Cascade.open(models, backend, engines, device=device), out)

@@ -60,14 +60,14 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", min=1, help="Slices per step.", show_default=False)
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", metavar="X", min=0, help="Peak of the schedule.", show_default=False)
+    float | None, typer.Option("--learning-rate", metavar="X", min=0, help="Highest learning rate of the schedule.", show_default=False)
 ]
 DetectionWeight = Annotated[
     float | None,
     typer.Option("--detection-weight", metavar="X", min=0, help="Weight of detection loss.", show_default="0.5"),
 ]
 DetectionOnly = Annotated[
-    bool, typer.Option("--detection-only", help="Train only the detection; keep the outlines of the start.")
+    bool, typer.Option("--detection-only", help="Train only the detection, and leave the outlines as they are.")
 ]
 START = "Weights to start from: `imagenet`, `none`, a checkpoint or an exported .onnx."
 Weights = Annotated[str | None, typer.Option("--weights", help=START, show_default="imagenet")]

@@ -34,7 +34,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
 """The exceptions that zipfile raises on damaged archives."""
 
-OVER_LIMIT = "comes after the limit of what one run may unpack"
+OVER_LIMIT = "was not unpacked: the run had reached its limit"
 PACK_AGAIN = "pack it again, or unpack it yourself and give the folder"
 UNPACK_YOURSELF = "if you trust the archive, unpack it yourself and give the folder"
 UNPACK_FIXES = {
@@ -183,7 +183,7 @@ def _check_name(name: str) -> None:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or re.match("[A-Za-z]:", name):
         raise CascadeError(
-            "its name leads out of the archive", fix="do not unpack this archive; ask its author about this member"
+            "its path leads out of the archive", fix="do not unpack this archive; ask its author about this member"
         )
     if len(parts) > MAX_FOLDERS:
         raise CascadeError(f"lies in more than {MAX_FOLDERS} folders", fix=PACK_AGAIN)

@@ -17,7 +17,7 @@ from cascade.errors import CascadeError
 from cascade.files import pointer_error
 
 FOLDER_LINK = "is a link to a folder"
-SUBFOLDER = "is a folder in a folder"
+SUBFOLDER = "is a subfolder, and --no-recursive was given"
 
 
 class Archive(NamedTuple):

@@ -196,7 +196,7 @@ def test_without_recursion_only_the_files_directly_in_a_folder_are_listed(scans,
     pack(scans / "study.zip", ("deep/z.png", b"1"))
     inputs = find_slices([scans], recursive=False, formats=FORMATS, unpack_into=tmp_path / "unpacked")
     assert inputs.names == ["a.png", "study.zip/deep/z.png"]
-    assert inputs.left_out[str(scans / "b")] == "is a folder in a folder"
+    assert inputs.left_out[str(scans / "b")] == "is a subfolder, and --no-recursive was given"
 
 
 def test_patterns_filter_files_in_folders_and_files_given_directly(scans):
