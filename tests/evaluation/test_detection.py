@@ -34,3 +34,8 @@ def test_false_positives_are_counted_by_folder_zip_and_volume():
         "glioma": FolderDetection(slices=2, false_positive_rate=0.5),
         "head.nii.gz": FolderDetection(slices=1, false_positive_rate=0.0),
     }
+
+
+def test_a_slice_at_the_threshold_shows_a_tumor_as_in_a_prediction():
+    result = detection(np.array([0.5, 0.4, 0.9]), [Negative("a", 0.5, 0.0), Negative("b", 0.1, 0.0)])
+    assert (result.sensitivity, result.false_positive_rate) == (2 / 3, 0.5)

@@ -109,3 +109,18 @@ def test_a_map_of_several_values_is_no_mask(volume, tmp_path, values):
     array[1, 1, 1], array[2, 2, 2] = values
     with pytest.raises(CascadeError, match=r"mask\.nii\.gz: .*values other than 0"):
         read_volume_mask(save(tmp_path / "mask.nii.gz", array), volume)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_mask_that_lies_one_voxel_off_is_refused(volume, tmp_path, axis):
+    shifted = AFFINE.copy()
+    shifted[:3, 3] += AFFINE[:3, axis]
+    with pytest.raises(CascadeError, match="lies elsewhere"):
+        read_volume_mask(save(tmp_path / "mask.nii.gz", marked(), shifted), volume)
+
+
+def test_a_mask_with_other_voxels_around_the_same_middle_is_refused(volume, tmp_path):
+    smaller = AFFINE @ np.diag([0.9, 0.9, 1, 1])
+    smaller[:3, 3] += (AFFINE[:3, :3] - smaller[:3, :3]) @ [9.5, 11.5, 2.5]
+    with pytest.raises(CascadeError, match="lies elsewhere"):
+        read_volume_mask(save(tmp_path / "mask.nii.gz", marked(), smaller), volume)

@@ -233,3 +233,21 @@ def test_nothing_is_printed_about_quirks(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
     assert result.stdout + result.stderr == ""
+
+
+@pytest.mark.parametrize("code", ["RAS", "PIR", "LIA", "SPL"])
+def test_a_head_of_cubes_has_the_same_slices_however_its_axes_are_stored(tmp_path, code):
+    image = nib.Nifti1Image(HEAD, np.eye(4))
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(np.eye(4)), nib.orientations.axcodes2ornt(tuple(code))
+    )
+    nib.save(image.as_reoriented(turn), tmp_path / "turned.nii")
+    source = open_nifti(tmp_path / "turned.nii", "turned.nii")
+    expected = open_nifti(write(tmp_path / "a.nii", affine=np.eye(4)), "a.nii")
+    assert source.count == 18
+    assert np.array_equal(source.read(5).pixels, expected.read(5).pixels)
+
+
+def test_voxels_that_are_nearly_cubes_are_cut_across_the_head(tmp_path):
+    path = write(tmp_path / "a.nii", HEAD, np.diag([0.9, 1.0, 1.0, 1.0]))
+    assert open_nifti(path, "a.nii").count == 18

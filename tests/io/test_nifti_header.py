@@ -17,9 +17,18 @@ def test_the_scale_of_the_header_is_applied(tmp_path):
     assert source.read(5).pixels.max() == 4000 * 0.5 - 10
 
 
-def test_lengths_in_meters_are_converted_to_millimeters(tmp_path):
+@pytest.mark.parametrize(("code", "unit"), [(1, 1e-3), (1 | 8, 1e-3), (3, 1e3), (3 | 8, 1e3), (2 | 8, 1), (0, 1)])
+def test_lengths_are_converted_to_millimeters_whatever_the_unit_of_time(tmp_path, code, unit):
+    path = write(tmp_path / "a.nii", affine=np.diag([unit, 2 * unit, 4 * unit, 1]), xyzt_units=code)
+    source = open_nifti(path, "a.nii")
+    assert source.read(0).spacing_mm == pytest.approx((2, 1))
+    assert source.slab_mm == pytest.approx((4.0,) * 18)
+
+
+def test_a_mask_keeps_the_unit_of_its_volume(tmp_path):
     path = write(tmp_path / "a.nii", affine=np.diag([0.001, 0.002, 0.004, 1]), xyzt_units=1)
-    assert open_nifti(path, "a.nii").read(0).spacing_mm == pytest.approx((2, 1))
+    mask = open_nifti(path, "a.nii").mask_bytes(np.ones((18, 24, 20), bool))
+    assert nib.Nifti1Image.from_bytes(gzip.decompress(mask)).header.get_xyzt_units()[0] == "meter"
 
 
 def test_quirks_of_common_writers_are_accepted(tmp_path):
@@ -185,3 +194,22 @@ def test_intensities_without_a_scale_need_no_note(tmp_path, slope):
     source = open_nifti(write(tmp_path / "a.nii", scl_slope=slope, scl_inter=inter), "a.nii")
     assert source.read(5).pixels.max() == 4000
     assert source.notes == ()
+
+
+@pytest.mark.parametrize("form", ["sform_code", "qform_code"])
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 5])
+def test_every_code_of_an_orientation_counts(tmp_path, form, code):
+    affine = AFFINE @ np.diag([-1.0, 1, 1, 1])  # stored in the other order: a qform needs its qfac of -1
+    path = write(tmp_path / "a.nii", affine=affine, **{"sform_code": 0, "qform_code": 0} | {form: code})
+    source = open_nifti(path, "a.nii")
+    same = open_nifti(write(tmp_path / "b.nii", affine=affine), "b.nii")
+    assert source.notes == ()
+    assert np.allclose(source.affine, affine, atol=1e-5)
+    assert np.array_equal(source.read(5).pixels, same.read(5).pixels)
+
+
+def test_a_negative_voxel_size_is_a_positive_one(tmp_path):
+    path = write(tmp_path / "a.nii", pixdim=[1, -0.8, 0.9, -1.5, 1, 1, 1, 1], sform_code=0, qform_code=0)
+    source = open_nifti(path, "a.nii")
+    assert source.read(5).spacing_mm == pytest.approx((0.9, 0.8))
+    assert source.slab_mm == pytest.approx((1.5,) * 18)

@@ -95,3 +95,18 @@ def test_a_field_of_view_that_would_not_fit_is_shrunk_and_keeps_its_proportions(
 def test_slices_of_the_figshare_data_set_are_not_resampled():
     pixels = np.random.default_rng(0).random((512, 512), dtype=np.float32)
     assert Letterbox(512, 512, (0.49, 0.49)).square(pixels) is pixels
+
+
+def test_a_slice_of_the_input_size_with_other_pixels_is_resampled():
+    """Half as wide as those of the networks: 256 x 256 pixels in the middle of the square."""
+    letterbox = Letterbox(512, 512, (0.245, 0.245))
+    pixels = np.full((512, 512), 7, np.float32)
+    pixels[0, 0] = 3
+    square = letterbox.square(pixels)
+    assert (square[:128] == 3).all()
+    assert (square[130:380, 130:380] == 7).all()
+    probability = np.zeros((512, 512), np.float32)
+    probability[128:256, 128:256] = 1
+    back = letterbox.original(probability)
+    assert back[:252, :252].min() == 1
+    assert back[260:, 260:].max() == 0

@@ -250,6 +250,10 @@ def test_any_gain_and_offset_of_a_scanner_is_accepted(tmp_path):
         assert check_pixels(pixels.astype(np.float32), tmp_path / "a.png").shape == pixels.shape
 
 
+def test_slices_in_descending_order_stand_for_as_much_space():
+    assert slabs_mm([12.0, 6.0, 3.0, 0.0]) == pytest.approx((6.0, 4.5, 3.0, 3.0))
+
+
 def test_a_slice_stands_for_the_space_up_to_the_middle_of_the_gaps_beside_it():
     """Slices at 0, 3, 6 and 12 mm: the third reaches from 4.5 to 9 mm, and the last as far outwards as inwards."""
     assert slabs_mm([0.0, 3.0, 6.0, 12.0]) == pytest.approx((3.0, 3.0, 4.5, 6.0))

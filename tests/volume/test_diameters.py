@@ -60,3 +60,10 @@ def test_two_lesions_of_a_slice_are_measured_apart():
 def test_pixels_that_touch_at_a_corner_are_one_lesion():
     mask = np.eye(5, dtype=bool)
     assert largest_diameters(mask, (1.0, 1.0)).longest_mm == pytest.approx(np.hypot(5, 4))
+
+
+def test_the_lesion_with_the_largest_product_counts_not_the_largest_area():
+    mask = mask_of((12, 12), ((0, 1), (0, 12)), ((0, 12), (0, 1)))  # a corner: long and wide, 23 pixels
+    corner = largest_diameters(mask, (1.0, 1.0))
+    mask[6:11, 6:11] = True  # 25 pixels
+    assert largest_diameters(mask, (1.0, 1.0)) == pytest.approx(corner)

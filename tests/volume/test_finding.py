@@ -16,14 +16,14 @@ GLIOMA = (0.1, 0.8, 0.1)
 RULE = VolumeRule(min_support=6.0)
 
 
-def stack_of(shape, *blocks, evidence=1.0, spacing_mm=None, slab_mm=None):
+def stack_of(shape, *blocks, evidence=1.0, probabilities=GLIOMA, spacing_mm=None, slab_mm=None):
     """A stack with tumor in blocks (slices, rows, columns), each a pair of start and end."""
     stack = Stack.empty(shape, spacing_mm, slab_mm)
     masks = np.zeros(shape, dtype=bool)
     for block in blocks:
         masks[tuple(slice(*edges) for edges in block)] = True
     for index in np.flatnonzero(masks.any(axis=(1, 2))):
-        put(stack, index, masks[index], evidence, GLIOMA)
+        put(stack, index, masks[index], evidence, probabilities)
     return stack
 
 
@@ -192,6 +192,29 @@ def test_a_volume_without_tumor_pixels_has_no_support():
     finding, mask = find_tumor(stack_of((5, 40, 40), spacing_mm=(1.0, 1.0), slab_mm=(5.0,) * 5), RULE)
     assert (finding.status, finding.support, finding.volume_ml) == ("no_tumor", 0.0, 0.0)
     assert mask.shape == (5, 40, 40)
+
+
+def test_a_probability_at_the_threshold_is_certain_and_one_below_is_not():
+    for highest, uncertain in ((0.5, False), (0.4375, True)):
+        rest = (1 - highest) / 2
+        stack = stack_of((20, 40, 40), ((7, 10), (10, 20), (10, 20)), probabilities=(rest, highest, rest))
+        assert find_tumor(stack, RULE, uncertain_below=0.5)[0].uncertain == uncertain
+
+
+def test_with_pixel_spacing_alone_a_volume_without_a_tumor_has_no_milliliters():
+    assert find_tumor(Stack.empty((5, 40, 40), spacing_mm=(1.0, 1.0)), RULE)[0].volume_ml is None
+
+
+def test_the_first_of_equal_slices_is_the_key_slice():
+    stack = stack_of((20, 40, 40), ((7, 10), (10, 20), (10, 20)), spacing_mm=(1.0, 1.0), slab_mm=(5.0,) * 20)
+    assert find_tumor(stack, RULE)[0].key_slice == 7
+
+
+def test_each_slice_counts_by_its_own_thickness():
+    slab_mm = (1.0,) * 10 + (5.0,) * 12
+    blocks = (((2, 6), (10, 20), (10, 20)), ((14, 18), (10, 20), (10, 20)))
+    stacks = [stack_of((22, 40, 40), block, spacing_mm=(1.0, 1.0), slab_mm=slab_mm) for block in blocks]
+    assert [find_tumor(stack, RULE)[0].support for stack in stacks] == pytest.approx([4 * 4 / 5, 4 * 4])
 
 
 def test_a_rule_is_read_from_its_record_and_other_entries_of_the_record_are_ignored():

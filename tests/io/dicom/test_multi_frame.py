@@ -146,3 +146,9 @@ def test_the_frames_of_a_file_without_positions_are_loaded_once_and_freed(tmp_pa
     source.close()
     with pytest.raises(CascadeError):
         source.read(0)
+
+
+def test_a_file_that_describes_fewer_frames_than_it_declares_is_refused(tmp_path):
+    dataset = multi_frame()
+    dataset.PerFrameFunctionalGroupsSequence = list(dataset.PerFrameFunctionalGroupsSequence)[:5]
+    assert "declares 6 frames, but describes 5" in refusal(write(tmp_path / "a.dcm", dataset))

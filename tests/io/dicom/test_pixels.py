@@ -220,3 +220,28 @@ def test_a_damaged_file_is_read_or_refused_by_name_and_never_crashes(tmp_path, k
                 problems.append(error.problem)
     assert len(problems) >= 30
     assert all(problem.startswith(str(path)) and PLANTED not in problem for problem in problems)
+
+
+def test_padding_of_12_signed_bits_is_recognized_though_the_bits_above_are_0(tmp_path):
+    values = np.clip(HEAD[4].astype(int), 0, 2000)
+    values[:3, :5] = -2000
+    dataset = image((values & 0xFFF).astype(np.uint16), BitsStored=12, HighBit=11, PixelRepresentation=1)
+    dataset.add_new("PixelPaddingValue", "SS", -2000)
+    expected = values.astype(np.float32)
+    expected[:3, :5] = values[values > -2000].min()
+    assert opened([write(tmp_path / "a.dcm", dataset)], tmp_path).read(0).pixels.tolist() == expected.tolist()
+
+
+def test_float_pixels_are_rescaled(tmp_path):
+    values = (HEAD[4] / np.float32(8)).astype("<f4")
+    absent = dict.fromkeys(("PixelData", "BitsStored", "HighBit", "PixelRepresentation"))
+    present = {"FloatPixelData": values.tobytes(), "BitsAllocated": 32, "RescaleSlope": 0.5, "RescaleIntercept": -10}
+    path = write(tmp_path / "a.dcm", image(HEAD[4], **absent, **present))
+    assert opened([path], tmp_path).read(0).pixels.tolist() == (values * 0.5 - 10).tolist()
+
+
+@pytest.mark.parametrize("high_bit", [0, 10, 16, None])
+def test_an_impossible_high_bit_is_ignored(tmp_path, high_bit):
+    values = np.clip(HEAD[4], 0, 4095).astype(np.uint16)
+    path = write(tmp_path / "a.dcm", image(values, BitsStored=12, HighBit=high_bit))
+    assert opened([path], tmp_path).read(0).pixels.tolist() == values.tolist()

@@ -247,3 +247,10 @@ def test_a_name_instead_of_a_uid_is_not_copied(tmp_path):
     source = opened([write(tmp_path / "a.dcm", image(HEAD[4], FrameOfReferenceUID="PLANTED"))], tmp_path)
     assert source.mask_suffix == ".png"
     assert PLANTED.encode() not in source.mask_bytes(marked(source))
+
+
+@pytest.mark.parametrize("lossy", [None, "00", "01"])
+def test_lossy_compression_of_the_image_is_stated(tmp_path, lossy):
+    source = opened([write(tmp_path / "a.dcm", image(HEAD[4], LossyImageCompression=lossy))], tmp_path)
+    seg = pydicom.dcmread(io.BytesIO(source.mask_bytes(np.ones((1, 20, 24), bool))))
+    assert seg.LossyImageCompression == (lossy or "00")

@@ -282,3 +282,34 @@ def test_reading_does_not_import_the_library_for_masks():
     code = "import sys, cascade.io.dicom.series; print('highdicom' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"StudyInstanceUID": "1.2.3.77"}, {"FrameOfReferenceUID": "1.2.3.77"}, {"PixelSpacing": [1.6, 1.8]}, {}]
+)
+def test_slices_of_two_grids_form_two_volumes_though_their_positions_interleave(tmp_path, changes):
+    """Without other elements, they differ in their width."""
+    paths = series(tmp_path / "a", HEAD[:3])
+    for number in range(3):
+        pixels = HEAD[number + 3] if changes else np.ascontiguousarray(HEAD[number + 3][:, :20])
+        new = image(pixels, SOPInstanceUID=f"1.9.{number}", ImagePositionPatient=position(number + 3), **changes)
+        paths.append(write(tmp_path / "b" / f"{number}", new))
+    sources, problems, _ = open_dicom(paths, tmp_path)
+    assert ([source.count for source in sources], problems) == ([3, 3], {})
+
+
+def test_coronal_slices_stand_for_the_space_between_them(tmp_path):
+    """From front to back their distances descend."""
+    paths = [
+        write(
+            tmp_path / f"{number}",
+            image(
+                HEAD[number],
+                SOPInstanceUID=f"1.2.3.4.{number}",
+                ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
+                ImagePositionPatient=[0, 3 * number, 0],
+            ),
+        )
+        for number in range(6)
+    ]
+    assert opened(paths, tmp_path).slab_mm == pytest.approx((3.0,) * 6)
