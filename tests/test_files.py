@@ -31,6 +31,13 @@ def test_new_content_replaces_the_old_and_leaves_no_other_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_content_is_complete_when_it_is_synchronized_with_the_disk(tmp_path, monkeypatch):
+    sizes, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (sizes.append(os.fstat(file).st_size), fsync(file)))
+    write_atomically(tmp_path / "a", b"abc")
+    assert sizes == [3]
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_full_disk_keeps_the_old_content_and_leaves_no_temporary_file(tmp_path, monkeypatch, step):
     path = tmp_path / "results.json"

@@ -42,6 +42,45 @@ def test_masks_that_differ_by_one_row_in_fifty_are_rejected(reference, constant_
         check_accuracy("segmenter", shorter, "engine", reference, BatchProfile())
 
 
+class OneShorter:
+    """Of all slices, the first has 90 of the 100 rows of its mask."""
+
+    def __init__(self, segmenter):
+        self.segmenter = segmenter
+
+    def run(self, **inputs):
+        output = self.segmenter.run(**inputs)[PROBABILITY]
+        if self.segmenter.slices_seen <= len(output):
+            output[0, :, TUMOR.bottom - 10 :] = 0
+        return {PROBABILITY: output}
+
+
+def test_one_bad_mask_among_many_is_rejected(constant_segmenter, constant_classifier):
+    """2 * 9000 / (10000 + 9000) is 0.9474, and the mean over 16 slices 0.9967."""
+    many = CheckSlices(np.zeros((16, 1, SLICE_SIZE, SLICE_SIZE), np.float32), "16 empty slices")
+    reference = compute_reference(many, constant_segmenter(0.9, TUMOR), constant_classifier(GLIOMA, TUMOR))
+    with pytest.raises(CascadeError, match=r"min_dice is 0\.9474, limit 0\.95"):
+        check_accuracy("segmenter", OneShorter(constant_segmenter(0.9, TUMOR)), "engine", reference, BatchProfile())
+
+
+class OneEmpty:
+    """The first slice of three has an empty mask."""
+
+    def __init__(self, segmenter):
+        self.segmenter = segmenter
+
+    def run(self, **inputs):
+        output = self.segmenter.run(**inputs)[PROBABILITY]
+        output[::3] = 0  # slices 3 to 5 of a batch repeat them
+        return {PROBABILITY: output}
+
+
+def test_two_empty_masks_are_the_same(slices, constant_segmenter, constant_classifier):
+    segmenter = OneEmpty(constant_segmenter(0.9, TUMOR))
+    reference = compute_reference(slices, segmenter, constant_classifier(GLIOMA, TUMOR))
+    assert check_accuracy("segmenter", segmenter, "engine", reference, BatchProfile()).results["min_dice"] == 1
+
+
 def test_nan_is_rejected(reference, constant_segmenter):
     with pytest.raises(CascadeError, match="min_dice is nan"):
         check_accuracy("segmenter", constant_segmenter(np.nan), "engine", reference, BatchProfile())
@@ -73,6 +112,13 @@ def test_either_class_is_accepted_in_a_tie(slices, constant_segmenter, constant_
     tie = compute_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier((0.449, 0.451, 0.1), TUMOR))
     other = constant_classifier((0.451, 0.449, 0.1), TUMOR)
     assert check_accuracy("classifier", other, "engine", tie, BatchProfile()).results["min_class_agreement"] == 1
+
+
+def test_no_other_class_is_accepted_where_the_highest_differ_by_more(slices, constant_segmenter, constant_classifier):
+    clear = compute_reference(slices, constant_segmenter(0.9, TUMOR), constant_classifier((0.44, 0.46, 0.1), TUMOR))
+    other = constant_classifier((0.451, 0.449, 0.1), TUMOR)
+    with pytest.raises(CascadeError, match="min_class_agreement is 0,"):
+        check_accuracy("classifier", other, "engine", clear, BatchProfile())
 
 
 def test_a_mask_may_be_empty_or_not_where_the_detection_is_close_to_the_threshold(

@@ -9,10 +9,16 @@ import pytest
 import tifffile
 from dicom_files import HEAD, image, position, write
 from PIL import Image
-from stub_cascade import cascade_of
+from stub_cascade import MODELS, AlwaysGlioma, BrightIsTumor, cascade_of
 
+from cascade.contract import CLASS_NAMES
+from cascade.pipeline import Cascade
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
+from cascade.prediction.volumes import volume_record, volume_result
+from cascade.runtime.cpu import CpuBackend
+from cascade.volume.diameters import Diameters
+from cascade.volume.finding import VolumeFinding, VolumeRule
 
 
 def save_volume(path, *tumors, count=20, affine=(0.98, 0.98, 5.0, 1.0)):
@@ -62,6 +68,44 @@ def test_each_volume_has_one_finding_and_a_picture_has_none(scans):
         ("stray.nii.gz", "no_tumor", ""),
         ("tumor.nii.gz", "tumor", "0.5"),
     ]
+
+
+def test_the_area_of_a_slice_counts_both_sides_of_its_pixels(scans):
+    save_volume(scans / "a.nii.gz", 2, 3, count=6, affine=(0.5, 1.0, 5.0, 1.0))
+    row = predict(scans)[1]["slices"][2]
+    assert row["mask_pixels"] > 0
+    assert row["mask_mm2"] == pytest.approx(row["mask_pixels"] * 0.5, abs=0.01)
+
+
+def test_the_standards_of_the_loaded_models_decide(scans):
+    save_volume(scans / "a.nii", 5, 6)
+
+    def decided(name, **standards):
+        loaded = Cascade(CpuBackend(BrightIsTumor(), AlwaysGlioma()), MODELS, **standards)
+        run = predict_paths(loaded, [scans], scans.parent / name, RunOptions(report=False, overlays=False))
+        return run.volumes[0].status, run.volumes[0].uncertain
+
+    assert decided("1") == ("tumor", False)
+    assert decided("2", uncertain_below=0.65) == ("tumor", True)
+    assert decided("3", volume_rule=VolumeRule(min_support=9.0)) == ("no_tumor", False)
+
+
+def test_the_row_of_a_volume_has_the_values_of_its_finding():
+    finding = VolumeFinding(
+        "tumor",
+        dict(zip(CLASS_NAMES, (0.1, 0.8, 0.1), strict=True)),
+        True,
+        8.1234,
+        20,
+        3,
+        5,
+        1.23456,
+        Diameters(12.345678, 6.789012),
+    )
+    record = volume_record(volume_result("a.nii", finding, "mask", None, ()))
+    keys = ("uncertain", "support", "slices", "tumor_slices", "key_slice", "volume_ml", "longest_mm")
+    assert [record[key] for key in keys] == [True, 8.123, 20, 3, 5, 1.235, 12.35]
+    assert record["perpendicular_mm"] == 6.79
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -239,6 +239,19 @@ def test_external_subjects_are_tested_once_and_counted_by_set(crossvalidation):
     assert crossvalidation(external=negatives(0)).external == [row]  # read back, not scored again
 
 
+def test_each_fold_restyles_its_test_slices_after_external_slices_that_train(crossvalidation, monkeypatch):
+    restyled = []
+    monkeypatch.setattr(train.crossval, "SliceStore", lambda folder, items, text: items)
+    monkeypatch.setattr(train.crossval, "ExternalStore", lambda items, text: items)
+    monkeypatch.setattr(train.crossval, "score_restyled", lambda *arguments: restyled.append(arguments[1:]) or [])
+    crossvalidation(external=negatives(0))
+    assert len(restyled) == 3
+    for number, (items, subjects, styles) in enumerate(restyled):
+        tested = read_split(crossvalidation.out / f"fold-{number}" / "split.json").subset("test")
+        assert (items, subjects) == (tested, [item.patient for item in tested])
+        assert {item.part for item in styles} == {"train"}
+
+
 def test_a_slice_of_the_data_set_that_is_an_external_slice_too_is_refused(crossvalidation, monkeypatch):
     """It would train in some fold that tests it."""
     monkeypatch.setattr(train.external, "sha256_of", lambda path: "7-1")  # that of slice 7-1.mat

@@ -235,3 +235,9 @@ def test_the_hash_of_the_slices_changes_with_a_file_a_part_and_a_weight(tmp_path
     assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,9,"))) != before
     write_slice(tmp_path / "a.png", 65)
     assert sha256_of_items(read_index(write_index(tmp_path, "a.png,none,p,,,,,"))) != before
+
+
+def test_the_slices_of_a_subject_have_one_number_wherever_they_are_listed(tmp_path):
+    write_slice(tmp_path / "a.png")
+    items = [item("S", subject, path=tmp_path / "a.png") for subject in "aba"]
+    assert ExternalStore(items, "reading").subjects.tolist() == [0, 1, 0]

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -138,3 +139,54 @@ def test_the_classifier_uses_every_kind_of_external_slice_that_there_is(labels, 
     mixture = default_mixture([SimpleNamespace(label=label) for label in labels])
     assert bool(mixture.pasted) == bool(mixture.restyled) == pasted
     assert bool(mixture.external_tumors) == tumors
+
+
+class StubPaster:
+    """Styles have level 0.3; pasted tumors are gliomas with their corner at (300, 300), on a level of 0.6."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def restyled(self, index, random):
+        return np.full((512, 512), 0.3, np.float32)
+
+    def pasted(self, random, *, control=False, class_odds=()):
+        mask = np.zeros((512, 512), np.float32)
+        mask[300:350, 300:350] = not control
+        return np.full((512, 512), 0.6, np.float32), mask, -1 if control else 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "corner"),
+    [
+        ("restyled", 0.3, (100, 75)),  # the segmenter sees half of the resolution
+        ("pasted", 0.6, (300, 300)),
+        ("pasted_controls", 0.6, None),
+    ],
+)
+def test_a_restyled_slice_keeps_its_target_and_a_pasted_tumor_brings_its_own(
+    store, external, monkeypatch, kind, level, corner
+):
+    monkeypatch.setattr(train.mixture, "Paster", StubPaster)
+    mixture = Mixture(inpainted=0, inpainted_controls=0, **{kind: 1.0})
+    slice_, target = MixedData(store, mixture, torch.ones(2), external)[0]
+    assert float(slice_[0, 0, 0]) == pytest.approx(level, abs=1e-3)
+    tumor = [tuple(pixel) for pixel in torch.nonzero(target[0]).tolist()]
+    assert (tumor[0] if tumor else None) == corner
+    assert target[1].max() == 0
+
+
+def test_a_pasted_tumor_has_its_own_mask_and_class(store, external, monkeypatch):
+    monkeypatch.setattr(train.mixture, "Paster", StubPaster)
+    predicted = torch.ones(2, 1, 512, 512, dtype=torch.bool)
+    mixture = ClassifierMixture(pasted=1.0)
+    _, mask, label = MixedCrops(store, store.masks, mixture, torch.ones(2), external, predicted)[0]
+    assert (int(label), bool(mask[0, 320, 320]), bool(mask[0, 220, 180])) == (1, True, False)
+
+
+def test_every_class_of_external_tumors_counts_as_a_tumor(external):
+    """That of meningiomas has the number 0."""
+    external.labels = torch.tensor([0, -1, 2])
+    external.items = external.items[:1] * 3
+    assert External(external, tumors=True).places.tolist() == [0, 2]
+    assert External(external, tumors=False).places.tolist() == [1]
