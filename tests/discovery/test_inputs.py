@@ -1,4 +1,4 @@
-"""Files, folders and patterns become the names of slices, with a reason for everything that is left out."""
+"""Files and folders become the names of slices, with a reason for everything that is left out."""
 
 import ntpath
 import os
@@ -10,7 +10,7 @@ import pytest
 from input_files import DICOM, pack, put
 from input_files import scans as scans
 
-from cascade.discovery.filters import FORMATS, UNSUPPORTED
+from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 
@@ -33,15 +33,6 @@ def test_names_distinguish_the_files_of_two_folders(scans):
     assert (inputs.folder, inputs.names) == (scans, ["b/1.mat", "b/a.JPG", "c/a.JPG"])
 
 
-def test_a_pattern_that_the_shell_left_alone_is_expanded(scans):
-    assert find_slices([scans / "**" / "*.JPG"]).names == ["a.JPG"]
-
-
-def test_an_existing_file_whose_name_looks_like_a_pattern_is_not_expanded(scans):
-    (scans / "a[1].png").touch()
-    assert find_slices([scans / "a[1].png"]).names == ["a[1].png"]
-
-
 def test_inputs_that_are_not_slices_are_problems_and_the_others_are_listed(scans):
     inputs = find_slices([scans / "missing.png", scans / "notes.txt", scans / "a.png"])
     assert inputs.names == ["a.png"]
@@ -50,108 +41,15 @@ def test_inputs_that_are_not_slices_are_problems_and_the_others_are_listed(scans
     assert "PNG, JPEG, TIFF, BMP, WebP or .mat" in inputs.problems[str(scans / "notes.txt")].fix
 
 
-def test_a_pattern_that_matches_other_files_too_gives_the_slices(scans):
-    inputs = find_slices([scans / "*"])
-    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert (inputs.problems, inputs.left_out) == ({}, {str(scans / "notes.txt"): UNSUPPORTED})
-
-
-def test_a_recursive_pattern_follows_no_link_to_a_folder(scans):
-    """Links that lead in a circle made the search take forever."""
-    for name in ("c", "d"):
-        (scans / "b" / name).symlink_to(scans)
-    for pattern in ("**", "**/*.mat", "b/**/1.mat", "**/**/1.mat"):
-        names = find_slices([scans / pattern, scans / "a.png"]).names
-        assert [name for name in names if name.endswith(".mat")] == ["b/1.mat"]
-
-
-def test_a_recursive_pattern_matches_nothing_in_hidden_folders(scans):
-    (scans / ".git").mkdir()
-    (scans / ".git" / "x.png").touch()
-    assert find_slices([scans / "**" / "*.png"]).names == ["a.png"]
-
-
 def test_inputs_without_slices_are_an_error_that_names_every_path(scans):
     (scans / "empty").mkdir()
     with pytest.raises(CascadeError, match=r"(?s)missing.*empty: contains no PNG"):
         find_slices([scans / "missing", scans / "empty"])
 
 
-def test_the_output_of_the_run_is_never_read_even_if_it_is_an_input(scans):
-    for name in ("results/masks/a.png", "results/overlays/b/a.png", "results/extra.png"):
-        path = scans / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    written = (scans / "results" / "masks", scans / "results" / "overlays")
-    inputs = find_slices([scans, written[0] / "a.png"], written)
-    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "results/extra.png"]
-    assert "in the folder of the results" in inputs.problems[str(written[0] / "a.png")].problem
-
-
 def test_a_link_to_a_file_keeps_its_own_name(scans):
     (scans / "link.png").symlink_to(scans / "a.png")
     assert find_slices([scans / "link.png"]).names == ["link.png"]
-
-
-@pytest.mark.usefixtures("permissions")
-def test_a_folder_that_may_not_be_looked_into_is_named(scans):
-    (scans / "b").chmod(0)
-    inputs = find_slices([scans])
-    (scans / "b").chmod(0o755)
-    assert inputs.names == ["a.png"]
-    assert "cannot be opened" in inputs.problems[str(scans / "b")].problem
-
-
-@pytest.mark.usefixtures("permissions")
-def test_a_file_in_a_folder_without_access_is_not_called_missing(scans):
-    closed = scans / "b"
-    closed.chmod(0)
-    try:
-        inputs = find_slices([scans / "a.png", closed / "1.mat", closed / "*.JPG", scans / "gone.png"])
-    finally:
-        closed.chmod(0o700)
-    problems = {Path(path).name: error.problem for path, error in inputs.problems.items()}
-    assert "Permission denied" in problems["1.mat"]
-    assert "Permission denied" in problems["*.JPG"]
-    assert "there is no such file" in problems["gone.png"]
-
-
-@pytest.mark.usefixtures("permissions")
-def test_a_folder_whose_files_may_be_listed_but_not_read_stops_nothing(scans):
-    """The search for results of an earlier run in it ended with a traceback."""
-    closed = scans / "b"
-    closed.chmod(0o400)
-    try:
-        inputs = find_slices([scans])
-    finally:
-        closed.chmod(0o700)
-    assert inputs.names == ["a.png"]
-    assert "Permission denied" in inputs.problems[str(closed)].problem
-
-
-@pytest.mark.usefixtures("permissions")
-def test_a_folder_below_a_recursive_pattern_that_may_not_be_looked_into_is_named(scans):
-    (scans / "b").chmod(0)
-    try:
-        inputs = find_slices([scans / "**" / "*.png"])
-    finally:
-        (scans / "b").chmod(0o700)
-    assert inputs.names == ["a.png"]
-    assert "Permission denied" in inputs.problems[str(scans / "b")].problem
-
-
-def test_a_file_without_suffix_that_cannot_be_read_is_an_input(scans, monkeypatch):
-    """It may be DICOM: it was left out as if it were none. Its reader says why it cannot be read."""
-    (scans / "IM0001").touch()
-    open_file = Path.open
-
-    def refuse(self, *arguments):
-        if self.name == "IM0001":
-            raise PermissionError
-        return open_file(self, *arguments)
-
-    monkeypatch.setattr(Path, "open", refuse)
-    assert find_slices([scans], formats=("image", "dicom")).names == ["IM0001", "a.png", "b/1.mat", "b/a.JPG"]
 
 
 def test_files_that_filters_leave_out_suggest_fewer_filters(scans):
@@ -295,69 +193,6 @@ def test_an_invalid_file_name_is_a_problem(scans, name):
     inputs = find_slices([scans / name, scans / "a.png"])
     assert inputs.names == ["a.png"]
     assert "there is no such file" in inputs.problems[str(scans / name)].problem
-
-
-def test_single_files_of_the_output_are_not_read(scans):
-    put(scans, "report.png", "masks/v.nii.gz", "masks/s.seg.dcm")
-    written = [scans / "report.png", scans / "masks"]
-    inputs = find_slices([scans, scans / "report.png", scans / "masks" / "v.nii.gz"], written, formats=FORMATS)
-    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
-    assert inputs.left_out[str(scans / "masks")] == "was written by a run"
-    assert len(inputs.problems) == 2
-
-
-def test_the_images_of_earlier_runs_are_not_read_wherever_they_are(scans):
-    """Once, a second run with another --out took the masks of the first for slices."""
-    put(scans, "b/old/masks/a.png", "b/old/overlays/a.png", "b/old/own.png", "masks/own.png")
-    put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
-    put(scans, "results.json", content=b'{"schema": "another program\'s"}')
-    assert find_slices([scans]).names == ["a.png", "b/1.mat", "b/a.JPG", "b/old/own.png", "masks/own.png"]
-
-
-@pytest.mark.parametrize("marker", ['"schema": "cascade evaluation 2"', '"format": "cascade evaluation 1"'])
-def test_the_figures_of_an_evaluation_are_not_read(scans, marker):
-    """Once, `predict` took the figures beside the slices for slices, and found a glioma in one."""
-    put(scans, "b/dice.png", "c/dice.png", "c/own.png", "c/worst_slices.png", "c/detection.png", "c/presence.png")
-    put(scans, "c/metrics.json", content=f"{{\n {marker},\n".encode())
-    inputs = find_slices([scans])
-    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG", "b/dice.png", "c/own.png"]
-    assert inputs.left_out[str(scans / "c/dice.png")] == "was written by a run"
-
-
-def test_output_of_earlier_runs_is_not_read_even_if_a_pattern_or_list_contains_it(scans):
-    """Once, `**/*.png` took the masks of an earlier run for slices."""
-    put(scans, "b/old/masks/c/a.png", "b/old/own.png", "b/benchmark.png")
-    put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
-    put(scans, "b/benchmark.json", content=b'{"schema": "cascade benchmark 1"}')
-    assert find_slices([scans / "**/*.png"]).names == ["a.png", "b/old/own.png"]
-    inputs = find_slices([scans / "a.png", scans / "b/old/masks"])
-    assert inputs.names == ["a.png"]
-    assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
-
-
-def test_output_of_an_earlier_run_is_left_out_in_any_order_of_the_inputs(scans):
-    """After the folder, a mask in it was an error: it lay "in the folder of the results"."""
-    put(scans, "old/masks/a.png")
-    put(scans, "old/results.json", content=b'{\n "schema": "cascade results 7",\n')
-    for paths in ([scans, scans / "old/masks/a.png"], [scans / "old/masks/a.png", scans]):
-        inputs = find_slices(paths)
-        assert inputs.problems == {}
-        assert inputs.left_out[str(scans / "old/masks/a.png")] == "was written by a run"
-
-
-def test_the_masks_of_an_earlier_run_are_recognized_from_inside_their_folder(scans, monkeypatch):
-    """Once, `cascade predict .` among the masks took them for slices, and `..` from there found nothing."""
-    put(scans, "b/old/masks/a.png", "b/old/own.png")
-    put(scans, "b/old/results.json", content=b'{\n "schema": "cascade results 7",\n')
-    (scans / "way").symlink_to(scans / "b/old/masks")
-    monkeypatch.chdir(scans / "b/old/masks")
-    for path in (Path(), scans / "way", Path("..", "..", "..", "b", "old", "masks")):
-        inputs = find_slices([path, scans / "a.png"])
-        assert inputs.names == ["a.png"]
-        assert inputs.left_out == {str(scans / "b/old/masks"): "was written by a run"}
-    inputs = find_slices([Path("..")])
-    assert inputs.names == ["own.png"]
-    assert inputs.left_out[str(scans / "b/old/masks")] == "was written by a run"
 
 
 def test_an_error_counts_the_reasons_if_everything_was_left_out(scans):
