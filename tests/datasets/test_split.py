@@ -169,6 +169,15 @@ def test_folds_keep_the_ids_of_a_subject_together_and_each_class_in_every_subset
     assert sorted(tested) == sorted(item.path for item in slices)
 
 
+def test_folds_balance_the_slices_of_subjects_with_few_and_with_many():
+    """30 subjects with 1 to 30 slices, 465 in all: 155 for each fold."""
+    infos = infos_of(*((f"MR{number:02}", "glioma", number) for number in range(1, 31)))
+    split = Split(tuple(slice_of(info.patient, "train", info.path) for info in infos), "")
+    for fold in make_folds(split, 3):
+        assert len(fold.subset("test")) == pytest.approx(155, rel=0.05)
+        assert len(fold.subset("validation")) == pytest.approx(155 / 2, rel=0.05)
+
+
 def test_too_few_subjects_for_the_folds_are_refused():
     slices = tuple(slice_of(f"p{number}", "train", f"{number}.mat") for number in range(2))
     with pytest.raises(CascadeError, match="too few subjects for 3 folds"):

@@ -82,6 +82,7 @@ def test_most_of_several_slices_decide():
     assert is_stripped([True] * 8 + [False] * 2 + [None] * 5)
     assert not is_stripped([True] * 7 + [False] * 3)
     assert not is_stripped([True, True, None])
+    assert is_stripped([True, True, True])
     assert not is_stripped([])
 
 
