@@ -60,7 +60,10 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", min=1, help="Slices per step.", show_default=False)
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", metavar="X", min=0, help="Highest learning rate of the schedule.", show_default=False)
+    float | None,
+    typer.Option(
+        "--learning-rate", metavar="X", min=0, help="Highest learning rate of the schedule.", show_default=False
+    ),
 ]
 DetectionWeight = Annotated[
     float | None,
