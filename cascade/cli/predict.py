@@ -151,9 +151,10 @@ def predict(
         resume=resume,
     )
     if dry_run:
-        with open_output(out) as output, collect_inputs(input_paths, output.folder, options) as inputs:
-            console.print(dry_run_table(inputs, options), soft_wrap=True)
+        with open_output(out) as output:
             output.check(overwrite=overwrite, resume=resume)
+            with collect_inputs(input_paths, output.folder, options) as inputs:
+                console.print(dry_run_table(inputs, options), soft_wrap=True)
         return
     with progress_bar(console, quiet=quiet) as progress:
         task = progress.add_task("Loading models", total=None)

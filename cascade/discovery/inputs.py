@@ -34,6 +34,7 @@ class Inputs:
         zipped: The names of files in zip files. They lie in the folder `unpacked`, under the same names.
         unpacked: The folder that zip files were unpacked to.
         store: The object store that `folder` stands for; None if the inputs are on this machine.
+        listed: Inputs in the store. The names of all objects in them are known.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Inputs:
     zipped: frozenset[str] = frozenset()
     unpacked: Path = Path()
     store: Store | None = None
+    listed: tuple[Path, ...] = ()
 
     @property
     def location(self) -> str:
@@ -67,8 +69,14 @@ class Inputs:
         return self.root(name) / name
 
     def is_left_out(self, name: str) -> bool:
-        """Return True if a name not in `names` refers to an existing file or zip member that was left out."""
+        """Return True if a name not in `names` refers to an existing file or zip member that was left out.
+
+        Raises:
+            CascadeError: The object store does not say whether it exists.
+        """
         path = self.folder / name
+        if self.store and not any(path.is_relative_to(listed) for listed in self.listed):
+            return self.store.may_exist(path)
         archive = next((parent for parent in path.parents if os.path.isfile(parent)), None)  # noqa: PTH113
         if archive is None:
             return _may_exist(path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cascade.discovery.filters import is_zip
 from cascade.errors import CascadeError
 from cascade.files import TEMPORARY_PREFIX
 
@@ -20,6 +21,10 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 PASSWORD = re.compile(r"(?<=:/)/?[^/@]*:[^/]*@")
 """Name and password in front of the host, also in a `Path`."""
+
+
+class StoreError(CascadeError):
+    """A store does not answer, or refuses: whether there is an object is unknown."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,25 @@ class Store:
     folder: Path
     prefix: str
 
+    @classmethod
+    def of_url(cls, url: str, folder: Path) -> "Store":
+        """Return the store of a URL, for which a folder stands.
+
+        Raises:
+            CascadeError: The store cannot be used.
+        """
+        key = open_url(url)[1]
+        protocol, _, host = url.partition("://")
+        host = host.partition("/")[0]
+        if "://" in key or host == key.lstrip("/").partition("/")[0]:  # as a bucket, the host is a part of the path
+            host = ""
+        elif host and not key.startswith("/"):
+            raise CascadeError(
+                f"{url}: names an account, which the workers would not know",
+                fix="leave it out, and name the account in the settings of the store on all machines",
+            )
+        return cls(folder, f"{protocol}://{host}{'/' * key.startswith('/')}")
+
     def path(self, key: str) -> Path:
         """Return the local file of a path in the store, which may or may not contain the prefix."""
         return self.folder / key.removeprefix(self.prefix).lstrip("/")
@@ -45,6 +69,31 @@ class Store:
     def with_urls(self, text: str) -> str:
         """Return a text with URLs in place of paths below the folder."""
         return text.replace(f"{self.folder}/", self.prefix).replace(str(self.folder), self.prefix)
+
+    def may_exist(self, path: Path) -> bool:
+        """Return True if there is an object for a path below the folder, or a zip file that may contain it.
+
+        Raises:
+            StoreError: That cannot be found out.
+        """
+        below = (parent for parent in path.parents if parent.is_relative_to(self.folder))
+        return any(
+            self.info(zip_or_path) for zip_or_path in (path, *(parent for parent in below if is_zip(parent.name)))
+        )
+
+    def info(self, path: Path) -> dict[str, Any] | None:
+        """Return what the store says about the object of a path below the folder; None if there is none.
+
+        Raises:
+            StoreError: It says nothing.
+        """
+        url = self.url(path)
+        filesystem, key = open_url(url)
+        with store_errors(url):
+            try:
+                return dict(filesystem.info(key))
+            except FileNotFoundError:
+                return None
 
     def fetch(self, path: Path) -> None:
         """Copy an object to its file below the folder, whole or not at all.
@@ -110,6 +159,10 @@ def store_errors(url: str, *, action: str = "fetched") -> Iterator[None]:
     Args:
         url: What the block reads or writes.
         action: What cannot be done: "fetched", "created", "written" or "removed".
+
+    Raises:
+        StoreError: It cannot be done.
+        CascadeError: There is nothing to fetch.
     """
     try:
         yield
@@ -125,4 +178,4 @@ def store_errors(url: str, *, action: str = "fetched") -> Iterator[None]:
             fix = "free space at --out or, if that is a URL, in the folder for temporary files (TMPDIR)"
         elif action == "written":
             fix += ", and continue with --resume"
-        raise CascadeError(f"{url}: cannot be {action} ({reason})", fix=fix) from error
+        raise StoreError(f"{url}: cannot be {action} ({reason})", fix=fix) from error

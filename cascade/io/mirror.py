@@ -17,7 +17,7 @@ from cascade.discovery.companions import has_companion, has_separate_voxels
 from cascade.discovery.filters import FileFilter, Format, format_of_name, is_zip
 from cascade.discovery.inputs import Inputs, find_slices
 from cascade.discovery.output_marker import MARKERS
-from cascade.discovery.store import Store, is_url, open_url, store_errors
+from cascade.discovery.store import Store, StoreError, is_url, open_url, store_errors
 from cascade.errors import CascadeError
 from cascade.io.content import content_format
 from cascade.io.image import TIFF_PREFIXES
@@ -114,6 +114,7 @@ def find_stored_slices(
         problems=inputs.problems | mirror.problems,
         seen={with_urls(path): with_urls(name) for path, name in inputs.seen.items()},
         store=mirror.store,
+        listed=tuple(mirror.paths),
     )
 
 
@@ -129,19 +130,18 @@ def mirror_urls(urls: Sequence[str], folder: Path, file_filter: FileFilter, *, r
     Raises:
         CascadeError: The store cannot be used or listed, or there are several.
     """
-    filesystem, first = open_url(urls[0])
-    prefix = f"{urls[0].partition('://')[0]}://"
-    mirror = Mirror(Store(folder, f"{prefix}/" if first.startswith("/") else prefix))
+    filesystem, _ = open_url(urls[0])
+    mirror = Mirror(Store.of_url(urls[0], folder))
     files: dict[str, StoredFile] = {}
     for url in urls:
         other, key = open_url(url)
         if other is not filesystem:
             raise CascadeError(f"{url}: is in another store than {urls[0]}", fix="start one run for each store")
         with store_errors(url):
-            matches = sorted(filesystem.glob(key)) if any(sign in key for sign in "*?[") else []
-            for match in matches or [key]:
+            for match in _matches(filesystem, key) or [key]:
                 mirror.paths.append(mirror.store.path(match))
                 files |= {file.key: file for file in _list(filesystem, match, mirror)}
+    files |= {file.key: file for file in _markers_above(mirror)}
     fetch = partial(_fetch, filesystem, mirror.store, file_filter, recursive)
     pending = iter(files.values())
     with ThreadPoolExecutor(THREADS) as pool:
@@ -150,6 +150,37 @@ def mirror_urls(urls: Sequence[str], folder: Path, file_filter: FileFilter, *, r
                 if problem:
                     mirror.problems[str(file.path)] = problem
     return mirror
+
+
+def _matches(filesystem: Any, key: str) -> list[str]:
+    """Return the keys that match a pattern; none for a key without wildcards. Folders on this machine match alike."""
+    if not any(sign in key for sign in "*?["):
+        return []
+    if "/." in key:
+        return sorted(filesystem.glob(key))
+    return sorted(match for match in filesystem.glob(key) if "/." not in match)  # none in hidden folders
+
+
+def _markers_above(mirror: Mirror) -> Iterator[StoredFile]:
+    """Yield the objects in the folders above the inputs that may mark these as output of cascade."""
+    store = mirror.store
+    parents = (parent for path in mirror.paths if ".." not in path.parts for parent in path.parents)
+    folders = {parent for parent in parents if parent.is_relative_to(store.folder) and parent != store.folder}
+    paths = [folder / name for folder in sorted(folders) for name in MARKERS]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for path, info in zip(paths, pool.map(partial(_readable_info, store), paths), strict=True):
+            if info and info["type"] == "file":
+                yield StoredFile(open_url(store.url(path))[1], path, path.name, info["size"] or 0, beside_header=False)
+
+
+def _readable_info(store: Store, path: Path) -> dict[str, Any] | None:
+    """Return what the store says about an object; None if it refuses, as some do where there is none."""
+    try:
+        return store.info(path)
+    except StoreError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return None
+        raise
 
 
 def _list(filesystem: Any, key: str, mirror: Mirror) -> Iterator[StoredFile]:

@@ -5,10 +5,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from cascade.discovery.inputs import Inputs
+from cascade.discovery.store import StoreError
 from cascade.errors import CascadeError
 from cascade.io.checksums import sha256_of_files
 from cascade.io.source import Source
@@ -95,13 +96,17 @@ def reusable_names(
 
     Raises:
         CascadeError: The earlier run covered inputs that exist but are not part of this run. Resuming would delete
-            their results. Or the object store of the results cannot be read.
+            their results. Or the object store of the inputs or of the results cannot be read.
     """
     if not entries:
         return []
     source_of_name = {source.name: source for source in sources}
     names = set(inputs.names)
+    unfetched = {inputs.name(path): error for path, error in inputs.problems.items() if isinstance(error, StoreError)}
     for name in sorted({name for entry in entries.values() for name in entry.read if name not in names}):
+        for container in (name, *map(str, PurePosixPath(name).parents)):
+            if container in unfetched:
+                raise unfetched[container]
         if inputs.is_left_out(name):
             raise CascadeError(
                 f"{folder.out}: contains results of {inputs.location}/{name}, which is not part of this run",
@@ -113,7 +118,10 @@ def reusable_names(
         source = source_of_name[entry.name]
         if entry.read != tuple(map(folder.input_name, source.files)):  # its rows contain the names of its files
             return False
-        with fetched([source], folder.store):
+        with fetched([source], folder.store) as problems:
+            for error in problems.values():
+                if isinstance(error, StoreError):
+                    raise error
             try:
                 is_same = entry.sha256 == sha256_of_files(source.files)
             except CascadeError:

@@ -72,13 +72,21 @@ def predict_paths(
             f"{without_password(urls[0])}: only the workers of a cluster use URLs", fix="add --cluster local"
         )
     with (
-        open_output(out if isinstance(out, str) else Path(out)) as output,
+        _checked_output(out, options) as output,
         collect_inputs(paths, output.folder, options, shared=executor.is_remote and output.store is None) as inputs,
         output.lock(overwrite=options.overwrite, resume=options.resume),
         output.access_file() if executor.is_remote else nullcontext() as access_file,
     ):
         shared = [access_file] if access_file else []
         return _predict_inputs(executor, inputs, output, shared, options, on_start, on_progress)
+
+
+@contextmanager
+def _checked_output(out: str | os.PathLike[str], options: RunOptions) -> Iterator[Output]:
+    """Open the output, and check it: before all inputs are fetched, which may take hours."""
+    with open_output(out if isinstance(out, str) else Path(out)) as output:
+        output.check(overwrite=options.overwrite, resume=options.resume)
+        yield output
 
 
 @contextmanager

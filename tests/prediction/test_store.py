@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nibabel
 import numpy as np
@@ -16,6 +17,7 @@ from hostile_files import files_below, put, whole_file
 from stub_cascade import cascade_of, rows_of
 from worker_here import WorkerHere
 
+from cascade.discovery.store import Store
 from cascade.errors import CascadeError
 from cascade.prediction.run import predict_paths
 from cascade.prediction.run_options import RunOptions
@@ -168,6 +170,115 @@ def test_a_resumed_run_keeps_what_is_unchanged_in_the_store(archive, store, tmp_
     assert second.resumed_rows == len(first.rows) - len(first.failed) - 1
     assert [row.name for row in second.rows] == [row.name for row in first.rows]
     assert second.dropped == ()
+
+
+def test_a_resumed_run_of_some_of_the_urls_is_refused_unless_the_others_are_gone(archive, store, tmp_path):
+    """It removed the results of inputs that were there, as if they were gone."""
+    out = tmp_path / "out"
+    urls = ["memory://archive/gray.png", "memory://archive/deep/slice.jpg", "memory://archive/some.zip"]
+    predict(urls, out)
+    files = files_below(out)
+    for others in ((urls[0], urls[1]), (urls[0], urls[2])):
+        with pytest.raises(CascadeError, match="which is not part of this run"):
+            predict(others, out, resume=True)
+    assert files_below(out) == files
+    store.rm_file("/archive/some.zip")
+    run = predict(urls[:2], out, resume=True)
+    assert run.resumed_rows == 2
+    assert all(name.startswith("some.zip/") for name in run.dropped)
+    assert run.dropped
+
+
+@pytest.mark.parametrize("name", ["gray.png", "head.nii.gz", "some.zip"])
+def test_a_store_that_does_not_answer_stops_a_resumed_run_before_it_removes_anything(
+    archive, store, tmp_path, monkeypatch, name
+):
+    """What could not be fetched counted as changed, or as gone."""
+    out, urls = tmp_path / "out", [f"memory://archive/{other}" for other in (name, "gray.tif")]
+    rows = predict(urls, out).rows
+    files, get_file = files_below(out), type(store).get_file
+
+    def refuse(self, key, *arguments, **options):
+        if name in key:
+            raise OSError("SlowDown")
+        get_file(self, key, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "get_file", refuse)
+        with pytest.raises(CascadeError, match=rf"{name}: cannot be fetched \(SlowDown\)"):
+            predict(urls, out, resume=True)
+    assert files_below(out) == files
+    assert predict(urls, out, resume=True).resumed_rows == len(rows)
+
+
+@pytest.mark.parametrize("urls", [["**/*.png"], ["gray.png", "out/masks/gray.png"], ["gray.png", "out/masks"]])
+def test_output_of_an_earlier_run_is_no_input_of_a_pattern_or_list(archive, store, tmp_path, urls):
+    """Only those of whole folders were recognized."""
+    predict(["memory://archive/gray.png"], "memory://archive/out")
+    run = predict([f"memory://archive/{url}" for url in urls], tmp_path / "out")
+    assert not [row.name for row in run.rows if row.name.startswith("out/")]
+    assert "was written by a run" in run.left_out.values()
+
+
+def test_folders_above_the_inputs_need_not_be_readable(archive, store, tmp_path, monkeypatch):
+    """Some stores refuse to say whether there is an object that would mark these as output of cascade."""
+    info = type(store).info
+
+    def refuse(self, key, **options):
+        if key.endswith("results.json"):
+            raise PermissionError(key)
+        return info(self, key, **options)
+
+    monkeypatch.setattr(type(store), "info", refuse)
+    assert not predict(["memory://archive/deep/slice.jpg"], tmp_path / "out").failed
+
+
+def test_a_pattern_matches_nothing_in_hidden_folders(archive, store, tmp_path):
+    run = predict(["memory://archive/deep/**/*.png", "memory://archive/gray.png"], tmp_path / "out")
+    assert [row.name for row in run.rows] == ["deep/**/*.png", "gray.png"]
+    assert "no file matches this pattern" in run.failed[0].problem
+
+
+def test_an_output_that_is_refused_is_refused_before_anything_is_fetched(archive, store, tmp_path, monkeypatch):
+    predict(["memory://archive/gray.png"], tmp_path / "out")
+    monkeypatch.setattr("cascade.prediction.run.find_stored_slices", None)
+    with pytest.raises(CascadeError, match="contains the results of an earlier run"):
+        predict(["memory://archive/head.nii.gz"], tmp_path / "out")
+
+
+class HostStore(fsspec.get_filesystem_class("memory")):
+    """A store whose host is no part of the path, as that of hdfs:// or sftp://."""
+
+    protocol = "host"
+
+    def __init__(self, host=None, **options):
+        super().__init__(**options)
+        assert host == "nas1"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return f"/{urlsplit(path).path.strip('/')}"
+
+    @staticmethod
+    def _get_kwargs_from_urls(url):
+        return {"host": urlsplit(url).hostname}
+
+
+def test_the_host_of_a_url_is_kept(archive, tmp_path):
+    """Each object was looked for at another host, or at none."""
+    fsspec.register_implementation("host", HostStore, clobber=True)
+    run = predict(["host://nas1/archive/gray.png", "host://nas1/archive/head.nii.gz"], tmp_path / "out")
+    assert not run.failed
+    assert json.loads((tmp_path / "out/results.json").read_text())["inputs"] == "host://nas1/archive"
+
+
+def test_a_url_with_an_account_is_refused(tmp_path, monkeypatch):
+    """The account was lost on the way to the workers."""
+    monkeypatch.setattr("cascade.discovery.store.open_url", lambda url: (None, "container/a.png"))
+    with pytest.raises(CascadeError, match="names an account") as caught:
+        Store.of_url("abfs://container@account.dfs.core.windows.net/a.png", tmp_path)
+    assert "in the settings of the store" in caught.value.fix
+    assert Store.of_url("abfs://container/a.png", tmp_path).prefix == "abfs://"
 
 
 def test_an_object_that_has_no_path_of_folders_and_a_file_is_an_error_and_stays_where_it_is(archive, store, tmp_path):
