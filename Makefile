@@ -4,6 +4,8 @@
 # `make gpu-check`: on a machine with an NVIDIA GPU, what installs there, the GPU tests, engines and benchmark.
 PYTHON ?= python3
 BIN := .venv/bin
+# Before .venv has links to a Python that is too old.
+CHECK_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .PHONY: predict test docs gpu gpu-check clean
@@ -29,11 +31,13 @@ gpu-check:
 	PYTHONPATH=. $(PYTHON) tests/gpu_check.py
 
 .venv/base: pyproject.toml
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
 .venv/all: pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint .ci/constraints.txt --editable '.[train,build,openvino,dev]'
 	touch $@

@@ -30,6 +30,24 @@ def test_the_distribution_is_not_called_like_the_import():
     assert project["scripts"] == {"cascade": "cascade.cli:main"}
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_refuses_an_old_python_before_it_makes_an_environment(tmp_path):
+    """Its links stayed in .venv, so that the next try with a newer Python failed too."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    old = tmp_path / "python3.10"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10); exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "predict", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
     """Build the sdist from a copy of the repository, then the wheel from the sdist. Returns the folder of both."""

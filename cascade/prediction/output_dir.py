@@ -122,10 +122,14 @@ def lock_output_dir(out: Path, *, overwrite: bool = False, resume: bool = False)
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
+        fix = "wait until it has ended, or choose another folder with --out"
+        if (out / LOCK).stat().st_size:  # it names a process, as on storage without flock: a kill leaves it there
+            fix += f"; if that run was killed, remove {out / LOCK}"
+        raise CascadeError(f"{out}: another run is writing to this folder", fix=fix) from None
+    except NotImplementedError as error:
         raise CascadeError(
-            f"{out}: another run is writing to this folder",
-            fix="wait until it has ended, or choose another folder with --out",
-        ) from None
+            f"{out}: cannot be locked ({error})", fix="mount it with flock, or choose another folder with --out"
+        ) from error
     except OSError as error:
         raise _not_writable(out, error) from error
     try:

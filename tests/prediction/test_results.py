@@ -8,10 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import SoftFileLock
 
 from cascade.contract import Box
 from cascade.errors import CascadeError
 from cascade.prediction.output_dir import (
+    LOCK,
     check_output_dir,
     lock_output_dir,
     output_name,
@@ -170,6 +172,27 @@ def test_a_folder_can_be_locked_once_at_a_time(tmp_path):
             pass
     with lock_output_dir(tmp_path / "out"):
         pass
+
+
+def test_the_lock_of_a_killed_run_on_storage_without_flock_can_be_removed(tmp_path, monkeypatch):
+    """There, the lock is a file with the process in it, which a kill leaves behind: the user was told to wait."""
+    with monkeypatch.context() as patch:
+        patch.setattr("cascade.prediction.output_dir.FileLock", SoftFileLock)
+        with lock_output_dir(tmp_path):
+            (tmp_path / LOCK).write_text("another machine\n")
+            with pytest.raises(CascadeError) as caught, lock_output_dir(tmp_path):
+                pass
+    assert caught.value.fix.endswith(f"if that run was killed, remove {tmp_path / LOCK}")
+
+
+def test_storage_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(CascadeError, match="cannot be locked") as caught:
+        lock_output_dir(tmp_path).__enter__()
+    assert "mount it with flock" in caught.value.fix
 
 
 def test_a_folder_that_is_refused_gets_no_lock_file(folder):
