@@ -182,7 +182,7 @@ def _matches(pattern: Path) -> Iterator[Path]:
     for start in _matches(Path(*parts[:at])):
         for folder, folders, _ in os.walk(start, onerror=errors.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            yield from _matches(Path(glob.escape(folder), *(parts[at + 1 :] or "*")))
+            yield from _matches(Path(glob.escape(folder), *(parts[at + 1 :] or ("*",))))
     yield from (Path(error.filename) for error in errors)
 
 

@@ -76,10 +76,8 @@ class Store:
         Raises:
             StoreError: That cannot be found out.
         """
-        below = (parent for parent in path.parents if parent.is_relative_to(self.folder))
-        return any(
-            self.info(zip_or_path) for zip_or_path in (path, *(parent for parent in below if is_zip(parent.name)))
-        )
+        zips = (parent for parent in path.parents if is_zip(parent.name) and parent.is_relative_to(self.folder))
+        return any(map(self.info, (path, *zips)))
 
     def info(self, path: Path) -> dict[str, Any] | None:
         """Return what the store says about the object of a path below the folder; None if there is none.
