@@ -3,10 +3,10 @@
     python -m train.calibrate_volumes MODELS INDEX [INDEX ...] [--subjects-of FILE] [--csv FILE] [--dry-run]
 
 An index is a table as train/external.py reads it. Slices of one subject whose file names differ in their last number
-are a stack in the order of that number; a volume file, such as .nii.gz, is a stack by itself. A stack shows a tumor if
-one of its slices does. The rule is written to models.json, as a part of the segmenter that it was set for. Each subject
-is also decided on by a rule that was set without it: that is what to expect of other subjects, if the segmenter learned
-from none of these.
+are a stack in the order of that number; a volume file, such as .nii.gz, is a stack by itself. Stacks of a part of a
+head are left out. A stack shows a tumor if one of its slices does. The rule is written to models.json, as a part of the
+segmenter that it was set for. Each subject is also decided on by a rule that was set without it: that is what to expect
+of other subjects, if the segmenter learned from none of these.
 
 The models of a fold of `cascade train crossval` did not see the subjects in its external.csv: --subjects-of takes
 these.
@@ -31,9 +31,11 @@ from rich.progress import track
 from cascade.discovery.filters import format_of_name
 from cascade.errors import CascadeError
 from cascade.files import sha256_of, write_atomically
+from cascade.io.open import open_source
 from cascade.pipeline import Cascade
 from cascade.runtime.models import SEGMENTER
 from cascade.volume.finding import VolumeRule
+from cascade.volume.stack import Stack
 from train.external import NEGATIVE, ExternalSlice, index_file, read_index
 from train.external_evaluation import from_csv
 from train.png import exit_on_cascade_error
@@ -106,6 +108,18 @@ def items_of_fold(items: Iterable[ExternalSlice], table: Path, index: Path) -> l
             "without it, the set has the name of the folder",
         )
     return found
+
+
+def shows_whole_head(volume: LabeledVolume, rule: VolumeRule) -> bool:
+    """Return False for a volume file of so few or thin slices that the rule asks for less support there.
+
+    Raises:
+        CascadeError: The file cannot be opened.
+    """
+    if len(volume.paths) > 1:
+        return True
+    source = open_source(volume.paths[0])
+    return math.isclose(rule.limit(Stack.empty((source.count, 1, 1), slab_mm=source.slab_mm)), rule.min_support)
 
 
 def _without_number(path: Path) -> tuple[str, str]:
@@ -239,7 +253,10 @@ def main() -> None:
         for index in options.index:
             listed = read_index(index)
             items += items_of_fold(listed, options.subjects_of, index) if options.subjects_of else listed
-        volumes = labeled_volumes(items)
+        listed_volumes = labeled_volumes(items)
+        volumes = [volume for volume in listed_volumes if shows_whole_head(volume, cascade.volume_rule)]
+        if parts := len(listed_volumes) - len(volumes):
+            print(f"left out: {parts} volumes, which show a part of a head", file=sys.stderr)
         check_groups(volumes)
         if trained := {volume.subject for volume in volumes if volume.part == "train"}:
             print(

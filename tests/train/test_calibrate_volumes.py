@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +26,7 @@ from train.calibrate_volumes import (
     items_of_fold,
     labeled_volumes,
     leave_one_out,
+    shows_whole_head,
     volume_support,
     write_rule,
 )
@@ -143,11 +145,22 @@ def test_the_rule_becomes_a_part_of_the_segmenter(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("count", "slab_mm", "whole"), [(12, 5.0, True), (12, 2.0, False), (30, 2.0, True), (1, 6.0, False)]
+)
+def test_a_volume_of_a_part_of_a_head_is_no_measure_of_whole_ones(tmp_path, count, slab_mm, whole):
+    """`predict` asks for less support there than the limit that was set on it."""
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.ones((32, 32, count), np.float32), np.diag([1.0, 1.0, slab_mm, 1.0])), path)
+    assert shows_whole_head(LabeledVolume("a.nii", "set", "a", "test", True, (path,)), VolumeRule()) == whole
+
+
 def test_subjects_whom_the_segmenter_may_know_are_warned_of(tmp_path, monkeypatch, capsys):
     rows = [f"{n}.nii,{'glioma' if n < 2 else 'none'},{n},{'train' if n == 1 else 'test'}" for n in range(4)]
     (tmp_path / "index.csv").write_text("\n".join(["image,class,subject,part", *rows]))
     cascade = SimpleNamespace(volume_rule=VolumeRule(), description="none")
     monkeypatch.setattr(calibrate_volumes.Cascade, "open", lambda *arguments: cascade)
+    monkeypatch.setattr(calibrate_volumes, "shows_whole_head", lambda volume, rule: True)
     monkeypatch.setattr(calibrate_volumes, "volume_support", lambda cascade, volume: 9.0 if volume.tumor else 1.0)
     monkeypatch.setattr("sys.argv", ["calibrate_volumes", "models", str(tmp_path), "--dry-run"])
     calibrate_volumes.main()
