@@ -131,8 +131,10 @@ def _without_number(path: Path) -> tuple[str, str]:
 
 def check_groups(volumes: Sequence[LabeledVolume]) -> None:
     """Raise CascadeError if there are fewer than two subjects with a tumor, or without one."""
-    for tumor, name in ((True, "with"), (False, "without")):
-        if len({volume.subject for volume in volumes if volume.tumor == tumor}) < 2:
+    with_tumor = {volume.subject for volume in volumes if volume.tumor}
+    without = {volume.subject for volume in volumes} - with_tumor
+    for subjects, name in ((with_tumor, "with"), (without, "without")):
+        if len(subjects) < 2:
             raise CascadeError(
                 f"the indexes list volumes of fewer than two subjects {name} a tumor",
                 fix=f"add volume files, or {MIN_SLICES} numbered slices or more of each subject",

@@ -74,6 +74,11 @@ def export_model(
         CascadeError: Graph and PyTorch differ by more than TOLERANCE or in any class, or the split or its files are
             not those of the runs, or the split has no validation part to calibrate on. Nothing is written then.
     """
+    if external and (name != SEGMENTER or thresholds_of):
+        raise CascadeError(
+            "--external measures a segmenter whose threshold is set in the export",
+            fix="omit it with --thresholds-of, and for the classifier",
+        )
     split = read_split(split_file)
     held_out = split.subset("validation")
     if not held_out and not thresholds_of:

@@ -188,7 +188,7 @@ def check_subjects(items: Iterable[ExternalSlice]) -> None:
 
 
 def check_apart(items: Iterable[ExternalSlice], split: Split) -> None:
-    """Check that no external slice is a slice of the data set in another part: it could train the models that it tests.
+    """Check that no external slice is in two parts, or in the data set in another part: it could train what it tests.
 
     Slices are compared by their files, so different slices of one subject are not noticed.
 
@@ -196,8 +196,15 @@ def check_apart(items: Iterable[ExternalSlice], split: Split) -> None:
         CascadeError: If one is, or cannot be read.
     """
     slice_of = {slice_.sha256: slice_ for slice_ in split.slices}
+    first_of: dict[str, ExternalSlice] = {}
     for item in items:
-        same = slice_of.get(_file_digest(item.path))
+        digest = _file_digest(item.path)
+        first, same = first_of.setdefault(digest, item), slice_of.get(digest)
+        if first.part != item.part:
+            raise CascadeError(
+                f"{item.path}: is the same file as {first.path}, which is in {first.part}, not in {item.part}",
+                fix="list each slice once, in --external or in --negatives",
+            )
         if same and same.part != item.part:
             raise CascadeError(
                 f"{item.path}: is {same.path} of the data set, which is in {same.part}, not in {item.part}",

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from cascade.contract import CLASS_NAMES
 from cascade.datasets.split import SUBSETS
+from cascade.errors import CascadeError
 from cascade.evaluation.bootstrap import SubjectBootstrap
 from cascade.files import write_atomically
 from cascade.pipeline import Cascade
@@ -196,6 +197,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_cascade_error():
         items = [item for item in read_index(arguments.index) if arguments.part in (None, item.part)]
+        if not items:
+            raise CascadeError(
+                f"{arguments.index}: lists no slice of the part {arguments.part}",
+                fix="name the part in the column part, or omit --part",
+            )
         scores = score_external(arguments.models, items)
         if arguments.csv:
             write_atomically(arguments.csv, as_csv(scores))

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,9 @@ from cascade.files import sha256_of, write_atomically
 from train.history import History
 from train.weights import splits_behind
 
+AVERAGED_PART = 0.25
+"""Part of a training that the moving average of its weights reaches back over; 1.8 % of the average are older ones."""
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -40,7 +44,8 @@ class FitSettings:
         learning_rate: Peak of the one-cycle schedule.
         weight_decay: Of AdamW.
         weights: What the network starts from: `imagenet`, `none`, a file of weights or an exported graph.
-        ema_decay: Decay per step of the moving average of the weights, which is validated and exported.
+        ema_decay: Highest decay per step of the moving average of the weights, which is validated and exported; see
+            `moving_average`.
         seed: Seed of all random numbers.
         devices: Number of GPUs or CPU processes; 0 uses all.
         epoch_slices: Slices drawn per epoch; 0 draws as many as there are.
@@ -69,6 +74,21 @@ class FitSettings:
 def schedule_steps(trainer: lightning.Trainer) -> int:
     """Steps of the schedule. With 10 or fewer the warm-up has no step, and the schedule would divide by zero."""
     return max(11, int(trainer.estimated_stepping_batches))
+
+
+def moving_average(highest_decay: float, training: lightning.LightningModule) -> Any:
+    """Return the update of the moving average of a training's weights.
+
+    It reaches back over AVERAGED_PART of all steps at most: in a short training, the weights of its start would
+    otherwise make up most of the average.
+    """
+
+    @cache
+    def update() -> Any:
+        steps = schedule_steps(training.trainer)
+        return get_ema_multi_avg_fn(min(highest_decay, 1 - 1 / (AVERAGED_PART * steps)))
+
+    return lambda *tensors_and_count: update()(*tensors_and_count)
 
 
 def loader(
@@ -187,7 +207,7 @@ def fit(
     callbacks: list[Callback] = [
         # It is made before the network is moved, and would stay on the CPU. Lightning's EMAWeightAveraging goes tensor
         # by tensor, which costs a GPU thousands of launches a step.
-        WeightAveraging(device="cuda" if on_gpu else None, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay)),
+        WeightAveraging(device="cuda" if on_gpu else None, multi_avg_fn=moving_average(settings.ema_decay, training)),
         Resumption(),
         History(out),
     ]

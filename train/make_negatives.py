@@ -9,13 +9,15 @@ Some slices keep a trace of the tumor that its outline left out: edema, a shifte
 """
 
 import argparse
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from cascade.contract import SLICE_SIZE
 from cascade.datasets.split import SUBSETS, read_split
+from cascade.errors import CascadeError
 from train.dataset import SegmenterData, SliceStore, inpainted_copies
 from train.png import exit_on_cascade_error, write_png
 from train.preprocessing import SEGMENTER_SIZE
@@ -31,12 +33,22 @@ def write_copies(folder: Path, split_file: Path, part: str, out: Path) -> int:
         CascadeError: The data cannot be read.
     """
     items = read_split(split_file).subset(part)
+    if not items:
+        raise CascadeError(f"{split_file}: its {part} subset is empty", fix="choose another one with --subset")
+    targets = [out / item.label / f"{_below(item.path)}.png" for item in items]
+    if doubled := [target for target, count in Counter(targets).items() if count > 1]:
+        raise CascadeError(f"{doubled[0]}: two slices would have this name", fix="put the table above all its slices")
     store = SliceStore(folder, items, f"reading {part}")
     copies = inpainted_copies(SegmenterData(store), store.subjects).tensors[0]
-    for item, copy in zip(items, copies, strict=True):
+    for target, copy in zip(targets, copies, strict=True):
         pixels = (copy[0].clamp(0, 1) * 255).round().numpy().astype(np.uint8)
-        write_png(out / item.label / f"{item.path}.png", Image.fromarray(np.kron(pixels, EACH_PIXEL)))
+        write_png(target, Image.fromarray(np.kron(pixels, EACH_PIXEL)))
     return len(items)
+
+
+def _below(path: str) -> PurePosixPath:
+    """Return a path without the parts that lead up."""
+    return PurePosixPath(*(part for part in PurePosixPath(path).parts if part != ".."))
 
 
 def main() -> None:

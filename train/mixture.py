@@ -284,7 +284,9 @@ class MixedCrops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _external(self, place: int) -> tuple[Tensor, Tensor, Tensor]:
         assert self.external is not None
         assert self.external_predicted is not None
-        mask = self._mask(self.external_predicted[place], self.external.targets[place].any(0, keepdim=True))
+        certain_tumor, uncertain = self.external.targets[place]
+        true = certain_tumor if certain_tumor.any() else uncertain  # the tumor lies somewhere in it
+        mask = self._mask(self.external_predicted[place], true[None])
         return self.external.slices[place].float(), mask, self.external.labels[place]
 
     def _mask(self, predicted: Tensor, true: Tensor) -> Tensor:

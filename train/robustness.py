@@ -23,6 +23,7 @@ from scipy import ndimage
 from cascade.contract import PIXEL_MM, SLICE_SIZE, FloatArray
 from cascade.datasets.reader import read_labeled
 from cascade.datasets.split import SUBSETS, read_split
+from cascade.errors import CascadeError
 from cascade.pipeline import Cascade
 from cascade.result import Prediction
 from cascade.runtime.models import BUNDLED_MODELS
@@ -232,6 +233,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with exit_on_cascade_error():
         items = read_split(arguments.split).subset(arguments.subset)
+        if not items:
+            raise CascadeError(
+                f"{arguments.split}: its {arguments.subset} subset is empty", fix="choose another one with --subset"
+            )
         step = -(-len(items) // arguments.limit) if arguments.limit else 1
         slices = [read_labeled(arguments.folder, item).pixels for item in items[::step]]
         rows = list(measure(Cascade.open(arguments.models, "onnxruntime"), slices))

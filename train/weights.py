@@ -25,6 +25,9 @@ each."""
 GRAPH = ".onnx"
 """Suffix of an exported graph; all other files of weights are PyTorch's."""
 
+UNKNOWN = "unknown"
+"""Stands for the splits behind weights without a record."""
+
 COUNTER = "num_batches_tracked"
 """Counter of BatchNorm, unused because our averages have a fixed momentum."""
 
@@ -105,18 +108,21 @@ def with_detector(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def splits_behind(file: Path) -> set[str]:
     """Find the splits that the weights in a file were trained on, by their sha256.
 
-    Going by what lies beside it, a graph's models.json or a run's settings.json; of others' weights none is known.
+    Going by what lies beside it, a graph's models.json or a run's settings.json. Without these, the splits of a graph
+    or checkpoint are UNKNOWN. Other files are weights of others, which learned from no split.
     """
+    unknown = {UNKNOWN} if file.suffix in (GRAPH, ".ckpt") else set()
     try:
         if file.suffix == GRAPH:
             sha256 = sha256_of(file)
             records = json.loads((file.parent / "models.json").read_text()).values()
             return next(
-                (ExportedModel(file, sha256, record).splits for record in records if record["sha256"] == sha256), set()
+                (ExportedModel(file, sha256, record).splits for record in records if record["sha256"] == sha256),
+                unknown,
             )
         return training_splits(json.loads((file.parent / "settings.json").read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()
+        return unknown
 
 
 def mean_weights(files: list[Path]) -> dict[str, Tensor]:

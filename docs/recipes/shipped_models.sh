@@ -33,7 +33,6 @@ cascade train segmenter "$DATA" --split "$SPLIT" --out runs/segmenter-6 --weight
   --epochs 4 --epoch-slices 3200 --learning-rate 4e-4 --seed 11 --detection-weight 2 --external "$EXTERNAL"
 cascade train export segmenter runs/segmenter-6 "$DATA" --split "$SPLIT" --models runs/models-6 --checkpoint last \
   --average-with runs/models-5/segmenter.onnx --external "$EXTERNAL"
-python -m train.calibrate_volumes runs/models-6 "$EXTERNAL/index.csv" "$EXTERNAL/volumes.csv"
 
 # Classifier, stages 1 to 3: 28 epochs from random weights, then 12 and 12 from the best weights of the stage before.
 cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-4 --out runs/classifier-1 --weights none --epochs 28
@@ -56,6 +55,7 @@ cascade train classifier "$DATA" --split "$SPLIT" --models runs/models-5 --out r
   --weights runs/models-4/classifier.onnx --learning-rate 5e-4 --epochs 4 --epoch-slices 3200 --seed 3 --external "$EXTERNAL"
 cascade train export classifier runs/classifier-6 "$DATA" --split "$SPLIT" --models runs/models-6 --checkpoint last \
   --average-with runs/models-4/classifier.onnx
+python -m train.calibrate_volumes runs/models-6 "$EXTERNAL/index.csv" "$EXTERNAL/volumes.csv"
 cascade evaluate "$DATA" --split "$SPLIT" --models runs/models-6 --subset validation
 
 # All patients: the last stages once more, with nobody held out and the thresholds measured above.

@@ -136,6 +136,13 @@ def test_too_few_subjects_are_refused_before_any_prediction():
     check_groups([*volumes, LabeledVolume("d.nii", "set", "d", "train", True, ())])
 
 
+def test_a_scan_without_the_tumor_of_a_subject_is_no_subject_without_a_tumor():
+    """It ended in an IndexError after all predictions."""
+    volumes = [LabeledVolume("", "set", name, "test", tumor, ()) for name in "ab" for tumor in (True, False)]
+    with pytest.raises(CascadeError, match="two subjects without a tumor"):
+        check_groups(volumes)
+
+
 def test_the_rule_becomes_a_part_of_the_segmenter(tmp_path):
     (tmp_path / "models.json").write_text('{"segmenter": {"sha256": "5e9"}, "classifier": {"sha256": "c1a"}}')
     write_rule(tmp_path, {"min_support": 7.5})

@@ -220,7 +220,7 @@ def external_score(item):
 
 
 def negatives(first):
-    return tuple(ExternalSlice(Path("x"), None, "", "none", f"{first + n}", "S", None, "train") for n in range(12))
+    return tuple(ExternalSlice(Path(f"{n}"), None, "", "none", f"{first + n}", "S", None, "train") for n in range(12))
 
 
 def test_a_cross_validation_is_not_resumed_with_other_external_slices(crossvalidation):

@@ -186,6 +186,18 @@ def test_a_held_out_file_of_the_data_set_is_refused_as_external_training_slice(t
         check_apart([item("A", 1, path=tmp_path / "held.png")], split)
 
 
+def test_a_file_in_two_parts_is_refused(tmp_path):
+    """Listed in two sets, or given as negative too, it trained the models that it tested."""
+    for name in ("a.png", "b.png"):
+        write_slice(tmp_path / name)
+    items = [
+        item(name, name, part=part, path=tmp_path / f"{name}.png") for name, part in (("a", "train"), ("b", "test"))
+    ]
+    with pytest.raises(CascadeError, match=r"b\.png: is the same file as .*a\.png, which is in train, not in test"):
+        check_apart(items, Split((), ""))
+    check_apart([replace(each, part="test") for each in items], Split((), ""))
+
+
 def test_tumors_without_a_mask_do_not_count_as_touched():
     """Any mask touched them, since their tumor may be everywhere."""
     touched = [True, False, None]

@@ -2,8 +2,10 @@
 
 import gc
 import json
+import shutil
 import weakref
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from cascade.errors import CascadeError
 from cascade.files import sha256_of_bytes
 from train import fit as fit_module
-from train.fit import FitSettings, fit, loader, prepare_run
+from train.fit import FitSettings, fit, loader, moving_average, prepare_run
 from train.history import read_history
 from train.weights import splits_behind
 
@@ -155,7 +157,16 @@ def test_the_moving_average_of_the_weights_is_validated_and_saved(tmp_path):
     best = saved(tmp_path / "best.ckpt")
     assert best["averaging_state"]["n_averaged"] > 1
     averaged, current = (float(best[name]["weight"]) for name in ("state_dict", "current_model_state"))
-    assert 0 < averaged < 0.5 * current  # on its way from 0 to 1
+    assert 0 < averaged < current  # on its way from 0 to 1
+
+
+@pytest.mark.parametrize(("steps", "decay"), [(40, 0.9), (800, 0.995), (4000, 0.995)])
+def test_the_moving_average_reaches_back_over_a_quarter_of_a_short_training(steps, decay):
+    """Of 48 slices, three quarters of each exported weight were those of the start."""
+    training = SimpleNamespace(trainer=SimpleNamespace(estimated_stepping_batches=steps))
+    averaged = [torch.zeros(1)]
+    moving_average(0.995, training)(averaged, [torch.ones(1)], 1)
+    assert float(averaged[0]) == pytest.approx(1 - decay)
 
 
 def test_the_data_of_an_earlier_training_are_freed_before_the_next_one(tmp_path):
@@ -246,7 +257,10 @@ def test_a_run_records_the_other_splits_that_its_start_weights_were_trained_on(t
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["other_splits"] == ["older", "other"]
     assert splits_behind(tmp_path / "run" / "best.ckpt") == {"mine", "older", "other"}
     graph.write_bytes(b"another graph, of which nothing is known")
-    assert splits_behind(graph) == set()
+    assert splits_behind(graph) == {"unknown"}
+    moved = shutil.copy(first / "best.ckpt", tmp_path)
+    assert splits_behind(Path(moved)) == {"unknown"}
+    assert splits_behind(tmp_path / "imagenet.pth") == set()
 
 
 def test_the_splits_behind_an_average_include_those_of_averages_in_it(tmp_path):

@@ -130,6 +130,17 @@ def test_an_external_tumor_keeps_its_own_class(store, external):
     assert int(label) == 1
 
 
+def test_the_certain_part_of_an_external_tumor_is_its_true_mask(store, external):
+    """The uncertain ring around it belonged to it, and the crop was four times as wide."""
+    external.targets[0] = False
+    external.targets[0, 0, 300:350, 300:350] = True
+    external.targets[0, 1, 250:400, 250:400] = True
+    nothing = torch.zeros(2, 1, 512, 512, dtype=torch.bool)
+    data = MixedCrops(store, store.masks, ClassifierMixture(external_tumors=1), torch.ones(2), external, nothing)
+    _, mask, _ = data[0]
+    assert torch.equal(mask[0], external.targets[0, 0])
+
+
 @pytest.mark.parametrize(
     ("labels", "pasted", "tumors"),
     [((), False, False), (("none",), True, False), (("glioma",), False, True), (("none", "glioma"), True, True)],
