@@ -1,6 +1,7 @@
 """Read the scale that ImageJ writes into a TIFF."""
 
 import math
+from typing import Any
 
 from tifffile import TiffFile
 
@@ -15,6 +16,9 @@ MM_PER_UNIT = {
     **dict.fromkeys(("um", "µm", "μm", "\\u00b5m", "micron", "microns"), 0.001),
 }
 """Unit of length in the metadata of ImageJ → millimeters."""
+
+TIFFFILE_VERSION = "1.11a"
+"""Version of ImageJ that tifffile states, which omits the distance of slices only where it is unknown."""
 
 
 def read_scale(
@@ -41,7 +45,15 @@ def read_scale(
         row, column = column, row
     if not all(MIN_FIELD_MM <= field <= MAX_FIELD_MM for field in (row * shape[0], column * shape[1])):
         return None, None, (f"its scale of {row:.3g} x {column:.3g} mm per pixel does not fit a head and was ignored",)
-    distance = metadata.get("spacing")
-    if isinstance(distance, int | float) and 0 < distance < math.inf:
-        return (row, column), distance * unit_mm, ()
-    return (row, column), None, ()
+    return (row, column), slice_distance_mm(metadata, unit_mm), ()
+
+
+def slice_distance_mm(metadata: dict[str, Any], unit_mm: float) -> float | None:
+    """Return the distance of the slices; None if it is unknown. ImageJ writes none that is 1, and some as negative."""
+    unit = metadata.get("zunit")
+    unit_mm = unit_mm if unit is None else MM_PER_UNIT.get(str(unit).strip().lower(), math.nan)
+    is_by_imagej = metadata.get("ImageJ") not in (None, TIFFFILE_VERSION)
+    distance = metadata.get("spacing", 1.0 if is_by_imagej else math.nan)
+    if isinstance(distance, int | float) and 0 < abs(distance * unit_mm) < math.inf:
+        return abs(distance * unit_mm)
+    return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cascade.discovery.companions import companion_of, data_file_of
 from cascade.errors import CascadeError
 from cascade.files import read_errors
-from cascade.io.itk_header import check_fields, check_length, read_fields, unknown_axes
+from cascade.io.itk_header import check_fields, check_length, has_orientation, read_fields, unknown_axes
 from cascade.io.nifti_header import NO_ORIENTATION, damaged_error, make_header
 from cascade.io.volume import AffineVolume, check_axis, three_axes
 
@@ -25,9 +25,6 @@ PIXEL_TYPES = {
     **{f"{bits}-bit float": np.dtype(f"f{bits // 8}") for bits in (32, 64)},
 }
 """Type of voxels in the words of SimpleITK → dtype."""
-
-ORIENTATION_KEYS = ("space directions", "transformmatrix", "rotation", "orientation")
-"""Header fields that give the directions of the axes, in lower case."""
 
 
 def open_itk(path: Path, name: str, axis: int | None = None) -> AffineVolume:
@@ -63,7 +60,7 @@ def open_itk(path: Path, name: str, axis: int | None = None) -> AffineVolume:
             raise damaged_error(path, "its header cannot be read")
         check_length(files[-1], fields, math.prod(shape) * dtype.itemsize)
         header = make_header(path, shape, dtype, _affine(reader), unknown_axes(fields, len(shape)))
-        notes = () if any(key in fields for key in ORIENTATION_KEYS) else (NO_ORIENTATION,)
+        notes = () if has_orientation(fields) else (NO_ORIENTATION,)
     return AffineVolume(name, files, header, axis, partial(_read_voxels, path, three_axes(header)), notes)
 
 

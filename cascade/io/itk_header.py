@@ -32,6 +32,22 @@ COUNTS = {
 SPACING_KEYS = ("spacings", "space directions", "elementspacing", "elementsize")
 """Fields that give the voxel size, of NRRD and of MetaImage."""
 
+UNIT_KEYS = ("space units", "units", "distanceunits")
+"""Fields that give units of length, of NRRD and of MetaImage. ITK ignores them."""
+
+MILLIMETERS = ("mm", "millimeter", "millimeters", "", "?", "???", "none")
+"""Units of which the lengths are millimeters, and those that say nothing."""
+
+ORIENTATION_KEYS = ("transformmatrix", "rotation", "orientation")
+"""MetaImage fields that give the directions of the axes."""
+
+ANATOMICAL_SPACES = (
+    *("left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"),
+    *("left-posterior-superior-time", "lpst", "right-anterior-superior-time", "rast"),
+    *("left-anterior-superior-time", "last"),
+)
+"""NRRD spaces that say where left is. ITK takes the axes of all others for those of LPS."""
+
 REQUIRED = {name.lower(): name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile")}
 """MetaImage fields that ITK finds in this spelling only."""
 
@@ -84,10 +100,20 @@ def check_fields(path: Path, fields: Fields) -> tuple[int, ...]:
         raise CascadeError(
             f"{path}: {size} voxels are too large for an MRI volume", fix=f"give at most {MAX_VOXELS:,} voxels"
         )
+    for key in UNIT_KEYS:
+        units = re.findall(r'"([^"]*)"', fields.get(key, "")) or fields.get(key, "").split()
+        if other := [unit for unit in units[:3] if unit.strip().lower() not in MILLIMETERS]:
+            raise CascadeError(f"{path}: gives lengths in {other[0]!r}, which ITK reads as mm", fix="save it in mm")
     for name, power in COUNTS.items():
         if not is_nrrd and name in fields and len([float(item) for item in fields[name].split()]) != axes**power:
             raise damaged_error(path, f"its header does not give {axes**power} numbers as {name}")
     return shape[:3]
+
+
+def has_orientation(fields: Fields) -> bool:
+    """Return True if a header says which side is left."""
+    is_anatomical = "space directions" in fields and fields.get("space", "").lower() in ANATOMICAL_SPACES
+    return is_anatomical or any(key in fields for key in ORIENTATION_KEYS)
 
 
 def unknown_axes(fields: Fields, count: int) -> list[int]:

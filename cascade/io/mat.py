@@ -73,7 +73,8 @@ def open_cjdata(path: Path) -> Iterator[h5py.Group]:
             )
         if _has_old_format(path):
             return CascadeError(
-                f"{path}: is in the MATLAB format before v7.3", fix="save it in MATLAB with save(..., '-v7.3')"
+                f"{path}: is in the MATLAB format before v7.3",
+                fix="give the N.mat files of the figshare data set, or save yours like them with save(..., '-v7.3')",
             )
         return CascadeError(
             f"{path}: cannot be read as a MATLAB v7.3 file ({error})",

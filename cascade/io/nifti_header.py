@@ -48,6 +48,9 @@ MIN_DETERMINANT = 0.1
 MAX_QUATERNION = 1.0001
 """Length up to which a quaternion is one of length 1 that was rounded."""
 
+SIZE_TOLERANCE = 0.01
+"""Relative difference between the voxel sizes of sform and pixdim up to which it is one of rounding."""
+
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
@@ -190,6 +193,8 @@ def repair_geometry(header: Header) -> Geometry:
             for field in FORM_FIELDS[form]:
                 header[field] = 0
     if int(header["sform_code"]) > 0:
+        if not unknown_axes and _contradicts_voxel_size(header):
+            notes.append("its sform and its voxel size (pixdim) differ: lengths and sides are those of the sform")
         if unknown_axes:
             notes.append("its voxel size (pixdim) is not valid and was ignored: its sform gives the size")
         unknown_axes = frozenset()
@@ -203,6 +208,13 @@ def repair_geometry(header: Header) -> Geometry:
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return Geometry(affine, unknown_axes | absent_axes, tuple(notes))
+
+
+def _contradicts_voxel_size(header: Header) -> bool:
+    """Return True if the voxels of the sform are not as large as pixdim says, as after an affine registration."""
+    axes = int(header["dim"][0])
+    sizes = np.linalg.norm(np.asarray(header.get_sform(), np.float64)[:3, :3], axis=0)
+    return not np.allclose(sizes[:axes], header["pixdim"][1:4][:axes], rtol=SIZE_TOLERANCE)
 
 
 def _repair_voxel_size(header: Header) -> frozenset[int]:
@@ -219,7 +231,7 @@ def _repair_voxel_size(header: Header) -> frozenset[int]:
 
 def _repair_quaternion(header: Header) -> None:
     """Shorten a quaternion that rounding made longer than 1, as public data have it: nibabel refuses it."""
-    length = math.sqrt(sum(float(header[f"quatern_{name}"]) ** 2 for name in "bcd"))
+    length = math.hypot(*(float(header[f"quatern_{name}"]) for name in "bcd"))
     if 1 < length <= MAX_QUATERNION:
         for name in "bcd":
             header[f"quatern_{name}"] = float(header[f"quatern_{name}"]) / length

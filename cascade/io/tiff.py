@@ -45,6 +45,9 @@ def read_tiff(path: Path) -> tuple[FloatArray, int] | None:
         if not _is_deep(page):
             if page.is_subsampled and page.compression == COMPRESSION.NONE:
                 raise unsupported_type(path)  # Pillow would read it as if it were not
+            is_signed = page.bitspersample > 8 and page.sampleformat != SAMPLEFORMAT.UINT
+            if is_signed and tiff.byteorder == ">" and page.compression != COMPRESSION.NONE:
+                raise unsupported_type(path)  # Pillow would exchange their bytes twice
             return None
         orientation = valid_orientation(page.tags.valueof(ORIENTATION))
         return turn(page_to_gray(page, str(path)), orientation), orientation

@@ -49,6 +49,7 @@ def open_stack(path: Path, name: str) -> "TiffStack | None":
     """
     with TiffFile(path) as tiff:
         page, count = tiff.pages.first, len(tiff.pages)
+        check_last_page(path, tiff)
         if count > MAX_SLICES:
             raise several_images(count, str(path))
         pages = _pages(tiff)  # before the series: these would replace pages by references to the first one
@@ -64,6 +65,8 @@ def open_stack(path: Path, name: str) -> "TiffStack | None":
             raise CascadeError(f"{path}: is a stack of images in color", fix="save it as gray values")
         _check_axes(path, series, imagej)
         count = series.size // page.size
+        if len(pages) not in (1, count):
+            raise damaged_error(path, "it has fewer images than its header declares")
         voxels = None
         if len(pages) == 1:
             voxels = _behind_one_header(path, tiff, count)
@@ -77,6 +80,18 @@ def open_stack(path: Path, name: str) -> "TiffStack | None":
             raise unsupported_type(path)
     notes = (*notes, *orientation_notes(orientation))
     return TiffStack(path, name, count, voxels, spacing_mm, slab_mm, notes)
+
+
+def check_last_page(path: Path, tiff: TiffFile) -> None:
+    """Check that no page follows the last one that could be read: tifffile ends where a file is cut off.
+
+    Raises:
+        CascadeError: The file is truncated.
+    """
+    file = tiff.filehandle
+    file.seek(tiff.pages.next_page_offset or 0)  # where the last page says which one follows; 0 means none
+    if any(file.read(tiff.tiff.offsetsize)):
+        raise damaged_error(path, "it is truncated")
 
 
 def _pages(tiff: TiffFile) -> list[TiffPage]:

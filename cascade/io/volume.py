@@ -83,6 +83,7 @@ class AffineVolume(HeaderSource):
         geometry = repair_geometry(header)
         grid = Grid.of(geometry.affine, shape, axis)
         spacing_mm = None if geometry.unknown_axes.intersection(grid.order[1:]) else grid.spacing_mm[1:]
+        check_volume_size(files[0], *grid.shape, spacing_mm)
         self.name = name
         self.files = files
         self.count = grid.shape[0]
@@ -93,7 +94,6 @@ class AffineVolume(HeaderSource):
         self.affine = geometry.affine
         self._spacing_mm = spacing_mm
         self._voxels = LazyArray(read_voxels)
-        check_volume_size(files[0], *grid.shape, spacing_mm)
 
     @property
     def center_mm(self) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from cascade.discovery.inputs import find_slices
 from cascade.errors import CascadeError
 from cascade.io.itk import open_itk
 from cascade.io.nifti import open_nifti
+from cascade.io.nifti_header import NO_ORIENTATION
 from cascade.io.open import open_source, open_sources
 
 sitk = pytest.importorskip("SimpleITK", reason="pip install 'cascade-mri[formats]'")
@@ -219,7 +220,7 @@ def test_a_fourth_axis_of_one_element_is_ignored(tmp_path, kind):
     else:
         sitk.WriteImage(sitk.JoinSeries([image(directions=OBLIQUE)]), str(path))
     source, volume = open_itk(path, "a"), open_itk(written(tmp_path, "b.mha", directions=OBLIQUE), "b")
-    assert (source.count, source.notes) == (18, ())
+    assert (source.count, source.notes) == (18, (NO_ORIENTATION,) if kind == "nrrd" else ())  # ITK names no space then
     assert np.array_equal(source.read(5).pixels, volume.read(5).pixels)
     assert np.allclose(source.affine, volume.affine)
     assert source.slab_mm == pytest.approx(volume.slab_mm)
@@ -328,3 +329,28 @@ def test_damaged_files_do_not_crash_the_process(tmp_path):
     """
     ended = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=False)
     assert ended.stdout == "done\n", ended.stderr[-2000:]
+
+
+@pytest.mark.parametrize("space", ["3D-right-handed", "scanner-xyz", None])
+def test_a_nrrd_whose_space_does_not_say_where_left_is_has_a_note(tmp_path, space):
+    path = written(tmp_path, "a.nrrd")
+    assert open_itk(path, "a").notes == ()
+    changed(path, b"space: left-posterior-superior", b"space: " + space.encode() if space else b"space dimension: 3")
+    assert open_itk(path, "a").notes == (NO_ORIENTATION,)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("a.nrrd", b"\nkinds:", b'\nspace units: "cm" "cm" "cm"\nkinds:'),
+        ("a.mha", b"\nNDims", b"\nDistanceUnits = cm\nNDims"),
+    ],
+)
+def test_lengths_that_are_not_in_millimeters_are_refused(tmp_path, name, old, new):
+    """ITK ignores the unit: volumes were a thousandth of what they are."""
+    path = written(tmp_path, name)
+    changed(path, old, new)
+    with pytest.raises(CascadeError, match="gives lengths in 'cm'"):
+        open_itk(path, "a")
+    path.write_bytes(path.read_bytes().replace(b"cm", b"mm"))
+    assert open_itk(path, "a").count == 18

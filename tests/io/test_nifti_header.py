@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 
 import nibabel as nib
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from nifti_files import AFFINE, HEAD, SPACING, refusal, write
 
+from cascade.errors import CascadeError
 from cascade.io.nifti import open_nifti
 
 
@@ -213,3 +215,24 @@ def test_a_negative_voxel_size_is_a_positive_one(tmp_path):
     source = open_nifti(path, "a.nii")
     assert source.read(5).spacing_mm == pytest.approx((0.9, 0.8))
     assert source.slab_mm == pytest.approx((1.5,) * 18)
+
+
+def test_an_sform_of_other_voxels_than_pixdim_has_a_note(tmp_path):
+    """An affine registration without resampling writes one: lengths and sides are no longer those of the scan."""
+    path = write(tmp_path / "a.nii", affine=AFFINE @ np.diag([1.3, 1.3, 1.3, 1.0]), pixdim=[1, *SPACING, 1, 1, 1, 1])
+    assert "its sform and its voxel size (pixdim) differ" in open_nifti(path, "a.nii").notes[0]
+    assert open_nifti(write(tmp_path / "b.nii"), "b.nii").notes == ()
+
+
+@pytest.mark.parametrize("change", ["quatern_b", "dim"])
+def test_extreme_numbers_of_a_nifti_2_header_are_an_error_of_the_file(tmp_path, change):
+    """They ended the run: a quaternion of 1e300, and a volume of 2 ** 40 slices."""
+    image = nib.Nifti2Image(HEAD, AFFINE)
+    image.set_qform(AFFINE, 1)
+    if change == "dim":
+        image.header["dim"][3] = 2**40
+    else:
+        image.header[change] = 1e300
+    (tmp_path / "a.nii").write_bytes(image.header.binaryblock + bytes(4) + HEAD.tobytes())
+    with contextlib.suppress(CascadeError):
+        open_nifti(tmp_path / "a.nii", "a.nii")

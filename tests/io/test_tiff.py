@@ -202,3 +202,12 @@ def test_a_damaged_tiff_is_read_or_refused_and_never_crashes(tmp_path):
             (tmp_path / "a.tif").write_bytes(damaged)
             with suppress(CascadeError):
                 read_slice(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", ["i2", "i4", "f4"])
+def test_compressed_samples_in_the_other_byte_order_are_right_or_refused(tmp_path, dtype):
+    """Pillow exchanged the bytes of signed ones twice: noise was predicted."""
+    pixels = np.arange(400).reshape(20, 20).astype(f">{dtype}")
+    tifffile.imwrite(tmp_path / "a.tif", pixels, byteorder=">", compression="lzma")
+    with pytest.raises(CascadeError, match="cannot be read"):
+        read_gray(tmp_path / "a.tif")

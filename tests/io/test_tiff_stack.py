@@ -14,6 +14,7 @@ from PIL import Image
 
 from cascade.errors import CascadeError
 from cascade.io.exif import turn
+from cascade.io.imagej import slice_distance_mm
 from cascade.io.open import open_source
 from cascade.io.tiff_stack import TiffStack
 
@@ -175,3 +176,31 @@ def test_a_damaged_stack_is_read_or_refused_and_never_crashes(tmp_path):
 def test_a_stack_travels_to_another_process(tmp_path):
     source = open_source(written(tmp_path, imagej=True))
     assert np.array_equal(pixels_of(pickle.loads(pickle.dumps(source))), pixels_of(source))
+
+
+@pytest.mark.parametrize("description", [None, "ImageJ=1.53t\nimages=3\nslices=3\n"])
+def test_a_truncated_stack_is_never_a_shorter_one(tmp_path, description):
+    """The pages that were left made a complete volume, in which a tumor of the others was missing."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for number, page in enumerate(STACK):
+            text = None if number else description
+            writer.write(page, photometric="minisblack", contiguous=False, metadata=None, description=text)
+    whole = path.read_bytes()
+    assert open_source(path).count == len(STACK)
+    for part in range(1, 20):
+        path.write_bytes(whole[: len(whole) * part // 20])
+        refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "slab_mm"),
+    [({}, 1.0), ({"spacing": -2.0}, 2.0), ({"spacing": 0.2, "zunit": "cm"}, 2.0), ({"zunit": "inch"}, None)],
+    ids=str,
+)
+def test_the_distance_of_slices_is_read_as_imagej_writes_it(metadata, slab_mm):
+    """ImageJ omits a distance of 1, and states another unit of it apart."""
+    assert slice_distance_mm({"ImageJ": "1.53t", **metadata}, 1.0) == (
+        None if slab_mm is None else pytest.approx(slab_mm)
+    )
+    assert slice_distance_mm({"ImageJ": "1.11a"}, 1.0) is None  # by tifffile

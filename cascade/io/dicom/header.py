@@ -183,8 +183,6 @@ def _check_pixels(path: Path, dataset: Dataset) -> None:
         ) from None
     if not decoder.is_available:
         raise CascadeError(f"{path}: its pixels are compressed", fix="pip install 'cascade-mri[compressed]'")
-    if not syntax.is_encapsulated and path.stat().st_size < frames * rows * columns * bits // 8:
-        raise damaged_error(path, "it is shorter than its header declares")
 
 
 def _header(path: Path, dataset: Dataset, identifiers: tuple[str, ...]) -> Header:

@@ -1,5 +1,6 @@
 """Read and decode the pixels of DICOM frames."""
 
+import math
 import threading
 from typing import Any
 
@@ -65,6 +66,9 @@ def read_pixels(header: Header) -> Dataset:
             f"{header.path}: its pixels cannot be read: it has a header only",
             fix="export the image itself; the file contains no pixel data",
         )
+    declared = math.prod(shape) * int(dataset.BitsAllocated) // 8
+    if not UID(header.transfer_syntax_uid).is_encapsulated and header.path.stat().st_size < declared:
+        raise damaged_error(header.path, "it is shorter than its header declares")
     return dataset
 
 

@@ -245,3 +245,15 @@ def test_an_impossible_high_bit_is_ignored(tmp_path, high_bit):
     values = np.clip(HEAD[4], 0, 4095).astype(np.uint16)
     path = write(tmp_path / "a.dcm", image(values, BitsStored=12, HighBit=high_bit))
     assert opened([path], tmp_path).read(0).pixels.tolist() == values.tolist()
+
+
+def test_a_truncated_slice_stays_in_its_series_and_fails_alone(tmp_path):
+    """The series had a finding without it, as if it were complete."""
+    paths = series(tmp_path / "scan")
+    content = paths[2].read_bytes()
+    paths[2].write_bytes(content[: len(content) - 500])
+    source = opened(paths, tmp_path)
+    assert source.count == 6
+    with pytest.raises(CascadeError, match=f"{paths[2].name}: .*(shorter than its header declares|cannot be read)"):
+        source.read(2)
+    assert source.read(3).pixels.tolist() == HEAD[3].tolist()
