@@ -1,6 +1,7 @@
 """Select files by format, and by include and exclude patterns."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,9 @@ FORMAT_NAMES: dict[Format, tuple[str, ...]] = {
     "dicom": ("DICOM",),
 }
 
+NUMBERS = re.compile(rb"[\s\d.e+-]+")
+"""The beginning of a text of numbers."""
+
 OWN_OUTPUT = "was written by a run"
 HIDDEN = "is hidden"
 UNSUPPORTED = "is not a supported format"
@@ -65,6 +69,17 @@ def may_be_dicom(name: str) -> bool:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1]  # noqa: PTH122  Path is three times slower, and there may be 100,000 names
+
+
+def is_text_matrix(path: Path) -> bool:
+    """Return True for a .mat that holds numbers as text: a transform of FSL beside a scan, and no slice."""
+    if path.suffix.lower() != ".mat" or not path.is_file():  # opening a pipe would block
+        return False
+    try:
+        with path.open("rb") as file:
+            return NUMBERS.fullmatch(file.read(8)) is not None
+    except OSError:
+        return False  # its reader says why it cannot be read
 
 
 def is_zip(name: str) -> bool:

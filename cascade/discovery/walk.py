@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cascade.discovery.companions import companion_of, has_companion
-from cascade.discovery.filters import HIDDEN, OWN_OUTPUT, UNSUPPORTED, FileFilter, is_zip
+from cascade.discovery.filters import HIDDEN, OWN_OUTPUT, UNSUPPORTED, FileFilter, is_text_matrix, is_zip
 from cascade.discovery.output_marker import written_in
 from cascade.discovery.sequences import other_sequences
 from cascade.errors import CascadeError
@@ -18,6 +18,7 @@ from cascade.files import pointer_error
 
 FOLDER_LINK = "is a link to a folder"
 SUBFOLDER = "is a subfolder, and --no-recursive was given"
+TEXT_MATRIX = "is a matrix as text, not a slice"
 
 
 class Archive(NamedTuple):
@@ -192,7 +193,7 @@ class InputWalker:
             if entry.is_symlink():
                 return FOLDER_LINK
             return self.file_filter.exclusion_reason(f"{name}/") or (None if self.recursive else SUBFOLDER)
-        return None
+        return TEXT_MATRIX if is_text_matrix(Path(entry.path)) else None
 
     def _classify(self, absolute: str, name: str, path: Path, root: str, prefix: str = "") -> str | None:
         """Add a file to `files`, `archives` or `problems`, or return why it is left out.

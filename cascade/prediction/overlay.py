@@ -121,10 +121,14 @@ def draw_box(picture: IndexArray, box: Box, width: int) -> None:
     region[frame[: region.shape[0], : region.shape[1]]] = BOX_INDEX
 
 
+MAX_FONT_SIZE = 120
+"""Pixels. A picture of 16 rows may have a million columns, and its caption need not fill them."""
+
+
 @lru_cache(maxsize=64)
 def caption_strip(caption: str, color: int, width: int) -> IndexArray:
     """Draw a square of the color of the class, the caption and NOTE; wider than `width` if they need more space."""
-    font = _font(max(13, round(width / 34)))
+    font = _font(min(max(13, round(width / 34)), MAX_FONT_SIZE))
     margin = round(font.size / 3)
     height = round(font.size * 1.6)
     text_left = height if color else margin

@@ -174,13 +174,15 @@ class Recorder:
             finding, sha256 = None, ""
             self._folder.files.remove(state.files)  # no row refers to them any more
         source.close()
-        state.stack = state.probability = None  # the executor keeps the states until its run ends
+        state.stack = state.probability = None
         read = tuple(self._folder.input_name(path) for path in source.files)
         if source.name not in read:  # a series, or a part of a file
             names = read if len(read) > 1 else read * source.count
             rows = [replace(row, file=name) for row, name in zip(rows, names, strict=True)]
         volume = _volume_row(state, rows, finding) if is_volume(source) else None
-        self._on_finished(Entry(source.name, sha256, tuple(rows), state.files, read, volume))
+        entry = Entry(source.name, sha256, tuple(rows), state.files, read, volume)
+        state.rows, state.files, state.looks = {}, {}, []  # the executor keeps the states until its run ends
+        self._on_finished(entry)
 
     def _write_input(
         self, state: InputState, rows: list[SliceResult]

@@ -42,7 +42,7 @@ MAX_FOLDERS = 256
 
 def predict_paths(
     cascade: Cascade | Executor,
-    paths: Sequence[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     options: RunOptions = RunOptions(),
     *,
@@ -56,7 +56,8 @@ def predict_paths(
 
     Args:
         cascade: Loaded models, or the workers of a cluster that have loaded them.
-        paths: Images, volumes, folders, zips, or patterns such as `scans/*.png`. With a cluster, also URLs of these.
+        paths: One or several images, volumes, folders, zips, or patterns such as `scans/*.png`. With a cluster, also
+            URLs of these.
         out: Results folder; created if needed. With a cluster, also a URL.
         options: Options of the run.
         on_start: Called once with the total number of slices.
@@ -67,6 +68,7 @@ def predict_paths(
         AccountingError: A file has disappeared in the run, which is a bug. The results have been written.
     """
     executor = InProcess(cascade) if isinstance(cascade, Cascade) else cascade
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     if not executor.is_remote and (urls := [str(path) for path in (*paths, out) if is_url(path)]):
         raise CascadeError(
             f"{without_password(urls[0])}: only the workers of a cluster use URLs", fix="add --cluster local"

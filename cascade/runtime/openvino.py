@@ -30,8 +30,14 @@ def open_openvino(
     """
     try:
         import openvino
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise CascadeError("OpenVINO is not installed", fix="pip install 'cascade-mri[openvino]'") from error
+    except ImportError as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):  # its extension module converts it
+            raise KeyboardInterrupt from error
+        raise CascadeError(
+            f"OpenVINO cannot be imported ({error})", fix="pip install --force-reinstall openvino"
+        ) from error
     except RuntimeError as error:  # its telemetry looks for the home directory, whether it may send anything or not
         raise CascadeError(f"OpenVINO cannot be imported ({error})", fix="set HOME to a folder") from error
     core = openvino.Core()

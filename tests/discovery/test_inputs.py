@@ -12,6 +12,7 @@ from input_files import scans as scans
 
 from cascade.discovery.filters import FORMATS
 from cascade.discovery.inputs import find_slices
+from cascade.discovery.walk import TEXT_MATRIX
 from cascade.errors import CascadeError
 
 
@@ -88,6 +89,15 @@ def test_each_file_has_a_format(scans):
     assert inputs.of_format("nifti") == ["v.nii.gz"]
     assert inputs.of_format("dicom") == ["1.2.840.9", "IM0001", "c.IMA"]
     assert inputs.left_out[str(scans / "README")] == "is not a supported format"
+
+
+def test_transforms_of_fsl_beside_a_scan_are_left_out(scans):
+    """They were failed slices, with the advice to download them again."""
+    put(scans, "b/t1_to_mni.mat", content=b"1 0 0 0\n0 1 0 0\n")
+    inputs = find_slices([scans])
+    assert inputs.names == ["a.png", "b/1.mat", "b/a.JPG"]
+    assert inputs.left_out[str(scans / "b/t1_to_mni.mat")] == TEXT_MATRIX
+    assert find_slices([scans / "b/t1_to_mni.mat"]).names == ["t1_to_mni.mat"]
 
 
 def test_without_recursion_only_the_files_directly_in_a_folder_are_listed(scans, tmp_path):

@@ -11,8 +11,10 @@ from cascade.io.slices import Slice
 from cascade.prediction.overlay import (
     BOX_COLOR,
     BOX_INDEX,
+    MAX_FONT_SIZE,
     SIZE,
     apply_window,
+    caption_strip,
     contour,
     draw_box,
     overlay_png,
@@ -136,3 +138,8 @@ def test_lines_grow_with_the_slice_so_that_they_stay_visible():
     assert [tuple(rgb[500, column]) == CLASS_COLORS["glioma"] for column in range(399, 406)] == [False] + 4 * [
         True
     ] + 2 * [False]
+
+
+def test_the_caption_of_a_very_wide_picture_has_a_font_of_ordinary_size():
+    """Pillow took it for an attack, which ended the run; below that, it took gigabytes."""
+    assert caption_strip("glioma 0.98", 0, 300_000).shape == (round(MAX_FONT_SIZE * 1.6), 300_000)

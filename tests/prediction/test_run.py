@@ -297,3 +297,10 @@ def test_the_results_of_a_run_inside_its_input_folder_are_never_its_input(scans)
     first = predict_paths(cascade_of(), [scans], scans / "results")
     second = predict_paths(cascade_of(), [scans], scans / "results", RunOptions(overwrite=True))
     assert len(first.rows) == len(second.rows) == 4
+
+
+def test_one_path_need_not_be_in_a_list(scans, out):
+    """Each character was a path, and with a slash among them the whole disk an input."""
+    save(scans / "a.png")
+    for number, path in enumerate((str(scans), scans)):
+        assert [row.name for row in predict_paths(cascade_of(), path, out / str(number)).rows] == ["a.png"]

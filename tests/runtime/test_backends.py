@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import subprocess
 import sys
@@ -73,6 +74,24 @@ def openvino_graph(path, precision="f32"):
 
 def openvino_bf16_graph(path):
     return openvino_graph(path, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("cause", "raised", "problem"),
+    [(KeyboardInterrupt(), KeyboardInterrupt, ""), (OSError(), CascadeError, "OpenVINO cannot be imported")],
+)
+def test_an_interrupt_during_the_import_of_openvino_ends_the_command(monkeypatch, tmp_path, cause, raised, problem):
+    """Its extension module makes an ImportError of Ctrl-C: the run went on with another backend."""
+
+    def fail(name, *arguments):
+        if name == "openvino":
+            raise ImportError("initialization failed") from cause
+        return real(name, *arguments)
+
+    real = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(raised, match=problem):
+        openvino.open_openvino(None, None)
 
 
 def test_openvino_may_run_its_threads_on_any_core(adding_graph):
