@@ -153,7 +153,7 @@ class RayExecutor:
     def _start(self) -> tuple[Any, Any]:
         """Start a worker. Returns its handle and the reference to its `WorkerInfo`."""
         actor = self._actor_class.remote()
-        return actor, actor.open.remote(self._models, self._paths)
+        return actor, actor.open.remote(self._models)
 
     def _hand_out(self, queue: BlockQueue, job: Job) -> None:
         is_last = sum(slot.opened is None for slot in self._slots) == 1  # there may be no room to replace the others
@@ -193,9 +193,11 @@ class RayExecutor:
                 raise
 
     def _put_into_service(self, slot: Slot) -> None:
-        """Wait until a worker has loaded the models, and check that they are those of the others."""
+        """Wait until a worker has loaded the models, and check that they and its files are those of the others."""
         slot.info = _get(slot.opened, self._head)
         check_same(self._first, slot.info)
+        # Those of this run: when it was started, they may have been those of the run before.
+        _get(slot.actor.check_access.remote(self._paths), self._head)
         slot.opened, slot.failures = None, 0
 
     def _collect(self, slot: Slot, done: set[Any], queue: BlockQueue, job: Job) -> None:

@@ -66,18 +66,17 @@ class Worker:
     def __init__(self) -> None:
         self._stop = threading.Event()
 
-    def open(self, options: ModelOptions, paths: Sequence[Path | str] = ()) -> WorkerInfo:
-        """Load the models, and check that paths exist on this machine.
+    def open(self, options: ModelOptions) -> WorkerInfo:
+        """Load the models.
 
         A worker with a GPU uses it. One without a GPU sees none, so that it does not use that of another worker.
 
         Raises:
-            CascadeError: The models cannot be loaded, not on the GPU of the worker, or a path does not exist.
+            CascadeError: The models cannot be loaded, or not on the GPU of the worker.
         """
         if not options.gpus:
             os.environ[VISIBLE] = ""  # Ray leaves it as it is on the machine
         self._executor = InProcess(_open_cascade(options), options.threads)
-        self.check_access(paths)
         executor = self._executor
         return WorkerInfo(
             executor.models,
