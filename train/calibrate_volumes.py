@@ -97,7 +97,7 @@ def items_of_fold(items: Iterable[ExternalSlice], table: Path, index: Path) -> l
     """Choose the items of an index whose subjects are in the external.csv of a fold: its test part.
 
     Raises:
-        CascadeError: If there is none.
+        CascadeError: If no subject is in both.
     """
     subjects = {score.subject for score in from_csv(table.read_bytes())}
     found = [replace(item, part="test") for item in items if item.subject in subjects]

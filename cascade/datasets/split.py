@@ -133,9 +133,8 @@ def make_split(folder: Path, seed: int, *, all_train: bool = False) -> tuple[Spl
         for (sha256, info), subset in zip(info_of.items(), subsets, strict=True)
     )
     check_leakage(slices)
-    split = Split(slices, _digest([asdict(item) for item in slices]))
     if all_train:
-        return train_on_all(split), problems
+        return train_on_all(_split_of(slices)), problems
     if empty := _empty_subsets(slices):
         subjects = len({subject_id(item.patient) for item in slices})
         unused = f"; {len(problems):,} slices cannot be used, the first: {problems[0].problem}" if problems else ""
@@ -143,7 +142,7 @@ def make_split(folder: Path, seed: int, *, all_train: bool = False) -> tuple[Spl
             f"{folder}: {subjects} subjects are too few, {' and '.join(empty)} would be empty{unused}",
             fix="add patients: a class with three subjects fills every subset",
         )
-    return split, problems
+    return _split_of(slices), problems
 
 
 def make_folds(split: Split, count: int, *, keep_train: bool = False) -> list[Split]:
@@ -182,7 +181,7 @@ def make_folds(split: Split, count: int, *, keep_train: bool = False) -> list[Sp
                 f"too few subjects for {count} folds: {' and '.join(empty)} would be empty in fold {fold}",
                 fix="use fewer --folds",
             )
-        folds.append(Split(slices, _digest([asdict(item) for item in slices])))
+        folds.append(_split_of(slices))
     return folds
 
 
@@ -196,8 +195,7 @@ def subsets_of_buckets(fold: int, count: int) -> dict[int, str]:
 
 def train_on_all(split: Split) -> Split:
     """Assign every subject to the training subset, for final models. Nothing is left to validate or test them on."""
-    slices = tuple(replace(item, part="train") for item in split.slices)
-    return Split(slices, _digest([asdict(item) for item in slices]))
+    return _split_of(tuple(replace(item, part="train") for item in split.slices))
 
 
 def check_is_new(path: Path) -> None:
@@ -292,6 +290,10 @@ def check_files(folder: Path, slices: Iterable[SplitSlice]) -> None:
                 raise CascadeError(
                     f"{path}: has changed since the split was made", fix="restore it, or write a new split"
                 )
+
+
+def _split_of(slices: tuple[SplitSlice, ...]) -> Split:
+    return Split(slices, _digest([asdict(item) for item in slices]))
 
 
 def _empty_subsets(slices: Iterable[SplitSlice]) -> list[str]:

@@ -80,7 +80,7 @@ class Store:
         return any(map(self.info, (path, *zips)))
 
     def info(self, path: Path) -> dict[str, Any] | None:
-        """Return what the store says about the object of a path below the folder; None if there is none.
+        """Return what the store says about the object of a path below the folder; None without an object.
 
         Raises:
             StoreError: It says nothing.

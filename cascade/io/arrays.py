@@ -192,7 +192,8 @@ def open_volume(
     if not isinstance(volume, str | os.PathLike):
         if volume_number is not None:
             raise CascadeError(
-                "volume_number selects a volume of a file, and this is none", fix="give one volume, such as array[0]"
+                "volume_number selects a volume of a file, and this is not a file",
+                fix="give one volume, such as array[0]",
             )
         return ArrayVolume(volume, axis, spacing_mm)
     if spacing_mm is not None:

@@ -174,7 +174,7 @@ def _markers_above(mirror: Mirror) -> Iterator[StoredFile]:
 
 
 def _readable_info(store: Store, path: Path) -> dict[str, Any] | None:
-    """Return what the store says about an object; None if it refuses, as some do where there is none."""
+    """Return what the store says about an object; None if it refuses, as some do without an object."""
     try:
         return store.info(path)
     except StoreError as error:

@@ -122,7 +122,7 @@ def open_output(out: str | Path) -> Iterator[Output]:
     """Yield the output at a path or URL. Nothing is written yet.
 
     Raises:
-        CascadeError: The URL is none of a folder, or the package of its store is not installed.
+        CascadeError: The URL does not name a folder, or the package of its store is not installed.
     """
     if is_url(out):
         with open_stored_output(str(out)) as output:

@@ -77,7 +77,7 @@ class StoredJournal(Journal):
 
 
 def fetch_journal(store: OutputStore) -> None:
-    """Copy the journal of the earlier run to the local folder, with its segments; nothing if there is none.
+    """Copy the journal of the earlier run to the local folder, with its segments, if there is one.
 
     Raises:
         CascadeError: The store cannot be read.

@@ -43,7 +43,7 @@ def test_masks_that_differ_by_one_row_in_fifty_are_rejected(reference, constant_
 
 
 class OneShorter:
-    """Of all slices, the first has 90 of the 100 rows of its mask."""
+    """The mask of the first slice has 90 of its 100 rows; all others are whole."""
 
     def __init__(self, segmenter):
         self.segmenter = segmenter

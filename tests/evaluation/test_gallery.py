@@ -62,7 +62,7 @@ def test_the_solid_outline_is_the_true_one_and_the_dashed_one_the_predicted(draw
 
 
 def test_a_slice_is_drawn_from_black_at_its_1st_to_white_at_its_995th_per_mille():
-    """Of 0 to 1000, once each: the 1st percentile is 10, and 99.5 % is 995."""
+    """The values are 0 to 1000, once each: the 1st percentile is 10, and 99.5 % is 995."""
     axes, pixels = Figure().subplots(), np.arange(1001, dtype=np.float32).reshape(7, 143)
     nothing = np.zeros(pixels.shape, dtype=bool)
     module.draw_slice(axes, scored(1, 0.5), LabeledSlice(pixels, nothing, CLASS_NAMES[1], "4", None), nothing)

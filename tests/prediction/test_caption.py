@@ -95,7 +95,7 @@ def test_letters_grow_with_the_slice():
 
 
 def test_the_darkest_percent_is_black_and_the_brightest_half_percent_white():
-    """Of 0 to 999, the 1st percentile is 9.99 and 99.5 % is 994.005; a gray is 984.015 / 239 = 4.1 wide."""
+    """The 1st percentile of 0 to 999 is 9.99 and 99.5 % is 994.005; a gray is 984.015 / 239 = 4.1 wide."""
     grays = apply_window(np.arange(1000, dtype=np.float32).reshape(25, 40)).ravel()
     assert np.flatnonzero(grays == 0).tolist() == list(range(15))
     assert np.flatnonzero(grays == GRAYS - 1).tolist() == list(range(995, 1000))

@@ -162,7 +162,7 @@ def test_the_moving_average_of_the_weights_is_validated_and_saved(tmp_path):
 
 @pytest.mark.parametrize(("steps", "decay"), [(40, 0.9), (800, 0.995), (4000, 0.995)])
 def test_the_moving_average_reaches_back_over_a_quarter_of_a_short_training(steps, decay):
-    """Of 48 slices, three quarters of each exported weight were those of the start."""
+    """With 48 slices, three quarters of each exported weight came from the start."""
     training = SimpleNamespace(trainer=SimpleNamespace(estimated_stepping_batches=steps))
     averaged = [torch.zeros(1)]
     moving_average(0.995, training)(averaged, [torch.ones(1)], 1)

@@ -196,7 +196,7 @@ def test_a_pasted_tumor_has_its_own_mask_and_class(store, external, monkeypatch)
 
 
 def test_every_class_of_external_tumors_counts_as_a_tumor(external):
-    """That of meningiomas has the number 0."""
+    """Meningiomas have the number 0."""
     external.labels = torch.tensor([0, -1, 2])
     external.items = external.items[:1] * 3
     assert External(external, tumors=True).places.tolist() == [0, 2]

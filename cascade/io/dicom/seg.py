@@ -89,7 +89,7 @@ def set_identifiers(dataset: Dataset, header: Header) -> None:
 
 
 def _spacing_between_slices(distances_mm: Sequence[float], thickness_mm: float) -> float | None:
-    """Return the spacing of the grid that all slices lie on, some of which may be missing; None if there is none.
+    """Return the spacing of the grid that all slices lie on, some of which may be missing; None if they lie on no grid.
 
     A single slice lies on one of its thickness.
     """
